@@ -1,0 +1,32 @@
+# Two commands for a new user: `make quickstart` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES := $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: install quickstart test test-slow lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@echo "== creating $(VENV) with torch, torchvision and the rest (once; downloads a few GB)"
+	@$(PYTHON) -m venv $(VENV) || { echo "error: cannot create $(VENV): on Debian, install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/.installed
+	@echo "== comparing four box losses with a small RetinaNet on the built-in data"
+	@$(BIN)/python tools/compare_losses.py quickstart/retinanet_shapes \
+		--losses SmoothL1Loss GIoULoss EIoULoss FocalEIoULoss --work-dir work_dirs/quickstart
+
+test: $(VENV)/.installed
+	@echo "== running the tests"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES)
+
+test-slow: $(VENV)/.installed
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES) -m slow
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,78 @@
+"""The registries: children of mmengine's, one of each kind, under the scope ``det_losses``.
+
+A scope needs a registry of every kind: mmengine warns, for each hook, sampler and optimizer it
+builds, about a default scope that has none of that kind.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+from mmengine import registry as mmengine_registry
+from mmengine.registry import Registry as MMEngineRegistry
+
+SCOPE = "det_losses"
+
+
+class Registry(MMEngineRegistry):
+    """mmengine's registry, which may be filled twice with the same class (a reloaded module)."""
+
+    def _register_module(self, module: Callable, module_name=None, force: bool = False) -> None:
+        names = [module_name] if isinstance(module_name, str) else module_name
+        for name in names or [module.__name__]:
+            known = self._module_dict.get(name)
+            same = known is not None and (known.__module__, known.__qualname__) == (
+                module.__module__,
+                module.__qualname__,
+            )
+            super()._register_module(module, module_name=name, force=force or same)
+
+
+def _child(kind: str, *locations: str) -> Registry:
+    parent = getattr(mmengine_registry, kind)
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
+
+
+MODELS = _child("MODELS", "det_losses.losses", "det_losses.models")
+DATASETS = _child("DATASETS", "det_losses.data")
+TRANSFORMS = _child("TRANSFORMS", "det_losses.data")
+FUNCTIONS = _child("FUNCTIONS", "det_losses.data")
+METRICS = _child("METRICS", "det_losses.evaluation")
+HOOKS = _child("HOOKS", "det_losses.engine")
+VISUALIZERS = _child("VISUALIZERS")
+VISBACKENDS = _child("VISBACKENDS")
+RUNNERS = _child("RUNNERS")
+RUNNER_CONSTRUCTORS = _child("RUNNER_CONSTRUCTORS")
+LOOPS = _child("LOOPS")
+LOG_PROCESSORS = _child("LOG_PROCESSORS")
+DATA_SAMPLERS = _child("DATA_SAMPLERS")
+MODEL_WRAPPERS = _child("MODEL_WRAPPERS")
+WEIGHT_INITIALIZERS = _child("WEIGHT_INITIALIZERS")
+OPTIMIZERS = _child("OPTIMIZERS")
+OPTIM_WRAPPERS = _child("OPTIM_WRAPPERS")
+OPTIM_WRAPPER_CONSTRUCTORS = _child("OPTIM_WRAPPER_CONSTRUCTORS")
+PARAM_SCHEDULERS = _child("PARAM_SCHEDULERS")
+EVALUATOR = _child("EVALUATOR")
+TASK_UTILS = _child("TASK_UTILS")
+INFERENCERS = _child("INFERENCERS")
+STRATEGIES = _child("STRATEGIES")
+
+
+class NotRegisteredError(KeyError):
+    """A name that no registry holds; prints its message as it is, where KeyError quotes it."""
+
+    __str__ = Exception.__str__
+
+
+def find(registry: MMEngineRegistry, name: str) -> Any:
+    """Return the class registered as ``name``, or raise an error that suggests the nearest names.
+
+    A bare name is looked up in this project's scope whatever mmengine's default scope is; an
+    explicit prefix (``"mmdet.GIoULoss"``) wins.
+    """
+    found = registry.get(name)
+    if found is None:
+        near = difflib.get_close_matches(name.split(".")[-1], registry.module_dict, n=3)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Is it imported?"
+        raise NotRegisteredError(f"{name!r} is not in the {registry.scope} {registry.name} registry. {hint}")
+    return found
