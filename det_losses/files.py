@@ -1,0 +1,28 @@
+"""Writing results so that a reader never meets half a file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None:
+    """Write ``value`` as JSON atomically: the old file stays until the new one is whole.
+
+    Args:
+        path: the file; missing folders are made.
+        value: anything that json can write.
+        **options: of :func:`json.dumps`, as ``indent``.
+
+    Raises:
+        ValueError: ``value`` holds NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(value, allow_nan=False, **options)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

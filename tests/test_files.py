@@ -1,0 +1,23 @@
+"""Files are whole or as they were."""
+
+import json
+
+import pytest
+
+from det_losses.files import write_json
+
+
+def test_writes_into_new_folders_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "new" / "folder" / "numbers.json"
+    write_json(path, {"AP": 0.1}, indent=2)
+    write_json(path, {"AP": None})
+    assert json.loads(path.read_text()) == {"AP": None}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failure_keeps_the_old_file(tmp_path):
+    path = tmp_path / "numbers.json"
+    write_json(path, [1])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, [float("nan")])
+    assert json.loads(path.read_text()) == [1]
