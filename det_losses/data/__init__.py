@@ -1,0 +1,7 @@
+"""From files to batches: COCO datasets, the built-in shapes, transforms, collate and subsets."""
+
+from det_losses.data.coco import CocoDataset
+from det_losses.data.coco_json import load_coco_json
+from det_losses.data.collate import detection_collate
+
+__all__ = ["CocoDataset", "detection_collate", "load_coco_json"]

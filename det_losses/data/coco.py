@@ -1,0 +1,196 @@
+"""A dataset in COCO's format, or a subset of it by classes and number of images."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from det_losses.data.coco_json import load_coco_json
+from det_losses.data.images import read_image
+from det_losses.data.selection import select_categories, select_images
+from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
+from det_losses.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CocoDataset(Dataset):
+    """Images with their boxes from a COCO instances json.
+
+    A sample is ``(image, target)``: image uint8 [3, H, W]; target a dict of ``boxes`` float32
+    [n, 4] (xyxy, pixels, inside the image), ``labels`` int64 [n] in 0..K-1 and ``image_id``. Crowd
+    boxes and boxes without area inside the image are no targets. In test mode the target also has
+    ``coco``: the json's ``image`` entry (id, file_name, width, height) and its ``annotations`` of
+    the chosen classes, crowds included, in original coordinates: all that an evaluation needs.
+
+    Args:
+        ann_file: The annotation json.
+        image_dir: Folder to which the json's file names are relative.
+        transforms: Dicts of torchvision.transforms.v2 names, see
+            :func:`~det_losses.data.transforms.build_transforms`. In test mode they must leave size
+            and boxes as they are: the detector resizes by itself.
+        classes: Names of the classes to use; label 0 is the first one. None: all classes of the
+            json by ascending id. With classes given, only images with a box of these are used.
+        num_images: Use so many images, chosen by ``subset_seed``; None: all.
+        subset_seed: The seed of that choice, see
+            :func:`~det_losses.data.selection.select_images`.
+        keep_negatives: Keep the images without the chosen classes, so that detections on them
+            count as false positives.
+        test_mode: Give out what the evaluation needs.
+
+    Raises:
+        FileNotFoundError: The json, the image folder or an image is missing.
+        ValueError: The json is not sound, a class is unknown, or there are too few images.
+    """
+
+    def __init__(
+        self,
+        ann_file: str | Path,
+        image_dir: str | Path,
+        transforms: Sequence[Mapping[str, Any] | Transform] = (),
+        classes: Sequence[str] | None = None,
+        num_images: int | None = None,
+        subset_seed: int = 0,
+        keep_negatives: bool = False,
+        test_mode: bool = False,
+    ) -> None:
+        coco = load_coco_json(ann_file)
+        categories = select_categories(coco, classes, str(ann_file))
+        self.ann_file, self.image_dir, self.test_mode = str(ann_file), str(image_dir), test_mode
+        self._category_ids = tuple(category_id for category_id, _ in categories)
+        self._classes = tuple(name for _, name in categories)
+        self.image_ids = select_images(
+            coco,
+            None if classes is None else self._category_ids,
+            num_images,
+            subset_seed,
+            keep_negatives,
+            source=str(ann_file),
+        )
+        images = {image["id"]: image for image in coco["images"]}
+        fields = ("id", "file_name", "width", "height")
+        self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
+        check_image_files(self.image_dir, [image["file_name"] for image in self._images])
+        self._read_annotations(coco["annotations"])
+        self._transforms = build_transforms(transforms)
+        self._epoch = torch.tensor([-1, 0])  # (epoch, seed); -1: never set
+
+    @property
+    def metainfo(self) -> dict[str, tuple]:
+        """``classes`` (names by label) and ``category_ids`` (the json's ids by label)."""
+        return {"classes": self._classes, "category_ids": self._category_ids}
+
+    def set_epoch(self, epoch: int, seed: int = 0) -> None:
+        """Make each sample's augmentation a function of (seed, epoch, image id) alone.
+
+        To be called before each pass, the first too, in the main process. It then depends neither on the number
+        of workers nor on what else draws random numbers (as another loss may do), and a
+        resumed run continues as it would have. Never called, augmentation follows torch's global
+        generator.
+        """
+        # in shared memory, so that workers which live on see the new epoch
+        self._epoch.share_memory_().copy_(torch.tensor([epoch, seed]))
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        entry = self._images[index]
+        path = os.path.join(self.image_dir, entry["file_name"])
+        image = read_image(path, (entry["width"], entry["height"]))
+        rows = slice(self._offsets[index], self._offsets[index + 1])
+        sample = image, self._boxes[rows].clone(), self._labels[rows].clone()
+        if self._transforms:
+            sample = self._transform(sample, entry)
+        target = {"boxes": sample[1], "labels": sample[2], "image_id": entry["id"]}
+        if self.test_mode:
+            annotations = [dict(annotation) for annotation in self._annotations[index]]
+            target["coco"] = {"image": dict(entry), "annotations": annotations}
+        return sample[0], target
+
+    def _transform(
+        self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, seed = self._epoch.tolist()
+        if epoch < 0:
+            changed = apply_transforms(self._transforms, *sample)
+        else:
+            with seeded(seed, epoch, entry["id"]):
+                changed = apply_transforms(self._transforms, *sample)
+        if not self.test_mode:
+            return changed
+        unmoved = apply_transforms([], *sample)[1]
+        if changed[0].shape != sample[0].shape or not torch.equal(changed[1], unmoved):
+            raise ValueError(
+                f"{entry['file_name']}: the transforms of a test dataset changed the image from "
+                f"{list(sample[0].shape[1:])} to {list(changed[0].shape[1:])} (height, width) or "
+                "moved its boxes, but detections are compared with the original boxes. Leave out "
+                "Resize, crops and flips: the detector resizes by itself."
+            )
+        return changed[0], *sample[1:]
+
+    def _read_annotations(self, annotations: list[dict[str, Any]]) -> None:
+        """Keep targets as flat tensors, which worker processes share without copies."""
+        label_of = {category_id: label for label, category_id in enumerate(self._category_ids)}
+        per_image: dict[int, list[dict[str, Any]]] = {i: [] for i in self.image_ids}
+        for annotation in annotations:
+            if annotation["category_id"] in label_of and annotation["image_id"] in per_image:
+                per_image[annotation["image_id"]].append(annotation)
+        boxes, labels, self._offsets, dropped = [], [], [0], 0
+        for image in self._images:
+            for annotation in per_image[image["id"]]:
+                if annotation["iscrowd"]:
+                    continue
+                box = _clipped_xyxy(annotation["bbox"], image["width"], image["height"])
+                if box[2] <= box[0] or box[3] <= box[1]:
+                    dropped += 1
+                    continue
+                boxes.append(box)
+                labels.append(label_of[annotation["category_id"]])
+            self._offsets.append(len(boxes))
+        self._boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        self._labels = torch.tensor(labels, dtype=torch.int64)
+        self._annotations = list(per_image.values()) if self.test_mode else []
+        if dropped:
+            print_log(
+                f"{self.ann_file}: {dropped} boxes without area inside their image are no targets",
+                logger="current",
+                level=logging.WARNING,
+            )
+
+
+def check_image_files(image_dir: str, file_names: Sequence[str]) -> None:
+    """Raise FileNotFoundError, with count and first name, if files are missing in ``image_dir``."""
+    if not os.path.isdir(image_dir):
+        raise FileNotFoundError(
+            f"{image_dir}: no such image folder (relative paths start at {os.getcwd()})"
+        )
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for name in file_names:
+        folder, base = os.path.split(name)
+        if folder not in listed:
+            path = os.path.join(image_dir, folder)
+            listed[folder] = set(os.listdir(path)) if os.path.isdir(path) else set()
+        if base not in listed[folder]:
+            missing.append(name)
+    if missing:
+        raise FileNotFoundError(
+            f"{image_dir}: {len(missing)} of {len(file_names)} images are missing, the first is "
+            f"{missing[0]}. Is it the folder that the annotation file's file names are relative to?"
+        )
+
+
+def _clipped_xyxy(box: Sequence[float], width: int, height: int) -> list[float]:
+    x, y, w, h = box
+    return [
+        min(max(x, 0), width),
+        min(max(y, 0), height),
+        min(max(x + w, 0), width),
+        min(max(y + h, 0), height),
+    ]

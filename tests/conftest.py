@@ -1,0 +1,81 @@
+"""What every room's tests share: one thread, the real COCO subset, a tiny COCO set."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def coco_subset() -> Path:
+    """Folder of real COCO images (images/, instances_train.json, instances_val.json), or a skip."""
+    default = REPO.parent / "shared" / "data" / "coco_subset"
+    folder = Path(os.environ.get("DET_LOSSES_COCO_SUBSET", default))
+    if not (folder / "instances_val.json").is_file():
+        pytest.skip(f"no COCO subset at {folder}; set DET_LOSSES_COCO_SUBSET to its folder")
+    return folder
+
+
+class TinyCoco(NamedTuple):
+    ann_file: str
+    image_dir: str
+
+
+# Ids with gaps and out of order, as COCO's own have gaps: label 0 is category 3.
+TINY_CATEGORIES = ({"id": 18, "name": "bird"}, {"id": 3, "name": "cat"}, {"id": 7, "name": "dog"})
+TINY_COLOURS = {3: (220, 40, 40), 7: (40, 200, 60), 18: (50, 70, 230)}
+# image id, width, height, then (category, [x, y, w, h], iscrowd) of each box
+TINY_IMAGES = (
+    (11, 96, 64, ((3, [10, 8, 40, 20], 0), (7, [60, 30, 20, 30], 0))),
+    (5, 64, 96, ((7, [6, 10, 50, 25], 0),)),
+    (42, 80, 80, ()),
+    (8, 96, 64, ((3, [5, 5, 24, 48], 0), (3, [40, 10, 45, 20], 0), (18, [50, 35, 30, 24], 0))),
+    (20, 64, 64, ((18, [0, 0, 64, 40], 1),)),
+    (33, 100, 60, ((18, [70, 5, 25, 45], 0), (7, [5, 20, 50, 30], 1))),
+)
+
+
+@pytest.fixture
+def tiny_coco(tmp_path) -> Callable[..., TinyCoco]:
+    """Factory of a COCO set of six small images: ``tiny_coco()`` -> (ann_file, image_dir).
+
+    Cats are red, dogs green, birds blue rectangles on grey. Image 42 has no box, image 20 only a
+    crowd, image 33 a box and a crowd. ``change(json dict)`` edits the json before it is written.
+    """
+
+    def make(
+        name: str = "tiny",
+        images: Sequence[tuple] = TINY_IMAGES,
+        change: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> TinyCoco:
+        folder = tmp_path / name / "images"
+        folder.mkdir(parents=True)
+        coco = {"images": [], "annotations": [], "categories": [dict(c) for c in TINY_CATEGORIES]}
+        for image_id, width, height, boxes in images:
+            pixels = np.full((height, width, 3), 110, np.uint8)
+            file_name = f"{image_id:06d}.png"
+            for category, (x, y, w, h), crowd in boxes:
+                pixels[y : y + h, x : x + w] = TINY_COLOURS[category]
+                entry = dict(category_id=category, bbox=[x, y, w, h], area=w * h, iscrowd=crowd)
+                number = len(coco["annotations"]) + 1
+                coco["annotations"].append(dict(id=number, image_id=image_id, **entry))
+            entry = dict(id=image_id, file_name=file_name, width=width, height=height)
+            coco["images"].append(entry)
+            Image.fromarray(pixels).save(folder / file_name)
+        if change:
+            change(coco)
+        ann_file = tmp_path / name / "instances.json"
+        ann_file.write_text(json.dumps(coco))
+        return TinyCoco(str(ann_file), str(folder))
+
+    return make

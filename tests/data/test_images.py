@@ -1,0 +1,128 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from det_losses.data.images import read_image
+
+ORIENTATION = 0x0112
+
+
+def gradient(width=12, height=8):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 20, y * 30, x * 0 + 90], -1).astype(np.uint8)
+
+
+def save(path, image, orientation=None, **options):
+    exif = Image.Exif()
+    if orientation:
+        exif[ORIENTATION] = orientation
+    image.save(path, exif=exif, **options)
+    return path
+
+
+def test_rgb_equals_opencvs_decoder(tmp_path):
+    path = save(tmp_path / "a.png", Image.fromarray(gradient()))
+    image = read_image(path, (12, 8))
+    assert image.dtype == torch.uint8 and image.is_contiguous()
+    reference = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), reference)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
+def test_other_modes_become_rgb(tmp_path, mode):
+    # a flat colour that each of the modes can hold exactly, alpha aside
+    image = Image.new("RGB", (12, 8), (255, 255, 255)).convert(mode)
+    read = read_image(save(tmp_path / "a.png", image), (12, 8))
+    assert read.shape == (3, 8, 12) and (read == 255).all()
+
+
+def test_palette_with_transparency_in_bytes_gives_its_colours_without_a_warning(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    path = save(tmp_path / "a.png", image, transparency=bytes([0, 128]))
+    assert read_image(path, (4, 4))[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_cmyk_jpeg_has_the_colours_of_its_rgb_original(tmp_path):
+    rgb = Image.new("RGB", (16, 16), (200, 40, 90))
+    path = save(tmp_path / "a.jpg", rgb.convert("CMYK"), quality=100)
+    read = read_image(path, (16, 16)).float().mean((1, 2))
+    # two conversions and JPEG's rounding: a few grey levels
+    assert torch.allclose(read, torch.tensor([200.0, 40.0, 90.0]), atol=4)
+
+
+def test_16_bits_are_scaled_not_clipped(tmp_path):
+    # 65535 / 257 = 255, 32896 / 257 = 128, 257 / 257 = 1
+    values = np.array([[65535, 32896, 257, 0]], np.uint16)
+    path = save(tmp_path / "a.png", Image.fromarray(values))
+    assert read_image(path, (4, 1))[0, 0].tolist() == [255, 128, 1, 0]
+
+
+def test_float_image_is_refused(tmp_path):
+    path = save(tmp_path / "a.tiff", Image.fromarray(np.zeros((2, 2), np.float32)))
+    with pytest.raises(ValueError, match=r"a\.tiff: images of floats are not supported"):
+        read_image(path, (2, 2))
+
+
+def test_exif_is_applied_where_only_the_turned_image_has_the_size(tmp_path):
+    # orientation 6 means: turn a quarter clockwise to view, so rows become columns
+    path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=6)
+    turned = np.rot90(gradient(), k=-1)
+    assert np.array_equal(read_image(path, (8, 12)).permute(1, 2, 0).numpy(), turned)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 6, 8])
+def test_exif_is_not_applied_where_the_stored_image_has_the_size(tmp_path, orientation):
+    path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=orientation)
+    assert np.array_equal(read_image(path, (12, 8)).permute(1, 2, 0).numpy(), gradient())
+
+
+def test_square_image_is_read_as_stored(tmp_path):
+    path = save(tmp_path / "a.png", Image.fromarray(gradient(8, 8)), orientation=6)
+    assert np.array_equal(read_image(path, (8, 8)).permute(1, 2, 0).numpy(), gradient(8, 8))
+
+
+def test_size_of_neither_orientation_is_one_error_with_all_sizes(tmp_path):
+    path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=6)
+    message = r"a\.png: the annotation file says 10 x 10 .*image is 12 x 8, turned.* 6 8 x 12\."
+    with pytest.raises(ValueError, match=message):
+        read_image(path, (10, 10))
+
+
+def test_wrong_size_without_exif_does_not_speak_of_it(tmp_path):
+    path = save(tmp_path / "a.png", Image.fromarray(gradient()))
+    with pytest.raises(ValueError, match=r"says 8 x 12 .*but the image is 12 x 8\. Annotate"):
+        read_image(path, (8, 12))
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"", b"\x89PNG\r\n\x1a\n broken"])
+def test_unreadable_file_is_named(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.png: not a readable image .*Replace the file"):
+        read_image(tmp_path / "a.png", (1, 1))
+
+
+def test_truncated_file_is_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = save(tmp_path / "a.jpg", Image.fromarray(noise))
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(ValueError, match=r"a\.jpg: not a readable image .*truncated"):
+        read_image(path, (64, 64))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg: no such image file"):
+        read_image(tmp_path / "gone.jpg", (1, 1))
+
+
+def test_real_grayscale_image(coco_subset):
+    for path in sorted((coco_subset / "images").iterdir()):
+        with Image.open(path) as image:
+            mode, size = image.mode, image.size
+        if mode == "L":
+            break
+    image = read_image(path, size)
+    assert image.shape == (3, size[1], size[0])
+    assert torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
