@@ -88,10 +88,10 @@ class CocoDataset(Dataset):
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """Make each sample's augmentation a function of (seed, epoch, image id) alone.
 
-        To be called before each pass, the first too, in the main process. It then depends neither on the number
-        of workers nor on what else draws random numbers (as another loss may do), and a
-        resumed run continues as it would have. Never called, augmentation follows torch's global
-        generator.
+        To be called before each pass, the first too, in the main process. It then depends neither
+        on the number of workers nor on what else draws random numbers (as another loss may do), and
+        a resumed run continues as it would have. Never called, augmentation follows torch's
+        global generator.
         """
         # in shared memory, so that workers which live on see the new epoch
         self._epoch.share_memory_().copy_(torch.tensor([epoch, seed]))
