@@ -1,0 +1,43 @@
+"""What every run has in common: hooks, logs, checkpoints, seed, processes.
+
+A config adds hooks with `custom_hooks`, EMA for instance:
+    custom_hooks = [dict(type="EMAHook", momentum=0.0002)]
+and TensorBoard (pip install "det-losses[tensorboard]") with
+    visualizer = dict(
+        vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+    )
+"""
+
+default_scope = "det_losses"
+
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=50),
+    # Two: while one is being written, the one before it is whole.
+    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_last=True),
+    safe_checkpoint=dict(type="SafeCheckpointHook"),
+    epoch_seed=dict(type="EpochSeedHook"),
+    non_finite=dict(type="NonFiniteHook"),
+    active_losses=dict(type="ActiveLossesHook"),
+    progress=dict(type="ProgressHook"),
+    run_record=dict(type="RunRecordHook"),
+)
+custom_hooks = []
+
+log_processor = dict(type="CompactLogProcessor", window_size=50, by_epoch=True)
+log_level = "INFO"
+
+# No name: mmengine keeps one visualizer per name, and would write a second run's scalars into the
+# folder of the first.
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+
+env_cfg = dict(
+    # Images differ in size, and so would the algorithm that a benchmark chooses for each.
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+randomness = dict(seed=0)
+
+load_from = None
+resume = False
+launcher = "none"

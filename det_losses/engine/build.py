@@ -1,0 +1,134 @@
+"""The one place where a config becomes a Runner."""
+
+import copy
+import itertools
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from det_losses.engine.checks import check_amp, check_checkpoint, check_same_classes, fill_from_data
+from det_losses.engine.runner import QuietRunner
+from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
+
+_TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
+_VALIDATION = ("val_dataloader", "val_cfg", "val_evaluator")
+_TEST = ("test_dataloader", "test_cfg", "test_evaluator")
+
+_numbers = itertools.count()
+
+
+def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runner:
+    """Build mmengine's Runner from a config, after all checks that need no training.
+
+    The config is not changed. Filled in where absent: ``default_scope``; ``work_dir``
+    (``work_dirs/<name of the config>``); the model's number of classes from the training (for
+    testing: the test) dataset; ``test_*`` from ``val_*``; the dataloaders' ``collate_fn``
+    (``detection_collate``); the place of the evaluators' files (``out_file`` is relative to the
+    work_dir).
+
+    Args:
+        cfg: the config; ``launcher``, ``resume``, ``load_from`` and ``randomness`` as in mmengine.
+        train: True for ``runner.train()`` and ``runner.val()``; False for ``runner.test()``, which
+            needs no training data and builds no optimizer.
+
+    Returns:
+        The Runner. Its log on the terminal is short, its log file complete.
+
+    Raises:
+        ValueError: a key is missing, mixed precision without an accelerator, ``num_classes``
+            contradicts the data, or training and validation classes differ.
+        FileNotFoundError: data or checkpoint to load do not exist.
+    """
+    cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
+    _choose_parts(cfg, train)
+    check_amp(cfg.get("optim_wrapper"))
+    check_checkpoint(cfg.get("load_from"))
+    _place(cfg)
+    _name_collate(cfg)
+    cfg.setdefault("default_scope", SCOPE)
+    metainfo = _metainfo(cfg)
+    if metainfo:
+        first, *others = metainfo.values()
+        for other in others:
+            check_same_classes(first, other)
+        fill_from_data(cfg.model, first)
+    # mmengine 0.10 calls parts of torch by names that torch has renamed.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
+    return QuietRunner.from_cfg(cfg)
+
+
+def _choose_parts(cfg: Config, train: bool) -> None:
+    if "model" not in cfg:
+        raise ValueError(f"the config {cfg.filename or ''} has no `model`")
+    if not train:
+        for ours, theirs in zip(_TEST, _VALIDATION, strict=True):
+            if cfg.get(ours) is None:
+                cfg[ours] = copy.deepcopy(cfg.get(theirs))
+    for key in (*_TRAINING, *_VALIDATION) if not train else _TEST:
+        cfg.pop(key, None)
+    needed = _TRAINING[:3] if train else _TEST
+    for key in needed:
+        if cfg.get(key) is None:
+            purpose = "training" if train else "testing"
+            raise ValueError(
+                f"the config {cfg.filename or ''} has no `{key}`, needed for {purpose}"
+            )
+
+
+def _place(cfg: Config) -> None:
+    """Choose where the run's files go, and a name that no other run of this process has."""
+    name = Path(cfg.filename).stem if cfg.filename else None
+    if not cfg.get("work_dir"):
+        if name is None:
+            raise ValueError("the config has no `work_dir`, and no file name to derive one from")
+        cfg.work_dir = os.path.join("work_dirs", name)
+    cfg.work_dir = os.path.abspath(cfg.work_dir)
+    # mmengine keeps one logger and message hub per experiment name, and its own names differ by
+    # the second only: two runs started within it would write into each other's log and history.
+    number = next(_numbers)
+    if not cfg.get("experiment_name"):
+        cfg.experiment_name = name or os.path.basename(cfg.work_dir)
+    if number:
+        cfg.experiment_name += f"_{number}"
+    for key in ("val_evaluator", "test_evaluator"):
+        evaluators = cfg.get(key) or []
+        for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
+            if evaluator.get("out_file"):
+                evaluator.out_file = os.path.join(cfg.work_dir, evaluator.out_file)
+            if "CocoMetric" in str(evaluator.get("type")):
+                evaluator.setdefault("collect_dir", os.path.join(cfg.work_dir, ".collect"))
+
+
+def _name_collate(cfg: Config) -> None:
+    """Name the collate function of each dataloader, with the scope that mmengine needs here.
+
+    mmengine looks a collate function up in its own registry only, whatever the default scope is.
+    """
+    FUNCTIONS.import_from_location()
+    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if cfg.get(key) is not None:
+            cfg[key].setdefault("collate_fn", dict(type="detection_collate"))
+            collate = cfg[key].collate_fn
+            if isinstance(collate, dict) and collate["type"] in FUNCTIONS.module_dict:
+                collate["type"] = f"{SCOPE}.{collate['type']}"
+
+
+def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:
+    """Build the datasets once and return what they say of their classes, by dataloader.
+
+    The Runner builds them again; what they read is cached.
+    """
+    found = {}
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            if cfg.get(key) is not None:
+                metainfo = getattr(DATASETS.build(cfg[key].dataset), "metainfo", None)
+                if metainfo and "classes" in metainfo:
+                    found[key] = metainfo
+    return found

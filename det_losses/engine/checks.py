@@ -1,0 +1,80 @@
+"""What can be known to be wrong before anything costly starts."""
+
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from mmengine.device import get_device
+from mmengine.utils import is_seq_of
+
+_NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper refuses
+
+
+def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Sequence[Any]]) -> None:
+    """Complete a model's config from the data it is for.
+
+    ``num_classes`` that is absent or None becomes the number of classes;
+    ``label_slots="category_id"`` becomes the list of official category ids, for weights whose
+    channels are counted by them, as torchvision's 91 are.
+
+    Args:
+        model: config of the model, changed in place.
+        metainfo: of the dataset: ``classes`` and ``category_ids``.
+
+    Raises:
+        ValueError: ``num_classes`` is another number than the data has.
+    """
+    classes = metainfo["classes"]
+    given = model.get("num_classes")
+    if given not in (None, len(classes)):
+        raise ValueError(
+            f"model.num_classes is {given}, but the data has {len(classes)} classes "
+            f"({_shortened(classes)}); leave num_classes out, it then comes from the data"
+        )
+    model["num_classes"] = len(classes)
+    if model.get("label_slots") == "category_id":
+        model["label_slots"] = list(metainfo["category_ids"])
+
+
+def check_same_classes(
+    train: Mapping[str, Sequence[str]], val: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise ValueError if training and validation data do not have the same classes in order."""
+    ours, theirs = list(train["classes"]), list(val["classes"])
+    if ours == theirs:
+        return
+    parts = [
+        f"only in {where}: {_shortened(names)}"
+        for where, names in (
+            ("training", [name for name in ours if name not in theirs]),
+            ("validation", [name for name in theirs if name not in ours]),
+        )
+        if names
+    ]
+    found = "; ".join(parts) or f"in another order: {_shortened(ours)} and {_shortened(theirs)}"
+    raise ValueError(
+        f"training and validation data have different classes, {found}. Give both datasets the "
+        "same `classes`"
+    )
+
+
+def check_amp(optim_wrapper: Mapping[str, Any] | None) -> None:
+    """Raise ValueError if mixed precision is asked for on a machine that has no accelerator."""
+    kind = str((optim_wrapper or {}).get("type"))
+    if "AmpOptimWrapper" in kind and get_device() in _NO_AMP:
+        raise ValueError(
+            f"mixed precision (--amp, optim_wrapper.type={kind!r}) needs a GPU, and torch finds "
+            f"only the device {get_device()!r}; leave it out"
+        )
+
+
+def check_checkpoint(load_from: str | None) -> None:
+    """Raise FileNotFoundError if a checkpoint to load is a local path and no file."""
+    if load_from and "://" not in load_from and not os.path.isfile(os.path.expanduser(load_from)):
+        raise FileNotFoundError(f"checkpoint {load_from!r}: no such file")
+
+
+def _shortened(names: Sequence[str], most: int = 8) -> str:
+    if not is_seq_of(list(names), str) or len(names) <= most:
+        return ", ".join(map(str, names))
+    return ", ".join([*names[:most], f"... ({len(names)} in all)"])

@@ -1,0 +1,81 @@
+"""mmengine's Runner with a terminal that shows what a user needs; the log file keeps everything."""
+
+import logging
+import sys
+from typing import Any
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner import LogProcessor, Runner
+
+from det_losses.registry import LOG_PROCESSORS
+
+
+def shows_bar() -> bool:
+    """Whether progress is a bar: on a terminal. Into a file or pipe go plain lines instead.
+
+    Both streams must be a terminal: the bar goes to stderr and the log to stdout, and with
+    ``train ... | tee log`` the terminal shows the log's lines already.
+    """
+    return sys.stderr.isatty() and sys.stdout.isatty()
+
+
+class QuietRunner(Runner):
+    """mmengine's Runner whose log on the terminal leaves out the long dumps of a start.
+
+    Environment, config and the order of hooks are in the log file (``work_dir/<time>/<time>.log``).
+    """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build mmengine's logger and let its terminal handler pass what a user needs."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(is_for_terminal)
+        return logger
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up processes; without CUDA the ranks of a launcher talk through gloo.
+
+        mmengine's own setup of a launcher selects a CUDA device, which is an error on a CPU.
+        """
+        if self.distributed and not torch.cuda.is_available():
+            if not torch.distributed.is_initialized():
+                torch.distributed.init_process_group("gloo")
+            # Without CUDA, DistributedDataParallel takes no device ids.
+            self.cfg.setdefault("model_wrapper_cfg", {})
+            self.cfg.model_wrapper_cfg.setdefault("broadcast_buffers", False)
+        super().setup_env(env_cfg)
+
+
+# Starts of mmengine's messages that no user needs: dumps, a line for each parameter of the model,
+# and what mmengine warns its own authors of.
+_FILE_ONLY = (
+    "Hooks will be executed",
+    "Distributed training is not used",
+    "paramwise_options",
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+
+
+def is_for_terminal(record: logging.LogRecord) -> bool:
+    """Tell whether a log record is for the terminal, as a filter of a logging handler."""
+    text = str(record.msg)
+    if record.module == "logger_hook" and record.funcName.endswith("_iter"):
+        return not (shows_bar() or text.startswith("Exp name"))
+    return record.funcName != "_log_env" and not text.startswith(_FILE_ONLY)
+
+
+@LOG_PROCESSORS.register_module()
+class CompactLogProcessor(LogProcessor):
+    """mmengine's LogProcessor whose line of an evaluation leaves out the AP of each class.
+
+    The metric logs those as a table; the scalars of a visualizer keep them.
+    """
+
+    def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
+        """Return the scalars of an evaluation, and its line for the log."""
+        tag, line = super().get_log_after_epoch(*args, **kwargs)
+        items = line.split("  ")
+        return tag, "  ".join(item for item in items if "AP/" not in item.split(": ")[0])

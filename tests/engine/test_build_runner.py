@@ -1,0 +1,191 @@
+"""From a config to a Runner: what is filled in, what is refused, and what a user sees of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from det_losses.engine import build_runner, fill_from_data
+
+COCO_META = {"classes": ("cat", "dog", "bird"), "category_ids": (17, 18, 16)}
+
+
+def log_of(runner):
+    return (Path(runner.log_dir) / f"{runner.timestamp}.log").read_text()
+
+
+@pytest.mark.parametrize("given", [{}, {"num_classes": None}, {"num_classes": 3}])
+def test_number_of_classes_comes_from_the_data(given):
+    model = dict(type="RetinaNet", **given)
+    fill_from_data(model, COCO_META)
+    assert model == dict(type="RetinaNet", num_classes=3)
+
+
+def test_label_slots_are_the_official_ids():
+    model = dict(label_slots="category_id")
+    fill_from_data(model, COCO_META)
+    assert model["label_slots"] == [17, 18, 16]
+    model = dict(label_slots=[4, 5, 6])
+    fill_from_data(model, COCO_META)
+    assert model["label_slots"] == [4, 5, 6]
+
+
+def test_runner_is_filled_in_and_the_config_left_alone(toy_cfg):
+    cfg = toy_cfg(val_evaluator=dict(type="CocoMetric", out_file="found/bbox.json"))
+    cfg["model"]["label_slots"] = "category_id"
+    del cfg["default_scope"], cfg["train_dataloader"]["collate_fn"]
+    before = Config(cfg).pretty_text
+    runner = build_runner(cfg)
+    assert Config(cfg).pretty_text == before
+    assert (runner.model.num_classes, runner.model.label_slots) == (2, [17, 18])
+    runner.train()
+    assert (Path(runner.work_dir) / "found" / "bbox.json").is_file()
+    assert not (Path(runner.work_dir) / ".collect").exists()
+
+
+def test_work_dir_is_named_after_the_config(toy_cfg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = toy_cfg(work_dir=None)
+    with pytest.raises(ValueError, match="no `work_dir`, and no file name to derive one from"):
+        build_runner(cfg)
+    Path("toy_giou.py").write_text(Config(cfg).pretty_text)
+    runner = build_runner(Config.fromfile("toy_giou.py"))
+    assert runner.work_dir == str(tmp_path / "work_dirs" / "toy_giou")
+
+
+def test_bare_names_are_ours_whatever_the_default_scope_is(toy_cfg):
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        assert type(build_runner(toy_cfg()).model).__name__ == "ToyDetector"
+
+
+def test_testing_needs_no_training_data(toy_cfg):
+    trained = build_runner(toy_cfg(epochs=1))
+    trained.train()
+    cfg = toy_cfg("test", load_from=str(Path(trained.work_dir) / "epoch_1.pth"))
+    cfg["train_dataloader"]["dataset"] = dict(type="NoSuchDataset")
+    runner = build_runner(cfg, train=False)
+    metrics = runner.test()
+    assert metrics["AP"] == trained.val_loop.run()["AP"]
+    assert runner.train_loop is None
+    assert not (Path(runner.work_dir) / "metrics.json").exists()
+
+
+def test_two_runs_of_one_process_share_no_history(toy_cfg):
+    runners = [build_runner(toy_cfg(name, epochs=1)) for name in ("a", "b")]
+    for runner in runners:
+        runner.train()
+        # 6 images, batches of 2, one epoch
+        assert len(runner.message_hub.get_scalar("train/loss").data[0]) == 3
+        assert list(Path(runner.log_dir).glob("vis_data/scalars.json"))
+
+
+def test_seed_decides_the_weights(toy_cfg):
+    def weights(name, seed):
+        runner = build_runner(toy_cfg(name, epochs=1, randomness=dict(seed=seed)))
+        runner.train()
+        return runner.model.box.weight.detach()
+
+    first = weights("a", 1)
+    assert torch.equal(first, weights("b", 1))
+    assert not torch.equal(first, weights("c", 2))
+
+
+def test_dataset_learns_of_each_epoch(toy_cfg):
+    runner = build_runner(toy_cfg(epochs=2, randomness=dict(seed=5)))
+    runner.train()
+    assert runner.train_dataloader.dataset.epochs == [(0, 5), (1, 5)]
+
+
+class TestRefused:
+    def test_contradicting_number_of_classes(self, toy_cfg):
+        cfg = toy_cfg(model=dict(type="ToyDetector", num_classes=80))
+        with pytest.raises(ValueError, match=r"num_classes is 80, but the data has 2 .*cat, dog"):
+            build_runner(cfg)
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            (("cat", "cow"), "only in training: dog; only in validation: cow"),
+            (("cat",), "different classes, only in training: dog. Give"),
+            (("dog", "cat"), "in another order: cat, dog and dog, cat"),
+            (
+                tuple(f"c{i}" for i in range(80)),
+                r"only in validation: c0, .*, c7, \.\.\. \(80 in all\)",
+            ),
+        ],
+    )
+    def test_other_classes_in_validation(self, toy_cfg, classes, message):
+        cfg = toy_cfg()
+        cfg["val_dataloader"]["dataset"]["classes"] = classes
+        with pytest.raises(ValueError, match=message):
+            build_runner(cfg)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_mixed_precision_without_accelerator(self, toy_cfg):
+        cfg = toy_cfg()
+        cfg["optim_wrapper"]["type"] = "AmpOptimWrapper"
+        with pytest.raises(ValueError, match=r"\(--amp, .*'AmpOptimWrapper'\) needs a GPU"):
+            build_runner(cfg)
+        assert not Path(cfg["work_dir"]).exists()
+
+    def test_missing_checkpoint(self, toy_cfg):
+        with pytest.raises(FileNotFoundError, match=r"checkpoint 'nowhere\.pth': no such file"):
+            build_runner(toy_cfg(load_from="nowhere.pth"))
+
+    @pytest.mark.parametrize("key", ["train_dataloader", "train_cfg", "optim_wrapper", "model"])
+    def test_incomplete_config_for_training(self, toy_cfg, key):
+        cfg = toy_cfg()
+        del cfg[key]
+        with pytest.raises(ValueError, match=f"has no `{key}`"):
+            build_runner(cfg)
+
+    def test_incomplete_config_for_testing(self, toy_cfg):
+        cfg = toy_cfg()
+        del cfg["val_evaluator"]
+        with pytest.raises(ValueError, match="has no `test_evaluator`, needed for testing"):
+            build_runner(cfg, train=False)
+
+
+class TestLog:
+    def test_terminal_is_short_and_the_file_complete(self, toy_cfg, capfd):
+        cfg = toy_cfg(epochs=1)
+        cfg["optim_wrapper"]["paramwise_cfg"] = dict(bias_lr_mult=2.0)
+        runner = build_runner(cfg)
+        runner.train()
+        captured = capfd.readouterr()
+        dumps = ("System environment", "Config:", "Hooks will be executed", "paramwise_options")
+        for dump in dumps:
+            assert dump in log_of(runner)
+            assert dump not in captured.out
+        assert captured.err == ""
+        assert "WARNING" not in captured.out
+        assert not re.search(r"registry|scope", captured.out)
+        assert captured.out.count("Epoch(train)") == 3
+
+    def test_no_registry_warning_in_any_log(self, toy_cfg):
+        runner = build_runner(toy_cfg(custom_hooks=[dict(type="EMAHook")]))
+        runner.train()
+        warnings = [line for line in log_of(runner).splitlines() if " WARNING " in line]
+        assert all("FileClient" in line or "HardDiskBackend" in line for line in warnings), warnings
+
+    def test_start_names_the_active_losses(self, toy_cfg, capfd):
+        cfg = toy_cfg(epochs=1)
+        cfg["model"]["loss_weight"] = 2.5
+        build_runner(cfg).train()
+        out = capfd.readouterr().out
+        assert "Active losses:\n  loss_cls   CrossEntropyLoss()\n" in out
+        assert "  loss_bbox  ToyLoss(beta=0.5, loss_weight=2.5)\n" in out
+        assert out.index("Active losses") < out.index("Epoch(train)")
+
+    def test_line_of_an_evaluation_leaves_out_the_classes(self, toy_cfg, capfd):
+        runner = build_runner(toy_cfg(epochs=1))
+        runner.train()
+        out = capfd.readouterr().out
+        (line,) = [line for line in out.splitlines() if "Epoch(val)" in line and "AP75" in line]
+        assert "AP/cat" not in line
+        assert "APs: " in line
+        scalars = next(Path(runner.log_dir).glob("vis_data/scalars.json")).read_text()
+        assert "AP/cat" in scalars
