@@ -1,0 +1,204 @@
+"""The built-in data: procedurally drawn shapes in COCO format, made on first use in seconds."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.logging import print_log
+
+from det_losses.data.coco import CocoDataset
+from det_losses.data.shapes_drawing import box_and_area, draw
+from det_losses.data.shapes_outlines import OUTLINES
+from det_losses.data.transforms import Transform
+from det_losses.files import write_json
+from det_losses.registry import DATASETS
+
+_VERSION = 1  # to be raised with every change of what is drawn
+_META = "meta.json"
+_SPLITS = ("train", "val")
+_FIRST_VAL_ID = 1_000_000
+_MIN_SIZE = 32
+
+
+def make_shapes(
+    root: str | Path,
+    num_train: int = 1000,
+    num_val: int = 250,
+    image_size: int = 128,
+    seed: int = 0,
+) -> Path:
+    """Draw the set into ``root``, unless it is there already.
+
+    Writes train.json, val.json, images/ and meta.json. An image depends on seed, split and its
+    number alone, so that a larger set begins with the images of a smaller one. The folder
+    appears complete or not at all, also when several processes make it at the same time.
+
+    Args:
+        root: Folder to make.
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        image_size: Width and height, pixels; the shapes grow with it.
+        seed: Of everything drawn.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        ValueError: A number is out of range, or ``root`` holds a set of other settings, an
+            incomplete one, or something else.
+    """
+    root = Path(root)
+    meta = {
+        "set": "det_losses shapes",
+        "version": _VERSION,
+        "num_train": num_train,
+        "num_val": num_val,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    for name, least in (("num_train", 1), ("num_val", 1), ("image_size", _MIN_SIZE), ("seed", 0)):
+        if meta[name] < least or meta[name] > _FIRST_VAL_ID:
+            raise ValueError(f"{name} must be from {least} to {_FIRST_VAL_ID}, got {meta[name]}")
+    if not _is_made(root, meta):
+        _make(root, meta)
+    return root
+
+
+def _is_made(root: Path, meta: dict[str, Any]) -> bool:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    remedy = "Choose another data_root, or delete the folder to have it made anew."
+    try:
+        found = json.loads((root / _META).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(
+            f"{root}: not a set of built-in shapes, or a broken one. {remedy}"
+        ) from None
+    if found != meta:
+        differing = [key for key in meta if found.get(key) != meta[key]]
+        asked = ", ".join(f"{key}={meta[key]}" for key in differing)
+        there = ", ".join(f"{key}={found.get(key)}" for key in differing)
+        raise ValueError(f"{root}: holds shapes made with {there}, not {asked}. {remedy}")
+    expected = {name for split in _SPLITS for name in _file_names(meta, split)}
+    present = set(os.listdir(root / "images")) if (root / "images").is_dir() else set()
+    missing = sorted(expected - present)
+    missing += [f"{split}.json" for split in _SPLITS if not (root / f"{split}.json").is_file()]
+    if missing:
+        raise ValueError(
+            f"{root}: incomplete, {len(missing)} files are missing, as {missing[0]}. {remedy}"
+        )
+    return True
+
+
+def _make(root: Path, meta: dict[str, Any]) -> None:
+    count = meta["num_train"] + meta["num_val"]
+    print_log(f"Drawing {count} images of shapes into {root} (once, seconds)", logger="current")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
+    try:
+        os.chmod(part, 0o755)
+        (part / "images").mkdir()
+        for split in _SPLITS:
+            write_json(part / f"{split}.json", _draw_split(part / "images", split, meta))
+        write_json(part / _META, meta)
+        try:
+            os.rename(part, root)
+        except OSError:
+            # Another process was faster; what it made is checked like any other.
+            if not _is_made(root, meta):
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _file_names(meta: dict[str, Any], split: str) -> list[str]:
+    return [f"{split}_{index:06d}.png" for index in range(meta[f"num_{split}"])]
+
+
+def _draw_split(folder: Path, split: str, meta: dict[str, Any]) -> dict[str, Any]:
+    size = meta["image_size"]
+    category_ids = {name: number for number, name in enumerate(OUTLINES, start=1)}
+    first_id = _FIRST_VAL_ID if split == "val" else 0
+    images, annotations = [], []
+    for index, file_name in enumerate(_file_names(meta, split)):
+        drawing = draw(np.random.default_rng([meta["seed"], _SPLITS.index(split), index]), size)
+        bgr = np.ascontiguousarray(drawing.image[..., ::-1])
+        if not cv2.imwrite(str(folder / file_name), bgr):
+            raise OSError(f"{folder / file_name}: cannot be written")
+        image_id = first_id + index + 1
+        images.append(dict(id=image_id, file_name=file_name, width=size, height=size))
+        for name, mask in zip(drawing.classes, drawing.masks, strict=True):
+            box, area = box_and_area(mask)
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=category_ids[name],
+                    bbox=box,
+                    area=area,
+                    iscrowd=0,
+                )
+            )
+    categories = [
+        dict(id=number, name=name, supercategory="shape") for name, number in category_ids.items()
+    ]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+@DATASETS.register_module()
+class ShapesDataset(CocoDataset):
+    """The built-in shapes as a dataset; made on first use.
+
+    Args:
+        data_root: The set's folder, see :func:`make_shapes`.
+        split: "train" or "val".
+        num_train: See :func:`make_shapes`, as ``num_val``, ``image_size`` and ``seed``. Train and
+            val of one folder need the same four.
+        num_val: Number of validation images made.
+        image_size: Width and height, pixels.
+        seed: Of everything drawn.
+        transforms: As all that follow, see :class:`~det_losses.data.coco.CocoDataset`.
+        classes: Names out of ellipse, rectangle, triangle, star, ring, cross.
+        num_images: Use so many of the images.
+        subset_seed: The seed of that choice.
+        keep_negatives: Keep images without the chosen classes.
+        test_mode: Give out what the evaluation needs.
+
+    Raises:
+        ValueError: ``split`` is neither, or as :func:`make_shapes` and ``CocoDataset`` say.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        split: str = "train",
+        num_train: int = 1000,
+        num_val: int = 250,
+        image_size: int = 128,
+        seed: int = 0,
+        transforms: Sequence[Mapping[str, Any] | Transform] = (),
+        classes: Sequence[str] | None = None,
+        num_images: int | None = None,
+        subset_seed: int = 0,
+        keep_negatives: bool = False,
+        test_mode: bool = False,
+    ) -> None:
+        if split not in _SPLITS:
+            raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+        root = make_shapes(data_root, num_train, num_val, image_size, seed)
+        super().__init__(
+            ann_file=root / f"{split}.json",
+            image_dir=root / "images",
+            transforms=transforms,
+            classes=classes,
+            num_images=num_images,
+            subset_seed=subset_seed,
+            keep_negatives=keep_negatives,
+            test_mode=test_mode,
+        )
