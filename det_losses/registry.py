@@ -70,9 +70,15 @@ def find(registry: MMEngineRegistry, name: str) -> Any:
     A bare name is looked up in this project's scope whatever mmengine's default scope is; an
     explicit prefix (``"mmdet.GIoULoss"``) wins.
     """
+    scope, bare = registry.split_scope_key(name)
+    if scope in (None, registry.scope) and bare in registry.module_dict:
+        # Registry.get would import all locations first: detectors too, for the sake of a loss.
+        return registry.module_dict[bare]
     found = registry.get(name)
     if found is None:
         near = difflib.get_close_matches(name.split(".")[-1], registry.module_dict, n=3)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Is it imported?"
-        raise NotRegisteredError(f"{name!r} is not in the {registry.scope} {registry.name} registry. {hint}")
+        raise NotRegisteredError(
+            f"{name!r} is not in the {registry.scope} {registry.name} registry. {hint}"
+        )
     return found

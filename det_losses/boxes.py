@@ -1,0 +1,158 @@
+"""Aligned pairs of boxes: the only box arithmetic of the losses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from det_losses.tensors import aligned
+
+
+@dataclass(frozen=True)
+class BoxPair:
+    """The geometry of N predicted boxes, each beside its target; made by :func:`box_pair`.
+
+    What stands in a denominator (``hull_area``, ``hull_w2``, ``hull_h2``, ``hull_diagonal2``) is
+    held above zero; everything else is exact.
+
+    Attributes:
+        pred: predicted boxes, ``[N, 4]``, xyxy, pixels; float32 or float64.
+        target: their targets, likewise.
+        eps: the smallest denominator, an area; lengths are held at its square root.
+        w, h: sizes of ``pred``, negative where it is inverted, ``[N]`` as all that follows.
+        wg, hg: sizes of ``target``.
+        dx, dy: centre of ``pred`` minus centre of ``target``.
+        hull_w, hull_h: sizes of the smallest box that encloses both.
+        hull_area: area of that box.
+        hull_empty: the part of that area which the union leaves empty.
+        intersection, union: areas; an inverted box has none.
+        iou: intersection over union.
+        inputs: what a loss asks for beside the boxes, by name.
+    """
+
+    pred: Tensor
+    target: Tensor
+    eps: float
+    w: Tensor
+    h: Tensor
+    wg: Tensor
+    hg: Tensor
+    dx: Tensor
+    dy: Tensor
+    hull_w: Tensor
+    hull_h: Tensor
+    hull_area: Tensor
+    hull_empty: Tensor
+    intersection: Tensor
+    union: Tensor
+    iou: Tensor
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def center_distance2(self) -> Tensor:
+        """Squared distance of the two centres."""
+        return self.dx**2 + self.dy**2
+
+    @property
+    def hull_diagonal2(self) -> Tensor:
+        """Squared diagonal of the enclosing box."""
+        return (self.hull_w**2 + self.hull_h**2).clamp(min=self.eps)
+
+    @property
+    def hull_w2(self) -> Tensor:
+        """Squared width of the enclosing box."""
+        return (self.hull_w**2).clamp(min=self.eps)
+
+    @property
+    def hull_h2(self) -> Tensor:
+        """Squared height of the enclosing box."""
+        return (self.hull_h**2).clamp(min=self.eps)
+
+    @property
+    def dw2(self) -> Tensor:
+        """Squared difference of the widths."""
+        return (self.w - self.wg) ** 2
+
+    @property
+    def dh2(self) -> Tensor:
+        """Squared difference of the heights."""
+        return (self.h - self.hg) ** 2
+
+    @property
+    def angle_gap(self) -> Tensor:
+        """Difference of the aspect ratios as angles, atan(wg / hg) - atan(w / h)."""
+        side = self.eps**0.5
+        w, h, wg, hg = (size.clamp(min=side) for size in (self.w, self.h, self.wg, self.hg))
+        return torch.atan(wg / hg) - torch.atan(w / h)
+
+
+def box_pair(
+    pred: Tensor,
+    target: Tensor,
+    eps: float = 1e-7,
+    inputs: Mapping[str, Tensor] | None = None,
+) -> BoxPair:
+    """Build the pairs: upcast, sizes, centres, intersection, union and enclosing box.
+
+    Values are exact for every pair in which one box has both sides above ``sqrt(eps)``. For the
+    others value and gradient stay finite. An inverted box has no area and overlaps nothing.
+
+    Args:
+        pred: predicted boxes, ``[N, 4]`` (or any leading shape), xyxy, pixels; half precision is
+            raised to float32.
+        target: their targets, the same shape.
+        eps: the smallest denominator, an area in square pixels.
+        inputs: what the loss asks for beside the boxes.
+
+    Raises:
+        ValueError: the shapes differ, or their last axis is not 4.
+    """
+    if pred.shape[-1:] != (4,):
+        raise ValueError(f"boxes must have 4 values (x1, y1, x2, y2), got shape {list(pred.shape)}")
+    pred, target = aligned(pred, target)
+    x1, y1, x2, y2 = pred.unbind(-1)
+    x1g, y1g, x2g, y2g = target.unbind(-1)
+    w, h, wg, hg = x2 - x1, y2 - y1, x2g - x1g, y2g - y1g
+    overlap_w = (torch.minimum(x2, x2g) - torch.maximum(x1, x1g)).clamp(min=0)
+    overlap_h = (torch.minimum(y2, y2g) - torch.maximum(y1, y1g)).clamp(min=0)
+    intersection = overlap_w * overlap_h
+    area = w.clamp(min=0) * h.clamp(min=0)
+    union = area + wg.clamp(min=0) * hg.clamp(min=0) - intersection
+    hull_w = _extent(x1, x2, x1g, x2g)
+    hull_h = _extent(y1, y2, y1g, y2g)
+    return BoxPair(
+        pred=pred,
+        target=target,
+        eps=eps,
+        w=w,
+        h=h,
+        wg=wg,
+        hg=hg,
+        dx=(x1 + x2 - x1g - x2g) / 2,
+        dy=(y1 + y2 - y1g - y2g) / 2,
+        hull_w=hull_w,
+        hull_h=hull_h,
+        hull_area=_denominator(hull_w * hull_h, hull_w, hull_h, eps),
+        hull_empty=hull_w * hull_h - union,
+        intersection=intersection,
+        union=union,
+        iou=intersection / _denominator(union, overlap_w, overlap_h, eps),
+        inputs=inputs or {},
+    )
+
+
+def _extent(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
+    """Length of the interval that covers all four ends, in whatever order they stand."""
+    low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
+    high = torch.maximum(torch.maximum(a1, a2), torch.maximum(b1, b2))
+    return high - low
+
+
+def _denominator(area: Tensor, w: Tensor, h: Tensor, eps: float) -> Tensor:
+    """Hold an area that a ratio of w * h is divided by above zero.
+
+    A side below sqrt(eps) counts as sqrt(eps), so the ratio's gradient stays below 1 / sqrt(eps),
+    which even float16 can hold; eps alone would let h / eps through.
+    """
+    return torch.maximum(area, eps**0.5 * torch.maximum(w, h)).clamp(min=eps)

@@ -1,0 +1,109 @@
+"""From a name or a config to a loss, and the list of the losses that there are."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from det_losses.losses.base import Loss
+from det_losses.registry import MODELS, find
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """What the registry knows of a loss.
+
+    Attributes:
+        name: its ``type`` in a config.
+        kind: ``"box"`` or ``"classification"``.
+        space: of a box loss, ``"decoded"`` or ``"delta"``.
+        activation: of a classification loss, ``"sigmoid"`` or ``"softmax"`` by default.
+        paper: short citation.
+        defaults: its constructor's defaults.
+    """
+
+    name: str
+    kind: str
+    space: str | None
+    activation: str | None
+    paper: str
+    defaults: dict[str, Any]
+
+
+def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> Loss:
+    """Build a loss from its name or config.
+
+    A bare ``type`` is a loss of this package whatever mmengine's default scope is; a prefix, as
+    in ``"mmdet.GIoULoss"``, names another. A loss that holds losses passes their configs through
+    this function too.
+
+    Args:
+        loss: a name, a config with ``type``, or a module, which is returned as it is.
+        **kwargs: constructor arguments; they replace those of the config.
+
+    Raises:
+        NotRegisteredError: no such loss; the nearest names are suggested.
+        TypeError: an argument that the loss does not take; its own are listed.
+        ValueError: the config has no type.
+
+    Example:
+        >>> build_loss("EIoULoss", loss_weight=2.0)
+        EIoULoss(eps=1e-07, reduction='mean', loss_weight=2.0)
+        >>> build_loss(dict(type="SmoothL1Loss", beta=0.1))
+        SmoothL1Loss(beta=0.1, reduction='mean', loss_weight=1.0)
+    """
+    if isinstance(loss, nn.Module):
+        if kwargs:
+            raise TypeError(f"{type(loss).__name__} is built already; got {', '.join(kwargs)} too")
+        return loss
+    if isinstance(loss, str):
+        loss = {"type": loss}
+    if not isinstance(loss, Mapping):
+        raise TypeError(f"a loss is a name, a dict or a module, got {loss!r}")
+    arguments = {**dict(loss.items()), **kwargs}
+    if "type" not in arguments:
+        raise ValueError(f"a loss config needs a type, as in dict(type='GIoULoss'), got {loss!r}")
+    kind = arguments.pop("type")
+    cls = find(MODELS, kind) if isinstance(kind, str) else kind
+    _check_arguments(cls, arguments)
+    return cls(**arguments)
+
+
+def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
+    signature = inspect.signature(cls)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        refused = getattr(cls, "refused", {})
+        reasons = "".join(f" {n}: {refused[n]}." for n in arguments if n in refused)
+        raise TypeError(
+            f"{cls.__name__}: {error}.{reasons} Its arguments are "
+            f"{', '.join(str(p.replace(annotation=p.empty)) for p in signature.parameters.values())}"
+        ) from None
+
+
+def list_losses() -> list[LossInfo]:
+    """List the registered losses: box losses by space, then classification losses, by name."""
+    found = [
+        _info(name, cls)
+        for name, cls in MODELS.module_dict.items()
+        if inspect.isclass(cls) and issubclass(cls, Loss)
+    ]
+    return sorted(found, key=lambda info: (info.kind, info.space or "", info.name))
+
+
+def _info(name: str, cls: type[Loss]) -> LossInfo:
+    parameters = inspect.signature(cls).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    complete = len(defaults) == len(parameters)
+    loss = cls() if complete else cls
+    return LossInfo(
+        name=name,
+        kind=loss.kind,
+        space=getattr(loss, "space", None),
+        activation=getattr(loss, "activation", None),
+        paper=loss.paper,
+        defaults=defaults,
+    )

@@ -1,0 +1,82 @@
+"""Complete-IoU loss."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from det_losses.boxes import BoxPair
+from det_losses.losses.base import check_argument
+from det_losses.losses.families import IoUFamilyLoss
+from det_losses.registry import MODELS
+
+
+@MODELS.register_module()
+class CIoULoss(IoUFamilyLoss):
+    r"""Overlap, the distance of the centres and the difference of the aspect ratios.
+
+    .. math::
+        L = 1 - IoU + \frac{\rho^2}{c^2} + \alpha v, \qquad
+        v = \frac{4}{\pi^2} \left(\arctan\frac{w_g}{h_g} - \arctan\frac{w}{h}\right)^2, \qquad
+        \alpha = \frac{v}{(1 - IoU) + v}
+
+    :math:`\rho` is the distance of the two centres, :math:`c` the diagonal of the smallest box
+    that encloses both. :math:`\alpha` is constant in the gradient, and 0 below ``alpha_gate``.
+
+    Args:
+        alpha_gate: alpha is 0 where IoU is below it. 0 is the conference paper, torchvision and
+            detectron2; 0.5 the journal version (arXiv 2005.03572) and mmdetection.
+        eps: the smallest denominator, alpha's too, so that alpha of identical boxes is 0.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Raises:
+        ValueError: alpha_gate outside [0, 1], a negative eps, or shapes that do not fit.
+
+    Reference:
+        Zhaohui Zheng, Ping Wang, Wei Liu, Jinze Li, Rongguang Ye, Dongwei Ren: Distance-IoU Loss:
+        Faster and Better Learning for Bounding Box Regression. arXiv 1911.08287, 2019.
+
+    Note:
+        The authors' code replaces the factor :math:`1 / (w^2 + h^2)` in the gradient of v by 1;
+        here, as in torchvision and mmdetection, the gradient is that of the formula.
+        mmdetection's alpha of identical boxes is NaN, torchvision's v of a box without height too.
+        mmdetection cuts the loss at 2, and with it the gradient.
+
+    Example:
+        >>> import torch
+        >>> pred, target = torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[0.0, 0, 20, 10]])
+        >>> CIoULoss()(pred, target)  # 2/3, centres 50/800, v = 0.1678 and alpha = 0.2011
+        tensor(0.7629)
+    """
+
+    paper = "Zheng et al., Distance-IoU Loss, arXiv 1911.08287, 2019"
+
+    def __init__(
+        self,
+        *,
+        alpha_gate: float = 0.0,
+        eps: float = 1e-7,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
+        check_argument("alpha_gate", alpha_gate, 0 <= alpha_gate <= 1, "in [0, 1]")
+        self.alpha_gate = alpha_gate
+
+    def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
+        """The distance of the centres and the aspect ratios."""
+        v = 4 / math.pi**2 * pair.angle_gap**2
+        alpha = v / (1 - pair.iou + v).clamp(min=self.eps)
+        alpha = torch.where(pair.iou < self.alpha_gate, 0.0, alpha).detach()
+        return pair.center_distance2 / pair.hull_diagonal2, alpha * v
+
+
+def ciou_loss(
+    pred: Tensor, target: Tensor, *, alpha_gate: float = 0.0, eps: float = 1e-7
+) -> Tensor:
+    """Complete-IoU loss of each box, ``[N]``; see :class:`CIoULoss`."""
+    return CIoULoss(alpha_gate=alpha_gate, eps=eps).unreduced(pred, target)

@@ -1,0 +1,87 @@
+"""Focal-EIoU loss, and the focal factor of the IoU family."""
+
+import torch
+from torch import Tensor
+
+from det_losses.boxes import BoxPair
+from det_losses.losses.base import check_argument
+from det_losses.losses.eiou import EIoULoss
+from det_losses.registry import MODELS
+
+
+def iou_focus(iou: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor:
+    """Return IoU^gamma, constant in the gradient, scaled to keep the sum of sample weights.
+
+    With W = IoU^gamma and sample weights s the factor is W sum(s) / sum(s W), so that the
+    unweighted mean of W E becomes sum(W E) / sum(W). All W = 0 gives 0.
+
+    Args:
+        iou: IoU of the plain boxes, ``[N]``.
+        gamma: the exponent, at least 0.
+        weight: sample weights s, ``[N]``; None is all ones. A nested focal factor passes its own
+            times the weights.
+    """
+    w = iou.detach() ** gamma
+    s = torch.ones_like(w) if weight is None else weight
+    total = (s * w).sum()
+    return w / torch.where(total > 0, total, 1.0) * s.sum()
+
+
+@MODELS.register_module()
+class FocalEIoULoss(EIoULoss):
+    r"""EIoU weighted towards boxes that overlap well, normalised by the sum of the weights.
+
+    .. math:: L = \frac{\sum_i W_i \, E_i}{\sum_i W_i}, \qquad W_i = IoU_i^\gamma
+
+    E is the EIoU loss of a box. With sample weights s, W is scaled by
+    :math:`\sum s / \sum s W` and the result is reduced like any other loss; so boxes of weight 0
+    do not enter the normaliser. W is constant in the gradient: as a function of the box its
+    gradient would be infinite at IoU = 0. Disjoint boxes therefore get loss 0 and no gradient.
+
+    Args:
+        gamma: exponent of IoU, at least 0; 0 is EIoU.
+        eps: the smallest denominator, an area in square pixels.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Raises:
+        ValueError: a negative gamma or eps, or shapes that do not fit.
+
+    Reference:
+        Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and
+        Efficient IOU Loss for Accurate Bounding Box Regression. arXiv 2101.08158, 2021,
+        Eqn. (10) and (11). The paper does not say whether W is constant in the gradient.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+        >>> target = torch.tensor([[0.0, 0, 20, 10], [0, 0, 20, 10]])
+        >>> FocalEIoULoss()(pred, target)  # the disjoint box has no weight: EIoU of the first
+        tensor(0.8000)
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 0.5,
+        eps: float = 1e-7,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
+        check_argument("gamma", gamma, gamma >= 0, "at least 0")
+        self.gamma = gamma
+
+    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """The normalised weight IoU^gamma of each box."""
+        return iou_focus(pair.iou, self.gamma, weight)
+
+
+def focal_eiou_loss(
+    pred: Tensor, target: Tensor, *, gamma: float = 0.5, eps: float = 1e-7
+) -> Tensor:
+    """Focal-EIoU loss of each box, ``[N]``, normalised over them; see :class:`FocalEIoULoss`."""
+    return FocalEIoULoss(gamma=gamma, eps=eps).unreduced(pred, target)

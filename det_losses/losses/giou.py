@@ -1,0 +1,54 @@
+"""Generalized IoU loss."""
+
+from torch import Tensor
+
+from det_losses.boxes import BoxPair
+from det_losses.losses.families import IoUFamilyLoss
+from det_losses.registry import MODELS
+
+
+@MODELS.register_module()
+class GIoULoss(IoUFamilyLoss):
+    r"""Overlap, and the part of the enclosing box that the two boxes leave empty.
+
+    .. math:: L = 1 - IoU + \frac{|C| - U}{|C|}
+
+    C is the smallest box that encloses both, U the area of their union. Disjoint boxes attract
+    each other.
+
+    Args:
+        eps: the smallest denominator, an area in square pixels.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Raises:
+        ValueError: a negative eps, or shapes that do not fit.
+
+    Reference:
+        Hamid Rezatofighi, Nathan Tsoi, JunYoung Gwak, Amir Sadeghian, Ian Reid, Silvio Savarese:
+        Generalized Intersection over Union: A Metric and A Loss for Bounding Box Regression.
+        arXiv 1902.09630, 2019.
+
+    Note:
+        torchvision's loss can be 0 for an inverted prediction; here it is at least 1.
+
+    Example:
+        >>> import torch
+        >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[30.0, 0, 40, 10]])
+        >>> GIoULoss()(pred, target)  # disjoint; 200 of the hull's 400 square pixels are empty
+        tensor(1.5000)
+    """
+
+    paper = "Rezatofighi et al., Generalized IoU, arXiv 1902.09630, 2019"
+
+    def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
+        """The empty part of the enclosing box."""
+        return (pair.hull_empty / pair.hull_area,)
+
+
+def giou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Generalized IoU loss of each box, ``[N]``; see :class:`GIoULoss`."""
+    return GIoULoss(eps=eps).unreduced(pred, target)

@@ -1,0 +1,46 @@
+"""L1 loss."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from det_losses.losses.families import ElementwiseBoxLoss
+from det_losses.registry import MODELS
+from det_losses.tensors import aligned
+
+
+def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Absolute error of each element; see :class:`L1Loss`."""
+    return F.l1_loss(*aligned(pred, target), reduction="none")
+
+
+@MODELS.register_module()
+class L1Loss(ElementwiseBoxLoss):
+    r"""Absolute error of each coordinate (MAE).
+
+    .. math:: L = |\hat{x} - x|
+
+    Args:
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Shape:
+        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
+        Unreduced: the shape of ``pred``.
+
+    Raises:
+        ValueError: the shapes of pred and target differ.
+
+    Reference:
+        Least absolute deviations; the classical L1 norm.
+
+    Example:
+        >>> import torch
+        >>> L1Loss()(torch.tensor([[1.0, 0, 0, 0]]), torch.zeros(1, 4))
+        tensor(0.2500)
+    """
+
+    paper = "classical (least absolute deviations)"
+
+    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each coordinate."""
+        return l1_loss(pred, target)

@@ -1,0 +1,50 @@
+"""Mean squared error."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from det_losses.losses.families import ElementwiseBoxLoss
+from det_losses.registry import MODELS
+from det_losses.tensors import aligned
+
+
+def mse_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Squared error of each element; see :class:`MSELoss`."""
+    return F.mse_loss(*aligned(pred, target), reduction="none")
+
+
+@MODELS.register_module()
+class MSELoss(ElementwiseBoxLoss):
+    r"""Squared error of each coordinate (L2), without a factor of one half.
+
+    .. math:: L = (\hat{x} - x)^2
+
+    Args:
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Shape:
+        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
+        Unreduced: the shape of ``pred``.
+
+    Raises:
+        ValueError: the shapes of pred and target differ.
+
+    Reference:
+        Least squares; the classical L2 norm.
+
+    Note:
+        The gradient grows with the error: that of one unreduced element above 32752 does not fit
+        float16.
+
+    Example:
+        >>> import torch
+        >>> MSELoss()(torch.tensor([[2.0, 0, 0, 0]]), torch.zeros(1, 4))
+        tensor(1.)
+    """
+
+    paper = "classical (least squares)"
+
+    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each coordinate."""
+        return mse_loss(pred, target)
