@@ -41,21 +41,22 @@ def draw(rng: Generator, size: int) -> Drawing:
     """
     count = 0 if rng.random() < 0.02 else int(rng.integers(1, 7))
     image = draw_background(rng, size)
-    owner = np.full((SCALE * size, SCALE * size), -1, np.int8)  # the front object at each point
+    # which object is in front at each point: 1 is the first, 0 the background
+    owner = np.zeros((SCALE * size, SCALE * size), np.uint8)
     classes: list[str] = []
     areas: list[float] = []
     for _ in range(count):
         for _ in range(_TRIES):
             name, outline = _random_shape(rng, size)
-            covered, own = _cover(owner, outline, len(classes)), area(outline)
+            covered, own = _cover(owner, outline, len(classes) + 1), area(outline)
             if _all_visible(covered, [*areas, own]):
-                image = _paint(rng, image, covered == len(classes))
+                image = _paint(rng, image, covered == len(classes) + 1)
                 owner = covered
                 classes.append(name)
                 areas.append(own)
                 break
     image = image + rng.normal(0, rng.uniform(1, 6), image.shape)
-    masks = owner == np.arange(len(classes))[:, None, None]
+    masks = owner == np.arange(1, len(classes) + 1)[:, None, None]
     return Drawing(image.clip(0, 255).round().astype(np.uint8), classes, masks)
 
 
@@ -87,13 +88,13 @@ def _cover(owner: np.ndarray, outline: Outline, index: int) -> np.ndarray:
     covered = owner.copy()
     # fillPoly puts the centre of a pixel at whole coordinates; 4 fractional bits
     points = [np.round((c * SCALE - 0.5) * 16).astype(np.int32) for c in outline]
-    cv2.fillPoly(covered.view(np.uint8), points, index, shift=4)
+    cv2.fillPoly(covered, points, index, shift=4)
     return covered
 
 
 def _all_visible(owner: np.ndarray, areas: list[float]) -> bool:
-    visible = np.bincount(owner.ravel() + 1, minlength=len(areas) + 1)[1:] / SCALE**2
-    return bool((visible >= MIN_VISIBLE * np.array(areas)).all())
+    points = [np.count_nonzero(owner == number) for number in range(1, len(areas) + 1)]
+    return all(p / SCALE**2 >= MIN_VISIBLE * a for p, a in zip(points, areas, strict=True))
 
 
 def _paint(rng: Generator, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
