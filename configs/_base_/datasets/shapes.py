@@ -1,0 +1,31 @@
+"""The built-in set of drawn shapes, made on first use in `data_root`."""
+
+data_root = "data/shapes"
+
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    collate_fn=dict(type="detection_collate"),
+    dataset=dict(
+        type="ShapesDataset",
+        data_root=data_root,
+        split="train",
+        transforms=[
+            dict(type="RandomHorizontalFlip", p=0.5),
+            dict(type="RandomVerticalFlip", p=0.5),
+        ],
+    ),
+)
+val_dataloader = dict(
+    batch_size=25,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="detection_collate"),
+    dataset=dict(type="ShapesDataset", data_root=data_root, split="val", test_mode=True),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="CocoMetric")
+test_evaluator = val_evaluator

@@ -1,0 +1,17 @@
+"""COCO 1x: 12 epochs, SGD 0.02 for 16 images a step, a tenth after epochs 8 and 11.
+
+Another number of images a step (--launcher, batch_size) scales the learning rate with it.
+"""
+
+train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type="MultiStepLR", by_epoch=True, milestones=[8, 11], gamma=0.1),
+]
+auto_scale_lr = dict(enable=True, base_batch_size=16)

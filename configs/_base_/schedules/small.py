@@ -1,0 +1,15 @@
+"""For subsets and small machines: AdamW with a cosine to zero over 12 epochs."""
+
+epochs = 12
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs // 3)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.01),
+    clip_grad=dict(max_norm=10.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=True, T_max=epochs, convert_to_iter_based=True),
+]

@@ -1,0 +1,15 @@
+"""A small RetinaNet on the built-in shapes, from scratch.
+
+    make quickstart
+
+Hardware, time and result: not measured yet.
+"""
+
+_base_ = [
+    "../_base_/models/retinanet_small.py",
+    "../_base_/datasets/shapes.py",
+    "../_base_/schedules/small.py",
+    "../_base_/runtime.py",
+    "../_base_/loss_weights.py",
+]
+optim_wrapper = dict(optimizer=dict(lr=3e-3))

@@ -1,0 +1,17 @@
+"""Faster R-CNN on EfficientNet-Lite0 at 320 px, for COCO subsets on one small machine.
+
+    python tools/train.py small/faster_rcnn_lite0 --train-ann FILE --train-images DIR \\
+        --val-ann FILE --val-images DIR
+
+Hardware, time and result: not measured yet.
+"""
+
+_base_ = [
+    "../_base_/models/faster_rcnn_lite0_fpn.py",
+    "../_base_/datasets/coco.py",
+    "../_base_/schedules/small.py",
+    "../_base_/runtime.py",
+    "../_base_/loss_weights.py",
+]
+train_dataloader = dict(batch_size=8, num_workers=1)
+val_dataloader = dict(num_workers=1)

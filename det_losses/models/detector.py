@@ -1,0 +1,150 @@
+"""What both detectors share: mmengine's model contract, labels, and torchvision's weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from det_losses.models.weights import load_weights
+
+
+class Detector(BaseModel):
+    """A torchvision detector behind mmengine's contract.
+
+    ``detector`` is torchvision's module, with torchvision's state_dict keys; ``losses`` holds the
+    loss of each slot beside it.
+
+    Dataset labels are 0..K-1. torchvision's channels may be others: a class k lives in channel
+    ``label_slots[k]`` of ``num_slots``. By default they follow each other from ``first_slot`` on;
+    torchvision's COCO weights have 91 channels and the official category id as channel.
+
+    Args:
+        num_classes: number of classes K, without background.
+        label_slots: channel of each class, K different integers.
+        num_slots: number of channels that labels count through.
+        first_slot: 1 where channel 0 is the background, else 0.
+
+    Raises:
+        ValueError: ``num_classes`` or ``label_slots`` is out of range.
+    """
+
+    losses: nn.ModuleDict
+    detector: nn.Module
+
+    def __init__(
+        self,
+        num_classes: int,
+        label_slots: Sequence[int] | None,
+        num_slots: int,
+        first_slot: int,
+    ) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(
+                f"num_classes must be the number of classes without background, got {num_classes!r}"
+            )
+        slots = list(range(first_slot, first_slot + num_classes))
+        if label_slots is not None:
+            slots = list(label_slots)
+        valid = range(first_slot, num_slots)
+        if len(slots) != num_classes or len(set(slots)) != num_classes:
+            raise ValueError(
+                f"label_slots must be {num_classes} different channels, one a class, got {slots}"
+            )
+        if not set(slots) <= set(valid):
+            raise ValueError(
+                f"label_slots must lie in {valid.start}..{valid.stop - 1} (num_slots={num_slots}), "
+                f"got {slots}"
+            )
+        self.num_classes = num_classes
+        self.num_slots = num_slots
+        inverse = torch.full((num_slots,), -1)
+        inverse[slots] = torch.arange(num_classes)
+        self.register_buffer("_slot_of_class", torch.tensor(slots), persistent=False)
+        self.register_buffer("_class_of_slot", inverse, persistent=False)
+
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]] | None = None,
+        mode: str = "tensor",
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Compute losses or predictions.
+
+        Args:
+            images: images ``[3, H, W]``, uint8 or float in 0..1; sizes may differ.
+            targets: for each image ``boxes`` (``[n, 4]``, xyxy, pixels), ``labels`` (``[n]``) and,
+                if known, ``image_id``. Needed for losses.
+            mode: ``"loss"`` gives the dict of ``loss_*``; ``"predict"`` and ``"tensor"`` give for
+                each image ``boxes``, ``scores``, ``labels`` and ``image_id``.
+
+        Raises:
+            ValueError: unknown mode, no targets for losses, or train/eval state and mode differ.
+        """
+        if mode not in ("loss", "predict", "tensor"):
+            raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
+        if (mode == "loss") != self.training:
+            call = "train()" if mode == "loss" else "eval()"
+            raise ValueError(f"mode={mode!r} needs the model in its other state: call {call} first")
+        images = [image / 255 if image.dtype == torch.uint8 else image for image in images]
+        if mode == "loss":
+            if targets is None:
+                raise ValueError("mode='loss' needs targets")
+            return self.detector(images, [self._to_slots(target) for target in targets])
+        ids = [target.get("image_id") for target in targets] if targets else [None] * len(images)
+        return [
+            {**self._to_classes(result), "image_id": image_id}
+            for result, image_id in zip(self.detector(images), ids, strict=True)
+        ]
+
+    def _to_slots(self, target: dict[str, Any]) -> dict[str, Tensor]:
+        return {"boxes": target["boxes"], "labels": self._slot_of_class[target["labels"]]}
+
+    def _to_classes(self, result: dict[str, Tensor]) -> dict[str, Tensor]:
+        labels = self._class_of_slot[result["labels"]]
+        known = labels >= 0
+        return {
+            "boxes": result["boxes"][known],
+            "scores": result["scores"][known],
+            "labels": labels[known],
+        }
+
+    def load_torchvision(self, weights: str | None) -> None:
+        """Load a torchvision state_dict: a local file, or a name of torchvision's weights.
+
+        Raises:
+            FileNotFoundError: neither a file nor a name that torchvision knows.
+            ValueError: the weights are of another architecture or number of channels.
+        """
+        if weights is None:
+            return
+        state = load_weights(weights)
+        try:
+            self.detector.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"weights {weights!r} do not fit this model: {error}") from None
+
+
+def anchor_generator(
+    detector: str,
+    sizes: Sequence[Sequence[float]],
+    aspect_ratios: Sequence[float] | Sequence[Sequence[float]],
+) -> AnchorGenerator:
+    """Build torchvision's generator from ``sizes``, one tuple a level, and the aspect ratios.
+
+    Raises:
+        ValueError: the levels have different numbers of anchors; ``detector`` is named.
+    """
+    ratios = list(aspect_ratios)
+    if not isinstance(ratios[0], Sequence):
+        ratios = [ratios] * len(sizes)
+    same_levels = len(ratios) == len(sizes)
+    if not same_levels or len({len(s) * len(r) for s, r in zip(sizes, ratios, strict=True)}) != 1:
+        raise ValueError(
+            f"{detector} anchors: every level needs the same number of sizes and ratios, "
+            f"got sizes={sizes}, aspect_ratios={aspect_ratios}"
+        )
+    return AnchorGenerator(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))

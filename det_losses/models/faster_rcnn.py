@@ -1,0 +1,267 @@
+"""Faster R-CNN on torchvision's own, with its four losses from the config."""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection as tv
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
+
+from det_losses.models.backbones import build_backbone
+from det_losses.models.detector import Detector, anchor_generator
+from det_losses.models.slots import (
+    LossConfig,
+    PairCoder,
+    Slot,
+    box_slot_loss,
+    build_slot_losses,
+)
+from det_losses.registry import MODELS
+
+PRIOR = 0.01  # chance of each class before training with a sigmoid loss; 1708.02002, 3.3
+ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+
+
+class _RPN(RegionProposalNetwork):
+    """torchvision's RPN with the losses given; they stay outside its parameters."""
+
+    def __init__(self, rpn: RegionProposalNetwork, losses: nn.ModuleDict) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(rpn.__dict__)  # all that torchvision's constructor has set
+        self.box_coder = PairCoder(rpn.box_coder.weights)
+        self.losses = dict(losses.items())  # a plain dict: no submodule, no key in the state_dict
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Do as torchvision does, and name the losses by their slots."""
+        boxes, losses = super().forward(images, features, targets)
+        slots = {"loss_objectness": "loss_rpn_cls", "loss_rpn_box_reg": "loss_rpn_bbox"}
+        return boxes, {slots[name]: loss for name, loss in losses.items()}
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Return the losses of the sampled anchors, each divided by their number.
+
+        ``regression_targets`` are the pairs of :class:`PairCoder`, ``[N, 8]`` an image.
+        """
+        positive, negative = (
+            torch.where(torch.cat(masks))[0] for masks in self.fg_bg_sampler(labels)
+        )
+        sampled = torch.cat([positive, negative])
+        # torchvision: 1 is an object. With one class here: 0 is the object, 1 the background.
+        targets = 1 - torch.cat(labels)[sampled].to(torch.int64)
+        boxes, anchors = torch.cat(regression_targets)[positive].split(4, dim=1)
+        avg_factor = max(1, sampled.numel())
+        loss_cls = self.losses["loss_rpn_cls"](
+            objectness.flatten()[sampled, None], targets, avg_factor=avg_factor
+        )
+        loss_bbox = box_slot_loss(
+            self.losses["loss_rpn_bbox"],
+            self.box_coder,
+            pred_bbox_deltas[positive],
+            boxes,
+            anchors,
+            avg_factor=avg_factor,
+        )
+        return loss_cls, loss_bbox
+
+
+class _RoIHeads(RoIHeads):
+    """torchvision's box head with the losses given; they stay outside its parameters."""
+
+    def __init__(self, roi_heads: RoIHeads, losses: nn.ModuleDict) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(roi_heads.__dict__)  # all that torchvision's constructor has set
+        self.box_coder = PairCoder(roi_heads.box_coder.weights)
+        self.losses = dict(losses.items())  # a plain dict: no submodule, no key in the state_dict
+        self.softmax = self.losses["loss_cls"].activation == "softmax"
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Do as torchvision does, and in training call :meth:`compute_loss`."""
+        if not self.training:
+            return super().forward(features, proposals, image_shapes, targets)
+        proposals, _, labels, pairs = self.select_training_samples(proposals, targets)
+        pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
+        return [], self.compute_loss(*self.box_predictor(pooled), labels, pairs)
+
+    def compute_loss(
+        self,
+        class_logits: Tensor,
+        box_regression: Tensor,
+        labels: list[Tensor],
+        pairs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the losses of the sampled proposals, each divided by their number.
+
+        Args:
+            class_logits: ``[N, C]``; with softmax channel 0 is the background, as in torchvision.
+            box_regression: ``[N, 4 C]``, deltas of each channel.
+            labels: torchvision's for each image, 0 the background.
+            pairs: ground truth and proposal of each row, ``[n, 8]`` an image.
+        """
+        label = torch.cat(labels)
+        positive = torch.where(label > 0)[0]
+        deltas = box_regression.reshape(len(label), -1, 4)
+        channel = label[positive] - (0 if self.softmax else 1)
+        boxes, proposals = torch.cat(pairs)[positive].split(4, dim=1)
+        if self.softmax:
+            class_logits = class_logits.roll(-1, dims=1)  # background last
+        num_slots = class_logits.shape[1] - int(self.softmax)
+        avg_factor = max(1, len(label))
+        return {
+            "loss_cls": self.losses["loss_cls"](
+                class_logits,
+                torch.where(label > 0, label - 1, num_slots),
+                avg_factor=avg_factor,
+            ),
+            "loss_bbox": box_slot_loss(
+                self.losses["loss_bbox"],
+                self.box_coder,
+                deltas[positive, channel],
+                boxes,
+                proposals,
+                avg_factor=avg_factor,
+            ),
+        }
+
+    def postprocess_detections(
+        self,
+        class_logits: Tensor,
+        box_regression: Tensor,
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Score by softmax as torchvision does, or each class by its sigmoid."""
+        if self.softmax:
+            return super().postprocess_detections(
+                class_logits, box_regression, proposals, image_shapes
+            )
+        counts = [len(boxes) for boxes in proposals]
+        boxes = self.box_coder.decode(box_regression, proposals).split(counts)
+        scores = class_logits.sigmoid().split(counts)
+        results = [self._select(*image) for image in zip(boxes, scores, image_shapes, strict=True)]
+        return tuple(map(list, zip(*results, strict=True)))
+
+    def _select(
+        self, boxes: Tensor, scores: Tensor, image_shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Threshold, drop empty boxes and suppress per class; labels as torchvision's, from 1."""
+        row, channel = torch.where(scores > self.score_thresh)
+        boxes = clip_boxes_to_image(boxes[row, channel], image_shape)
+        scores, labels = scores[row, channel], channel + 1
+        keep = remove_small_boxes(boxes, min_size=1e-2)
+        boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
+        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
+        return boxes[keep], scores[keep], labels[keep]
+
+
+@MODELS.register_module()
+class FasterRCNN(Detector):
+    """Faster R-CNN with FPN (Ren et al., 1506.01497, 2015; Lin et al., 1612.03144, 2017).
+
+    All four losses are chosen by name; without a choice they are torchvision's: binary cross
+    entropy and Smooth L1 (beta 1/9) in the RPN, cross entropy and Smooth L1 (beta 1/9) in the RoI
+    head, each divided by the number of sampled anchors or proposals. The same weights load as in
+    ``torchvision.models.detection.FasterRCNN``.
+
+    Args:
+        backbone: config of a registered backbone, or a module with ``out_channels``.
+        num_classes: number of classes K, without background.
+        loss_rpn_cls: classification loss of the RPN, sigmoid, one channel.
+        loss_rpn_bbox: box loss of the RPN, of either space.
+        loss_cls: classification loss of the RoI head, softmax (K + 1 channels) or sigmoid (K).
+        loss_bbox: box loss of the RoI head, of either space.
+        anchors: ``dict(sizes=..., aspect_ratios=...)`` as torchvision's AnchorGenerator takes
+            them, one tuple for each feature level; None is torchvision's.
+        representation_size: width of the two fully connected layers of the RoI head.
+        roi_size: side of the pooled RoI features.
+        roi_levels: names of the feature maps that RoIs are pooled from; None takes all but "pool".
+        label_slots: channel of each class where channels and classes differ (see Detector).
+        num_slots: number of channels with the background (channel 0); default K + 1.
+        weights: local file, or a name such as ``"FasterRCNN_ResNet50_FPN_Weights.COCO_V1"``.
+        **kwargs: further arguments of torchvision's FasterRCNN (``min_size``, ``max_size``,
+            ``rpn_*``, ``box_*``, ...).
+
+    Raises:
+        ValueError: an argument is out of range, or a loss does not fit its slot.
+    """
+
+    slots: Mapping[str, Slot] = MappingProxyType(
+        {
+            "loss_rpn_cls": Slot(
+                "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",)
+            ),
+            "loss_rpn_bbox": Slot("box", {"type": "SmoothL1Loss", "beta": 1 / 9}),
+            "loss_cls": Slot("classification", {"type": "CrossEntropyLoss"}),
+            "loss_bbox": Slot("box", {"type": "SmoothL1Loss", "beta": 1 / 9}),
+        }
+    )
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | nn.Module,
+        num_classes: int,
+        *,
+        loss_rpn_cls: LossConfig | None = None,
+        loss_rpn_bbox: LossConfig | None = None,
+        loss_cls: LossConfig | None = None,
+        loss_bbox: LossConfig | None = None,
+        anchors: Mapping[str, Any] | None = None,
+        representation_size: int = 1024,
+        roi_size: int = 7,
+        roi_levels: Sequence[str] | None = None,
+        label_slots: Sequence[int] | None = None,
+        num_slots: int | None = None,
+        weights: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, label_slots, num_slots or num_classes + 1, first_slot=1)
+        configs = {
+            "loss_rpn_cls": loss_rpn_cls,
+            "loss_rpn_bbox": loss_rpn_bbox,
+            "loss_cls": loss_cls,
+            "loss_bbox": loss_bbox,
+        }
+        self.losses = build_slot_losses("FasterRCNN", self.slots, configs)
+        softmax = self.losses["loss_cls"].activation == "softmax"
+        body = build_backbone(backbone)
+        default = {"sizes": ANCHOR_SIZES, "aspect_ratios": ASPECT_RATIOS}
+        levels = list(roi_levels or (name for name in body.level_names if name != "pool"))
+        predictor = FastRCNNPredictor(representation_size, self.num_slots - int(not softmax))
+        if not softmax:
+            nn.init.constant_(predictor.cls_score.bias, -math.log((1 - PRIOR) / PRIOR))
+        detector = tv.FasterRCNN(
+            body,
+            rpn_anchor_generator=anchor_generator("FasterRCNN", **(anchors or default)),
+            box_roi_pool=MultiScaleRoIAlign(levels, output_size=roi_size, sampling_ratio=2),
+            box_head=TwoMLPHead(body.out_channels * roi_size**2, representation_size),
+            box_predictor=predictor,
+            **kwargs,
+        )
+        detector.rpn = _RPN(detector.rpn, self.losses)
+        detector.roi_heads = _RoIHeads(detector.roi_heads, self.losses)
+        self.detector = detector
+        self.load_torchvision(weights)

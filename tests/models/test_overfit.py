@@ -1,0 +1,118 @@
+"""Every loss in every slot that takes it learns two images by heart."""
+
+import pytest
+import torch
+
+from det_losses import list_losses
+from det_losses.compare.weights import loss_config
+from det_losses.evaluation import CocoMetric
+from det_losses.models import FasterRCNN, RetinaNet
+
+BACKBONE = {"type": "SmallResNetFPN", "widths": (16, 32, 48, 64), "out_channels": 32}
+ANCHORS = {"sizes": [[16, 24], [32, 48], [64, 80]], "aspect_ratios": [0.5, 1.0, 2.0]}
+SLOTS = {
+    "RetinaNet": ("loss_cls", "loss_bbox"),
+    "FasterRCNN": ("loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"),
+}
+# One of each nature, in each kind of slot; the others are marked slow.
+QUICK = {
+    ("RetinaNet", "loss_cls", "CrossEntropyLoss"),
+    ("RetinaNet", "loss_bbox", "FocalEIoULoss"),
+    ("FasterRCNN", "loss_cls", "FocalLoss"),
+    ("FasterRCNN", "loss_bbox", "GIoULoss"),
+}
+
+
+def pairs():
+    for detector, slots in SLOTS.items():
+        for slot in slots:
+            kind = "box" if slot.endswith("bbox") else "classification"
+            for info in list_losses():
+                softmax_in_rpn = slot == "loss_rpn_cls" and info.activation == "softmax"
+                if info.kind == kind and not softmax_in_rpn:
+                    entry = (detector, slot, info.name)
+                    marks = () if entry in QUICK else pytest.mark.slow
+                    yield pytest.param(*entry, marks=marks)
+
+
+def two_images():
+    """Return coloured rectangles on noise: five objects of three classes in two images."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = [
+        torch.tensor([[6.0, 8.0, 38.0, 30.0], [40.0, 34.0, 90.0, 88.0], [8.0, 50.0, 26.0, 90.0]]),
+        torch.tensor([[30.0, 6.0, 88.0, 40.0], [10.0, 44.0, 46.0, 84.0]]),
+    ]
+    labels = [torch.tensor([0, 1, 2]), torch.tensor([2, 0])]
+    images = []
+    for box, label in zip(boxes, labels, strict=True):
+        image = torch.rand(3, 96, 96, generator=generator) * 0.2
+        for (x1, y1, x2, y2), channel in zip(box.int().tolist(), label.tolist(), strict=True):
+            image[channel, y1:y2, x1:x2] += 0.8
+        images.append(image)
+    targets = [
+        {"boxes": b, "labels": label, "image_id": i}
+        for i, (b, label) in enumerate(zip(boxes, labels, strict=True))
+    ]
+    return images, targets
+
+
+def average_precision(model, images, targets):
+    metric = CocoMetric()
+    metric.dataset_meta = {"classes": ("a", "b", "c"), "category_ids": (1, 2, 3)}
+    for index, target in enumerate(targets):
+        target["coco"] = {
+            "image": {"id": index, "width": 96, "height": 96, "file_name": f"{index}.png"},
+            "annotations": [
+                {
+                    "id": 10 * index + i,
+                    "image_id": index,
+                    "category_id": int(label) + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+                for i, ((x1, y1, x2, y2), label) in enumerate(
+                    zip(target["boxes"].tolist(), target["labels"], strict=True)
+                )
+            ],
+        }
+    with torch.no_grad():
+        metric.process({"targets": targets}, model.eval()(images, targets, mode="predict"))
+    model.train()
+    return metric.evaluate(size=len(images))["AP"]
+
+
+def build(detector, slot, name):
+    config, _ = loss_config({}, detector, slot, name)
+    torch.manual_seed(0)
+    common = {"num_classes": 3, "anchors": ANCHORS, "min_size": 96, "max_size": 96, slot: config}
+    if detector == "RetinaNet":
+        backbone = {**BACKBONE, "extra_levels": "pool"}
+        return RetinaNet(backbone, head_norm="GN", num_convs=1, **common)
+    return FasterRCNN(
+        {**BACKBONE, "extra_levels": "pool"},
+        representation_size=64,
+        box_batch_size_per_image=64,
+        rpn_post_nms_top_n_train=100,
+        rpn_post_nms_top_n_test=100,
+        **common,
+    )
+
+
+@pytest.mark.parametrize(("detector", "slot", "name"), list(pairs()))
+def test_two_images_are_learned_by_heart(detector, slot, name):
+    images, targets = two_images()
+    model = build(detector, slot, name).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    best = 0.0
+    for step in range(1, 801):
+        optimizer.zero_grad()
+        losses = model(images, targets, mode="loss")
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        if step % 50 == 0:
+            best = max(best, average_precision(model, images, targets))
+        if best > 0.9:
+            break
+    assert best > 0.9, f"AP {best:.3f} after {step} steps"

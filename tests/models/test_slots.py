@@ -1,0 +1,170 @@
+"""What a slot takes and refuses, and how a box loss is called there."""
+
+import pytest
+import torch
+from torchvision.models.detection._utils import BoxCoder
+
+from det_losses import build_loss
+from det_losses.models import FasterRCNN, RetinaNet
+from det_losses.models.slots import PairCoder, box_slot_loss
+
+BACKBONE = {"type": "SmallResNetFPN", "out_channels": 16, "extra_levels": None}
+LEVELS = {"sizes": [[16], [32], [64]], "aspect_ratios": [1.0]}
+
+
+def retinanet(**kwargs):
+    return RetinaNet(BACKBONE, num_classes=3, anchors=LEVELS, **kwargs)
+
+
+def faster_rcnn(**kwargs):
+    return FasterRCNN(
+        BACKBONE, num_classes=3, anchors=LEVELS, representation_size=32, roi_size=3, **kwargs
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "losses", "message"),
+    [
+        (retinanet, {"loss_cls": "GIoULoss"}, "RetinaNet.loss_cls takes a classification loss"),
+        (retinanet, {"loss_bbox": "FocalLoss"}, "RetinaNet.loss_bbox takes a box loss"),
+        (
+            faster_rcnn,
+            {"loss_rpn_cls": "CrossEntropyLoss"},
+            "FasterRCNN.loss_rpn_cls scores by sigmoid, and CrossEntropyLoss is for softmax",
+        ),
+        (faster_rcnn, {"loss_rpn_bbox": torch.nn.L1Loss()}, "no loss of this registry"),
+    ],
+)
+def test_a_loss_that_the_slot_cannot_take_is_refused(build, losses, message):
+    with pytest.raises(ValueError, match=message):
+        build(**losses)
+
+
+def test_a_misspelt_loss_suggests_the_nearest_name():
+    with pytest.raises(KeyError, match="GIoULoss"):
+        retinanet(loss_bbox="GIouLoss")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"normalizer": "anchor"}, "normalizer must be 'image' or 'batch', got 'anchor'"),
+        ({"num_convs": 5}, "num_convs must be 1 to 4, got 5"),
+        ({"label_slots": [0, 1]}, "label_slots must be 3 different channels"),
+        ({"label_slots": [0, 1, 3]}, r"label_slots must lie in 0..2 \(num_slots=3\)"),
+        ({"anchors": {"sizes": [[8], [16, 24]], "aspect_ratios": [1.0]}}, "same number of sizes"),
+        ({"head_norm": "LN"}, "norm must be one of"),
+    ],
+)
+def test_retinanet_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RetinaNet(BACKBONE, **{"num_classes": 3, "anchors": LEVELS, **arguments})
+
+
+def test_num_classes_without_a_number():
+    with pytest.raises(ValueError, match="num_classes must be the number of classes"):
+        RetinaNet(BACKBONE, num_classes=None)
+
+
+@pytest.mark.parametrize("build", [retinanet, faster_rcnn])
+def test_mode_and_state_must_agree(build):
+    model = build()
+    image = [torch.zeros(3, 64, 64)]
+    with pytest.raises(ValueError, match=r"mode='predict'.*call eval\(\)"):
+        model(image, mode="predict")
+    with pytest.raises(ValueError, match=r"mode='loss'.*call train\(\)"):
+        model.eval()(image, mode="loss")
+    with pytest.raises(ValueError, match="mode must be"):
+        model(image, mode="train")
+    with pytest.raises(ValueError, match="needs targets"):
+        model.train()(image, mode="loss")
+
+
+def test_a_sigmoid_loss_gives_k_channels_and_a_softmax_loss_k_plus_one():
+    sigmoid, softmax = retinanet(), retinanet(loss_cls="CrossEntropyLoss")
+    assert sigmoid.detector.head.classification_head.cls_logits.out_channels == 3
+    assert softmax.detector.head.classification_head.cls_logits.out_channels == 4
+    sigmoid, softmax = faster_rcnn(loss_cls="FocalLoss"), faster_rcnn()
+    assert sigmoid.detector.roi_heads.box_predictor.cls_score.out_features == 3
+    assert softmax.detector.roi_heads.box_predictor.cls_score.out_features == 4
+
+
+@pytest.mark.parametrize("loss_cls", ["FocalLoss", "CrossEntropyLoss"])
+def test_before_training_an_anchor_holds_an_object_by_chance_of_the_prior(loss_cls):
+    # 1708.02002, 3.3: one in a hundred for each class with sigmoid; with softmax, where classes
+    # exclude each other, one in a hundred that it is any object.
+    model = retinanet(loss_cls=loss_cls)
+    logits = model.detector.head.classification_head.cls_logits.bias
+    if loss_cls == "FocalLoss":
+        torch.testing.assert_close(logits.sigmoid(), torch.full_like(logits, 0.01))
+    else:
+        torch.testing.assert_close(logits.softmax(0)[:-1].sum(), torch.tensor(0.01))
+
+
+def test_softmax_scores_of_retinanet_are_softmax_scores():
+    model = retinanet(loss_cls="CrossEntropyLoss", score_thresh=0.0).eval()
+    head = model.detector.head.classification_head.cls_logits
+    torch.nn.init.normal_(head.weight, std=2.0)
+    captured = {}
+    head.register_forward_hook(lambda _m, _i, out: captured.setdefault(out.shape[-1], out))
+    with torch.no_grad():
+        scores = model([torch.rand(3, 64, 64)], mode="predict")[0]["scores"]
+    every = torch.cat([out.flatten(2).softmax(dim=1)[:, :3].flatten() for out in captured.values()])
+    # One anchor a place here, so channels are classes; the best score survives suppression.
+    torch.testing.assert_close(scores.max(), every.max())
+    assert all((every - score).abs().min() < 1e-5 for score in scores[:20])
+
+
+@pytest.mark.parametrize(("name", "space"), [("L1Loss", "delta"), ("GIoULoss", "decoded")])
+def test_a_box_loss_is_called_in_its_space(name, space):
+    coder = PairCoder((10.0, 10.0, 5.0, 5.0))
+    anchors = torch.tensor([[0.0, 0.0, 20.0, 40.0], [10.0, 10.0, 50.0, 30.0]])
+    boxes = torch.tensor([[2.0, 1.0, 25.0, 38.0], [12.0, 8.0, 44.0, 31.0]])
+    deltas = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    loss = build_loss(name)
+    got = box_slot_loss(loss, coder, deltas, boxes, anchors, avg_factor=3)
+    if space == "delta":
+        want = loss(deltas, BoxCoder(coder.weights).encode_single(boxes, anchors), avg_factor=3)
+    else:
+        want = loss(coder.decode_single(deltas, anchors), boxes, avg_factor=3)
+    assert torch.equal(got, want)
+    half = box_slot_loss(loss, coder, deltas.half(), boxes, anchors, avg_factor=3)
+    assert half.dtype == torch.float32
+
+
+def test_pair_coder_keeps_ground_truth_and_anchor():
+    boxes, anchors = [torch.rand(2, 4), torch.rand(0, 4)], [torch.rand(2, 4), torch.rand(0, 4)]
+    pairs = PairCoder((1.0, 1.0, 1.0, 1.0)).encode(boxes, anchors)
+    assert torch.equal(pairs[0], torch.cat([boxes[0], anchors[0]], dim=1))
+    assert pairs[1].shape == (0, 8)
+
+
+@pytest.mark.parametrize("normalizer", ["image", "batch"])
+def test_normalizers_of_retinanet(normalizer):
+    # Two images with one and with many positives. 'image' is the mean of what each image gives
+    # alone; 'batch' is the sum of both over all positives.
+    torch.manual_seed(0)
+    model = retinanet(normalizer=normalizer, min_size=64, max_size=64)
+    images = [torch.rand(3, 64, 64), torch.rand(3, 64, 64)]
+    targets = [
+        {"boxes": torch.tensor([[3.0, 5.0, 19.0, 20.0]]), "labels": torch.tensor([0])},
+        {
+            "boxes": torch.tensor([[0.0, 0.0, 16.0, 16.0], [30.0, 28.0, 62.0, 60.0]]),
+            "labels": torch.tensor([1, 2]),
+        },
+    ]
+    both = model(images, targets, mode="loss")
+    alone = [model([i], [t], mode="loss") for i, t in zip(images, targets, strict=True)]
+    counts = []
+    compute = model.detector.head.compute_loss
+    model.detector.head.compute_loss = lambda *a: counts.append((a[3][0] >= 0).sum()) or compute(*a)
+    for image, target in zip(images, targets, strict=True):
+        model([image], [target], mode="loss")
+    assert counts[0] != counts[1]
+    for slot in both:
+        first, second = alone[0][slot], alone[1][slot]
+        if normalizer == "image":
+            want = (first + second) / 2
+        else:
+            want = (first * counts[0] + second * counts[1]) / (counts[0] + counts[1])
+        torch.testing.assert_close(both[slot], want)

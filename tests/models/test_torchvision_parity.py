@@ -1,0 +1,170 @@
+"""With torchvision's default losses, the detectors are torchvision's."""
+
+import pytest
+import torch
+from torchvision.models import detection as tv
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from det_losses.models import FasterRCNN, ResNetFPN, RetinaNet
+
+SIZE = {"min_size": 96, "max_size": 128}
+COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
+
+
+def batch(dtype, labels):
+    """Three images, the second without a box."""
+    generator = torch.Generator().manual_seed(3)
+    images = [torch.rand(3, 96, 112, generator=generator, dtype=dtype) for _ in range(3)]
+    boxes = [
+        torch.tensor([[4.0, 6.0, 60.0, 40.0], [50.0, 30.0, 100.0, 90.0]], dtype=dtype),
+        torch.zeros(0, 4, dtype=dtype),
+        torch.tensor([[10.0, 10.0, 42.0, 88.0]], dtype=dtype),
+    ]
+    targets = [
+        {"boxes": box, "labels": torch.tensor(label, dtype=torch.int64)}
+        for box, label in zip(boxes, labels, strict=True)
+    ]
+    return images, targets
+
+
+def shifted(targets, by):
+    return [{**target, "labels": target["labels"] + by} for target in targets]
+
+
+def train_once(model, images, targets, **kwargs):
+    """Return the losses and every gradient, with the samplers' random state fixed."""
+    model.train()
+    torch.manual_seed(7)
+    losses = model(images, targets, **kwargs)
+    sum(losses.values()).backward()
+    return losses, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def retinanets(dtype):
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18",
+        weights=None,
+        trainable_layers=5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+    )
+    theirs = tv.RetinaNet(backbone, num_classes=5, **SIZE)
+    fpn = ResNetFPN("resnet18", norm="FrozenBN", returned_layers=(2, 3, 4), extra_levels="p6p7")
+    ours = RetinaNet(fpn, num_classes=5, **SIZE)
+    return theirs.to(dtype), ours.to(dtype)
+
+
+def faster_rcnns(dtype):
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
+    theirs = tv.FasterRCNN(backbone, num_classes=6, **SIZE)
+    ours = FasterRCNN(ResNetFPN("resnet18", norm="FrozenBN"), num_classes=5, **SIZE)
+    # torchvision's RPN labels are float32 always, which rounds its float64 loss to float32.
+    assign = theirs.rpn.assign_targets_to_anchors
+    theirs.rpn.assign_targets_to_anchors = lambda *args: (
+        [labels.to(dtype) for labels in assign(*args)[0]],
+        assign(*args)[1],
+    )
+    return theirs.to(dtype), ours.to(dtype)
+
+
+NAMES = {
+    "classification": "loss_cls",
+    "bbox_regression": "loss_bbox",
+    "loss_classifier": "loss_cls",
+    "loss_box_reg": "loss_bbox",
+    "loss_objectness": "loss_rpn_cls",
+    "loss_rpn_box_reg": "loss_rpn_bbox",
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("pair", "first_label"), [(retinanets, 0), (faster_rcnns, 1)])
+def test_losses_and_gradients_equal_torchvisions(pair, first_label, dtype):
+    theirs, ours = pair(dtype)
+    ours.detector.load_state_dict(theirs.state_dict())
+    images, targets = batch(dtype, ([0, 4], [], [2]))
+    expected, expected_grads = train_once(theirs, images, shifted(targets, first_label))
+    losses, grads = train_once(ours, images, targets, mode="loss")
+
+    assert losses.keys() == {NAMES[name] for name in expected}
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[NAMES[name]], value, rtol=TOLERANCE[dtype], atol=0)
+    assert {f"detector.{name}" for name in expected_grads} == grads.keys()
+    for name, grad in expected_grads.items():
+        # Single entries cancel to nearly nothing, so the error is relative to the whole tensor.
+        # In float32 torchvision rounds 1 - (1 - p) before it squares it, which at p = 0.01 costs
+        # two digits of the gradient of background anchors; ours works with log p.
+        error = (grads[f"detector.{name}"] - grad).norm() / grad.norm().clamp(min=1e-30)
+        assert error < (2e-5 if dtype == torch.float32 else 1e-12), (name, error)
+    flat = [torch.cat([g[n].flatten() for n in sorted(g)]) for g in (expected_grads, grads)]
+    assert (flat[1] - flat[0]).norm() / flat[0].norm() < TOLERANCE[dtype]
+
+
+def test_losses_lie_outside_torchvisions_state_dict():
+    theirs, ours = retinanets(torch.float32)
+    assert ours.detector.state_dict().keys() == theirs.state_dict().keys()
+    theirs, ours = faster_rcnns(torch.float32)
+    assert ours.detector.state_dict().keys() == theirs.state_dict().keys()
+
+
+def lively(model, names):
+    """Give the class layers weights large enough for confident, varied scores."""
+    torch.manual_seed(1)
+    for name in names:
+        parameter = model.get_parameter(name)
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("detector", ["RetinaNet", "FasterRCNN"])
+def test_coco_weights_of_91_slots_predict_the_same_detections(detector, tmp_path):
+    torch.manual_seed(0)
+    if detector == "RetinaNet":
+        theirs = tv.retinanet_resnet50_fpn(weights=None, weights_backbone=None, **SIZE)
+        names = [
+            "head.classification_head.cls_logits.weight",
+            "head.regression_head.bbox_reg.weight",
+        ]
+        arguments = {"returned_layers": (2, 3, 4), "extra_levels": "p6p7"}
+        ours = RetinaNet
+    else:
+        theirs = tv.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, **SIZE)
+        names = ["roi_heads.box_predictor.cls_score.weight"]
+        arguments, ours = {}, FasterRCNN
+    lively(theirs, names)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    model = ours(
+        {"type": "ResNetFPN", "name": "resnet50", "norm": "BN", **arguments},
+        num_classes=80,
+        label_slots=COCO_IDS,
+        num_slots=91,
+        weights=str(tmp_path / "weights.pth"),
+        **SIZE,
+    ).eval()
+    images, _ = batch(torch.float32, ([0, 0], [], [0]))
+    with torch.no_grad():
+        expected, results = theirs(images), model(images, mode="predict")
+    for want, got in zip(expected, results, strict=True):
+        # The ten channels that no COCO category uses are not predicted.
+        used = torch.isin(want["labels"], torch.tensor(COCO_IDS))
+        assert used.sum() > 5
+        assert torch.equal(torch.tensor(COCO_IDS)[got["labels"]], want["labels"][used])
+        assert torch.equal(got["boxes"], want["boxes"][used])
+        assert torch.equal(got["scores"], want["scores"][used])
+
+
+def test_weights_of_another_size_are_one_clear_error(tmp_path):
+    theirs, _ = retinanets(torch.float32)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    fpn = ResNetFPN("resnet18", norm="FrozenBN", returned_layers=(2, 3, 4), extra_levels="p6p7")
+    with pytest.raises(ValueError, match=r"(?s)weights .*pth' do not fit this model.*cls_logits"):
+        RetinaNet(fpn, num_classes=7, weights=str(tmp_path / "weights.pth"))
+
+
+def test_weights_that_are_nowhere_are_one_clear_error():
+    with pytest.raises(FileNotFoundError, match=r"'nowhere\.pth': no such file"):
+        RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights="nowhere.pth")
