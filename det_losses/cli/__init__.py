@@ -1,0 +1,36 @@
+"""The command line: ``det-losses TOOL ...``, or ``python -m det_losses TOOL ...``."""
+
+import difflib
+import importlib
+import sys
+
+TOOLS = {
+    "train": "train one config",
+    "test": "evaluate a checkpoint",
+    "compare_losses": "train one config with several losses and report mAP of each (also: compare)",
+    "list_losses": "show every loss with its paper and defaults",
+    "list_configs": "show the shipped configs",
+    "make_subset": "cut a small COCO set out of a large one",
+}
+_ALSO = {"compare": "compare_losses"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool that the first argument names with the other arguments."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    name = arguments[0].replace("-", "_")
+    name = _ALSO.get(name, name)
+    if name not in TOOLS:
+        near = difflib.get_close_matches(name, [*TOOLS, *_ALSO], n=2, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        print(f"error: no tool {arguments[0]!r}.{hint}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"det_losses.cli.{name}").main(arguments[1:])
+
+
+def _usage() -> str:
+    lines = [f"  {name:15} {what}" for name, what in TOOLS.items()]
+    return "\n".join(["usage: det-losses TOOL [options]; TOOL --help tells more", "", *lines])

@@ -1,0 +1,48 @@
+"""The options that several tools share."""
+
+import argparse
+
+OWN_DATA = "your own data in COCO format, taken whole (the config's subset options do not apply)"
+
+
+def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser whose help ends with a real command."""
+    return argparse.ArgumentParser(
+        prog=f"det-losses {tool}",
+        description=description,
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG, --work-dir and --cfg-options."""
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        help="a config file, or a shipped one by name (list_configs)",
+    )
+    parser.add_argument("--work-dir", metavar="DIR", help="where everything is written")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change entries of the config: train_cfg.max_epochs=24 'model.num_convs=2'",
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add --amp."""
+    parser.add_argument(
+        "--amp", action="store_true", help="automatic mixed precision (needs an accelerator)"
+    )
+
+
+def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
+    """Add the pairs --train-ann, --train-images (where it trains) and --val-ann, --val-images."""
+    group = parser.add_argument_group("own data", OWN_DATA)
+    for split in ("train", "val") if train else ("val",):
+        group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
+        group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")

@@ -1,0 +1,61 @@
+"""Cut a small COCO set out of a large one."""
+
+from pathlib import Path
+from typing import Any
+
+from det_losses.cli.arguments import new_parser
+from det_losses.cli.errors import user_errors
+from det_losses.compare.report import table
+from det_losses.data.subset import make_subset
+
+EXAMPLE = """  det-losses make_subset work_dirs/cats_and_dogs \\
+      --train-ann coco/annotations/instances_train2017.json \\
+      --val-ann coco/annotations/instances_val2017.json \\
+      --classes cat dog --num-train 2000 --num-val 400 --seed 0
+
+The images stay where they are: train with
+  --train-ann work_dirs/cats_and_dogs/train.json --train-images coco/train2017 \\
+  --val-ann work_dirs/cats_and_dogs/val.json --val-images coco/val2017"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write train.json, val.json and manifest.json; print what is in them."""
+    parser = new_parser(
+        "make_subset", "Write a subset of COCO annotation files, deterministic by a seed.", EXAMPLE
+    )
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write into")
+    parser.add_argument("--train-ann", required=True, metavar="FILE")
+    parser.add_argument(
+        "--val-ann", metavar="FILE", help="default: --train-ann, split so that no image is in both"
+    )
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--num-train", type=int, metavar="N", help="default: all")
+    parser.add_argument("--num-val", type=int, metavar="N", help="default: all; needed for a split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
+    parser.add_argument(
+        "--keep-negatives",
+        action="store_true",
+        help="val keeps images without the classes, so that detections there count as false",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier subset")
+    args = parser.parse_args(argv)
+    with user_errors():
+        manifest = make_subset(**vars(args))
+    print(_summary(manifest))
+    print(f"\nwritten to {Path(args.out_dir)}: train.json, val.json, manifest.json")
+    return 0
+
+
+def _summary(manifest: dict[str, Any]) -> str:
+    train, val = manifest["train"], manifest["val"]
+    names = manifest["classes"]
+    counts = [
+        [name, *(part["per_class"][name][what] for part in (train, val) for what in _COUNTS)]
+        for name in names
+    ]
+    totals = [part[key] for part in (train, val) for key in ("num_images", "num_boxes")]
+    headers = ["class", *(f"{split} {what}" for split in ("train", "val") for what in _COUNTS)]
+    return table(headers, [*counts, ["all", *totals]])
+
+
+_COUNTS = ("images", "boxes")

@@ -1,0 +1,34 @@
+"""Evaluate a checkpoint."""
+
+from pathlib import Path
+
+from det_losses.cli.arguments import add_config, add_own_data, new_parser
+from det_losses.cli.errors import user_errors
+from det_losses.cli.experiment import load_experiment
+from det_losses.cli.testing import load_checkpoint, prepare_test
+from det_losses.engine import build_runner
+
+EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
+  det-losses test CONFIG CHECKPOINT --val-ann mine.json --val-images images/ --out found.json"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Evaluate; the numbers are printed as a table, and in the log."""
+    parser = new_parser("test", "Evaluate a checkpoint on the config's validation set.", EXAMPLE)
+    add_config(parser)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("--out", metavar="FILE", help="write the detections as a COCO result json")
+    parser.add_argument("--backend", choices=("hotcoco", "pycocotools"), help="what computes AP")
+    add_own_data(parser, train=False)
+    args = parser.parse_args(argv)
+    with user_errors():
+        cfg = load_experiment(args)
+        cfg.work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}_test"
+        prepare_test(cfg, out=args.out, backend=args.backend)
+        checkpoint = Path(args.checkpoint)
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"checkpoint {checkpoint}: no such file")
+        runner = build_runner(cfg)
+        load_checkpoint(runner, checkpoint)
+    runner.test()
+    return 0

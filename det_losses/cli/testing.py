@@ -1,0 +1,50 @@
+"""Making a config and a checkpoint ready for a test."""
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+
+def prepare_test(cfg: Config, *, out: str | None, backend: str | None) -> None:
+    """Set the options of the metric.
+
+    Raises:
+        ValueError: the config has several metrics, so that it is open which one is meant.
+    """
+    options = {"out_file": out and str(Path(out).absolute()), "backend": backend}
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in ("test_evaluator", "val_evaluator"):
+        if given and cfg.get(key) is not None:
+            if not isinstance(cfg[key], dict):
+                raise ValueError(f"--out and --backend need one metric as `{key}`, not a list")
+            cfg[key].update(given)
+
+
+def load_checkpoint(runner: Runner, path: Path) -> None:
+    """Load a checkpoint strictly, and check that it was trained on the same classes.
+
+    Raises:
+        ValueError: it is no checkpoint, of another model, or of other classes.
+    """
+    try:
+        meta = torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
+    except Exception as error:
+        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
+    trained = (meta.get("dataset_meta") or {}).get("classes")
+    classes = runner.test_loop.dataloader.dataset.metainfo["classes"]
+    if trained is not None and list(trained) != list(classes):
+        raise ValueError(
+            f"checkpoint {path} was trained on the classes {_short(trained)}, "
+            f"and the data has {_short(classes)}"
+        )
+    try:
+        runner.load_checkpoint(str(path), map_location="cpu", strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint {path} does not fit the config's model: {error}") from error
+
+
+def _short(names: list[str] | tuple[str, ...]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more

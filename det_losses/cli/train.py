@@ -1,0 +1,51 @@
+"""Train one config."""
+
+import copy
+import sys
+from pathlib import Path
+
+from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
+from det_losses.cli.errors import user_errors
+from det_losses.cli.experiment import load_experiment
+from det_losses.compare.run import claim_work_dir, train_run
+from det_losses.engine import build_runner
+
+EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
+  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --resume
+  torchrun --nproc_per_node 2 -m det_losses train CONFIG --launcher pytorch"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train; 0 if it ended well, 1 if training failed, 130 if it was interrupted."""
+    parser = new_parser("train", "Train one config. An existing run is never overwritten.", EXAMPLE)
+    add_config(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="PATH",
+        help="continue the run in --work-dir, or from the checkpoint PATH",
+    )
+    parser.add_argument("--seed", type=int, help="seed of all random numbers")
+    parser.add_argument("--launcher", choices=("none", "pytorch"), default="none")
+    add_training(parser)
+    add_own_data(parser, train=True)
+    args = parser.parse_args(argv)
+    with user_errors():
+        cfg = load_experiment(args)
+        cfg.launcher = args.launcher
+        if args.seed is not None:
+            cfg.merge_from_dict({"randomness.seed": args.seed})
+        cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+        given = copy.deepcopy(cfg)
+        claim_work_dir(cfg, args.resume)
+        runner = build_runner(cfg)
+    try:
+        train_run(runner, given)
+    except KeyboardInterrupt:
+        print(f"interrupted; --work-dir {cfg.work_dir} --resume continues it", file=sys.stderr)
+        return 130
+    except Exception:
+        runner.logger.exception("training failed")
+        return 1
+    return 0

@@ -1,0 +1,133 @@
+"""The comparison: every run of a plan that is not finished, one process each, one after another."""
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from det_losses.compare.files import read_json, write_text
+from det_losses.compare.plan import Plan, PlannedRun, run_config
+from det_losses.compare.process import run_process, train_command
+from det_losses.compare.progress import RunDisplay, duration
+from det_losses.compare.report import report
+from det_losses.compare.rows import rows, set_status, write_results
+from det_losses.compare.run import CONFIG_FILE, is_finished, read_metrics
+
+LOG_FILE = "output.log"
+
+
+class Comparison:
+    """A plan on its way to its results.
+
+    Args:
+        cfg: the config that all runs share.
+        asked: the plan of this command; further losses or seeds of an earlier command in the same
+            directory stay in the results.
+        root: the directory of the comparison.
+        lock: file descriptor of the directory's lock, which the runs inherit.
+        facts: what the results' ``meta`` says beside the plan (command, data, versions, hardware).
+
+    Raises:
+        ValueError: the directory holds a comparison on another config.
+    """
+
+    def __init__(
+        self, cfg: Config, asked: Plan, root: Path, lock: int, facts: dict[str, Any]
+    ) -> None:
+        stored = Plan.load(root)
+        self.plan = asked.joined(stored, root) if stored else asked
+        self._cfg, self._root, self._facts = cfg, root, facts
+        self._lock = lock
+        labels = {loss.label for loss in asked.losses}
+        self.runs = [
+            run
+            for run in self.plan.runs(root)
+            if run.loss.label in labels and run.seed in asked.seeds
+        ]
+        previous = (read_json(root / "results.json") or {}).get("meta", {})
+        self._started = previous.get("started", _now())
+
+    def execute(self) -> None:
+        """Train what is not finished; results are written after every run.
+
+        Raises:
+            KeyboardInterrupt: after the current run was stopped and the results were written.
+        """
+        self.plan.save(self._root)
+        self.write()
+        durations: list[float] = []
+        todo = [run for run in self.runs if not is_finished(run.work_dir)]
+        for index, run in enumerate(self.runs):
+            title = f"[{index + 1}/{len(self.runs)}] {run.title}"
+            if is_finished(run.work_dir):
+                print(f"{title}  {_outcome(run)} (finished before)")
+                continue
+            left = len(todo) - 1 - todo.index(run)
+            display = RunDisplay(title, run.work_dir, durations, left)
+            self._train(run, display)
+            if is_finished(run.work_dir):
+                durations.append(display.elapsed)
+
+    def write(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Write results.json, results.csv and report.md; return meta and rows."""
+        meta, results = self.meta(), rows(self.plan, self._root)
+        write_results(self._root, meta, results)
+        write_text(self._root / "report.md", report(meta, results))
+        return meta, results
+
+    def meta(self) -> dict[str, Any]:
+        """Return what results say beside the rows."""
+        return {
+            "component": self.plan.component,
+            "detector": self.plan.detector,
+            "losses": {
+                loss.label: {"config": loss.config, "source": loss.source}
+                for loss in self.plan.losses
+            },
+            "seeds": self.plan.seeds,
+            "hash": self.plan.hash,
+            **self._facts,
+            "started": self._started,
+            "finished": _now(),
+        }
+
+    def _train(self, run: PlannedRun, display: RunDisplay) -> None:
+        config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
+        if not config.is_file():
+            run.work_dir.mkdir(parents=True, exist_ok=True)
+            write_text(config, run_config(self._cfg, self.plan.component, run).pretty_text)
+        print(f"{display.title}  started, log in {log}", file=display.stream, flush=True)
+        begin = log.stat().st_size if log.is_file() else 0
+        try:
+            command = train_command(config, run.work_dir)
+            status = run_process(command, log, display, keep_open=self._lock)
+        except KeyboardInterrupt:
+            set_status(run, "interrupted")
+            display.close("interrupted")
+            self.write()
+            raise
+        if is_finished(run.work_dir):
+            display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
+        else:
+            set_status(run, "failed", _tail(log, begin, status))
+            display.close(f"FAILED, see {log}")
+        self.write()
+
+
+def _outcome(run: PlannedRun) -> str:
+    value = read_metrics(run.work_dir)["metrics"].get("AP")
+    return "AP n/a" if value is None else f"AP {value:.3f}"
+
+
+def _tail(log: Path, begin: int, status: int, lines: int = 8) -> str:
+    with log.open("rb") as file:
+        file.seek(begin)
+        text = file.read().decode("utf-8", "replace")
+    last = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+    ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    return "\n".join([f"{ended}; the log's last lines:", *last])
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

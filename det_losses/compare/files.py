@@ -1,0 +1,39 @@
+"""Files of a comparison: written whole or not at all, and never with a NaN."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from det_losses import files
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; numbers that are not finite become null, as JSON has no NaN."""
+    files.write_json(path, finite(value), indent=2, default=str)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds, or None where there is no file."""
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def finite(value: Any) -> Any:
+    """Return ``value`` with every float that is not finite replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

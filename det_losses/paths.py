@@ -1,0 +1,65 @@
+"""Where the shipped configs lie, and how a config is found by its name."""
+
+import difflib
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def configs_root() -> Path:
+    """Return the directory of the shipped configs.
+
+    ``pip install .`` puts it inside the package; in a checkout (or an editable install of one) it
+    lies beside the package.
+
+    Raises:
+        FileNotFoundError: neither exists.
+    """
+    for root in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
+        if (root / "_base_").is_dir():
+            return root
+    raise FileNotFoundError(
+        f"no configs/ with a _base_ folder in or beside {_PACKAGE}: the installation is incomplete"
+    )
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of all shipped configs, relative to :func:`configs_root`, without .py."""
+    root = configs_root()
+    found = (path.relative_to(root) for path in root.rglob("*.py"))
+    return sorted(
+        path.with_suffix("").as_posix()
+        for path in found
+        if path.parts[0] != "_base_" and path.name != "__init__.py"
+    )
+
+
+def find_config(name: str | os.PathLike[str]) -> Path:
+    """Return the file of a config.
+
+    Args:
+        name: a path, or a name relative to :func:`configs_root`, with or without ``.py``.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message gives the nearest shipped names.
+    """
+    given = Path(name)
+    for base in (Path(), configs_root()):
+        for path in (base / given, base / f"{given}.py"):
+            if path.is_file():
+                return path
+    names = shipped_configs()
+    wanted = given.as_posix().removesuffix(".py").removeprefix("configs/")
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    near = near or [known for known in names if Path(known).name == Path(wanted).name]
+    hint = f"Did you mean {' or '.join(near)}?" if near else "`list_configs` shows them all."
+    raise FileNotFoundError(
+        f"config {str(name)!r}: no such file, and no config of that name in {configs_root()}. "
+        f"{hint}"
+    )
+
+
+def import_root() -> Path:
+    """Return the directory that holds the package, for another interpreter's search path."""
+    return _PACKAGE.parent

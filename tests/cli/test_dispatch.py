@@ -1,0 +1,52 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from det_losses.cli import TOOLS, main
+from det_losses.paths import import_root
+
+
+def test_without_a_tool_all_are_listed(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(tool in text for tool in TOOLS)
+
+
+def test_a_misspelt_tool_gets_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert "error: no tool 'trian'. Did you mean train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tool", [*TOOLS, "compare", "list-losses"])
+def test_help_ends_with_a_command(tool, capsys):
+    with pytest.raises(SystemExit) as info:
+        main([tool, "--help"])
+    assert info.value.code == 0
+    name = tool.replace("-", "_")
+    text = capsys.readouterr().out
+    assert (
+        f"det-losses {'compare' if name.startswith('compare') else name}"
+        in text.split("example:")[1]
+    )
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_each_tool_has_its_script(tool):
+    text = (import_root() / "tools" / f"{tool}.py").read_text()
+    assert f"from det_losses.cli.{tool} import main" in text
+    assert callable(importlib.import_module(f"det_losses.cli.{tool}").main)
+
+
+def test_a_script_runs_from_another_folder(tmp_path):
+    script = import_root() / "tools" / "list_configs.py"
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_misspelt_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as info:
+        main(["train", "x", "--wrok-dir", "y"])
+    assert info.value.code == 2
+    assert "unrecognized arguments: --wrok-dir" in capsys.readouterr().err

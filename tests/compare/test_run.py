@@ -1,0 +1,60 @@
+import pytest
+from mmengine.config import Config
+
+from det_losses.compare.run import claim_work_dir, is_finished
+from det_losses.files import write_json
+
+
+@pytest.fixture
+def run_cfg(tmp_path):
+    return Config({"model": {"type": "A"}, "work_dir": str(tmp_path)})
+
+
+@pytest.fixture
+def unfinished(run_cfg, tmp_path):
+    run_cfg.dump(tmp_path / "config.py")
+    (tmp_path / "epoch_1.pth").touch()
+    write_json(tmp_path / "metrics.json", {"status": "running", "metrics": {}})
+    return run_cfg
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_an_empty_directory_is_free(run_cfg, resume):
+    claim_work_dir(run_cfg, resume)
+    assert run_cfg.resume == (resume == "auto")
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_a_finished_run_is_never_overwritten(unfinished, tmp_path, resume):
+    write_json(tmp_path / "metrics.json", {"status": "done", "metrics": {}})
+    assert is_finished(tmp_path)
+    with pytest.raises(ValueError, match="holds a finished run, which is never overwritten"):
+        claim_work_dir(unfinished, resume)
+
+
+def test_an_unfinished_run_continues_only_when_asked(unfinished):
+    with pytest.raises(ValueError, match="continue it with --resume, or give another --work-dir"):
+        claim_work_dir(unfinished, None)
+    claim_work_dir(unfinished, "auto")
+    assert unfinished.resume is True
+
+
+def test_an_unfinished_run_of_another_config_is_refused(unfinished):
+    unfinished.model.type = "B"
+    with pytest.raises(ValueError, match=r"another config \(model.type: 'A' -> 'B'\)"):
+        claim_work_dir(unfinished, "auto")
+
+
+def test_foreign_checkpoints_are_left_alone(run_cfg, tmp_path):
+    (tmp_path / "model.pth").touch()
+    with pytest.raises(ValueError, match="holds checkpoints of something else"):
+        claim_work_dir(run_cfg, "auto")
+
+
+def test_resuming_from_a_checkpoint(run_cfg, tmp_path):
+    checkpoint = tmp_path.parent / "from.pth"
+    checkpoint.touch()
+    claim_work_dir(run_cfg, str(checkpoint))
+    assert (run_cfg.resume, run_cfg.load_from) == (True, str(checkpoint))
+    with pytest.raises(FileNotFoundError, match=r"--resume absent\.pth: no such checkpoint"):
+        claim_work_dir(run_cfg, "absent.pth")
