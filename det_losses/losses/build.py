@@ -78,9 +78,9 @@ def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     except TypeError as error:
         refused = getattr(cls, "refused", {})
         reasons = "".join(f" {n}: {refused[n]}." for n in arguments if n in refused)
+        own = (str(p.replace(annotation=p.empty)) for p in signature.parameters.values())
         raise TypeError(
-            f"{cls.__name__}: {error}.{reasons} Its arguments are "
-            f"{', '.join(str(p.replace(annotation=p.empty)) for p in signature.parameters.values())}"
+            f"{cls.__name__}: {error}.{reasons} Its arguments are {', '.join(own)}"
         ) from None
 
 

@@ -64,7 +64,7 @@ def softmax_focal_loss(
     log_miss = others.logsumexp(-1) - pred.logsumexp(-1)  # ln(1 - p_t)
     loss = -(gamma * log_miss).exp() * log_pt
     if alpha is not None:
-        loss = loss * torch.where(label.squeeze(-1) < background, alpha, 1 - alpha)
+        loss = torch.where(label.squeeze(-1) < background, alpha * loss, (1 - alpha) * loss)
     return torch.where(valid, loss, 0.0)
 
 

@@ -1,0 +1,127 @@
+"""Every loss once more, from its paper's equation, for one box or element in plain floats.
+
+Nothing here is shared with the package. What the paper or the package holds constant in the
+gradient is an argument, so that a finite difference can hold it too.
+"""
+
+import math
+
+import numpy as np
+
+
+def geometry(b, g):
+    """Return the quantities of the papers for boxes without degeneracy."""
+    w, h, wg, hg = b[2] - b[0], b[3] - b[1], g[2] - g[0], g[3] - g[1]
+    iw = max(0.0, min(b[2], g[2]) - max(b[0], g[0]))
+    ih = max(0.0, min(b[3], g[3]) - max(b[1], g[1]))
+    union = w * h + wg * hg - iw * ih
+    cw, ch = max(b[2], g[2]) - min(b[0], g[0]), max(b[3], g[3]) - min(b[1], g[1])
+    rho2 = ((b[0] + b[2]) / 2 - (g[0] + g[2]) / 2) ** 2
+    rho2 += ((b[1] + b[3]) / 2 - (g[1] + g[3]) / 2) ** 2
+    return dict(w=w, h=h, wg=wg, hg=hg, iou=iw * ih / union, union=union, cw=cw, ch=ch, rho2=rho2)
+
+
+def iou_log(b, g):
+    return -math.log(max(geometry(b, g)["iou"], 1e-6))
+
+
+def iou_linear(b, g):
+    return 1 - geometry(b, g)["iou"]
+
+
+def iou_square(b, g):
+    return 1 - geometry(b, g)["iou"] ** 2
+
+
+def giou(b, g):
+    q = geometry(b, g)
+    hull = q["cw"] * q["ch"]
+    return 1 - (q["iou"] - (hull - q["union"]) / hull)
+
+
+def diou(b, g):
+    q = geometry(b, g)
+    return 1 - q["iou"] + q["rho2"] / (q["cw"] ** 2 + q["ch"] ** 2)
+
+
+def ciou_v(b, g):
+    q = geometry(b, g)
+    return 4 / math.pi**2 * (math.atan(q["wg"] / q["hg"]) - math.atan(q["w"] / q["h"])) ** 2
+
+
+def ciou_alpha(b, g, gate=0.0):
+    iou, v = geometry(b, g)["iou"], ciou_v(b, g)
+    return v / (1 - iou + v) if iou >= gate else 0.0
+
+
+def ciou(b, g, alpha=None):
+    alpha = ciou_alpha(b, g) if alpha is None else alpha
+    return diou(b, g) + alpha * ciou_v(b, g)
+
+
+def eiou(b, g):
+    q = geometry(b, g)
+    sizes = (q["w"] - q["wg"]) ** 2 / q["cw"] ** 2 + (q["h"] - q["hg"]) ** 2 / q["ch"] ** 2
+    return diou(b, g) + sizes
+
+
+def smooth_l1(x, y, beta=1.0):
+    d = abs(x - y)
+    return 0.5 * d * d / beta if d < beta else d - 0.5 * beta
+
+
+def huber(x, y, delta=1.0):
+    d = abs(x - y)
+    return 0.5 * d * d if d <= delta else delta * (d - 0.5 * delta)
+
+
+def focal_l1(x, y, beta=0.8):
+    d, a = abs(x - y), math.e * beta
+    if d == 0:
+        return 0.0
+    if d <= 1:
+        return -a * d * d * (2 * math.log(beta * d) - 1) / 4
+    return -a * math.log(beta) * d + (2 * a * math.log(beta) + a) / 4
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def bce(x, y):
+    return -y * math.log(sigmoid(x)) - (1 - y) * math.log(1 - sigmoid(x))
+
+
+def sigmoid_focal(x, y, gamma=2.0, alpha=0.25):
+    pt = sigmoid(x) if y == 1 else 1 - sigmoid(x)
+    return -(alpha if y == 1 else 1 - alpha) * (1 - pt) ** gamma * math.log(pt)
+
+
+def softmax_ce(row, label):
+    row = np.asarray(row, dtype=float)
+    return -math.log(math.exp(row[label]) / np.exp(row).sum())
+
+
+def softmax_focal(row, label, gamma=2.0, alpha=0.25):
+    pt = math.exp(-softmax_ce(row, label))
+    a = alpha if label < len(row) - 1 else 1 - alpha
+    return -a * (1 - pt) ** gamma * math.log(pt)
+
+
+def per_box(function, pred, target, *constants):
+    rows = zip(pred.tolist(), target.tolist(), *constants, strict=True)
+    return np.array([function(*row) for row in rows])
+
+
+def per_element(function, pred, target, **parameters):
+    return np.vectorize(lambda x, y: function(x, y, **parameters), otypes=[float])(pred, target)
+
+
+def central_difference(function, x, step=1e-5):
+    """Gradient of the sum of ``function(x)`` by finite differences."""
+    grad = np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        shift = np.zeros_like(x)
+        shift[index] = step
+        grad[index] = (function(x + shift).sum() - function(x - shift).sum()) / (2 * step)
+    return grad
