@@ -114,11 +114,10 @@ def box_pair(
     x1, y1, x2, y2 = pred.unbind(-1)
     x1g, y1g, x2g, y2g = target.unbind(-1)
     w, h, wg, hg = x2 - x1, y2 - y1, x2g - x1g, y2g - y1g
-    overlap_w = (torch.minimum(x2, x2g) - torch.maximum(x1, x1g)).clamp(min=0)
-    overlap_h = (torch.minimum(y2, y2g) - torch.maximum(y1, y1g)).clamp(min=0)
+    overlap_w = _length(torch.minimum(x2, x2g) - torch.maximum(x1, x1g))
+    overlap_h = _length(torch.minimum(y2, y2g) - torch.maximum(y1, y1g))
     intersection = overlap_w * overlap_h
-    area = w.clamp(min=0) * h.clamp(min=0)
-    union = area + wg.clamp(min=0) * hg.clamp(min=0) - intersection
+    union = _length(w) * _length(h) + _length(wg) * _length(hg) - intersection
     hull_w = _extent(x1, x2, x1g, x2g)
     hull_h = _extent(y1, y2, y1g, y2g)
     return BoxPair(
@@ -140,6 +139,11 @@ def box_pair(
         iou=intersection / _denominator(union, overlap_w, overlap_h, eps),
         inputs=inputs or {},
     )
+
+
+def _length(x: Tensor) -> Tensor:
+    """Hold a length at zero; its slope at zero is 1, so that a box without width can grow."""
+    return torch.where(x < 0, 0.0, x)
 
 
 def _extent(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:

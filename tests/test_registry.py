@@ -1,0 +1,210 @@
+"""Names, scopes and configs: which class a ``type`` means, and what a mistake is answered with."""
+
+import importlib
+import subprocess
+import sys
+import types
+
+import mmengine.logging
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS as ROOT
+from mmengine.registry import DefaultScope
+from mmengine.registry import Registry as MMEngineRegistry
+from mmengine.utils import import_modules_from_strings
+from torch import nn
+
+import det_losses
+from det_losses import build_loss, list_losses
+from det_losses.losses import EIoULoss, GIoULoss, IoULoss
+from det_losses.registry import MODELS, NotRegisteredError, find
+
+SCOPE = "peer_of_det_losses"
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What mmengine logs above DEBUG, whatever its loggers are set to."""
+    lines = []
+
+    def record(message, logger=None, level=20):
+        if level > 10:
+            lines.append(message)
+
+    monkeypatch.setattr(mmengine.logging, "print_log", record)
+    return lines
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    """Another project: a child registry of mmengine's, with classes of the same names."""
+    registry = MMEngineRegistry("model", parent=ROOT, scope=SCOPE)
+    for name in ("EIoULoss", "GIoULoss"):
+        registry.register_module(module=type(name, (nn.Module,), {"__module__": SCOPE}))
+    package = types.ModuleType(SCOPE)
+    package.registry = types.ModuleType(f"{SCOPE}.registry")
+    monkeypatch.setitem(sys.modules, SCOPE, package)
+    monkeypatch.setitem(sys.modules, f"{SCOPE}.registry", package.registry)
+    yield registry
+    del ROOT.children[SCOPE]
+
+
+class Holder(nn.Module):
+    """A loss that holds a loss, as wrappers do."""
+
+    def __init__(self, *, loss):
+        super().__init__()
+        self.loss = build_loss(loss)
+
+
+@pytest.fixture
+def holder():
+    MODELS.register_module(module=Holder)
+    yield
+    del MODELS.module_dict["Holder"]
+
+
+@pytest.mark.parametrize("scope", [None, "mmengine", "det_losses", SCOPE])
+def test_bare_names_are_ours_under_any_default_scope(scope, peer, holder, log):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert type(build_loss("EIoULoss", loss_weight=2.0)) is EIoULoss
+        nested = dict(type="Holder", loss=dict(type="Holder", loss=dict(type="GIoULoss")))
+        assert type(build_loss(nested).loss.loss) is GIoULoss
+    assert log == []
+
+
+def test_an_explicit_prefix_wins(peer, holder, log):
+    theirs = build_loss(dict(type="Holder", loss=dict(type=f"{SCOPE}.GIoULoss"))).loss
+    assert type(theirs) is peer.module_dict["GIoULoss"]
+    assert type(build_loss("det_losses.GIoULoss")) is GIoULoss
+    assert log == []
+
+
+@pytest.mark.parametrize("scope", [None, "mmengine", SCOPE])
+def test_another_project_reaches_ours_by_prefix(scope, peer, holder, log):
+    import_modules_from_strings(["det_losses"])
+    nested = dict(type="det_losses.Holder", loss=dict(type="GIoULoss"))
+    with DefaultScope.overwrite_default_scope(scope):
+        for registry in (ROOT, peer):
+            assert type(registry.build(dict(type="det_losses.EIoULoss"))) is EIoULoss
+            assert type(registry.build(dict(nested)).loss) is GIoULoss
+        if scope == SCOPE:
+            theirs = peer.build(dict(type="EIoULoss"))
+            assert type(theirs) is peer.module_dict["EIoULoss"]
+    assert log == []
+
+
+def test_custom_imports_of_a_config_register_the_losses(tmp_path):
+    """In a fresh interpreter that has not imported det_losses; nothing may be printed."""
+    config = tmp_path / "config.py"
+    config.write_text(
+        'custom_imports = dict(imports=["det_losses"])\nloss = dict(type="det_losses.EIoULoss")\n'
+    )
+    code = (
+        "from mmengine.config import Config\n"
+        "from mmengine.registry import MODELS\n"
+        f"config = Config.fromfile({str(config)!r})\n"
+        "assert type(MODELS.build(config.loss)).__module__ == 'det_losses.losses.eiou'\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_importing_the_package_is_light_and_silent():
+    code = (
+        "import sys, det_losses\n"
+        "assert len(det_losses.list_losses()) >= 14\n"
+        "det_losses.build_loss('EIoULoss')\n"
+        "heavy = ('torchvision', 'mmengine.runner', 'mmengine.model', 'cv2', 'matplotlib',\n"
+        "         'det_losses.models', 'det_losses.data', 'det_losses.engine')\n"
+        "found = [name for name in heavy if name in sys.modules]\n"
+        "assert not found, found\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_a_config_dict_builds_and_is_left_alone():
+    config = Config(dict(loss=dict(type="SmoothL1Loss", beta=0.5))).loss
+    assert isinstance(config, ConfigDict)
+    assert build_loss(config, loss_weight=3.0).params() == dict(
+        beta=0.5, reduction="mean", loss_weight=3.0
+    )
+    assert config == dict(type="SmoothL1Loss", beta=0.5)
+
+
+def test_a_class_serves_as_type_and_a_module_passes_through():
+    loss = build_loss(dict(type=IoULoss, mode="square"))
+    assert loss.mode == "square"
+    assert build_loss(loss) is loss
+    with pytest.raises(TypeError, match="IoULoss is built already; got eps too"):
+        build_loss(loss, eps=1.0)
+
+
+@pytest.mark.parametrize("name", ["EIouLoss", "det_losses.EIouLoss"])
+def test_a_misspelt_name_suggests_the_nearest(name, log):
+    with pytest.raises(NotRegisteredError) as error:
+        build_loss(name)
+    assert str(error.value).startswith(f"{name!r} is not in the det_losses model registry. Did you")
+    assert "'EIoULoss'" in str(error.value)
+    assert log == []
+
+
+def test_a_name_like_no_other_asks_for_the_import():
+    with pytest.raises(NotRegisteredError, match=r"'zzz' is not in the .* Is it imported\?"):
+        find(MODELS, "zzz")
+
+
+def test_a_wrong_argument_names_the_loss_and_lists_its_own():
+    with pytest.raises(TypeError) as error:
+        build_loss("FocalEIoULoss", gama=1.0)
+    assert str(error.value) == (
+        "FocalEIoULoss: got an unexpected keyword argument 'gama'. Its arguments are "
+        "gamma=0.5, eps=1e-07, reduction='mean', loss_weight=1.0"
+    )
+
+
+def test_an_argument_of_a_peers_loss_of_the_same_name_says_why_not():
+    with pytest.raises(TypeError, match=r"EIoULoss: .* smooth_point: it belongs to mmdet.*another"):
+        build_loss("EIoULoss", smooth_point=0.1)
+
+
+def test_what_is_no_config_is_refused():
+    with pytest.raises(ValueError, match=r"needs a type, as in dict\(type='GIoULoss'\), got"):
+        build_loss(dict(eps=1e-7))
+    with pytest.raises(TypeError, match=r"a loss is a name, a dict or a module, got 7"):
+        build_loss(7)
+
+
+def test_a_reloaded_module_registers_again(log, monkeypatch):
+    before = MODELS.module_dict["EIoULoss"]
+    module = importlib.import_module("det_losses.losses.eiou")
+    monkeypatch.setattr(module, "EIoULoss", before)
+    monkeypatch.setitem(MODELS.module_dict, "EIoULoss", before)
+    importlib.reload(module)
+    assert MODELS.module_dict["EIoULoss"] is module.EIoULoss is not before
+    assert build_loss("EIoULoss")(torch.zeros(1, 4), torch.ones(1, 4)).isfinite()
+    assert log == []
+
+
+def test_another_class_of_a_known_name_is_refused():
+    with pytest.raises(KeyError, match="EIoULoss is already registered"):
+        MODELS.register_module(module=type("EIoULoss", (nn.Module,), {"__module__": "elsewhere"}))
+
+
+def test_the_list_tells_what_the_classes_declare():
+    infos = {info.name: info for info in list_losses()}
+    eiou = infos["EIoULoss"]
+    assert (eiou.kind, eiou.space, eiou.activation) == ("box", "decoded", None)
+    assert "2101.08158" in eiou.paper
+    assert eiou.defaults == dict(eps=1e-7, reduction="mean", loss_weight=1.0)
+    focal = infos["FocalLoss"]
+    assert (focal.kind, focal.space, focal.activation) == ("classification", None, "sigmoid")
+    assert [info.kind for info in infos.values()] == sorted(info.kind for info in infos.values())
+
+
+def test_the_package_exports_what_is_registered():
+    assert set(det_losses.functional.__all__) >= {"eiou_loss", "sigmoid_focal_loss", "l1_loss"}
+    for name in det_losses.losses.CLASSES:
+        assert getattr(det_losses.losses, name) is MODELS.module_dict[name]
