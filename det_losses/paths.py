@@ -51,7 +51,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
                 return path
     names = shipped_configs()
     wanted = given.as_posix().removesuffix(".py").removeprefix("configs/")
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.7)
     near = near or [known for known in names if Path(known).name == Path(wanted).name]
     hint = f"Did you mean {' or '.join(near)}?" if near else "`list_configs` shows them all."
     raise FileNotFoundError(

@@ -11,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+# Doctests are collected from modules, of which only one may be called conftest.
+collect_ignore_glob = ["*conftest.py"]
+
 torch.set_num_threads(1)
 
 REPO = Path(__file__).resolve().parents[1]

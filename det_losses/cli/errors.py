@@ -31,9 +31,9 @@ def _is_deliberate(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.filename is not None:
         return True  # a path of the user's: open() and the like
     last = traceback.extract_tb(error.__traceback__)[-1]
-    # A registry calls a class with the config's arguments: a wrong one is a TypeError there.
-    built = isinstance(error, TypeError) and last.filename.endswith("build_functions.py")
-    return built or not last.line or last.line.startswith("raise")
+    # mmengine calls a class with the config's arguments: a wrong one is a TypeError there.
+    called = isinstance(error, TypeError) and "mmengine" in last.filename
+    return called or not last.line or last.line.startswith("raise")
 
 
 def _message(error: BaseException) -> str:

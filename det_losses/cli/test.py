@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = Path(args.checkpoint)
         if not checkpoint.is_file():
             raise FileNotFoundError(f"checkpoint {checkpoint}: no such file")
-        runner = build_runner(cfg)
+        runner = build_runner(cfg, train=False)
         load_checkpoint(runner, checkpoint)
     runner.test()
     return 0

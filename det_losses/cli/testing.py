@@ -31,7 +31,10 @@ def load_checkpoint(runner: Runner, path: Path) -> None:
     try:
         meta = torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
     except Exception as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
+        raise ValueError(
+            f"{path} is no checkpoint, or one that holds more than tensors and plain values "
+            f"({type(error).__name__} from torch.load with weights_only=True)"
+        ) from error
     trained = (meta.get("dataset_meta") or {}).get("classes")
     classes = runner.test_loop.dataloader.dataset.metainfo["classes"]
     if trained is not None and list(trained) != list(classes):

@@ -7,7 +7,7 @@ from pathlib import Path
 from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.cli.experiment import load_experiment
-from det_losses.compare.run import claim_work_dir, train_run
+from det_losses.compare.run import build_parts, claim_work_dir, train_run
 from det_losses.engine import build_runner
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         given = copy.deepcopy(cfg)
         claim_work_dir(cfg, args.resume)
         runner = build_runner(cfg)
+        build_parts(runner)
     try:
         train_run(runner, given)
     except KeyboardInterrupt:

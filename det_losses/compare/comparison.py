@@ -104,7 +104,7 @@ class Comparison:
             status = run_process(command, log, display, keep_open=self._lock)
         except KeyboardInterrupt:
             set_status(run, "interrupted")
-            display.close("interrupted")
+            display.close(_outcome(run) if is_finished(run.work_dir) else "interrupted")
             self.write()
             raise
         if is_finished(run.work_dir):

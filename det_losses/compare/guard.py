@@ -1,10 +1,13 @@
-"""One comparison a directory at a time, and signals that end it in order."""
+"""One comparison a directory at a time, and signals that end a program in order."""
 
 import contextlib
 import fcntl
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
 
 
 @contextlib.contextmanager
@@ -35,10 +38,50 @@ def signals_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
+    with _handled(interrupt, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+class StopHook(Hook):
+    """Ends training in order at the first SIGINT, SIGTERM or SIGHUP: after the step it is in.
+
+    An exception that a signal raises anywhere gets lost where Python ignores exceptions: in
+    destructors and in callbacks of fork, which is where a loader with workers spends its time. And
+    between two steps no checkpoint is half written. A second signal interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals."""
+
+        def note(number: int, frame: object) -> None:
+            if self._asked:
+                raise KeyboardInterrupt
+            self._asked = True
+
+        with _handled(note, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            yield
+
+    def _after_iter(self, *args: Any, **kwargs: Any) -> None:
+        """Stop, in training and in evaluation.
+
+        Raises:
+            KeyboardInterrupt: a signal has come.
+        """
+        if self._asked:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+    # What a parent has set to be ignored (nohup) stays ignored.
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        for number, former in zip(numbers, before, strict=True):
+            signal.signal(number, former)

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from det_losses.compare.machine import describe_machine
+from det_losses.compare.run import build_parts
 from det_losses.compare.weights import NamedLoss
 from det_losses.data.coco_json import load_coco_json
 from det_losses.engine import build_runner
@@ -49,9 +50,7 @@ def check_runner(cfg: Config, component: str, loss: NamedLoss) -> None:
         trial = Config(cfg.to_dict())
         trial.work_dir, trial.log_level = folder, "WARNING"
         trial.model[component] = ConfigDict(loss.config)
-        runner = build_runner(trial)
-        runner.build_train_loop(runner.cfg.train_cfg)
-        runner.build_val_loop(runner.cfg.val_cfg)
+        build_parts(build_runner(trial))
 
 
 def describe(cfg: Config, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A run in a process of its own, which ends with the comparison that started it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,15 +65,9 @@ def train_command(config: Path, work_dir: Path) -> list[str]:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    for number, seconds in ((signal.SIGINT, _GRACE), (signal.SIGTERM, _GRACE)):
-        if process.poll() is None:
-            process.send_signal(number)
-            try:
-                process.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                continue
-    try:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_GRACE)
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # whatever is left of it, its workers too
-    except ProcessLookupError:
-        pass
     process.wait()

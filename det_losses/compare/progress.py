@@ -47,8 +47,11 @@ def remaining(
     return current, current + left * mean
 
 
+_FEW_EPOCHS = 30  # a file gets a line for each epoch up to here, else one each tenth
+
+
 class RunDisplay:
-    """The lines of one run: rewritten in place on a terminal, one an evaluation in a file."""
+    """The lines of one run: rewritten in place on a terminal, one an epoch in a file."""
 
     def __init__(
         self,
@@ -77,7 +80,8 @@ class RunDisplay:
             self._first = state
         live = self.stream.isatty()
         tenth = 10 * state["step"] // max(1, state["steps"])
-        news = state["step"] if live else (state["epoch"] if state["epochs"] > 1 else tenth)
+        few = 1 < state["epochs"] <= _FEW_EPOCHS
+        news = state["step"] if live else (state["epoch"] if few else tenth)
         if (news, state["AP"]) == self._shown:
             return
         self._shown = news, state["AP"]

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from det_losses.compare.differences import describe, differences, plain
 from det_losses.compare.files import read_json, write_text
+from det_losses.compare.guard import StopHook
 from det_losses.compare.recorder import ProgressFileHook
 from det_losses.engine import RunRecordHook
 
@@ -37,26 +38,38 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
         raise ValueError(
             f"{work_dir} holds a finished run, which is never overwritten; give another --work-dir"
         )
+    begun = bool(list(work_dir.glob("*.pth")))
+    if begun:
+        _check_unfinished(work_dir, cfg, resume)
+    cfg.resume = begun
+    if resume not in (None, "auto"):
+        cfg.resume = True
+        if not Path(resume).is_file():
+            raise FileNotFoundError(f"--resume {resume}: no such checkpoint")
+        cfg.load_from = resume
+
+
+def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
     known = work_dir / CONFIG_FILE
-    if known.is_file():
-        lines = differences(plain(Config.fromfile(known)), plain(cfg))
-        if lines:
-            raise ValueError(
-                f"{work_dir} holds a run of another config ({describe(lines)}); "
-                "give another --work-dir"
-            )
-    elif list(work_dir.glob("*.pth")):
+    if not known.is_file():
         raise ValueError(f"{work_dir} holds checkpoints of something else; give another --work-dir")
-    if resume is None and list(work_dir.glob("*.pth")):
+    lines = differences(plain(Config.fromfile(known)), plain(cfg))
+    if lines:
+        raise ValueError(
+            f"{work_dir} holds a run of another config ({describe(lines)}); give another --work-dir"
+        )
+    if resume is None:
         raise ValueError(
             f"{work_dir} holds an unfinished run of this config: continue it with --resume, "
             "or give another --work-dir"
         )
-    cfg.resume = resume is not None
-    if resume not in (None, "auto"):
-        if not Path(resume).is_file():
-            raise FileNotFoundError(f"--resume {resume}: no such checkpoint")
-        cfg.load_from = resume
+
+
+def build_parts(runner: Runner) -> None:
+    """Build what mmengine's Runner leaves until training starts, so that errors come before."""
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    for part in ("train_loop", "val_loop"):
+        getattr(runner, part)  # built on access
 
 
 def train_run(runner: Runner, cfg: Config) -> None:
@@ -65,14 +78,20 @@ def train_run(runner: Runner, cfg: Config) -> None:
     Args:
         runner: what trains.
         cfg: the config as it was given, before the runner or a resume filled it.
+
+    Raises:
+        KeyboardInterrupt: a signal asked for the end; what is saved can be resumed.
     """
     work_dir = Path(runner.work_dir)
-    if is_main_process() and not (work_dir / CONFIG_FILE).is_file():
+    if is_main_process():
         write_text(work_dir / CONFIG_FILE, cfg.pretty_text)
     if not any(isinstance(hook, RunRecordHook) for hook in runner.hooks):
         runner.register_hook(RunRecordHook())
     runner.register_hook(ProgressFileHook(work_dir))
-    runner.train()
+    stop = StopHook()
+    runner.register_hook(stop, priority="LOWEST")
+    with stop.listening():
+        runner.train()
 
 
 def read_metrics(work_dir: Path) -> dict[str, Any]:

@@ -10,17 +10,18 @@ from det_losses.compare.process import run_process
 
 TIDY = """
 import time, pathlib
-print("begun", flush=True)
+from det_losses.compare.guard import signals_as_interrupt
 try:
-    time.sleep(60)
+    with signals_as_interrupt():
+        print("begun", flush=True)
+        time.sleep(60)
 except KeyboardInterrupt:
     pathlib.Path("tidied").touch()
 """
 
 STUBBORN = """
 import signal, subprocess, sys, time
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)
 time.sleep(60)

@@ -19,9 +19,10 @@ def unfinished(run_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
-def test_an_empty_directory_is_free(run_cfg, resume):
+def test_a_directory_without_checkpoints_is_free(run_cfg, tmp_path, resume):
+    (tmp_path / "config.py").write_text("model = dict(type='Another')")
     claim_work_dir(run_cfg, resume)
-    assert run_cfg.resume == (resume == "auto")
+    assert run_cfg.resume is False
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from det_losses import list_losses
+from det_losses.cli import main
+from det_losses.paths import shipped_configs
+
+
+def test_list_losses_shows_every_loss(capsys):
+    assert main(["list_losses"]) == 0
+    text = capsys.readouterr().out
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines()[2:]}
+    assert set(rows) == {info.name for info in list_losses()}
+    assert "decoded" in rows["EIoULoss"]
+    assert "2101.08158" in rows["EIoULoss"]
+    assert "delta" in rows["SmoothL1Loss"]
+    assert "beta=1.0" in rows["SmoothL1Loss"]
+    assert "sigmoid" in rows["FocalLoss"]
+
+
+def test_list_losses_of_one_kind(capsys):
+    main(["list_losses", "--kind", "classification"])
+    text = capsys.readouterr().out
+    assert "FocalLoss" in text
+    assert "GIoULoss" not in text
+
+
+def test_list_configs_shows_every_config_with_its_first_line(capsys):
+    assert main(["list_configs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == shipped_configs()
+
+
+def test_make_subset_writes_what_it_prints(tiny_coco, tmp_path, capsys):
+    ann_file, _ = tiny_coco()
+    out = tmp_path / "subset"
+    arguments = ["make_subset", str(out), "--train-ann", ann_file, "--num-val", "1"]
+    assert main([*arguments, "--classes", "cat", "dog"]) == 0
+    assert {path.name for path in out.iterdir()} == {"train.json", "val.json", "manifest.json"}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["category_ids"] == [3, 7]
+    # Images 5, 8 and 11 show a cat or a dog that is no crowd; one of them is for validation.
+    assert (manifest["train"]["num_images"], manifest["val"]["num_images"]) == (2, 1)
+    boxes = manifest["train"]["num_boxes"], manifest["val"]["num_boxes"]
+    last = capsys.readouterr().out.splitlines()[4]
+    assert [cell.strip() for cell in last.split("|")[1:-1]] == [
+        "all",
+        "2",
+        str(boxes[0]),
+        "1",
+        str(boxes[1]),
+    ]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--classes", "cat"])
+    assert "exist already" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*arguments, "--overwrite", "--classes", "cta"])
+    assert "no class 'cta'" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from det_losses.cli.train import main
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path):
+    run = tmp_path / "run"
+    arguments = [str(tiny_config), "--work-dir", str(run), "--seed", "3"]
+    assert main([*arguments, "--cfg-options", "model.loss_bbox.type=GIoULoss"]) == 0
+    record = json.loads((run / "metrics.json").read_text())
+    assert (record["status"], record["epoch"], record["seed"]) == ("done", 2, 3)
+    assert record["losses"]["loss_bbox"].startswith("GIoULoss(")
+    assert set(record["metrics"]) >= {"AP", "AP50", "AP75", "AP80", "AP90", "AP/cat"}
+    assert Config.fromfile(run / "config.py").randomness.seed == 3
+    with pytest.raises(SystemExit):  # again: it is finished
+        main(arguments)
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(tiny_config, once, tmp_path, capsys):
+    config = str(tiny_config)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main([config, "--work-dir", str(whole)]) == 0
+    once("stop_self")
+    assert main([config, "--work-dir", str(parts)]) == 130
+    assert f"interrupted; --work-dir {parts} --resume continues it" in capsys.readouterr().err
+    assert main([config, "--work-dir", str(parts), "--resume"]) == 0
+    assert json.loads((parts / "metrics.json").read_text())["status"] == "done"
+    expected, got = (weights(folder / "epoch_2.pth") for folder in (whole, parts))
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+def test_a_failure_in_training_is_in_the_log_with_its_traceback(tiny_config, once, tmp_path):
+    once("fail")
+    run = tmp_path / "run"
+    assert main([str(tiny_config), "--work-dir", str(run)]) == 1
+    (log,) = run.glob("*/*.log")
+    text = log.read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "RuntimeError: broken on purpose" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--amp"], "mixed precision (--amp"),
+        (["--train-ann", "x.json"], "--train-ann needs --train-images beside it"),
+        (["--train-ann", "absent.json", "--train-images", "."], "absent.json"),
+        (
+            ["--cfg-options", "model.loss_bbox.type=FocalLoss"],
+            "RetinaNet.loss_bbox takes a box loss",
+        ),
+        (["--cfg-options", "model.loss_bbox.type=GIuLoss"], "Did you mean 'GIoULoss'"),
+        (["--cfg-options", "model.num_classes=5"], "model.num_classes is 5"),
+        (["--cfg-options", "train_dataloader.dataset.classes=[cta]"], "no class 'cta'"),
+        (["--cfg-options", "train_cfg.max_epoch=5"], "'max_epoch'"),
+        (["--cfg-options", "optim_wrapper.optimizer.lrr=5"], "'lrr'"),
+        (["--resume", "absent.pth"], "absent.pth: no such checkpoint"),
+    ],
+)
+def test_what_a_user_got_wrong_is_one_line_before_training(
+    tiny_config, tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as info:
+        main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *options])
+    assert info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.glob("run/*.pth"))
+
+
+def test_own_data_needs_no_edited_file(tiny_config, tiny_coco, tmp_path):
+    def one_class(coco):
+        coco["categories"] = [c for c in coco["categories"] if c["name"] == "cat"]
+        coco["annotations"] = [a for a in coco["annotations"] if a["category_id"] == 3]
+
+    ann_file, image_dir = tiny_coco("mine", change=one_class)
+    options = [f"--{split}-{what}" for split in ("train", "val") for what in ("ann", "images")]
+    own = [part for pair in zip(options, (ann_file, image_dir) * 2, strict=True) for part in pair]
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *own]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
+    assert [key for key in metrics if key.startswith("AP/")] == ["AP/cat"]
