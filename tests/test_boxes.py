@@ -62,9 +62,9 @@ def test_an_inverted_box_has_no_area_and_overlaps_nothing():
 
 
 def test_the_hull_covers_all_corners_of_an_inverted_box():
-    """x from 9 back to 5, so the hull reaches from 0 to 9; the sizes differ by 4 + 3."""
-    pair = pair_of([9, 0, 5, 4], [0, 0, 3, 4])
-    assert pair.hull_w == 9 and pair.dw2 == 7**2
+    """x from 9 back to -2, so the hull reaches from -2 to 9; the widths are -11 and 3."""
+    pair = pair_of([9, 0, -2, 4], [0, 0, 3, 4])
+    assert pair.hull_w == 11 and pair.dw2 == 14**2
     assert pair.center_distance2 / pair.hull_diagonal2 < 1
 
 

@@ -38,13 +38,15 @@ def sigmoid_focal_loss(
 def _dense_sigmoid_focal(
     pred: Tensor, target: Tensor, gamma: float, a_pos: float, a_neg: float
 ) -> Tensor:
+    valid = is_valid(target, None)
+    target = target.clamp(min=0)  # a logarithm of an ignored value would put NaN into the gradient
     log_p, log_q = F.logsigmoid(pred), F.logsigmoid(-pred)
     # ln(1 - p_t) with 1 - p_t = y (1 - p) + (1 - y) p
     log_miss = torch.logaddexp(target.log() + log_q, (1 - target).log() + log_p)
     cross_entropy = -target * log_p - (1 - target) * log_q
     alpha_t = a_pos * target + a_neg * (1 - target)
     loss = alpha_t * (gamma * log_miss).exp() * cross_entropy
-    return torch.where(is_valid(target, None), loss, 0.0)
+    return torch.where(valid, loss, 0.0)
 
 
 def softmax_focal_loss(

@@ -35,6 +35,10 @@ class IoULoss(IoUFamilyLoss):
         ValueError: an unknown mode, ``linear`` with mode ``"square"``, a negative eps, or shapes
             that do not fit.
 
+    Note:
+        The logarithm's gradient is the inverse of the overlap's width: below 1.5e-5 px it does
+        not fit float16.
+
     Reference:
         Jiahui Yu, Yuning Jiang, Zhangyang Wang, Zhimin Cao, Thomas Huang: UnitBox: An Advanced
         Object Detection Network. arXiv 1608.01471, 2016.

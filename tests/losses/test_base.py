@@ -90,6 +90,15 @@ def test_four_weights_of_a_box_count_by_their_mean():
     assert torch.equal(none(pred, target, weight), none(pred, target, mean))
 
 
+def test_weights_may_be_a_mask():
+    pred, target = box_pairs(3)
+    mask = torch.tensor([True, False, True])
+    total = GIoULoss(reduction="sum")
+    kept = total(pred[mask], target[mask])
+    torch.testing.assert_close(total(pred, target, mask), kept)
+    torch.testing.assert_close(total(pred, target, mask[:, None].expand(3, 4)), kept)
+
+
 def test_a_loss_must_say_how_it_is_computed():
     with pytest.raises(NotImplementedError):
         Loss()(torch.zeros(1), torch.zeros(1))

@@ -110,6 +110,16 @@ def test_one_hot_floats_at_extreme_logits_have_finite_gradients():
     assert value.isfinite() and pred.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["BinaryCrossEntropyLoss", "FocalLoss"])
+def test_negative_values_per_channel_are_ignored(name):
+    pred, target = logits(K).requires_grad_(), one_hot(LABELS)
+    target[1, 2] = -1
+    loss = build_loss(name, reduction="none")(pred, target)
+    loss.sum().backward()
+    assert loss[1, 2] == 0 and pred.grad[1, 2] == 0
+    assert pred.grad.isfinite().all() and (pred.grad[0] != 0).all()
+
+
 def test_single_channel_takes_foreground_as_zero():
     """At logit 0 both cost ln 2; a sure foreground costs nothing as 0 and 20 as background 1."""
     loss = build_loss("BinaryCrossEntropyLoss", reduction="none")
