@@ -44,6 +44,7 @@ class QuietRunner(Runner):
                 torch.distributed.init_process_group("gloo")
             # Without CUDA, DistributedDataParallel takes no device ids.
             self.cfg.setdefault("model_wrapper_cfg", {})
+            self.cfg.model_wrapper_cfg.setdefault("device_ids", None)
             self.cfg.model_wrapper_cfg.setdefault("broadcast_buffers", False)
         super().setup_env(env_cfg)
 
