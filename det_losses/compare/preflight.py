@@ -1,9 +1,11 @@
 """All that can be checked before the first training, so that no run fails hours later."""
 
+import gc
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 
 from det_losses.compare.machine import describe_machine
@@ -51,6 +53,8 @@ def check_runner(cfg: Config, component: str, loss: NamedLoss) -> None:
         trial.work_dir, trial.log_level = folder, "WARNING"
         trial.model[component] = ConfigDict(loss.config)
         build_parts(build_runner(trial))
+    gc.collect()
+    torch.cuda.empty_cache()  # the runs need the memory
 
 
 def describe(cfg: Config, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a terminal shows of a comparison: which run, how far, how long still."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -87,6 +88,7 @@ class RunDisplay:
         self._shown = news, state["AP"]
         text = self._line(state)
         if live:
+            text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line would stay
             self._width = max(self._width, len(text))
             print(f"\r{text:<{self._width}}", end="", file=self.stream, flush=True)
         else:

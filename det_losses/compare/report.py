@@ -178,7 +178,7 @@ def _data(meta: dict[str, Any]) -> str:
 def _repeat(meta: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
     hardware = meta["hardware"]
-    devices = ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['threads']} threads"
+    devices = ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, threads: {hardware['threads']}"
     return (
         f"```\n{meta['command']}\n```\n\nConfig {meta['config']} (hash of all that the runs share: "
         f"{meta['hash'][:12]}). {versions}. {devices}; {hardware['memory']}. "

@@ -68,7 +68,7 @@ def test_the_report_holds_all_that_is_needed_to_repeat_it(meta, results):
         "7 boxes (0 small, 3 medium, 4 large; crowds not counted)",
         "- dog: 0",
         "torch 2.15",
-        "some CPU, 2 threads",
+        "some CPU, threads: 2",
         "runs/GIoULoss/seed_1",
     ):
         assert part in text
