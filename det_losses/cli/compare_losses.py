@@ -15,7 +15,8 @@ from det_losses.compare import preflight
 from det_losses.compare.comparison import Comparison
 from det_losses.compare.guard import locked, signals_as_interrupt
 from det_losses.compare.plan import Plan
-from det_losses.compare.report import loss_table, warning, weight_table
+from det_losses.compare.report import warning
+from det_losses.compare.tables import loss_table, weight_table
 from det_losses.compare.weights import parse_loss
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\

@@ -2,7 +2,7 @@
 
 from det_losses import list_losses
 from det_losses.cli.arguments import new_parser
-from det_losses.compare.report import table
+from det_losses.compare.tables import table
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -49,4 +49,5 @@ def main(argv: list[str] | None = None) -> int:
     except Exception:
         runner.logger.exception("training failed")
         return 1
+    print(f"done; metrics.json, checkpoints and logs are in {cfg.work_dir}")
     return 0

@@ -1,7 +1,8 @@
 import pytest
 
-from det_losses.compare.report import loss_table, report, table, warning, weight_table
+from det_losses.compare.report import report, warning
 from det_losses.compare.rows import rows, set_status
+from det_losses.compare.tables import loss_table, table, weight_table
 
 
 @pytest.fixture
