@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             given = sys.argv[1:] if argv is None else argv
             command = shlex.join(["python", "-m", "det_losses", "compare", *given])
             facts = {"command": command, **preflight.describe(cfg, args.config)}
-            comparison = Comparison(cfg, plan, root, lock, facts)
+            comparison = Comparison(cfg, plan, root, lock, facts, args.jobs)
         _announce(comparison)
         try:
             comparison.execute()
@@ -64,9 +64,20 @@ def _parser() -> argparse.ArgumentParser:
         "--component", default="loss_bbox", help="which loss of the detector (default: loss_bbox)"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    parser.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="runs at the same time (default: 1)"
+    )
     add_training(parser)
     add_own_data(parser, train=True)
     return parser
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def _checked_plan(cfg: Config, args: argparse.Namespace) -> Plan:

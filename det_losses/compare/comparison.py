@@ -1,5 +1,8 @@
-"""The comparison: every run of a plan that is not finished, one process each, one after another."""
+"""The comparison: every run of a plan that is not finished, one process each."""
 
+import os
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -27,18 +30,26 @@ class Comparison:
         root: the directory of the comparison.
         lock: file descriptor of the directory's lock, which the runs inherit.
         facts: what the results' ``meta`` says beside the plan (command, data, versions, hardware).
+        jobs: how many runs go at the same time; the cores are shared out among them.
 
     Raises:
         ValueError: the directory holds a comparison on another config.
     """
 
     def __init__(
-        self, cfg: Config, asked: Plan, root: Path, lock: int, facts: dict[str, Any]
+        self,
+        cfg: Config,
+        asked: Plan,
+        root: Path,
+        lock: int,
+        facts: dict[str, Any],
+        jobs: int = 1,
     ) -> None:
         stored = Plan.load(root)
         self.plan = asked.joined(stored, root) if stored else asked
         self._cfg, self._root, self._facts = cfg, root, facts
-        self._lock = lock
+        self._lock, self._jobs = lock, jobs
+        self._writing, self._stop = threading.Lock(), threading.Event()
         labels = {loss.label for loss in asked.losses}
         self.runs = [
             run
@@ -52,28 +63,40 @@ class Comparison:
         """Train what is not finished; results are written after every run.
 
         Raises:
-            KeyboardInterrupt: after the current run was stopped and the results were written.
+            KeyboardInterrupt: after the runs under way were stopped and the results were written.
         """
         self.plan.save(self._root)
         self.write()
         durations: list[float] = []
-        todo = [run for run in self.runs if not is_finished(run.work_dir)]
+        todo = []
         for index, run in enumerate(self.runs):
             title = f"[{index + 1}/{len(self.runs)}] {run.title}"
             if is_finished(run.work_dir):
                 print(f"{title}  {_outcome(run)} (finished before)")
-                continue
-            left = len(todo) - 1 - todo.index(run)
-            display = RunDisplay(title, run.work_dir, durations, left)
-            self._train(run, display)
-            if is_finished(run.work_dir):
-                durations.append(display.elapsed)
+            else:
+                todo.append((title, run))
+        with ThreadPoolExecutor(self._jobs) as pool:
+            futures = []
+            for index, (title, run) in enumerate(todo):
+                after = (len(todo) - 1 - index) / self._jobs
+                display = RunDisplay(title, run.work_dir, durations, after, live=self._jobs == 1)
+                futures.append(pool.submit(self._train, run, display, durations))
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                for future in futures:
+                    if future.done():
+                        future.result()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def write(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Write results.json, results.csv and report.md; return meta and rows."""
-        meta, results = self.meta(), rows(self.plan, self._root)
-        write_results(self._root, meta, results)
-        write_text(self._root / "report.md", report(meta, results))
+        with self._writing:
+            meta, results = self.meta(), rows(self.plan, self._root)
+            write_results(self._root, meta, results)
+            write_text(self._root / "report.md", report(meta, results))
         return meta, results
 
     def meta(self) -> dict[str, Any]:
@@ -92,7 +115,7 @@ class Comparison:
             "finished": _now(),
         }
 
-    def _train(self, run: PlannedRun, display: RunDisplay) -> None:
+    def _train(self, run: PlannedRun, display: RunDisplay, durations: list[float]) -> None:
         config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
         if not config.is_file():
             run.work_dir.mkdir(parents=True, exist_ok=True)
@@ -101,18 +124,34 @@ class Comparison:
         begin = log.stat().st_size if log.is_file() else 0
         try:
             command = train_command(config, run.work_dir)
-            status = run_process(command, log, display, keep_open=self._lock)
+            display.start()
+            status = run_process(
+                command, log, lambda: self._tick(display), keep_open=self._lock, env=self._threads()
+            )
         except KeyboardInterrupt:
             set_status(run, "interrupted")
             display.close(_outcome(run) if is_finished(run.work_dir) else "interrupted")
             self.write()
             raise
         if is_finished(run.work_dir):
+            durations.append(display.elapsed)
             display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
         else:
             set_status(run, "failed", _tail(log, begin, status))
             display.close(f"FAILED, see {log}")
         self.write()
+
+    def _tick(self, display: RunDisplay) -> None:
+        """Show what is new, or end this run because another one or the user has ended all."""
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        display()
+
+    def _threads(self) -> dict[str, str]:
+        """Share out the cores; with more threads than cores the runs would wait for each other."""
+        if self._jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+            return {}
+        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self._jobs))}
 
 
 def _outcome(run: PlannedRun) -> str:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from det_losses.paths import import_root
@@ -19,6 +19,7 @@ def run_process(
     tick: Callable[[], None],
     *,
     keep_open: int | None = None,
+    env: Mapping[str, str] | None = None,
     interval: float = 0.3,
 ) -> int:
     """Run a command with its output appended to a file.
@@ -31,6 +32,7 @@ def run_process(
         output: the file that gets stdout and stderr.
         tick: called every ``interval`` seconds.
         keep_open: a file descriptor that the process inherits (the lock of the directory).
+        env: environment variables to set beside those of this process.
         interval: seconds.
 
     Returns:
@@ -45,7 +47,7 @@ def run_process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=() if keep_open is None else (keep_open,),
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **(env or {}), "PYTHONPATH": path},
         )
         try:
             while True:

@@ -52,17 +52,28 @@ _FEW_EPOCHS = 30  # a file gets a line for each epoch up to here, else one each 
 
 
 class RunDisplay:
-    """The lines of one run: rewritten in place on a terminal, one an epoch in a file."""
+    """The lines of one run: rewritten in place on a terminal, one an epoch in a file.
+
+    Args:
+        title: what each line begins with.
+        work_dir: where the run tells its progress.
+        finished: durations of the comparison's finished runs, seconds.
+        left: how many runs come after this one, divided by how many go at the same time.
+        stream: where to; default stdout.
+        live: whether a terminal's line may be rewritten; not where several runs write to it.
+    """
 
     def __init__(
         self,
         title: str,
         work_dir: Path,
         finished: list[float],
-        left: int,
+        left: float,
         stream: TextIO | None = None,
+        live: bool = True,
     ) -> None:
         self.stream = stream or sys.stdout
+        self._live = live and self.stream.isatty()
         self.title = title
         self._file = work_dir / PROGRESS_FILE
         self._file.unlink(missing_ok=True)
@@ -72,6 +83,10 @@ class RunDisplay:
         self._shown: Any = None
         self._width = 0
 
+    def start(self) -> None:
+        """Start the clock: the run's process begins."""
+        self._start = time.perf_counter()
+
     def __call__(self) -> None:
         """Show what is new."""
         state = read_json(self._file)
@@ -79,7 +94,7 @@ class RunDisplay:
             return
         if self._first is None:
             self._first = state
-        live = self.stream.isatty()
+        live = self._live
         tenth = 10 * state["step"] // max(1, state["steps"])
         few = 1 < state["epochs"] <= _FEW_EPOCHS
         news = state["step"] if live else (state["epoch"] if few else tenth)
@@ -96,7 +111,7 @@ class RunDisplay:
 
     def close(self, text: str) -> None:
         """Replace the line by the run's last one."""
-        start = "\r" if self.stream.isatty() else ""
+        start = "\r" if self._live else ""
         print(f"{start}{f'{self.title}  {text}':<{self._width}}", file=self.stream, flush=True)
 
     @property

@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ def trained(tmp_path, finish, plan, monkeypatch):
     """Runs end at once; gives the results.json as each run found it, by its name."""
     seen = {}
 
-    def fake(command, log, tick, *, keep_open):
+    def fake(command, log, tick, *, keep_open, env):
         run = next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent)
         stored = json.loads((tmp_path / "results.json").read_text())["runs"]
         seen[run.title] = [row["status"] for row in stored]
@@ -84,3 +86,47 @@ def test_a_run_is_the_users_own_train_command_on_its_config(cfg, plan, tmp_path,
     written = Config.fromfile(Path(commands[1][4]))
     assert written.model.loss_bbox == {"type": "GIoULoss", "loss_weight": 2.5}
     assert written.randomness.seed == 0
+
+
+def test_jobs_run_at_the_same_time_on_their_share_of_the_cores(
+    cfg, plan, tmp_path, finish, monkeypatch
+):
+    # Two runs wait for each other at a barrier: one alone would wait in vain.
+    barrier, threads = threading.Barrier(2, timeout=10), set()
+
+    def fake(command, log, tick, *, keep_open, env):
+        barrier.wait()
+        threads.add(env["OMP_NUM_THREADS"])
+        finish(next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent))
+        return 0
+
+    monkeypatch.setattr(module, "run_process", fake)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    Comparison(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
+    assert threads == {"4"}
+    stored = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert [run["status"] for run in stored] == ["done"] * 4
+
+
+def test_an_interrupt_ends_every_run_under_way(cfg, plan, tmp_path, monkeypatch):
+    started, ended = threading.Barrier(2, timeout=10), []
+
+    def fake(command, log, tick, *, keep_open, env):
+        if started.wait() == 0:
+            raise KeyboardInterrupt
+        try:
+            for _ in range(1000):
+                tick()
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            ended.append(log.parent)
+            raise
+        return 0
+
+    monkeypatch.setattr(module, "run_process", fake)
+    with pytest.raises(KeyboardInterrupt):
+        Comparison(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
+    assert len(ended) == 1
+    stored = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert [run["status"] for run in stored] == ["interrupted"] * 2 + ["pending"] * 2
