@@ -1,14 +1,20 @@
 """What both detectors share: mmengine's model contract, labels, and torchvision's weights."""
 
-from collections.abc import Sequence
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.models.weights import load_weights
+
+# Arguments of torchvision's detectors that ours build themselves.
+_BUILT_HERE = ("anchor_generator", "matcher", "head", "roi_pool", "predictor")
 
 
 class Detector(BaseModel):
@@ -126,6 +132,25 @@ class Detector(BaseModel):
             self.detector.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"weights {weights!r} do not fit this model: {error}") from None
+
+
+def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:
+    """Refuse what neither our class nor torchvision's knows; torchvision ignores it in silence.
+
+    Raises:
+        TypeError: an unknown argument; the nearest names are suggested.
+    """
+    known = set()
+    for cls in (ours, theirs, GeneralizedRCNNTransform):
+        for name, parameter in inspect.signature(cls).parameters.items():
+            built_here = any(part in name for part in _BUILT_HERE)
+            if parameter.kind is not parameter.VAR_KEYWORD and not built_here:
+                known.add(name)
+    for name in kwargs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {sorted(known)}."
+            raise TypeError(f"{ours.__name__} has no argument {name!r}. {hint}")
 
 
 def anchor_generator(

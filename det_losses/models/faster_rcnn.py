@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from det_losses.models.backbones import build_backbone
-from det_losses.models.detector import Detector, anchor_generator
+from det_losses.models.detector import Detector, anchor_generator, check_torchvision_arguments
 from det_losses.models.slots import (
     LossConfig,
     PairCoder,
@@ -207,6 +207,7 @@ class FasterRCNN(Detector):
 
     Raises:
         ValueError: an argument is out of range, or a loss does not fit its slot.
+        TypeError: an argument that neither this class nor torchvision's has.
     """
 
     slots: Mapping[str, Slot] = MappingProxyType(
@@ -238,6 +239,7 @@ class FasterRCNN(Detector):
         weights: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_torchvision_arguments(FasterRCNN, tv.FasterRCNN, kwargs)
         super().__init__(num_classes, label_slots, num_slots or num_classes + 1, first_slot=1)
         configs = {
             "loss_rpn_cls": loss_rpn_cls,

@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 
 from det_losses.models.backbones import build_backbone
-from det_losses.models.detector import Detector, anchor_generator
+from det_losses.models.detector import Detector, anchor_generator, check_torchvision_arguments
 from det_losses.models.norms import norm_layer
 from det_losses.models.slots import LossConfig, Slot, box_slot_loss, build_slot_losses
 from det_losses.registry import MODELS
@@ -147,6 +147,7 @@ class RetinaNet(Detector):
 
     Raises:
         ValueError: an argument is out of range, or a loss does not fit its slot.
+        TypeError: an argument that neither this class nor torchvision's has.
     """
 
     slots: Mapping[str, Slot] = MappingProxyType(
@@ -172,6 +173,7 @@ class RetinaNet(Detector):
         weights: str | None = None,
         **kwargs: Any,
     ) -> None:
+        check_torchvision_arguments(RetinaNet, tv.RetinaNet, kwargs)
         if normalizer not in ("image", "batch"):
             raise ValueError(f"RetinaNet normalizer must be 'image' or 'batch', got {normalizer!r}")
         if not 1 <= num_convs <= 4:

@@ -61,6 +61,20 @@ def test_retinanet_arguments_out_of_range(arguments, message):
         RetinaNet(BACKBONE, **{"num_classes": 3, "anchors": LEVELS, **arguments})
 
 
+@pytest.mark.parametrize(
+    ("build", "argument", "message"),
+    [
+        (retinanet, "num_convz", "RetinaNet has no argument 'num_convz'. Did you mean num_convs"),
+        (retinanet, "score_tresh", "score_thresh"),
+        (retinanet, "head", "RetinaNet has no argument 'head'"),
+        (faster_rcnn, "box_detections_per_image", "box_detections_per_img"),
+    ],
+)
+def test_an_unknown_argument_is_refused_where_torchvision_ignores_it(build, argument, message):
+    with pytest.raises(TypeError, match=message):
+        build(**{argument: 1})
+
+
 def test_num_classes_without_a_number():
     with pytest.raises(ValueError, match="num_classes must be the number of classes"):
         RetinaNet(BACKBONE, num_classes=None)
