@@ -4,6 +4,8 @@ from det_losses import list_losses
 from det_losses.cli.arguments import new_parser
 from det_losses.compare.tables import table
 
+_SHARED = ("reduction", "loss_weight")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Print name, kind, space or activation, paper and defaults of each loss as a table."""
@@ -21,10 +23,11 @@ def main(argv: list[str] | None = None) -> int:
             info.kind,
             info.space or info.activation or "-",
             info.paper,
-            ", ".join(f"{key}={value!r}" for key, value in info.defaults.items()),
+            ", ".join(f"{k}={v!r}" for k, v in info.defaults.items() if k not in _SHARED),
         ]
         for info in list_losses()
         if args.kind in (None, info.kind)
     ]
     print(table(["loss", "kind", "space", "paper", "defaults"], lines))
+    print("All of them: reduction='mean', loss_weight=1.0.")
     return 0

@@ -10,7 +10,7 @@ from det_losses.paths import shipped_configs
 def test_list_losses_shows_every_loss(capsys):
     assert main(["list_losses"]) == 0
     text = capsys.readouterr().out
-    rows = {line.split("|")[1].strip(): line for line in text.splitlines()[2:]}
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines()[2:-1]}
     assert set(rows) == {info.name for info in list_losses()}
     assert "decoded" in rows["EIoULoss"]
     assert "2101.08158" in rows["EIoULoss"]
