@@ -79,6 +79,9 @@ class ToyDetector(BaseModel):
         super().__init__()
         self.num_classes, self.label_slots, self.noise = num_classes, label_slots, noise
         self.box, self.kind = nn.Linear(3, 4), nn.Linear(3, num_classes)
+        # A box of middle size to begin with, so that some detections hit from the start.
+        nn.init.constant_(self.box.weight, 0)
+        self.box.bias.data = torch.tensor([4.0, 8.0, 34.0, 23.0]) / 20
         self.losses = nn.ModuleDict(
             {"loss_cls": nn.CrossEntropyLoss(), "loss_bbox": ToyLoss(0.5, loss_weight)}
         )
@@ -117,35 +120,30 @@ def _loader(test_mode):
     )
 
 
+def make_cfg(folder, epochs=4, **changes):
+    """A config dict with the shipped runtime."""
+    runtime = runpy.run_path(str(RUNTIME))
+    cfg = copy.deepcopy({key: runtime[key] for key in runtime if not key.startswith("__")})
+    cfg.update(
+        work_dir=str(folder),
+        model=dict(type="ToyDetector", num_classes=None),
+        train_dataloader=_loader(test_mode=False),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
+        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.02, momentum=0.9)),
+        param_scheduler=[dict(type="LinearLR", start_factor=0.5, end=4, by_epoch=False)],
+        val_dataloader=_loader(test_mode=True),
+        val_cfg=dict(),
+        val_evaluator=dict(type="CocoMetric"),
+    )
+    cfg["default_hooks"]["logger"]["interval"] = 1
+    cfg.update(changes)
+    return cfg
+
+
 @pytest.fixture
 def toy_cfg(tmp_path):
-    """Factory of a config dict with the shipped runtime: ``toy_cfg("name", key=value)``."""
-    runtime = {
-        key: value
-        for key, value in runpy.run_path(str(RUNTIME)).items()
-        if not key.startswith("__")
-    }
-
-    def make(name="run", epochs=4, **changes):
-        cfg = copy.deepcopy(runtime)
-        cfg.update(
-            work_dir=str(tmp_path / name),
-            model=dict(type="ToyDetector", num_classes=None),
-            train_dataloader=_loader(test_mode=False),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
-            optim_wrapper=dict(
-                type="OptimWrapper", optimizer=dict(type="SGD", lr=0.05, momentum=0.9)
-            ),
-            param_scheduler=[dict(type="LinearLR", start_factor=0.5, end=4, by_epoch=False)],
-            val_dataloader=_loader(test_mode=True),
-            val_cfg=dict(),
-            val_evaluator=dict(type="CocoMetric"),
-        )
-        cfg["default_hooks"]["logger"]["interval"] = 1
-        cfg.update(changes)
-        return cfg
-
-    return make
+    """Factory of a config in its own folder: ``toy_cfg("name", key=value)``."""
+    return lambda name="run", *args, **changes: make_cfg(tmp_path / name, *args, **changes)
 
 
 @pytest.fixture

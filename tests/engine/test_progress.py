@@ -1,0 +1,55 @@
+"""A bar on a terminal, plain lines elsewhere, never both."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from det_losses.engine import build_runner, progress, runner
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "expected"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_a_bar_needs_a_terminal(monkeypatch, out, err, expected):
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: out))
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: err))
+    assert runner.shows_bar() is expected
+
+
+def test_pipe_gets_lines_and_no_bar(toy_cfg, capfd):
+    build_runner(toy_cfg(epochs=1)).train()
+    captured = capfd.readouterr()
+    assert captured.out.count("loss_bbox:") == 3
+    assert captured.err == ""
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    for module in (progress, runner):
+        monkeypatch.setattr(module, "shows_bar", lambda: True)
+    monkeypatch.setattr(progress, "tqdm", lambda **options: _tqdm(**options, mininterval=0))
+
+
+_tqdm = progress.tqdm
+
+
+def test_terminal_gets_a_bar_and_no_lines(toy_cfg, capfd, terminal):
+    build_runner(toy_cfg(epochs=2)).train()
+    captured = capfd.readouterr()
+    for part in ("epoch 1/2", "epoch 2/2", "3/3", "loss_cls 0.", "loss_bbox ", "eta 0:00:0", "val"):
+        assert part in captured.err, part
+    assert "Epoch(train)" not in captured.out
+    assert "Evaluated 6 images" in captured.out
+    assert "Saving checkpoint" in captured.out
+
+
+def test_bar_of_a_loop_by_iterations(toy_cfg, capfd, terminal):
+    cfg = toy_cfg(train_cfg=dict(by_epoch=False, max_iters=4, val_interval=2))
+    cfg["train_dataloader"]["sampler"]["type"] = "InfiniteSampler"
+    cfg["log_processor"]["by_epoch"] = False
+    cfg["default_hooks"]["checkpoint"].update(by_epoch=False, interval=2)
+    build_runner(cfg).train()
+    err = capfd.readouterr().err
+    for part in ("train", "4/4", "val"):
+        assert part in err
