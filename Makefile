@@ -17,7 +17,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 quickstart: $(VENV)/.installed
 	@echo "== comparing four box losses with a small RetinaNet on the built-in data"
 	@$(BIN)/python tools/compare_losses.py quickstart/retinanet_shapes \
-		--losses SmoothL1Loss GIoULoss EIoULoss FocalEIoULoss --work-dir work_dirs/quickstart
+		--losses SmoothL1Loss GIoULoss EIoULoss FocalEIoULoss --jobs 2 --work-dir work_dirs/quickstart
 
 test: $(VENV)/.installed
 	@echo "== running the tests"

@@ -1,5 +1,6 @@
 """The comparison: every run of a plan that is not finished, one process each."""
 
+import math
 import os
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -78,7 +79,7 @@ class Comparison:
         with ThreadPoolExecutor(self._jobs) as pool:
             futures = []
             for index, (title, run) in enumerate(todo):
-                after = (len(todo) - 1 - index) / self._jobs
+                after = max(0, math.ceil((len(todo) - index) / self._jobs) - 1)
                 display = RunDisplay(title, run.work_dir, durations, after, live=self._jobs == 1)
                 futures.append(pool.submit(self._train, run, display, durations))
             try:

@@ -58,7 +58,7 @@ class RunDisplay:
         title: what each line begins with.
         work_dir: where the run tells its progress.
         finished: durations of the comparison's finished runs, seconds.
-        left: how many runs come after this one, divided by how many go at the same time.
+        left: how many runs come after this one, where it goes.
         stream: where to; default stdout.
         live: whether a terminal's line may be rewritten; not where several runs write to it.
     """
@@ -68,7 +68,7 @@ class RunDisplay:
         title: str,
         work_dir: Path,
         finished: list[float],
-        left: float,
+        left: int,
         stream: TextIO | None = None,
         live: bool = True,
     ) -> None:

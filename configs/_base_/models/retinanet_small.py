@@ -5,11 +5,12 @@ model = dict(
     num_classes=None,  # from the data
     min_size=128,
     max_size=128,
-    backbone=dict(type="SmallResNetFPN", out_channels=64, extra_levels="pool"),
+    backbone=dict(type="SmallResNetFPN", out_channels=64, extra_levels=None),
     head_norm="GN",
     num_convs=2,
+    # Strides 8, 16, 32: an anchor is at least as large as the step to its neighbour.
     anchors=dict(
-        sizes=[[s, s * 2**0.5] for s in (12, 24, 48, 96)],
+        sizes=[[12, 16, 22], [30, 40, 54], [64, 84, 110]],
         aspect_ratios=(0.5, 1.0, 2.0),
     ),
     loss_cls=dict(type="FocalLoss", loss_weight=1.0),
