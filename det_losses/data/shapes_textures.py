@@ -17,16 +17,19 @@ def draw_background(rng: Generator, size: int) -> np.ndarray:
         noise = 0.75 * noise.mean(2, keepdims=True) + 0.25 * noise  # more of light than of colour
         image += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
-    for _ in range(rng.integers(0, 9)):
+    for _ in range(rng.integers(0, 6)):
         _draw_clutter(rng, image)
     return image.astype(np.float64)
 
 
-def draw_texture(rng: Generator, size: int, behind: np.ndarray) -> np.ndarray:
-    """A square of texture whose first colour differs clearly from the mean colour ``behind``."""
-    first = _vivid(rng)
+def draw_texture(rng: Generator, size: int, behind: np.ndarray, hue: int) -> np.ndarray:
+    """A square of texture whose first colour differs clearly from the mean colour ``behind``.
+
+    ``hue`` is OpenCV's, 0 to 179.
+    """
+    first = _vivid(rng, hue)
     while np.abs(first - behind).max() < 70:
-        first = _vivid(rng)
+        first = _vivid(rng, hue)
     second = first + rng.choice([-1, 1]) * rng.uniform(40, 90)
     kind = TEXTURES[rng.integers(len(TEXTURES))]
     image = np.broadcast_to(first, (size, size, 3))
@@ -75,6 +78,6 @@ def _muted(rng: Generator) -> np.ndarray:
     return rng.uniform(50, 205) + rng.uniform(-25, 25, 3)
 
 
-def _vivid(rng: Generator) -> np.ndarray:
-    hsv = np.uint8([[[rng.integers(180), rng.integers(90, 256), rng.integers(80, 256)]]])
+def _vivid(rng: Generator, hue: int) -> np.ndarray:
+    hsv = np.uint8([[[hue, rng.integers(90, 256), rng.integers(80, 256)]]])
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float64)
