@@ -94,7 +94,7 @@ def test_set_is_varied(drawings):
     assert {n for n in OUTLINES if 44 < names.count(n) < 130} == set(OUTLINES)
     boxes = np.array([box_and_area(m)[0] for drawing in drawings for m in drawing.masks])
     longest = boxes[:, 2:].max(1)
-    # lengths are 8 * 12.5^b px, b ~ Beta(3, 2): of 520 about one in 70 has b above 0.93 (84 px)
+    # lengths are 8 * 12.5^b px, b ~ Beta(3, 2): one in 37 has b above 0.93 (84 px)
     assert longest.min() < 12 and longest.max() > 80
     aspects = boxes[:, 2] / boxes[:, 3]
     assert aspects.min() < 0.35 and aspects.max() > 3
