@@ -1,6 +1,7 @@
 """Files are whole or as they were."""
 
 import json
+import os
 
 import pytest
 
@@ -21,3 +22,13 @@ def test_failure_keeps_the_old_file(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, [float("nan")])
     assert json.loads(path.read_text()) == [1]
+
+
+def test_failure_of_the_disk_leaves_no_part(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(tmp_path / "numbers.json", [1])
+    assert list(tmp_path.iterdir()) == []

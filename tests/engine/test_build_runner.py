@@ -1,11 +1,13 @@
 """From a config to a Runner: what is filled in, what is refused, and what a user sees of it."""
 
+import copy
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 
 from det_losses.engine import build_runner, fill_from_data
@@ -33,13 +35,15 @@ def test_label_slots_are_the_official_ids():
     assert model["label_slots"] == [4, 5, 6]
 
 
-def test_runner_is_filled_in_and_the_config_left_alone(toy_cfg):
+@pytest.mark.parametrize("kind", [dict, Config])
+def test_runner_is_filled_in_and_the_config_left_alone(toy_cfg, kind):
     cfg = toy_cfg(val_evaluator=dict(type="CocoMetric", out_file="found/bbox.json"))
     cfg["model"]["label_slots"] = "category_id"
     del cfg["default_scope"], cfg["train_dataloader"]["collate_fn"]
-    before = Config(cfg).pretty_text
+    cfg = kind(cfg)
+    before = copy.deepcopy(cfg)
     runner = build_runner(cfg)
-    assert Config(cfg).pretty_text == before
+    assert str(cfg) == str(before)
     assert (runner.model.num_classes, runner.model.label_slots) == (2, [17, 18])
     runner.train()
     assert (Path(runner.work_dir) / "found" / "bbox.json").is_file()
@@ -91,6 +95,25 @@ def test_seed_decides_the_weights(toy_cfg):
     first = weights("a", 1)
     assert torch.equal(first, weights("b", 1))
     assert not torch.equal(first, weights("c", 2))
+
+
+def test_epochs_draw_different_numbers_whatever_was_drawn_before(toy_cfg):
+    class Draw(Hook):
+        def __init__(self, amount):
+            self.amount, self.first = amount, []
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if batch_idx == 0:
+                self.first.append(torch.rand(self.amount)[0].item())
+
+    draws = []
+    for amount in (1, 7):
+        runner = build_runner(toy_cfg(str(amount), epochs=3))
+        draws.append(Draw(amount))
+        runner.register_hook(draws[-1])
+        runner.train()
+    assert draws[0].first == draws[1].first
+    assert len(set(draws[0].first)) == 3
 
 
 def test_dataset_learns_of_each_epoch(toy_cfg):
@@ -156,8 +179,13 @@ class TestLog:
         runner = build_runner(cfg)
         runner.train()
         captured = capfd.readouterr()
-        dumps = ("System environment", "Config:", "Hooks will be executed", "paramwise_options")
-        for dump in dumps:
+        for dump in (
+            "System environment",
+            "Config:",
+            "Hooks will be executed",
+            "paramwise_options",
+            "Exp name",
+        ):
             assert dump in log_of(runner)
             assert dump not in captured.out
         assert captured.err == ""

@@ -92,6 +92,12 @@ def test_training_without_validation(toy_cfg, record):
     assert (got["status"], got["metrics"], got["metrics_epoch"]) == ("done", {}, None)
 
 
+def test_validation_alone_leaves_no_record(toy_cfg):
+    runner = build_runner(toy_cfg())
+    assert "AP" in runner.val()
+    assert not (Path(runner.work_dir) / "metrics.json").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts the GPU's memory")
 def test_peak_memory_is_this_process():
     before, kind = peak_memory()

@@ -99,6 +99,12 @@ def test_twelve_numbers_are_pycocotools_own_on_the_written_file(real, coco_subse
         evaluation.summarize()
     for name, value in zip(TWELVE, evaluation.stats, strict=True):
         assert numbers[name] == pytest.approx(value, abs=1e-9), name
+    names = {category["id"]: category["name"] for category in coco.dataset["categories"]}
+    for index, category_id in enumerate(evaluation.params.catIds):
+        # Over IoU thresholds and recalls, of all areas, with 100 detections; -1 without any box.
+        value = evaluation.eval["precision"][:, :, index, 0, 2].mean()
+        got = numbers[f"AP/{names[category_id]}"]
+        assert (-1 if math.isnan(got) else got) == pytest.approx(value, abs=1e-9), category_id
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["bbox.json"]
 
 
