@@ -29,7 +29,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     The config is not changed. Filled in where absent: ``default_scope``; ``work_dir``
     (``work_dirs/<name of the config>``); the model's number of classes from the training (for
     testing: the test) dataset; ``test_*`` from ``val_*``; the dataloaders' ``collate_fn``
-    (``detection_collate``); the place of the evaluators' files (``out_file`` is relative to the
+    (``detection_collate``); ``T_max`` of a cosine from ``max_epochs``; the place of the evaluators' files (``out_file`` is relative to the
     work_dir).
 
     Args:
@@ -51,6 +51,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     check_checkpoint(cfg.get("load_from"))
     _place(cfg)
     _name_collate(cfg)
+    _stretch_cosine(cfg)
     cfg.setdefault("default_scope", SCOPE)
     metainfo = _metainfo(cfg)
     if metainfo:
@@ -117,6 +118,19 @@ def _name_collate(cfg: Config) -> None:
             collate = cfg[key].collate_fn
             if isinstance(collate, dict) and collate["type"] in FUNCTIONS.module_dict:
                 collate["type"] = f"{SCOPE}.{collate['type']}"
+
+
+def _stretch_cosine(cfg: Config) -> None:
+    """Let a cosine without a length of its own end with training.
+
+    mmengine's cosine is periodic: one that is shorter than training climbs again to the full
+    learning rate.
+    """
+    schedulers = cfg.get("param_scheduler") or []
+    for scheduler in schedulers if isinstance(schedulers, Sequence) else [schedulers]:
+        if "CosineAnnealing" in str(scheduler.get("type")) and scheduler.get("by_epoch", True):
+            if scheduler.get("T_max") is None and scheduler.get("end") is None:
+                scheduler.T_max = cfg.train_cfg.max_epochs - scheduler.get("begin", 0)
 
 
 def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A progress bar on a terminal."""
 
 import datetime
+import shutil
 import sys
 from typing import Any
 
@@ -42,13 +43,16 @@ class ProgressHook(Hook):
             title = f"epoch {loop.epoch + 1}/{loop.max_epochs}"
         elif mode == "train":
             total, start = loop.max_iters, loop.iter
+        size = shutil.get_terminal_size()
         self._bars[mode] = tqdm(
             total=total,
             initial=start,
             desc=title,
             file=sys.stderr,
             leave=False,
-            dynamic_ncols=True,
+            # Not tqdm's own: it shows nothing on a terminal that does not tell its size.
+            ncols=size.columns,
+            nrows=size.lines,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
         )
 
@@ -66,6 +70,8 @@ class ProgressHook(Hook):
         if mode == "train":
             bar.set_postfix_str(self._postfix(runner), refresh=False)
         bar.update()
+        if mode != "train" and bar.n == bar.total:
+            self._after_epoch(runner, mode)  # now, as the metric logs before an epoch's end
 
     def _after_epoch(self, runner: Runner, mode: str = "train") -> None:
         bar = self._bars.pop(mode, None)

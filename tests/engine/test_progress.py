@@ -1,9 +1,12 @@
 """A bar on a terminal, plain lines elsewhere, never both."""
 
+import os
+import pty
 import sys
 from types import SimpleNamespace
 
 import pytest
+from mmengine.hooks import Hook
 
 from det_losses.engine import build_runner, progress, runner
 
@@ -42,6 +45,33 @@ def test_terminal_gets_a_bar_and_no_lines(toy_cfg, capfd, terminal):
     assert "Epoch(train)" not in captured.out
     assert "Evaluated 6 images" in captured.out
     assert "Saving checkpoint" in captured.out
+
+
+def test_bar_of_an_evaluation_is_gone_before_its_table(toy_cfg, terminal):
+    class Look(Hook):
+        def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            (hook,) = [hook for hook in runner.hooks if isinstance(hook, progress.ProgressHook)]
+            seen.append(set(hook._bars))
+
+    seen = []
+    runner = build_runner(toy_cfg(epochs=1))
+    runner.register_hook(Look(), priority="LOWEST")
+    runner.train()
+    assert seen == [{"val"}, {"val"}, set()]
+
+
+def test_bar_on_a_terminal_that_does_not_tell_its_size(terminal, monkeypatch):
+    # As `script` and some containers make them: 0 columns, 0 lines.
+    main, side = pty.openpty()
+    os.set_blocking(main, False)
+    with os.fdopen(side, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        loop = SimpleNamespace(dataloader=[0] * 3)
+        hook = progress.ProgressHook()
+        hook._before_epoch(SimpleNamespace(val_loop=loop), "val")
+        assert b"0/3" in os.read(main, 10000)
+        hook._after_epoch(None, "val")
+    os.close(main)
 
 
 def test_bar_of_a_loop_by_iterations(toy_cfg, capfd, terminal):
