@@ -4,6 +4,7 @@ import ast
 import inspect
 
 import pytest
+import torchvision
 from mmengine.config import Config
 
 from det_losses import build_loss
@@ -30,6 +31,8 @@ def test_config_builds_without_weights_or_network(path):
         pytest.importorskip("timm")
         backbone["pretrained"] = False
     elif "weights" in backbone:
+        known = torchvision.models.get_model_weights(backbone["name"])
+        assert backbone["weights"] in known.__members__
         # The same small body for all: forty of them are built here.
         backbone.update(weights=None, norm="FrozenBN", name="resnet18")
     detector = MODELS.build(model)

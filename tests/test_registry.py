@@ -74,6 +74,19 @@ def test_bare_names_are_ours_under_any_default_scope(scope, peer, holder, log):
     assert log == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss_weight": "big"}, "GIoULoss: loss_weight must be a finite number, got 'big'"),
+        ({"loss_weight": float("nan")}, "loss_weight must be a finite number, got nan"),
+        ({"eps": None}, "eps must be a finite number, got None"),
+    ],
+)
+def test_an_argument_that_is_no_number(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        build_loss("GIoULoss", **arguments)
+
+
 def test_an_explicit_prefix_wins(peer, holder, log):
     theirs = build_loss(dict(type="Holder", loss=dict(type=f"{SCOPE}.GIoULoss"))).loss
     assert type(theirs) is peer.module_dict["GIoULoss"]

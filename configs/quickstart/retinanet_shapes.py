@@ -14,7 +14,3 @@ _base_ = [
 ]
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_cfg = dict(max_epochs=14, val_interval=7)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=True, T_max=14, convert_to_iter_based=True),
-]

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,8 @@ def parse_loss(cfg: Mapping[str, Any], detector: str, slot: str, text: str) -> N
     if getattr(cls, "kind", None) not in ("box", "classification"):
         raise ValueError(f"loss {text!r}: {name} is registered, but it is no loss")
     try:
-        own = parse_arguments(arguments)
+        # Through JSON, as plan.json keeps them: a tuple would differ from the list read back.
+        own = json.loads(json.dumps(parse_arguments(arguments)))
     except ValueError as error:
         raise ValueError(f"loss {text!r}: after the colon {error}") from None
     _check_parameters(text, cls, own)

@@ -56,8 +56,10 @@ def _load_cached(path: str, modified: int) -> CocoDict:
     coco = read_coco_json(path)
     for annotation in coco["annotations"]:
         annotation.pop("segmentation", None)
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        if annotation.get("iscrowd") is None:
+            annotation["iscrowd"] = 0
+        if annotation.get("area") is None:
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
     return coco
 
 
@@ -141,6 +143,15 @@ def _check_annotation(
             f"{where}: 'bbox' must be 4 finite numbers [x, y, width, height], got {box!r}. "
             "Correct or remove the annotation."
         )
+
+    area, crowd = annotation.get("area"), annotation.get("iscrowd")
+    if area is not None and (not _is_finite(area) or area < 0):
+        raise ValueError(
+            f"{where}: 'area' must be a number of at least 0, got {area!r}. Correct it, or remove "
+            "the field: the box's area then counts."
+        )
+    if crowd not in (None, 0, 1):
+        raise ValueError(f"{where}: 'iscrowd' must be 0 or 1, got {crowd!r}. Correct it.")
 
 
 def _is_finite(value: Any) -> bool:

@@ -19,7 +19,7 @@ from det_losses.data.transforms import Transform
 from det_losses.files import write_json
 from det_losses.registry import DATASETS
 
-_VERSION = 1  # to be raised with every change of what is drawn
+_VERSION = 2  # to be raised with every change of what is drawn
 _META = "meta.json"
 _SPLITS = ("train", "val")
 _FIRST_VAL_ID = 1_000_000

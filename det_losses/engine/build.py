@@ -29,8 +29,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     The config is not changed. Filled in where absent: ``default_scope``; ``work_dir``
     (``work_dirs/<name of the config>``); the model's number of classes from the training (for
     testing: the test) dataset; ``test_*`` from ``val_*``; the dataloaders' ``collate_fn``
-    (``detection_collate``); ``T_max`` of a cosine from ``max_epochs``; the place of the evaluators' files (``out_file`` is relative to the
-    work_dir).
+    (``detection_collate``); the length of a cosine, which ends with training; the place of the
+    evaluators' files (``out_file`` is relative to the work_dir).
 
     Args:
         cfg: the config; ``launcher``, ``resume``, ``load_from`` and ``randomness`` as in mmengine.

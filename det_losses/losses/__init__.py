@@ -5,6 +5,8 @@ from pkgutil import iter_modules
 
 from det_losses.losses.base import Loss
 from det_losses.losses.build import LossInfo, build_loss, list_losses
+from det_losses.losses.classification import ClassificationLoss
+from det_losses.losses.families import ElementwiseBoxLoss, IoUFamilyLoss
 from det_losses.registry import MODELS
 
 for _module in iter_modules(__path__, f"{__name__}."):
@@ -17,4 +19,13 @@ CLASSES = {
 }
 globals().update(CLASSES)
 
-__all__ = ["Loss", "LossInfo", "build_loss", "list_losses", *CLASSES]
+__all__ = [
+    "ClassificationLoss",
+    "ElementwiseBoxLoss",
+    "IoUFamilyLoss",
+    "Loss",
+    "LossInfo",
+    "build_loss",
+    "list_losses",
+    *CLASSES,
+]

@@ -1,8 +1,10 @@
 """From a name or a config to a loss, and the list of the losses that there are."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from torch import nn
@@ -45,7 +47,8 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
 
     Raises:
         NotRegisteredError: no such loss; the nearest names are suggested.
-        TypeError: an argument that the loss does not take; its own are listed.
+        TypeError: an argument that the loss does not take, its own are listed; or no number where
+            one is needed.
         ValueError: the config has no type.
 
     Example:
@@ -73,6 +76,13 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
 
 def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     signature = inspect.signature(cls)
+    for name, value in arguments.items():
+        parameter = signature.parameters.get(name)
+        if parameter is None or type(parameter.default) is not float:
+            continue
+        optional = value is None and "None" in str(parameter.annotation)
+        if not optional and not (isinstance(value, Real) and math.isfinite(value)):
+            raise TypeError(f"{cls.__name__}: {name} must be a finite number, got {value!r}")
     try:
         signature.bind(**arguments)
     except TypeError as error:

@@ -33,11 +33,15 @@ def build_backbone(backbone: Mapping[str, Any] | nn.Module) -> nn.Module:
     return body
 
 
-def _torchvision_model(name: str, weights: str | None, norm: str | None, eps: float | None) -> Any:
+def _torchvision_model(
+    family: str, name: str, weights: str | None, norm: str | None, eps: float | None = None
+) -> Any:
     """Build a torchvision classifier; pretrained ones get frozen batch norm, others GroupNorm.
 
     GroupNorm: detectors are trained with few images at a time, too few for batch statistics.
     """
+    if family not in name:
+        raise ValueError(f"backbone {name!r}: expected a torchvision model with {family!r} in it")
     layer = norm_layer(norm or ("FrozenBN" if weights else "GN"), eps)
     try:
         model = torchvision.models.get_model(name, weights=None, norm_layer=layer)
@@ -85,7 +89,7 @@ class ResNetFPN(FPNBackbone):
         norm_eps: float | None = None,
         **fpn: Any,
     ) -> None:
-        resnet = _torchvision_model(name, weights, norm, norm_eps)
+        resnet = _torchvision_model("resne", name, weights, norm, norm_eps)
         stages = [f"layer{i}" for i in range(1, 5)]
         default = 0 if weights is None else 1
         freeze_stages(resnet, stages, default if frozen_stages is None else frozen_stages)
@@ -117,7 +121,7 @@ class MobileNetV3FPN(FPNBackbone):
         norm: str | None = None,
         **fpn: Any,
     ) -> None:
-        features = _torchvision_model(name, weights, norm, None).features
+        features = _torchvision_model("mobilenet_v3", name, weights, norm).features
         # A stage ends before each strided block; torchvision marks those with `_is_cn`.
         strided = [i for i, block in enumerate(features) if getattr(block, "_is_cn", False)]
         stages = [str(i) for i in (0, *strided, len(features) - 1)]

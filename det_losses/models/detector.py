@@ -153,6 +153,12 @@ def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, A
             raise TypeError(f"{ours.__name__} has no argument {name!r}. {hint}")
 
 
+def with_normalisation(body: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the body's own ``image_mean`` and ``image_std`` where the config gives none."""
+    own = {name: getattr(body, name, None) for name in ("image_mean", "image_std")}
+    return {**own, **kwargs}
+
+
 def anchor_generator(
     detector: str,
     sizes: Sequence[Sequence[float]],

@@ -15,7 +15,12 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from det_losses.models.backbones import build_backbone
-from det_losses.models.detector import Detector, anchor_generator, check_torchvision_arguments
+from det_losses.models.detector import (
+    Detector,
+    anchor_generator,
+    check_torchvision_arguments,
+    with_normalisation,
+)
 from det_losses.models.slots import (
     LossConfig,
     PairCoder,
@@ -103,6 +108,9 @@ class _RoIHeads(RoIHeads):
         """Do as torchvision does, and in training call :meth:`compute_loss`."""
         if not self.training:
             return super().forward(features, proposals, image_shapes, targets)
+        # torchvision rounds the ground truth to the proposals' precision, half under autocast.
+        full = torch.promote_types(proposals[0].dtype, torch.float32)
+        proposals = [boxes.to(full) for boxes in proposals]
         proposals, _, labels, pairs = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         return [], self.compute_loss(*self.box_predictor(pooled), labels, pairs)
@@ -261,7 +269,7 @@ class FasterRCNN(Detector):
             box_roi_pool=MultiScaleRoIAlign(levels, output_size=roi_size, sampling_ratio=2),
             box_head=TwoMLPHead(body.out_channels * roi_size**2, representation_size),
             box_predictor=predictor,
-            **kwargs,
+            **with_normalisation(body, kwargs),
         )
         detector.rpn = _RPN(detector.rpn, self.losses)
         detector.roi_heads = _RoIHeads(detector.roi_heads, self.losses)

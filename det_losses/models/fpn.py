@@ -31,10 +31,15 @@ class FPNBackbone(nn.Module):
 
     Attributes:
         level_names: the names of the feature maps that ``forward`` returns, in order.
+        image_mean, image_std: of the images that the body's weights were trained on; None is
+            torchvision's, ImageNet's own.
 
     Raises:
         ValueError: unknown ``extra_levels``.
     """
+
+    image_mean: list[float] | None = None
+    image_std: list[float] | None = None
 
     def __init__(
         self,

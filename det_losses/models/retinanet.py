@@ -12,7 +12,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 
 from det_losses.models.backbones import build_backbone
-from det_losses.models.detector import Detector, anchor_generator, check_torchvision_arguments
+from det_losses.models.detector import (
+    Detector,
+    anchor_generator,
+    check_torchvision_arguments,
+    with_normalisation,
+)
 from det_losses.models.norms import norm_layer
 from det_losses.models.slots import LossConfig, Slot, box_slot_loss, build_slot_losses
 from det_losses.registry import MODELS
@@ -197,5 +202,6 @@ class RetinaNet(Detector):
         softmax = self.losses["loss_cls"].activation == "softmax"
         detector = _SoftmaxRetinaNet if softmax else tv.RetinaNet
         channels = head.classification_head.num_classes
+        kwargs = with_normalisation(body, kwargs)
         self.detector = detector(body, channels, anchor_generator=generator, head=head, **kwargs)
         self.load_torchvision(weights)

@@ -39,7 +39,8 @@ def build_slot_losses(
         configs: for each slot a name, a config or a module; None is torchvision's own loss.
 
     Raises:
-        ValueError: the loss is of another kind, or of an activation that the slot cannot take.
+        ValueError: the loss is of another kind, does not average, or has an activation that the
+            slot cannot take.
     """
     losses = nn.ModuleDict()
     for name, slot in slots.items():
@@ -57,6 +58,11 @@ def _check(detector: str, name: str, slot: Slot, loss: Loss) -> None:
         raise ValueError(
             f"{detector}.{name} takes a {slot.kind} loss, and {title} is "
             f"{f'a {kind} loss' if kind else 'no loss of this registry (it has no `kind`)'}"
+        )
+    if loss.reduction != "mean":
+        raise ValueError(
+            f"{detector}.{name}: the head normalises by the number of samples, so the loss must "
+            f"have reduction='mean', got {loss.reduction!r}"
         )
     if slot.kind == "classification" and loss.activation not in slot.activations:
         raise ValueError(

@@ -53,10 +53,13 @@ class TimmFPN(FPNBackbone):
             body = timm.create_model(name, features_only=True, pretrained=weights == "timm")
         except RuntimeError as error:
             raise ValueError(f"timm model {name!r}: {error}") from None
+        trained_on = timm.get_pretrained_cfg(name)
         if weights not in (None, "timm"):
             self.load_body(body, weights)
         info = body.feature_info
-        count = len(info.channels())
+        count, strides = len(info.channels()), info.reduction()
+        if sorted(set(strides)) != list(strides):
+            raise ValueError(f"timm model {name!r} gives no pyramid: its strides are {strides}")
         indices = list(out_indices if out_indices is not None else range(count)[-3:])
         if not indices or not set(indices) <= set(range(count)):
             raise ValueError(f"out_indices of {name!r} must lie in 0..{count - 1}, got {indices}")
@@ -68,6 +71,8 @@ class TimmFPN(FPNBackbone):
         stages = [n if n in known else n.replace(".", "_") for n in info.module_name()]
         freeze_stages(body, stages, int(trained) if frozen_stages is None else frozen_stages)
         super().__init__(_Chosen(body, indices), [info.channels()[i] for i in indices], **fpn)
+        # What the weights were trained with, and not always ImageNet's mean and deviation.
+        self.image_mean, self.image_std = map(list, (trained_on.mean, trained_on.std))
 
     def load_body(self, body: nn.Module, weights: str) -> None:
         """Load a local file of timm's weights into the feature extractor."""

@@ -16,10 +16,17 @@ def load_weights(weights: str) -> dict[str, Tensor]:
             which torchvision downloads once.
 
     Raises:
+        ValueError: a file that holds no tensors, or more than tensors.
         FileNotFoundError: neither a file nor a name that torchvision knows.
     """
     if Path(weights).is_file():
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(
+                f"weights {weights!r}: no file of tensors that torch.load can read with "
+                f"weights_only=True ({type(error).__name__})"
+            ) from error
         return state.get("state_dict", state.get("model", state))
     try:
         entry = torchvision.models.get_weight(weights)

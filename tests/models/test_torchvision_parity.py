@@ -165,6 +165,12 @@ def test_weights_of_another_size_are_one_clear_error(tmp_path):
         RetinaNet(fpn, num_classes=7, weights=str(tmp_path / "weights.pth"))
 
 
+def test_a_file_that_holds_no_weights_is_one_clear_error(tmp_path):
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"weights .*junk.pth': no file of tensors"):
+        RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights=str(tmp_path / "junk.pth"))
+
+
 def test_weights_that_are_nowhere_are_one_clear_error():
     with pytest.raises(FileNotFoundError, match=r"'nowhere\.pth': no such file"):
         RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights="nowhere.pth")

@@ -1,7 +1,6 @@
-"""For subsets and small machines: AdamW with a cosine to zero over 12 epochs."""
+"""For subsets and small machines: AdamW, 12 epochs, a cosine to zero at their end."""
 
-epochs = 12
-train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs // 3)
+train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=4)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
@@ -11,5 +10,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=True, T_max=epochs, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True),
 ]

@@ -1,0 +1,43 @@
+"""The README's Python runs, and the commands that it names exist."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if "import" in b.split("\n")[0]])
+def test_block_runs(block):
+    # In a process of its own: one of them registers a loss.
+    if "class CenterIoULoss" in block:
+        # 10 x 10 boxes 5 px apart in x: IoU 50 / 150, and (5 / 10)^2 for the centres.
+        block += (
+            "import torch, det_losses\n"
+            "pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, 0, 15, 10]])\n"
+            "loss = det_losses.build_loss('CenterIoULoss')(pred, target)\n"
+            "assert abs(loss - (1 - 1 / 3 + 0.25)) < 1e-6, loss\n"
+            "assert 'CenterIoULoss' in [info.name for info in det_losses.list_losses()]\n"
+        )
+    subprocess.run([sys.executable, "-c", block], check=True, cwd=ROOT)
+
+
+def test_there_are_blocks_and_all_of_them_are_python():
+    assert len(BLOCKS) >= 4
+    for block in BLOCKS:
+        ast.parse(block)
+
+
+def test_tools_and_targets_that_are_named_exist():
+    tools = set(re.findall(r"tools/(\w+\.py)", README))
+    assert {"train.py", "test.py", "compare_losses.py"} <= tools
+    assert all((ROOT / "tools" / tool).is_file() for tool in tools)
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+) ", README):
+        assert f"\n{target}:" in makefile
