@@ -6,8 +6,25 @@ from pathlib import Path
 from typing import Any
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text atomically: the old file stays until the new one is whole.
+
+    Args:
+        path: the file; missing folders are made.
+        text: what it is to hold.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None:
-    """Write ``value`` as JSON atomically: the old file stays until the new one is whole.
+    """Write ``value`` as JSON, atomically as :func:`write_text`.
 
     Args:
         path: the file; missing folders are made.
@@ -17,12 +34,4 @@ def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None
     Raises:
         ValueError: ``value`` holds NaN or infinity, which JSON does not have.
     """
-    text = json.dumps(value, allow_nan=False, **options)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, json.dumps(value, allow_nan=False, **options) + "\n")

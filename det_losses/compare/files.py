@@ -1,19 +1,11 @@
-"""Files of a comparison: written whole or not at all, and never with a NaN."""
+"""JSON files of a comparison, in which what is not finite is null."""
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from det_losses import files
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old one or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def write_json(path: Path, value: Any) -> None:

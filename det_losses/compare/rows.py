@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from det_losses.compare.files import finite, read_json, write_json, write_text
+from det_losses.compare.files import finite, read_json, write_json
 from det_losses.compare.plan import Plan, PlannedRun
 from det_losses.compare.run import read_metrics
+from det_losses.files import write_text
 
 STATUS_FILE = "status.json"
 METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl")

@@ -12,10 +12,11 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from det_losses.compare.differences import describe, differences, plain
-from det_losses.compare.files import read_json, write_text
+from det_losses.compare.files import read_json
 from det_losses.compare.guard import StopHook
 from det_losses.compare.recorder import ProgressFileHook
 from det_losses.engine import RunRecordHook
+from det_losses.files import write_text
 
 CONFIG_FILE = "config.py"
 METRICS_FILE = "metrics.json"

@@ -73,6 +73,8 @@ class NonFiniteHook(Hook):
             }
 
     def _check_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if getattr(optimizer, "found_inf", None) is not None:
+            return  # a fused optimizer under GradScaler skips such a step by itself
         grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if _all_finite([norm, *self._losses.values()]):
@@ -99,6 +101,7 @@ _ADVICE = (
 
 def _all_finite(values: Iterable[Tensor]) -> bool:
     values = [value.detach().float() for value in values]
+    values = [value.to(values[0].device) for value in values]
     return not values or bool(torch.stack(values).isfinite().all())
 
 
