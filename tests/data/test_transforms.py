@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from det_losses.data.transforms import apply_transforms, build_transforms, seeded
@@ -43,6 +44,17 @@ def test_crop_drops_boxes_outside_with_their_labels():
     outside = ((10, 5, 28, 25), (10, 5, 28.5, 25), (50, 20, 60, 60))
     _, boxes, labels = apply(dict(type="CenterCrop", size=40), boxes=outside)
     assert boxes.tolist() == [[22, 8, 32, 40]] and labels.tolist() == [6]
+
+
+def test_boxes_that_a_transform_moves_over_the_edge_are_cut_there():
+    def shift(sample):
+        return {**sample, "boxes": tv_tensors.wrap(sample["boxes"] + 40, like=sample["boxes"])}
+
+    # 40 px to the right and down in 96 x 64: y 45..65 ends at 64; x 90..100 ends at 96, y 60..100
+    # at 64
+    _, boxes, labels = apply(shift)
+    assert boxes.tolist() == [[50, 45, 70, 64], [90, 60, 96, 64]]
+    assert labels.tolist() == [4, 5]
 
 
 def test_output_is_plain_tensors():
