@@ -21,9 +21,11 @@ quickstart: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	@echo "== running the tests"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES)
+
+lint: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES)
 
 test-slow: $(VENV)/.installed
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES) -m slow

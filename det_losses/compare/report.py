@@ -46,8 +46,8 @@ def _reading(meta: dict[str, Any]) -> str:
     seeds = meta["seeds"]
     if len(seeds) == 1:
         return (
-            "One run a loss says nothing about small differences. Repeat it with `--seeds 0 1 2` to "
-            "see how far two runs of the same loss are apart."
+            "One run a loss says nothing about small differences. Repeat it with `--seeds 0 1 2` "
+            "to see how far two runs of the same loss are apart."
         )
     return f"Each number is a mean over the finished runs; seeds {', '.join(map(str, seeds))}."
 
