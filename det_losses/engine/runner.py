@@ -1,7 +1,10 @@
 """mmengine's Runner with a terminal that shows what a user needs; the log file keeps everything."""
 
+import contextlib
 import logging
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,6 +37,11 @@ class QuietRunner(Runner):
                 handler.addFilter(is_for_terminal)
         return logger
 
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Log the environment; the shell says on stderr that a machine has no compiler."""
+        with _quiet_stderr():
+            super()._log_env(env_cfg)
+
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Set up processes; without CUDA the ranks of a launcher talk through gloo.
 
@@ -47,6 +55,21 @@ class QuietRunner(Runner):
             self.cfg.model_wrapper_cfg.setdefault("device_ids", None)
             self.cfg.model_wrapper_cfg.setdefault("broadcast_buffers", False)
         super().setup_env(env_cfg)
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Send stderr, that of child processes too, to nowhere."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 # Starts of mmengine's messages that no user needs: dumps, a line for each parameter of the model,

@@ -173,7 +173,10 @@ class TestRefused:
 
 
 class TestLog:
-    def test_terminal_is_short_and_the_file_complete(self, toy_cfg, capfd):
+    def test_terminal_is_short_and_the_file_complete(self, toy_cfg, capfd, monkeypatch):
+        monkeypatch.setenv(
+            "PATH", "/nowhere"
+        )  # as without a compiler, of which the shell complains
         cfg = toy_cfg(epochs=1)
         cfg["optim_wrapper"]["paramwise_cfg"] = dict(bias_lr_mult=2.0)
         runner = build_runner(cfg)
