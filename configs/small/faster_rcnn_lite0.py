@@ -5,7 +5,8 @@
 
 Measured by tools/compare_losses.py with model.min_size=256 model.max_size=256
 train_cfg.max_epochs=5 and one seed, on 800 COCO images with persons and 200 to evaluate on, one
-thread of a busy Intel Xeon, 12 to 15 minutes a run: AP 0.147 with SmoothL1Loss, 0.145 with EIoULoss, 0.125 with GIoULoss.
+thread of a busy Intel Xeon, 12 to 15 minutes a run:
+AP 0.147 with SmoothL1Loss, 0.145 with EIoULoss, 0.125 with GIoULoss.
 One run says nothing about so small differences.
 """
 
