@@ -6,6 +6,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from det_losses.engine.checks import shortened
+
 
 def prepare_test(cfg: Config, *, out: str | None, backend: str | None) -> None:
     """Set the options of the metric.
@@ -39,15 +41,10 @@ def load_checkpoint(runner: Runner, path: Path) -> None:
     classes = runner.test_loop.dataloader.dataset.metainfo["classes"]
     if trained is not None and list(trained) != list(classes):
         raise ValueError(
-            f"checkpoint {path} was trained on the classes {_short(trained)}, "
-            f"and the data has {_short(classes)}"
+            f"checkpoint {path} was trained on the classes {shortened(trained, most=6)}, "
+            f"and the data has {shortened(classes, most=6)}"
         )
     try:
         runner.load_checkpoint(str(path), map_location="cpu", strict=True)
     except RuntimeError as error:
         raise ValueError(f"checkpoint {path} does not fit the config's model: {error}") from error
-
-
-def _short(names: list[str] | tuple[str, ...]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more

@@ -29,7 +29,7 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
     if given not in (None, len(classes)):
         raise ValueError(
             f"model.num_classes is {given}, but the data has {len(classes)} classes "
-            f"({_shortened(classes)}); leave num_classes out, it then comes from the data"
+            f"({shortened(classes)}); leave num_classes out, it then comes from the data"
         )
     model["num_classes"] = len(classes)
     if model.get("label_slots") == "category_id":
@@ -44,14 +44,14 @@ def check_same_classes(
     if ours == theirs:
         return
     parts = [
-        f"only in {where}: {_shortened(names)}"
+        f"only in {where}: {shortened(names)}"
         for where, names in (
             ("training", [name for name in ours if name not in theirs]),
             ("validation", [name for name in theirs if name not in ours]),
         )
         if names
     ]
-    found = "; ".join(parts) or f"in another order: {_shortened(ours)} and {_shortened(theirs)}"
+    found = "; ".join(parts) or f"in another order: {shortened(ours)} and {shortened(theirs)}"
     raise ValueError(
         f"training and validation data have different classes, {found}. Give both datasets the "
         "same `classes`"
@@ -74,7 +74,8 @@ def check_checkpoint(load_from: str | None) -> None:
         raise FileNotFoundError(f"checkpoint {load_from!r}: no such file")
 
 
-def _shortened(names: Sequence[str], most: int = 8) -> str:
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """Return names in one line: all, or the first ones and how many there are."""
     if not is_seq_of(list(names), str) or len(names) <= most:
         return ", ".join(map(str, names))
     return ", ".join([*names[:most], f"... ({len(names)} in all)"])

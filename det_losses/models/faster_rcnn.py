@@ -29,6 +29,7 @@ from det_losses.models.slots import (
     build_slot_losses,
 )
 from det_losses.registry import MODELS
+from det_losses.tensors import upcast
 
 PRIOR = 0.01  # chance of each class before training with a sigmoid loss; 1708.02002, 3.3
 ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
@@ -109,8 +110,7 @@ class _RoIHeads(RoIHeads):
         if not self.training:
             return super().forward(features, proposals, image_shapes, targets)
         # torchvision rounds the ground truth to the proposals' precision, half under autocast.
-        full = torch.promote_types(proposals[0].dtype, torch.float32)
-        proposals = [boxes.to(full) for boxes in proposals]
+        proposals = [upcast(boxes) for boxes in proposals]
         proposals, _, labels, pairs = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         return [], self.compute_loss(*self.box_predictor(pooled), labels, pairs)

@@ -21,6 +21,7 @@ from det_losses.models.detector import (
 from det_losses.models.norms import norm_layer
 from det_losses.models.slots import LossConfig, Slot, box_slot_loss, build_slot_losses
 from det_losses.registry import MODELS
+from det_losses.tensors import upcast
 
 PRIOR = 0.01  # chance of an object at an anchor before training; 1708.02002, 3.3
 
@@ -120,9 +121,8 @@ def softmax_as_sigmoid_logits(logits: Tensor) -> Tensor:
 
     .. math:: \mathrm{logit}(p_k) = \log p_k - \log (1 - p_k)
     """
-    full = torch.promote_types(logits.dtype, torch.float32)
-    log_p = logits.to(full).log_softmax(dim=-1)[..., :-1]
-    rest = (1 - log_p.exp()).clamp(min=torch.finfo(full).eps)
+    log_p = upcast(logits).log_softmax(dim=-1)[..., :-1]
+    rest = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).eps)
     return log_p - rest.log()
 
 

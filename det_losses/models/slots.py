@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 
 from det_losses.losses import Loss, build_loss
+from det_losses.tensors import upcast
 
 LossConfig = str | Mapping[str, Any] | nn.Module
 
@@ -107,8 +108,7 @@ def box_slot_loss(
         weight: sample weights, ``[N]``.
         avg_factor: what the sum over all elements is divided by.
     """
-    if deltas.dtype in (torch.float16, torch.bfloat16):
-        deltas = deltas.float()
+    deltas = upcast(deltas)
     if loss.space == "delta":
         pred, target = deltas, coder.encode_single(target_boxes, anchors).to(deltas.dtype)
     else:
