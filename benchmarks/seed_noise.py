@@ -1,0 +1,144 @@
+"""How far two equal runs are apart, and what makes that less.
+
+    OMP_NUM_THREADS=1 python benchmarks/seed_noise.py WORK_DIR --seeds 0 1 2 3 4 5
+
+Trains the quickstart's RetinaNet with two losses and several seeds. After each of the last epochs
+the weights, and two exponential moving averages of them (kept beside the same training, so at
+equal cost), are evaluated on 1,000 images. `--warmup 200` and so on change the training itself:
+one WORK_DIR each. `--summary` prints the table of what is in the directories given.
+
+Shown for each way to evaluate: the standard deviation of AP over seeds, and that of the paired
+difference between the two losses, which is what a comparison sees.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import ExponentialMovingAverage
+
+from det_losses.engine import build_runner
+from det_losses.evaluation import CocoMetric
+from det_losses.paths import find_config
+
+LOSSES = {
+    "SmoothL1Loss": dict(type="SmoothL1Loss", loss_weight=1.0, beta=0.11),
+    "GIoULoss": dict(type="GIoULoss", loss_weight=2.5),
+}
+MOMENTA = {"EMA of 100 steps": 0.01, "EMA of 500 steps": 0.002}
+PARTS = (125, 250, 500, 1000)
+LAST = 3
+
+
+class EvaluateHook(Hook):
+    """Evaluates the weights and their averages after each of the last epochs."""
+
+    def __init__(self, records: list) -> None:
+        self.records = records
+
+    def before_train(self, runner) -> None:
+        self.averages = {
+            name: ExponentialMovingAverage(runner.model, momentum=momentum)
+            for name, momentum in MOMENTA.items()
+        }
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        for average in self.averages.values():
+            average.update_parameters(runner.model)
+
+    def after_train_epoch(self, runner) -> None:
+        epoch = runner.epoch + 1
+        if epoch <= runner.max_epochs - LAST:
+            return
+        models = {"weights": runner.model}
+        models |= {name: average.module for name, average in self.averages.items()}
+        for name, model in models.items():
+            for part, numbers in evaluate(model, runner.val_dataloader).items():
+                entry = dict(weights=name, epoch=epoch, part=part, AP=numbers["AP"])
+                self.records.append(entry | {"AP75": numbers["AP75"], "AP90": numbers["AP90"]})
+
+
+def evaluate(model, loader) -> dict[int, dict[str, float]]:
+    """Return the numbers on the first 125, 250, 500 and 1,000 images."""
+    model.eval()
+    metric = CocoMetric()
+    metric.dataset_meta = loader.dataset.metainfo
+    with torch.no_grad():
+        for batch in loader:
+            metric.process(batch, model.val_step(batch))
+    model.train()
+    return {part: metric.compute_metrics(metric.results[:part]) for part in PARTS}
+
+
+def train(root: Path, loss: str, seed: int, warmup: int, epochs: int) -> None:
+    """Train one run, unless its file is there."""
+    file = root / f"{loss}_{seed}.json"
+    if file.is_file():
+        return
+    cfg = Config.fromfile(find_config("quickstart/retinanet_shapes"))
+    cfg.work_dir = str(root / f"{loss}_{seed}")
+    cfg.model.loss_bbox = LOSSES[loss]
+    cfg.randomness = dict(seed=seed)
+    for name in ("train", "val"):
+        cfg[f"{name}_dataloader"].dataset |= dict(data_root=str(root.parent / "shapes"), num_val=1000)
+        cfg[f"{name}_dataloader"] |= dict(num_workers=0, persistent_workers=False)
+    cfg.train_cfg |= dict(max_epochs=epochs, val_interval=10**6)
+    cfg.param_scheduler[0].end = warmup
+    cfg.default_hooks.pop("run_record")
+    cfg.default_hooks.checkpoint.interval = -1
+    runner = build_runner(cfg)
+    records: list = []
+    runner.register_hook(EvaluateHook(records), priority="LOWEST")
+    runner.train()
+    file.write_text(json.dumps(records))
+
+
+def summary(roots: list[Path]) -> None:
+    """Print the table."""
+    print("| training | evaluated | images | AP | SD over seeds | SD of the difference | seeds |")
+    print("|---|---|---|---|---|---|---|")
+    for root in roots:
+        runs = {tuple(f.stem.rsplit("_", 1)): json.loads(f.read_text()) for f in root.glob("*.json")}
+        seeds = sorted({s for _, s in runs if all((loss, s) in runs for loss in LOSSES)})
+        for name in ("weights", *MOMENTA):
+            for last in (1, LAST):
+                for part in PARTS:
+                    ap = np.array(
+                        [[value(runs[loss, s], name, part, last) for s in seeds] for loss in LOSSES]
+                    )
+                    spread = np.sqrt(ap.var(axis=1, ddof=1).mean())
+                    what = name + (f", mean of the last {last} epochs" if last > 1 else "")
+                    print(
+                        f"| {root.name} | {what} | {part} | {ap.mean():.3f} | {spread:.4f} | "
+                        f"{(ap[1] - ap[0]).std(ddof=1):.4f} | {len(seeds)} |"
+                    )
+
+
+def value(records: list, name: str, part: int, last: int) -> float:
+    """Return the mean AP over the last epochs of one run."""
+    own = [r for r in records if r["weights"] == name and r["part"] == part]
+    return float(np.mean([r["AP"] for r in sorted(own, key=lambda r: r["epoch"])[-last:]]))
+
+
+def main() -> None:
+    """Train, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work_dirs", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
+    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--summary", action="store_true")
+    args = parser.parse_args()
+    if not args.summary:
+        for seed in args.seeds:
+            for loss in LOSSES:
+                train(args.work_dirs[0].absolute(), loss, seed, args.warmup, args.epochs)
+    summary(args.work_dirs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The report of a comparison: from its directory to HTML, markdown and CSV."""

@@ -1,0 +1,1 @@
+"""What differs, and how sure one can be: intervals, corrections for many tests, groups."""
