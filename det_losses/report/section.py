@@ -1,0 +1,49 @@
+"""What a report is made of: sections of text, figures and tables."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture that needs no other file.
+
+    Attributes:
+        svg: an inline ``<svg>`` element, or an ``<img>`` whose source is a data URI. It is put into
+            the page as it is, so text from data must be escaped in it.
+        caption: what it shows, plain text.
+    """
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        headers: one text a column.
+        rows: cells, each row as long as ``headers``; plain text.
+        note: a sentence below it; plain text.
+    """
+
+    headers: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under a title of its own.
+
+    Attributes:
+        title: plain text.
+        text: plain text; an empty line separates paragraphs.
+        figures: shown below the text.
+        tables: shown below the figures.
+    """
+
+    title: str
+    text: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
