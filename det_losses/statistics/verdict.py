@@ -1,0 +1,159 @@
+"""All differences of a comparison: against the baseline, between all pairs, and the groups."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from det_losses.statistics.multiple import holm, letters
+from det_losses.statistics.paired import Difference, Scores, paired_difference
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A variant by itself: mean and standard deviation of the metric over its own seeds.
+
+    Attributes:
+        label: the variant.
+        mean: mean over seeds, on all images; NaN where the metric is not defined.
+        sd: standard deviation over seeds; None with one seed.
+        seeds: number of seeds.
+    """
+
+    label: str
+    mean: float
+    sd: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one metric says about a set of variants.
+
+    There are two families of tests. The headline's are the variants against the baseline; the
+    groups' are all pairs. The second family is larger, so a variant that beats the baseline in the
+    headline may still share a letter with it.
+
+    Attributes:
+        metric: name of the metric, such as "AP".
+        baseline: label of the baseline.
+        images: number of evaluated images.
+        level: coverage of each interval; 1 - level is the chance of any false alarm in a family.
+        summaries: the variants, best first.
+        against_baseline: every other variant minus the baseline, best variant first. `p_holm` is
+            of this family.
+        pairs: all pairs, the better variant first. `p_holm` is of this family.
+        letters: label -> groups; two variants share a letter if and only if `pairs` does not tell
+            them apart. Empty for a variant without a score.
+    """
+
+    metric: str
+    baseline: str
+    images: int
+    level: float
+    summaries: tuple[Summary, ...]
+    against_baseline: tuple[Difference, ...]
+    pairs: tuple[Difference, ...]
+    letters: dict[str, str]
+
+    def differs(self, difference: Difference) -> bool:
+        """Return whether a difference holds within its family of tests."""
+        return difference.p_holm < 1 - self.level
+
+    def difference(self, first: str, second: str) -> Difference:
+        """Return first minus second, with `p_holm` of the family of all pairs.
+
+        Raises:
+            ValueError: if the two are not a pair of this comparison.
+        """
+        for pair in self.pairs:
+            if (pair.first, pair.second) == (first, second):
+                return pair
+            if (pair.second, pair.first) == (first, second):
+                return _turned(pair)
+        labels = ", ".join(summary.label for summary in self.summaries)
+        raise ValueError(f"{first} and {second} are not two variants of this comparison: {labels}")
+
+
+def analyse(
+    scores: Mapping[str, Scores],
+    baseline: str,
+    images: int,
+    *,
+    metric: str = "AP",
+    level: float = 0.95,
+) -> Verdict:
+    """Return which variants differ, by paired t intervals and Holm's correction.
+
+    Args:
+        scores: label -> scores, all of the same draws of images. Each pair is compared on the seeds
+            that both have.
+        baseline: label that the others are compared with.
+        images: number of evaluated images, at least 2.
+        metric: name of the metric.
+        level: coverage of the intervals, above 0.5 and below 1.
+
+    Raises:
+        ValueError: if the baseline is not among the scores, a pair shares no seed or has different
+            numbers of draws, or `images` or `level` is out of range.
+    """
+    if baseline not in scores:
+        raise ValueError(f"baseline {baseline} has no scores; there are {', '.join(scores)}")
+    if images < 2:
+        raise ValueError(f"images must be at least 2 to resample them, got {images}")
+    if not 0.5 < level < 1:
+        raise ValueError(f"level must be above 0.5 and below 1, got {level}")
+    summaries = sorted((_summary(label, scores[label]) for label in scores), key=_best_first)
+    labels = [summary.label for summary in summaries]
+    pairs = [paired_difference(a, b, scores, images, level) for a, b in combinations(labels, 2)]
+    of_baseline = [pair for pair in pairs if baseline in (pair.first, pair.second)]
+    against = [_turned(d) if d.first == baseline else d for d in of_baseline]
+    verdict = Verdict(
+        metric=metric,
+        baseline=baseline,
+        images=images,
+        level=level,
+        summaries=tuple(summaries),
+        against_baseline=tuple(_with_holm(against)),
+        pairs=tuple(_with_holm(pairs)),
+        letters={},
+    )
+    return replace(verdict, letters=_letters(verdict))
+
+
+def _summary(label: str, scores: Scores) -> Summary:
+    sd = float(scores.full.std(ddof=1)) if len(scores.seeds) > 1 else None
+    return Summary(label, float(scores.full.mean()), sd, len(scores.seeds))
+
+
+def _best_first(summary: Summary) -> float:
+    return math.inf if math.isnan(summary.mean) else -summary.mean
+
+
+def _turned(difference: Difference) -> Difference:
+    return replace(
+        difference,
+        first=difference.second,
+        second=difference.first,
+        value=0.0 - difference.value,
+        low=0.0 - difference.high,
+        high=0.0 - difference.low,
+    )
+
+
+def _with_holm(family: Sequence[Difference]) -> list[Difference]:
+    adjusted = holm([difference.p for difference in family])
+    return [replace(d, p_holm=float(p)) for d, p in zip(family, adjusted, strict=True)]
+
+
+def _letters(verdict: Verdict) -> dict[str, str]:
+    scored = [s.label for s in verdict.summaries if not math.isnan(s.mean)]
+    different = np.zeros((len(scored), len(scored)), dtype=bool)
+    for pair in verdict.pairs:
+        if verdict.differs(pair):
+            i, j = scored.index(pair.first), scored.index(pair.second)
+            different[i, j] = different[j, i] = True
+    display = dict.fromkeys((s.label for s in verdict.summaries), "")
+    return display | dict(zip(scored, letters(different), strict=True))
