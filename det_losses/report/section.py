@@ -47,3 +47,18 @@ class Section:
     text: str
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section, and how a report shows it.
+
+    Attributes:
+        section: its title, text, figures and tables.
+        codes: texts that are shown as they are, below the tables.
+        folded: whether a page shows its title only, until one opens it.
+    """
+
+    section: Section
+    codes: tuple[str, ...] = ()
+    folded: bool = False

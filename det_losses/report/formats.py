@@ -1,0 +1,105 @@
+"""Numbers as a report writes them: AP in points, so an AP of 0.393 is 39.3."""
+
+import math
+
+NONE = "-"
+
+
+def points(value: float | None, digits: int = 1) -> str:
+    """Return a metric in points.
+
+    >>> points(0.3934), points(-0.0001), points(None), points(float("nan"))
+    ('39.3', '0.0', 'n/a', 'n/a')
+    """
+    if value is None or math.isnan(value):
+        return "n/a"
+    return f"{round(100 * value, digits) + 0.0:.{digits}f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval of differences in points, an end that is not zero never as zero.
+
+    >>> interval(0.004, 0.0223), interval(-0.0123, 0.0001), interval(0.0002, 0.01)
+    ('[0.4, 2.2]', '[-1.2, 0.0]', '[0.02, 1.00]')
+    """
+    digits = _digits(low, high)
+    return f"[{points(low, digits)}, {points(high, digits)}]"
+
+
+def difference(value: float, low: float, high: float) -> str:
+    """Return a difference of metrics in points with its interval.
+
+    >>> difference(0.0134, 0.004, 0.0223), difference(-0.0134, -0.02, 0.01)
+    ('+1.3 [0.4, 2.2]', '-1.3 [-2.0, 1.0]')
+    """
+    text = points(value, _digits(low, high))
+    sign = "+" if value > 0 and text.strip("0.") else ""
+    return "n/a" if text == "n/a" else f"{sign}{text} {interval(low, high)}"
+
+
+def _digits(low: float, high: float) -> int:
+    """Return the decimals that an interval without zero needs to be seen as one."""
+    nearest = 100 * min(abs(low), abs(high)) if low * high > 0 else math.inf
+    return next((digits for digits in (1, 2) if round(nearest, digits) > 0), 3)
+
+
+def spread(value: float | None, sd: float | None) -> str:
+    """Return mean and standard deviation over seeds.
+
+    >>> spread(0.393, 0.0051), spread(0.393, None), spread(None, None)
+    ('39.3 ± 0.5', '39.3', 'n/a')
+    """
+    if sd is None or math.isnan(sd):
+        return points(value)
+    return f"{points(value)} ± {100 * sd:.1f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value.
+
+    >>> p_value(0.04), p_value(0.00004), p_value(float("nan"))
+    ('0.040', '<0.001', 'n/a')
+    """
+    if math.isnan(value):
+        return "n/a"
+    return "<0.001" if value < 0.0005 else f"{value:.3f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with that many significant digits; a dash where there is none.
+
+    >>> number(0.123456), number(512.25), number(2.0), number(None)
+    ('0.123', '512', '2', '-')
+    """
+    if value is None:
+        return NONE
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 10**digits else f"{rounded:.{digits}g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds for people.
+
+    >>> duration(42), duration(125), duration(7384), duration(None)
+    ('42 s', '2 min 05 s', '2 h 03 min', '-')
+    """
+    if seconds is None:
+        return NONE
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def listed(names: list[str], most: int = 8) -> str:
+    """Return names as a sentence holds them.
+
+    >>> listed(["a"]), listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2)
+    ('a', 'a, b and c', 'a, b and 2 more')
+    """
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

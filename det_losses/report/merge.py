@@ -1,0 +1,180 @@
+"""A comparison as it was stored, and several of them as one."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS_FILE = "results.json"
+TRUTH_FILE = "ground_truth.json"
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One comparison's directory as it was read.
+
+    Attributes:
+        folder: the directory.
+        meta: what holds for all runs.
+        runs: its rows, each with its own ``directory``, an absolute path.
+        truth: the COCO json of exactly the evaluated images and classes.
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    runs: list[dict[str, Any]]
+    truth: dict[str, Any]
+
+
+def read_stored(folder: Path) -> Stored:
+    """Read a comparison's directory.
+
+    Raises:
+        FileNotFoundError: results.json or ground_truth.json is missing.
+        ValueError: one of them is no JSON, or not of a comparison.
+    """
+    file = folder / RESULTS_FILE
+    results = read_json(file, "name the directory of a comparison")
+    try:
+        meta, rows, variants = results["meta"], results["runs"], results["meta"]["variants"]
+    except (KeyError, TypeError):
+        variants = None
+    if not variants:
+        raise ValueError(f"{file} is not of a comparison: it needs meta with variants, and runs")
+    if meta.get("baseline") not in variants:
+        raise ValueError(f"{file}: the baseline {meta.get('baseline')} is none of the variants")
+    for number, row in enumerate(rows):
+        missing = [key for key in ("variant", "seed", "status") if key not in row]
+        if missing:
+            raise ValueError(f"{file}: run {number} has no {', '.join(missing)}")
+        if row["variant"] not in variants:
+            raise ValueError(f"{file}: run {number} is of {row['variant']}, which is no variant")
+    runs = [
+        {**row, "directory": str((folder / row.get("work_dir", ".")).resolve())} for row in rows
+    ]
+    truth = read_json(folder / TRUTH_FILE, "compare again: the statistics need it")
+    return Stored(folder, meta, runs, truth)
+
+
+def merge(stored: Sequence[Stored]) -> Stored:
+    """Return several comparisons as one: all variants, all seeds, all notes.
+
+    What is said once (baseline, metric, command) is the first one's.
+
+    Raises:
+        ValueError: they are not on one config or ground truth, name two variants alike, or did a
+            run twice with different results.
+    """
+    first, *others = stored
+    for other in others:
+        _check_shared(first, other)
+    runs = _merged_runs(stored)
+    notes = list(dict.fromkeys(note for part in stored for note in part.meta.get("notes") or []))
+    seeds = sorted({run["seed"] for run in runs})
+    meta = {**first.meta, "variants": _merged_variants(stored), "seeds": seeds, "notes": notes}
+    return Stored(first.folder, meta, runs, first.truth)
+
+
+def read_json(file: Path, advice: str) -> Any:
+    """Read a JSON file; ``advice`` is what the error of a missing file ends with.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no JSON.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; {advice}")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no JSON ({error})") from None
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """Return lines such as ``train_cfg.max_epochs: 12 -> 24``."""
+    return list(_walk(old, new, key))
+
+
+def _walk(old: Any, new: Any, key: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in dict.fromkeys([*old, *new]):
+            inner = f"{key}.{name}" if key else name
+            yield from _walk(old.get(name), new.get(name), inner)
+    elif old != new:
+        yield f"{key}: {old!r} -> {new!r}" if key else f"{old!r} -> {new!r}"
+
+
+def _check_shared(first: Stored, other: Stored) -> None:
+    if first.meta.get("hash") != other.meta.get("hash"):
+        plans = [_plan(part) for part in (first, other)]
+        lines = [line for key in _SHARED for line in _differing(key, first, other)]
+        lines += differences(*plans) if all(plans) else []
+        what = _few(list(dict.fromkeys(lines))) if lines else "their hashes differ"
+        raise ValueError(
+            f"{other.folder} is not on the config of {first.folder}: {what}; "
+            "merge comparisons whose runs differ in losses and seeds only"
+        )
+    if first.truth != other.truth:
+        parts = [key for key in first.truth if first.truth[key] != other.truth.get(key)]
+        raise ValueError(
+            f"{other.folder / TRUTH_FILE} differs from {first.folder / TRUTH_FILE} in "
+            f"{', '.join(parts) or 'its parts'}; merge comparisons on the same images and boxes"
+        )
+
+
+_SHARED = ("detector", "components", "config", "classes", "images")
+
+
+def _differing(key: str, first: Stored, other: Stored) -> list[str]:
+    return differences(first.meta.get(key), other.meta.get(key), key)
+
+
+def _plan(part: Stored) -> dict[str, Any]:
+    """Return the stored config, where a plan lies beside the results."""
+    file = part.folder / PLAN_FILE
+    return read_json(file, "").get("config", {}) if file.is_file() else {}
+
+
+def _merged_variants(stored: Sequence[Stored]) -> dict[str, Any]:
+    variants: dict[str, Any] = {}
+    owners: dict[str, Path] = {}
+    for part in stored:
+        for label, variant in part.meta["variants"].items():
+            known = variants.setdefault(label, variant)
+            owner = owners.setdefault(label, part.folder)
+            lines = differences(known.get("changes"), variant.get("changes"))
+            if lines:
+                raise ValueError(
+                    f"{part.folder} has another {label} than {owner} ({_few(lines)}); "
+                    "merge comparisons in which a label has one configuration"
+                )
+    return variants
+
+
+def _merged_runs(stored: Sequence[Stored]) -> list[dict[str, Any]]:
+    runs: dict[tuple[str, int], dict[str, Any]] = {}
+    places: dict[tuple[str, int], Path] = {}
+    for part in stored:
+        for run in part.runs:
+            key = run["variant"], run["seed"]
+            known = runs.get(key)
+            if known is not None and known["status"] == run["status"] == "done":
+                if not _same(known, run):
+                    raise ValueError(
+                        f"{run['variant']} seed {run['seed']} was done in {places[key]} and in "
+                        f"{part.folder}, with different results; leave out one of them"
+                    )
+            elif known is None or run["status"] == "done":
+                runs[key], places[key] = run, part.folder
+    return list(runs.values())
+
+
+def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return all(first.get(key) == second.get(key) for key in ("metrics", "initial_weights"))
+
+
+def _few(lines: list[str], most: int = 5) -> str:
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more
