@@ -38,7 +38,7 @@ def read_coco_json(path: str | Path) -> CocoDict:
         raise ValueError(
             f"{path}: not a JSON file ({error}). Is it the annotation file, and complete?"
         ) from error
-    _check(coco, str(path))
+    check_coco_json(coco, str(path))
     return coco
 
 
@@ -63,7 +63,16 @@ def _load_cached(path: str, modified: int) -> CocoDict:
     return coco
 
 
-def _check(coco: Any, path: str) -> None:
+def check_coco_json(coco: Any, path: str) -> None:
+    """Check what a detection annotation file holds.
+
+    Args:
+        coco: the json as Python's values.
+        path: what an error names as the place of the fault.
+
+    Raises:
+        ValueError: Not a sound COCO file; the message names the file, the entry and the field.
+    """
     missing = [k for k in _KEYS if not isinstance(coco, dict) or not isinstance(coco.get(k), list)]
     if missing:
         found = f"keys {sorted(coco)[:8]}" if isinstance(coco, dict) else f"a {type(coco).__name__}"

@@ -1,0 +1,145 @@
+"""A COCO ground truth as arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from det_losses.data.coco_json import check_coco_json, load_coco_json
+from det_losses.evaluation.backends import AREAS
+
+LARGEST_ID = 2**53  # beyond it, a float64 row cannot tell ids apart
+
+
+class GroundTruth:
+    """The ground truth that result files are matched with.
+
+    Attributes:
+        image_ids: ``[I]`` int64, ascending.
+        category_ids: ``[K]`` int64, ascending.
+        names: the K class names, in the order of ``category_ids``.
+        boxes: ``[G, 4]`` float64: x, y, width, height in pixels, in the order of the json.
+        areas: ``[G]`` float64, pixels^2: the annotation's own, or width * height where it has none.
+        crowds: ``[G]`` bool.
+        image_index: ``[G]`` index of each box's image in ``image_ids``.
+        category_index: ``[G]`` index of each box's class in ``category_ids``.
+
+    Args:
+        source: a COCO json as a dict, or the path of its file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a sound COCO json; the message names the entry and the field.
+    """
+
+    def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
+        if isinstance(source, str | Path):
+            coco, where = load_coco_json(source), str(source)
+        else:
+            coco, where = source, "ground truth"
+            check_coco_json(coco, where)
+        self.image_ids = _sorted_ids(coco["images"], f"{where}: images")
+        self.category_ids = _sorted_ids(coco["categories"], f"{where}: categories")
+        names = {category["id"]: category["name"] for category in coco["categories"]}
+        self.names = tuple(names[category_id] for category_id in self.category_ids.tolist())
+        found = coco["annotations"]
+        self.boxes = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
+        self.areas = np.array([_area(a) for a in found], dtype=np.float64)
+        self.crowds = np.array([bool(a.get("iscrowd")) for a in found], dtype=bool)
+        self.image_index = _index(self.image_ids, [a["image_id"] for a in found])
+        self.category_index = _index(self.category_ids, [a["category_id"] for a in found])
+
+    @cached_property
+    def population(self) -> "Population":
+        """What can be found on each image, all that recall needs of the ground truth."""
+        cells = self.category_index[:, None] * len(AREAS) + np.arange(len(AREAS))
+        row, area = np.nonzero(~self.outside())
+        return Population(
+            images=len(self.image_ids),
+            names=self.names,
+            image=self.image_index[row].astype(np.int32),
+            cell=cells[row, area].astype(np.int32),
+        )
+
+    def locate(
+        self, detections: np.ndarray, where: str = "detections"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Look up the images and classes of detections.
+
+        Args:
+            detections: ``[N, 7]``: image id, x, y, width, height, score, category id.
+            where: what an error names as their place.
+
+        Returns:
+            ``[N]`` and ``[N]``: indices in ``image_ids`` and ``category_ids``.
+
+        Raises:
+            ValueError: an id that the ground truth does not have.
+        """
+        image = _look_up(self.image_ids, detections[:, 0], "image", where)
+        return image, _look_up(self.category_ids, detections[:, 6], "category", where)
+
+    def outside(self) -> np.ndarray:
+        """Return ``[G, A]``: for which of AREAS a box counts neither for nor against."""
+        low, high = np.array(list(AREAS.values())).T
+        area = self.areas[:, None]
+        return self.crowds[:, None] | (area < low) | (area > high)
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The boxes that can be found, of each image, class and area.
+
+    Attributes:
+        images: number of images.
+        names: class names by ascending category id.
+        image: ``[N]`` image index; a box stands once for each area range that it lies in.
+        cell: ``[N]`` class index * A + area index.
+    """
+
+    images: int
+    names: tuple[str, ...]
+    image: np.ndarray
+    cell: np.ndarray
+
+    def same(self, other: "Population") -> bool:
+        """Tell whether both are of the same ground truth."""
+        return self is other or (
+            (self.images, self.names) == (other.images, other.names)
+            and np.array_equal(self.image, other.image)
+            and np.array_equal(self.cell, other.cell)
+        )
+
+
+def _sorted_ids(entries: Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
+    ids = sorted(entry["id"] for entry in entries)
+    if ids and max(-ids[0], ids[-1]) > LARGEST_ID:
+        raise ValueError(
+            f"{where}: an id is beyond 2^53, which result files as arrays cannot hold. Number the "
+            "entries with smaller integers."
+        )
+    return np.array(ids, dtype=np.int64)
+
+
+def _index(ids: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    return np.searchsorted(ids, np.array(values, dtype=np.int64))
+
+
+def _area(annotation: Mapping[str, Any]) -> float:
+    area = annotation.get("area")
+    return annotation["bbox"][2] * annotation["bbox"][3] if area is None else area
+
+
+def _look_up(ids: np.ndarray, wanted: np.ndarray, kind: str, where: str) -> np.ndarray:
+    index = np.searchsorted(ids, wanted)
+    unknown = np.append(ids, np.nan)[index] != wanted
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        raise ValueError(
+            f"{where}[{row}]: {kind}_id {wanted[row]:.16g} is not in the ground truth. Evaluate "
+            "with the annotation file that the detections were made for."
+        )
+    return index
