@@ -18,7 +18,7 @@ _BASELINE_COLOUR = "#808080"
 # Okabe and Ito's palette without its yellow and black, then four of Tol's: told apart by
 # colour-blind readers, and seen on white and on near-black.
 _COLOURS = (
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
+    *("#1a80c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
     *("#56b4e9", "#aa4499", "#999933", "#44aa99", "#cc6677"),
 )
 

@@ -1,0 +1,79 @@
+"""What to be careful about in a report: few seeds, unfinished runs, missing files, merged parts."""
+
+from collections import Counter
+from typing import Any
+
+from det_losses.report.formats import listed, points
+from det_losses.report.result_files import missing
+from det_losses.report.study import Study
+from det_losses.statistics import caution
+
+_TOLERANCE = 5e-4  # between a run's recorded AP and that of its detections
+
+
+def cautions(study: Study) -> list[str]:
+    """Return what to be careful about, most important first; empty where all is well."""
+    found = caution(study.verdict()) if study.comparable else []
+    found += [*_unfinished(study), *_left_out(study), *_files(study), *_origins(study)]
+    return found + list(study.meta.get("notes") or [])
+
+
+def _unfinished(study: Study) -> list[str]:
+    counts = Counter(run["status"] for run in study.runs if run["status"] != "done")
+    if not counts:
+        return []
+    states = listed([f"{count} {status}" for status, count in counts.items()])
+    return [f"Of {len(study.runs)} runs {states}: the numbers are of the finished ones."]
+
+
+def _left_out(study: Study) -> list[str]:
+    compared = study.compared
+    out = [label for label in study.labels if study.done(label) and label not in compared]
+    if not out or not study.comparable:
+        return []
+    return [
+        f"{listed(out)} left out of the statistics, for want of a finished seed in common with "
+        "every other variant. Run the same seeds for all."
+    ]
+
+
+def _files(study: Study) -> list[str]:
+    sentences = []
+    done = [run for run in study.runs if run["status"] == "done"]
+    for run in done:
+        gone = missing(run)
+        if gone:
+            sentences.append(
+                f"{run['variant']} seed {run['seed']} is not in the statistics: "
+                f"{gone[0].name} is missing in its directory."
+            )
+        elif study.comparable and run["variant"] in study.compared:
+            sentences += _mismatch(study, run)
+    bare = [run for run in done if study.origins and not study.history(run)]
+    if bare:
+        runs = listed([f"{run['variant']} seed {run['seed']}" for run in bare])
+        sentences.append(f"There are no training curves of {runs}: history.jsonl is missing.")
+    return sentences
+
+
+def _mismatch(study: Study, run: dict[str, Any]) -> list[str]:
+    recorded = run["metrics"].get("AP")
+    if recorded is None or abs(recorded - study.full(run)["AP"]) <= _TOLERANCE:
+        return []
+    return [
+        f"{run['variant']} seed {run['seed']} recorded AP {points(recorded, 2)}, and its "
+        f"detections give {points(study.full(run)['AP'], 2)}, which the statistics take."
+    ]
+
+
+def _origins(study: Study) -> list[str]:
+    if len(study.origins) < 2:
+        return []
+    folders = listed([str(part.folder) for part in study.origins])
+    machines = {str((part.meta.get("hardware") or {}).get("gpus")) for part in study.origins}
+    versions = {str(part.meta.get("versions")) for part in study.origins}
+    unlike = [
+        name for name, kinds in (("GPUs", machines), ("versions", versions)) if len(kinds) > 1
+    ]
+    apart = f" They were made with different {listed(unlike)}." if unlike else ""
+    return [f"Merged from {folders}.{apart}"]

@@ -1,0 +1,86 @@
+"""A report in markdown that reads well as plain text too: all of it but the plots."""
+
+import re
+from collections.abc import Sequence
+
+from det_losses.report.document import Document
+from det_losses.report.section import Part, Table
+
+_NUMBER = re.compile(
+    r"(<?[-+]?[\d.,]+(e-?\d+)?( ± [\d.]+)?( ?%)?( \[.*\])?|n/a|baseline|-|)",
+)
+
+
+def markdown(document: Document) -> str:
+    """Return the report."""
+    blocks = [
+        f"# {escape(document.title)}",
+        f"**{escape(document.headline)}**",
+        f"{escape(document.subtitle)}.",
+        *(f"> {escape(sentence)}" for sentence in document.cautions),
+        as_text(document.standings.table),
+    ]
+    for part in document.parts:
+        blocks += _part(part)
+    return "\n\n".join(blocks) + "\n"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a markdown table whose columns are aligned; columns of numbers to the right.
+
+    >>> print(table(["loss", "AP"], [["GIoULoss", 39.3], ["L1Loss", 7.1]]))
+    | loss     |   AP |
+    | -------- | ---: |
+    | GIoULoss | 39.3 |
+    | L1Loss   |  7.1 |
+    """
+    cells = [[_cell(str(cell)) for cell in row] for row in (headers, *rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(headers))]
+    right = [is_numeric([row[i] for row in cells[1:]]) for i in range(len(headers))]
+    lines = [
+        [
+            f"{cell:>{w}}" if r else f"{cell:<{w}}"
+            for cell, w, r in zip(row, widths, right, strict=True)
+        ]
+        for row in cells
+    ]
+    rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def as_text(content: Table) -> str:
+    """Return a table with its note."""
+    note = f"\n\n{escape(content.note)}" if content.note else ""
+    return table(content.headers, content.rows) + note
+
+
+def is_numeric(cells: Sequence[str]) -> bool:
+    """Return whether a column holds nothing but numbers, dashes and gaps."""
+    return any(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
+
+
+def escape(text: str) -> str:
+    r"""Keep text from being taken for HTML.
+
+    >>> print(escape("<script> &lt; a < b & c"))
+    \<script> &amp;lt; a < b & c
+    """
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\<", re.sub(r"&(?=#|\w+;)", "&amp;", text))
+
+
+def _cell(text: str) -> str:
+    return escape(" ".join(text.split())).replace("|", "\\|")
+
+
+def _part(part: Part) -> list[str]:
+    section = part.section
+    blocks = [f"## {escape(section.title)}"]
+    blocks += [escape(section.text)] if section.text else []
+    blocks += [as_text(content) for content in section.tables]
+    blocks += [_fenced(code) for code in part.codes]
+    return blocks
+
+
+def _fenced(code: str) -> str:
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
+    return f"{fence}\n{code}\n{fence}"
