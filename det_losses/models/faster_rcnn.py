@@ -186,6 +186,19 @@ class _RoIHeads(RoIHeads):
         return boxes[keep], scores[keep], labels[keep]
 
 
+def _drop_background(predictor: FastRCNNPredictor) -> None:
+    """Take channel 0 out of both layers, and start each class with the chance PRIOR.
+
+    The classes keep the weights that they have beside a background, and no other layer's draws
+    shift: two losses of different activation start from the same weights wherever both have one.
+    """
+    for layer, rows in ((predictor.cls_score, 1), (predictor.bbox_pred, 4)):
+        layer.weight = nn.Parameter(layer.weight.detach()[rows:].clone())
+        layer.bias = nn.Parameter(layer.bias.detach()[rows:].clone())
+        layer.out_features -= rows
+    nn.init.constant_(predictor.cls_score.bias, -math.log((1 - PRIOR) / PRIOR))
+
+
 @MODELS.register_module()
 class FasterRCNN(Detector):
     """Faster R-CNN with FPN (Ren et al., 1506.01497, 2015; Lin et al., 1612.03144, 2017).
@@ -260,9 +273,9 @@ class FasterRCNN(Detector):
         body = build_backbone(backbone)
         default = {"sizes": ANCHOR_SIZES, "aspect_ratios": ASPECT_RATIOS}
         levels = list(roi_levels or (name for name in body.level_names if name != "pool"))
-        predictor = FastRCNNPredictor(representation_size, self.num_slots - int(not softmax))
+        predictor = FastRCNNPredictor(representation_size, self.num_slots)
         if not softmax:
-            nn.init.constant_(predictor.cls_score.bias, -math.log((1 - PRIOR) / PRIOR))
+            _drop_background(predictor)
         detector = tv.FasterRCNN(
             body,
             rpn_anchor_generator=anchor_generator("FasterRCNN", **(anchors or default)),

@@ -11,6 +11,7 @@ from torchvision.models import detection as tv
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 
+from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
@@ -39,19 +40,35 @@ class _Head(RetinaNetHead):
         num_convs: int,
         normalizer: str,
     ) -> None:
-        background = int(losses["loss_cls"].activation == "softmax")
-        super().__init__(in_channels, num_anchors, num_slots + background, norm_layer(norm))
+        super().__init__(in_channels, num_anchors, num_slots, norm_layer(norm))
         self.losses = dict(losses.items())  # a plain dict: no submodule, no key in the state_dict
         self.num_slots = num_slots
         self.per_image = normalizer == "image"
         for branch in (self.classification_head, self.regression_head):
             branch.conv = branch.conv[:num_convs]
-        if background:
-            # All classes start equal, the background so that an object has the chance PRIOR.
-            bias = torch.zeros(num_anchors, num_slots + 1)
-            bias[:, -1] = math.log(num_slots * (1 - PRIOR) / PRIOR)
-            with torch.no_grad():
-                self.classification_head.cls_logits.bias.copy_(bias.flatten())
+        if losses["loss_cls"].activation == "softmax":
+            self._add_background()
+
+    def _add_background(self) -> None:
+        """Give the class layer a channel more for each anchor, the last one.
+
+        The classes keep the weights that they have without it, and no other layer's draws shift:
+        two losses of different activation start from the same weights wherever both have one.
+        """
+        head = self.classification_head
+        without = head.cls_logits
+        channels = (head.num_anchors, head.num_classes + 1)
+        with generators_kept():
+            layer = nn.Conv2d(without.in_channels, math.prod(channels), 3, padding=1)
+            nn.init.normal_(layer.weight, std=0.01)
+        # All classes start equal, the background so that an object has the chance PRIOR.
+        bias = torch.zeros(channels)
+        bias[:, -1] = math.log(head.num_classes * (1 - PRIOR) / PRIOR)
+        with torch.no_grad():
+            classes = layer.weight.unflatten(0, channels)[:, :-1]
+            classes.copy_(without.weight.view_as(classes))
+            layer.bias.copy_(bias.flatten())
+        head.cls_logits, head.num_classes = layer, channels[1]
 
     def compute_loss(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 
+from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
 from det_losses.tensors import upcast
 
@@ -34,6 +35,9 @@ def build_slot_losses(
 ) -> nn.ModuleDict:
     """Build the loss of each slot and refuse one that the slot cannot take.
 
+    The global generators stay as they are, so that a loss which draws random numbers when it is
+    built leaves the detector's initial weights alone.
+
     Args:
         detector: the name that errors speak of.
         slots: the detector's slots by name.
@@ -46,7 +50,8 @@ def build_slot_losses(
     losses = nn.ModuleDict()
     for name, slot in slots.items():
         config = configs[name]
-        loss = build_loss(dict(slot.default) if config is None else config)
+        with generators_kept():
+            loss = build_loss(dict(slot.default) if config is None else config)
         _check(detector, name, slot, loss)
         losses[name] = loss
     return losses

@@ -1,0 +1,52 @@
+"""Python's, numpy's and torch's global random generators, all at once."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_generators(*numbers: int) -> None:
+    """Seed all global generators, those of every GPU too, by a sequence of numbers.
+
+    Trailing zeros do not count: (1, 2) and (1, 2, 0) are one seed.
+    """
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the states of all global generators, for :func:`set_generator_states`."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        # Asking a GPU for its state would start CUDA in a process that has not used it.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Put all global generators into the states that :func:`generator_states` returned."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+@contextmanager
+def generators_kept(*numbers: int) -> Iterator[None]:
+    """Give all global generators back as they were; seed them by ``numbers`` if any are given."""
+    states = generator_states()
+    if numbers:
+        seed_generators(*numbers)
+    try:
+        yield
+    finally:
+        set_generator_states(states)
