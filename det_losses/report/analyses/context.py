@@ -1,0 +1,67 @@
+"""What all analyses start from: the variants, their styles, and facts about each run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from hotcoco import COCO
+
+from det_losses.report.analyses.facts import Facts, examine
+from det_losses.report.plotting import Style, styles
+from det_losses.report.study import Study
+
+
+@dataclass(frozen=True)
+class Context:
+    """A study, with what several analyses need of it.
+
+    Attributes:
+        study: the runs.
+    """
+
+    study: Study
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The variants that are compared, the baseline first."""
+        compared = self.study.compared
+        return sorted(compared, key=lambda label: label != self.study.baseline)
+
+    @cached_property
+    def others(self) -> list[str]:
+        """The variants that are compared with the baseline; none if the baseline is missing."""
+        return self.labels[1:] if self.study.baseline in self.labels else []
+
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """The style of each variant, compared or not."""
+        order = sorted(self.study.labels, key=lambda label: label != self.study.baseline)
+        return styles(order, self.study.colour)
+
+    @cached_property
+    def facts(self) -> dict[str, list[Facts]]:
+        """Facts about each finished run of the variants that are compared, by seed."""
+        truth, index = self.study.truth, COCO(self.study.coco)
+        return {
+            label: [
+                examine(truth, index, self.study.detections(run), run["seed"])
+                for run in self.study.done(label)
+            ]
+            for label in self.labels
+        }
+
+    def legend(self, labels: Sequence[str]) -> list[Style]:
+        """Return the styles of some variants."""
+        return [self.styles[label] for label in labels]
+
+    def finished(self, label: str) -> list[dict[str, Any]]:
+        """Return the rows of a variant's finished runs, by seed, with detections or without."""
+        return [run for run in self.study.of(label) if run["status"] == "done"]
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """Boxes that can be found, ``[K]`` by class."""
+        truth = self.study.truth
+        return np.bincount(truth.category_index[~truth.crowds], minlength=len(truth.names))
