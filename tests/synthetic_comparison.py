@@ -210,7 +210,7 @@ def _meta(
         "components": ["loss_bbox"],
         "baseline": labels[0],
         "metric": "AP",
-        "resamples": 200,
+        "resamples": 100,
         "variants": variants,
         "seeds": seeds,
         "hash": "ab" * 32,

@@ -8,6 +8,8 @@ TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
     "compare_losses": "train one config with several losses and report mAP of each (also: compare)",
+    "report": "write the report of stored comparisons, several of them as one",
+    "compare_detections": "say which COCO result files differ, from any framework",
     "list_losses": "show every loss with its paper and defaults",
     "list_configs": "show the shipped configs",
     "make_subset": "cut a small COCO set out of a large one",
@@ -32,5 +34,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:15} {what}" for name, what in TOOLS.items()]
+    lines = [f"  {name:18} {what}" for name, what in TOOLS.items()]
     return "\n".join(["usage: det-losses TOOL [options]; TOOL --help tells more", "", *lines])

@@ -21,7 +21,7 @@ def markdown(document: Document) -> str:
         as_text(document.standings.table),
     ]
     for part in document.parts:
-        blocks += _part(part)
+        blocks += part_blocks(part)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -72,7 +72,8 @@ def _cell(text: str) -> str:
     return escape(" ".join(text.split())).replace("|", "\\|")
 
 
-def _part(part: Part) -> list[str]:
+def part_blocks(part: Part) -> list[str]:
+    """Return title, text, tables and codes of a part, to stand apart by empty lines."""
     section = part.section
     blocks = [f"## {escape(section.title)}"]
     blocks += [escape(section.text)] if section.text else []

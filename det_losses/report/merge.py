@@ -20,12 +20,14 @@ class Stored:
         meta: what holds for all runs.
         runs: its rows, each with its own ``directory``, an absolute path.
         truth: the COCO json of exactly the evaluated images and classes.
+        truth_file: where it was read from.
     """
 
     folder: Path
     meta: dict[str, Any]
     runs: list[dict[str, Any]]
     truth: dict[str, Any]
+    truth_file: Path
 
 
 def read_stored(folder: Path) -> Stored:
@@ -54,8 +56,9 @@ def read_stored(folder: Path) -> Stored:
     runs = [
         {**row, "directory": str((folder / row.get("work_dir", ".")).resolve())} for row in rows
     ]
-    truth = read_json(folder / TRUTH_FILE, "compare again: the statistics need it")
-    return Stored(folder, meta, runs, truth)
+    truth_file = folder / TRUTH_FILE
+    truth = read_json(truth_file, "compare again: the statistics need it")
+    return Stored(folder, meta, runs, truth, truth_file)
 
 
 def merge(stored: Sequence[Stored]) -> Stored:
@@ -74,7 +77,7 @@ def merge(stored: Sequence[Stored]) -> Stored:
     notes = list(dict.fromkeys(note for part in stored for note in part.meta.get("notes") or []))
     seeds = sorted({run["seed"] for run in runs})
     meta = {**first.meta, "variants": _merged_variants(stored), "seeds": seeds, "notes": notes}
-    return Stored(first.folder, meta, runs, first.truth)
+    return Stored(first.folder, meta, runs, first.truth, first.truth_file)
 
 
 def read_json(file: Path, advice: str) -> Any:
@@ -119,7 +122,7 @@ def _check_shared(first: Stored, other: Stored) -> None:
     if first.truth != other.truth:
         parts = [key for key in first.truth if first.truth[key] != other.truth.get(key)]
         raise ValueError(
-            f"{other.folder / TRUTH_FILE} differs from {first.folder / TRUTH_FILE} in "
+            f"{other.truth_file} differs from {first.truth_file} in "
             f"{', '.join(parts) or 'its parts'}; merge comparisons on the same images and boxes"
         )
 

@@ -119,7 +119,7 @@ def all_numbers(truth: GroundTruth, matches: Matches) -> dict[str, float]:
 def _load(file: Path, key: str) -> Resampled | None:
     """Return the numbers of a cache, or None where it is missing, broken or of something else."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
             names = stored["names"].tolist()

@@ -46,7 +46,7 @@ def stored_of_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> St
         for seed, path in enumerate(paths)
     ]
     truth = read_json(truth_file, "name the COCO json of the evaluated images")
-    return Stored(truth_file.parent, meta, runs, truth)
+    return Stored(truth_file.parent, meta, runs, truth, truth_file)
 
 
 def _row(label: str, seed: int, file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from det_losses.evaluation.matching import METRICS, GroundTruth, Matches, match, read_detections
+from det_losses.report.formats import listed
 from det_losses.report.merge import Stored, merge, read_stored
 from det_losses.report.resampled import Bootstrap
 from det_losses.report.result_files import detection_files, missing, stored_of_files
@@ -51,7 +52,7 @@ class Study:
         self.origins = tuple(origins)
         self.labels = list(self.meta["variants"])
         self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "baseline")
-        self.truth = GroundTruth(self.coco)
+        self.truth = _ground_truth(merged)
         self.resamples = resamples or self.meta.get("resamples") or RESAMPLES
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
@@ -200,7 +201,11 @@ class Study:
 
     def _match(self, file: Path) -> Matches:
         if file not in self._matches:
-            self._matches[file] = match(self.truth, read_detections(file))
+            rows = read_detections(file)
+            try:
+                self._matches[file] = match(self.truth, rows)
+            except ValueError as error:
+                raise ValueError(f"{file}: {error}") from None
         return self._matches[file]
 
     def _scores(self, runs: Sequence[Mapping[str, Any]], metric: str) -> Scores:
@@ -212,7 +217,14 @@ class Study:
         )
 
 
+def _ground_truth(merged: Stored) -> GroundTruth:
+    try:
+        return GroundTruth(merged.truth)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{merged.truth_file}: {error}") from None
+
+
 def _one_of(name: str, names: Sequence[str], what: str) -> str:
     if name not in names:
-        raise ValueError(f"{what} {name!r} is none of {', '.join(names)}")
+        raise ValueError(f"{what} {name!r} is none of {listed(list(names), most=20)}")
     return name

@@ -60,7 +60,7 @@ def pairs(study: Study) -> Part | None:
         ]
         for d in study.verdict().pairs
     ]
-    headers = ["better", "worse", "seeds", "difference [95% interval]"]
+    headers = ["higher", "lower", "seeds", "difference [95% interval]"]
     table = Table([*headers, "p", "p (Holm, all pairs)", "detectable"], rows)
     text = (
         f"Differences of {study.metric} in points. The interval and p are of the pair alone; "

@@ -10,10 +10,11 @@ from det_losses.files import write_text
 from det_losses.report.cautions import cautions
 from det_losses.report.document import document
 from det_losses.report.html import html
-from det_losses.report.markdown import as_text, markdown
+from det_losses.report.markdown import as_text, markdown, part_blocks
 from det_losses.report.standings import standings
 from det_losses.report.study import Study
-from det_losses.report.words import headline
+from det_losses.report.tables import other_metrics, pairs
+from det_losses.report.words import headline, spread
 from det_losses.statistics import Verdict
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE = "report.html", "report.md", "differences.csv"
@@ -43,6 +44,12 @@ def summary(study: Study) -> str:
     """Return the answer, cautions and the table of variants for a terminal."""
     parts = [headline(study), as_text(standings(study).table), *cautions(study)]
     return "\n\n".join(parts)
+
+
+def details(study: Study) -> str:
+    """Return the other metrics, the spread and all pairs for a terminal."""
+    parts = [other_metrics(study), spread(study), pairs(study)]
+    return "\n\n".join(block for part in parts if part for block in part_blocks(part))
 
 
 def differences_csv(study: Study) -> str:

@@ -1,0 +1,69 @@
+"""Compare COCO result files of any framework."""
+
+from pathlib import Path
+
+from det_losses.cli.arguments import new_parser
+from det_losses.cli.errors import user_errors
+from det_losses.cli.report import add_statistics
+from det_losses.report import Study, details, summary, write_report
+
+EXAMPLE = """  det-losses compare_detections instances_val.json giou.json eiou.json
+  det-losses compare_detections instances_val.json --out work_dirs/detections \\
+      giou=giou_0.json,giou_1.json,giou_2.json eiou=eiou_0.json,eiou_1.json,eiou_2.json
+
+The first one is the baseline. Several files of a name are its seeds, in the same order for all."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the answer and the tables; with --out write the report as well."""
+    parser = new_parser(
+        "compare_detections", "Say which of several COCO result files differ.", EXAMPLE
+    )
+    parser.add_argument("truth", metavar="GT", help="annotation json of the evaluated images")
+    parser.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULTS",
+        help="FILE, or NAME=FILE,FILE,... with one file a seed (default name: the file's)",
+    )
+    parser.add_argument("--out", metavar="DIR", help="write the report there")
+    add_statistics(parser)
+    args = parser.parse_args(argv)
+    with user_errors():
+        study = Study.of_detections(
+            Path(args.truth),
+            parse_results(args.results),
+            baseline=args.baseline,
+            metric=args.metric,
+            resamples=args.resamples,
+        )
+        text = f"{summary(study)}\n\n{details(study)}"
+        file = write_report(study, Path(args.out)) if args.out else None
+    print(text)
+    if file:
+        print(f"\nreport: {file}, report.md and differences.csv beside it")
+    return 0
+
+
+def parse_results(texts: list[str]) -> dict[str, list[Path]]:
+    """Return name -> files of ``FILE`` and ``NAME=FILE,FILE``.
+
+    A text that is the path of a file is that file, whatever is in its name.
+
+    Raises:
+        ValueError: a name comes twice, or one is given without a file.
+    """
+    found: dict[str, list[Path]] = {}
+    for text in texts:
+        name, equals, files = text.partition("=")
+        if not equals or Path(text).is_file():
+            name, files = Path(text).stem, text
+        paths = [Path(file) for file in files.split(",") if file]
+        if Path(files).is_file():
+            paths = [Path(files)]
+        if not name or not paths:
+            raise ValueError(f"{text!r}: expected FILE or NAME=FILE,FILE,...")
+        if name in found:
+            raise ValueError(f"two results are called {name}: name them with NAME=FILE")
+        found[name] = paths
+    return found

@@ -1,0 +1,52 @@
+"""Write the report of one or several comparisons."""
+
+import argparse
+from pathlib import Path
+
+from det_losses.cli.arguments import new_parser
+from det_losses.cli.errors import user_errors
+from det_losses.report import Study, summary, write_report
+
+EXAMPLE = """  det-losses report work_dirs/quickstart
+  det-losses report machine_a/quickstart machine_b/quickstart --out work_dirs/both
+
+Several directories are merged: the same config, other losses or other seeds."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write report.html, report.md and differences.csv; print the answer and the table."""
+    parser = new_parser("report", "Write the report of a comparison's stored results.", EXAMPLE)
+    parser.add_argument("dirs", nargs="+", metavar="DIR", help="the directory of a comparison")
+    parser.add_argument("--out", metavar="DIR", help="where it is written (default: the one DIR)")
+    add_statistics(parser)
+    args = parser.parse_args(argv)
+    with user_errors():
+        if len(args.dirs) > 1 and args.out is None:
+            raise ValueError(f"--out is needed to merge {len(args.dirs)} directories")
+        dirs = [Path(folder) for folder in args.dirs]
+        study = Study.load(
+            dirs, baseline=args.baseline, metric=args.metric, resamples=args.resamples
+        )
+        text = summary(study)
+        file = write_report(study, Path(args.out or args.dirs[0]))
+    print(f"{text}\n\nreport: {file}, report.md and differences.csv beside it")
+    return 0
+
+
+def add_statistics(parser: argparse.ArgumentParser) -> None:
+    """Add --baseline, --metric and --resamples."""
+    parser.add_argument("--baseline", metavar="LABEL", help="what the others are compared with")
+    parser.add_argument(
+        "--metric", help="primary metric: AP, AP50, AP75, ... or AP/<class> (default: AP)"
+    )
+    parser.add_argument(
+        "--resamples", type=resamples, metavar="N", help="draws of the images (default: 1000)"
+    )
+
+
+def resamples(text: str) -> int:
+    """Read a number of at least 100, below which a standard error is a guess."""
+    number = int(text)
+    if number < 100:
+        raise argparse.ArgumentTypeError(f"must be at least 100, got {number}")
+    return number

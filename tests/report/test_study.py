@@ -1,0 +1,179 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from det_losses.evaluation.matching import METRICS
+from det_losses.report import study as study_module
+from det_losses.report.study import Study
+
+
+def edit(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_metrics_are_those_that_hotcoco_recorded(make_comparison):
+    study = Study.load([make_comparison(seeds=(0,))])
+    for label in study.labels:
+        (run,) = study.done(label)
+        computed = study.full(run)
+        for name in [*METRICS, "AP/cat", "AP/dog", "AP/bird"]:
+            assert computed[name] == pytest.approx(run["metrics"][name], abs=1e-12)
+        assert study.scores("AP")[label].full == [computed["AP"]]
+
+
+def test_a_planted_difference_is_found_and_luck_is_not(make_comparison):
+    verdict = Study.load([make_comparison()]).verdict()
+    assert [s.label for s in verdict.summaries][::3] == ["EIoULoss", "L1Loss"]
+    found = {d.first: verdict.differs(d) for d in verdict.against_baseline}
+    assert found == {"EIoULoss": True, "GIoULoss": False, "L1Loss": True}
+
+
+def test_several_evaluations_are_averaged_on_each_draw_too(make_comparison):
+    root = make_comparison(evaluations=2, seeds=(0,), noise={"a": 0.1, "b": 0.05})
+    together = Study.load([root]).scores("AP75")
+    folder = root / "runs" / "b" / "seed_0"
+    files = [folder / "detections.json", folder / "detections_1.json"]
+    truth = root / "ground_truth.json"
+    apart = Study.of_detections(truth, {"first": files[:1], "last": files[1:]}, resamples=100)
+    scores = apart.scores("AP75")
+    assert together["b"].full == (scores["first"].full + scores["last"].full) / 2
+    mean = (scores["first"].resampled + scores["last"].resampled) / 2
+    np.testing.assert_allclose(together["b"].resampled, mean, rtol=1e-12)
+    # One run's detections and matches are those of its last evaluation.
+    study = Study.load([root])
+    expected = apart.detections(apart.done("last")[0])
+    np.testing.assert_array_equal(study.detections(study.done("b")[0]), expected)
+
+
+def test_all_runs_are_drawn_alike(make_comparison):
+    root = make_comparison(seeds=(0, 1), noise={"a": 0.1, "b": 0.1})
+    for folder in ("a/seed_1", "b/seed_0", "b/seed_1"):
+        shutil.copy(root / "runs/a/seed_0/detections.json", root / "runs" / folder)
+    scores = Study.load([root]).scores("AP")
+    assert np.ptp([s.resampled for s in scores.values()], axis=(0, 2)).max() == 0
+    assert len(np.unique(scores["a"].resampled[:, 0])) > 50
+
+
+def forbid_matching(monkeypatch):
+    def match(*_):
+        raise AssertionError("matched again")
+
+    monkeypatch.setattr(study_module, "match", match)
+
+
+def test_the_bootstrap_is_kept_beside_the_run(make_comparison, monkeypatch):
+    root = make_comparison(seeds=(0,), noise={"a": 0.1, "b": 0.05})
+    first = Study.load([root]).scores("AP50")
+    with monkeypatch.context() as patched:
+        forbid_matching(patched)
+        again = Study.load([root]).scores("AP50")
+        np.testing.assert_array_equal(again["b"].resampled, first["b"].resampled)
+        assert again["b"].full == first["b"].full
+    assert not list(root.glob("runs/*/*/*.part"))
+
+
+@pytest.mark.parametrize("what", ["detections", "truth", "resamples", "broken"])
+def test_a_bootstrap_of_something_else_is_not_taken(make_comparison, monkeypatch, what):
+    root = make_comparison(seeds=(0,), noise={"a": 0.1, "b": 0.05})
+    before = Study.load([root]).scores("AP")
+    resamples = None
+    if what == "detections":
+        edit(root / "runs/b/seed_0/detections.json", lambda found: found.pop(0))
+    elif what == "truth":
+        edit(root / "ground_truth.json", lambda truth: truth["annotations"].pop())
+    elif what == "resamples":
+        resamples = 120
+    else:
+        cache = root / "runs/b/seed_0/resampled.npz"
+        cache.write_bytes(cache.read_bytes()[:1000])
+    after = Study.load([root], resamples=resamples).scores("AP")
+    assert after["b"].resampled.shape == (resamples or 100, 1)
+    same = np.array_equal(after["b"].resampled, before["b"].resampled)
+    assert same == (what == "broken")
+    with monkeypatch.context() as patched:  # and what was computed anew is kept
+        forbid_matching(patched)
+        Study.load([root], resamples=resamples).scores("AP")
+
+
+def test_only_finished_runs_count(make_comparison):
+    unfinished = {("EIoULoss", 0): "failed", ("EIoULoss", 2): "pending", ("L1Loss", 0): "failed"}
+    unfinished |= {("GIoULoss", seed): "interrupted" for seed in range(3)}
+    study = Study.load([make_comparison(unfinished=unfinished)])
+    assert study.compared == ["SmoothL1Loss", "EIoULoss", "L1Loss"]
+    seeds = {label: scores.seeds for label, scores in study.scores("AP").items()}
+    assert seeds == {"SmoothL1Loss": (0, 1, 2), "EIoULoss": (1,), "L1Loss": (1, 2)}
+    assert [run["status"] for run in study.of("EIoULoss")] == ["failed", "done", "pending"]
+
+
+def test_what_shares_no_seed_with_all_others_is_left_out(make_comparison):
+    unfinished = {("a", 0): "pending", ("b", 1): "pending", ("b", 2): "pending"}
+    root = make_comparison(noise={"base": 0.1, "a": 0.05, "b": 0.05}, unfinished=unfinished)
+    study = Study.load([root])
+    assert study.compared == ["base", "a"]
+    assert len(study.verdict().pairs) == 1
+
+
+def test_without_the_baseline_there_is_no_verdict(make_comparison):
+    root = make_comparison(seeds=(0,), unfinished={("SmoothL1Loss", 0): "pending"})
+    study = Study.load([root])
+    assert not study.comparable
+    with pytest.raises(ValueError, match="the baseline SmoothL1Loss has no finished run"):
+        study.verdict()
+    assert Study.load([root], baseline="L1Loss").verdict().baseline == "L1Loss"
+
+
+def test_runs_without_detections_or_history(make_comparison):
+    root = make_comparison(noise={"a": 0.1, "b": 0.05})
+    (root / "runs/b/seed_1/detections.json").unlink()
+    (root / "runs/b/seed_2/history.jsonl").unlink()
+    study = Study.load([root])
+    assert [run["seed"] for run in study.done("b")] == [0, 2]
+    assert study.history(study.of("b")[2]) == []
+    assert study.history(study.of("b")[0])[0]["kind"] == "train"
+
+
+def test_names_that_do_not_exist(make_comparison):
+    root = make_comparison(seeds=(0,), noise={"a": 0.1, "b": 0.05})
+    with pytest.raises(ValueError, match="baseline 'c' is none of a and b"):
+        Study.load([root], baseline="c")
+    with pytest.raises(ValueError, match="metric 'AP99' is none of AP, AP50"):
+        Study.load([root], metric="AP99")
+    with pytest.raises(ValueError, match="metric 'AP/cow' is none of"):
+        Study.load([root]).scores("AP/cow")
+
+
+def test_each_variant_has_a_colour_of_its_own(make_comparison):
+    study = Study.load([make_comparison(seeds=(0,))])
+    assert study.colour("SmoothL1Loss") == "#808080"
+    assert len({study.colour(label) for label in study.labels}) == 4
+
+
+def test_detections_of_other_frameworks_are_paired_by_their_order(make_comparison):
+    root = make_comparison(noise={"a": 0.1, "b": 0.05})
+    files = {
+        label: [root / f"runs/{label}/seed_{s}/detections.json" for s in (0, 1, 2)]
+        for label in "ab"
+    }
+    study = Study.of_detections(root / "ground_truth.json", files, resamples=100)
+    assert study.verdict().metric == "AP"
+    assert not list(root.rglob("*.npz"))  # nothing is left in a folder of another framework
+    ours = Study.load([root]).verdict()
+    assert study.verdict().against_baseline == ours.against_baseline
+    with pytest.raises(ValueError, match="a has 3, b has 2"):
+        Study.of_detections(root / "ground_truth.json", {**files, "b": files["b"][:2]})
+
+
+def test_files_that_cannot_be_read_are_named(make_comparison, tmp_path):
+    root = make_comparison(seeds=(0,), noise={"a": 0.1})
+    truth, found = root / "ground_truth.json", root / "runs/a/seed_0/detections.json"
+    with pytest.raises(FileNotFoundError, match=r"nope\.json: no such file"):
+        Study.of_detections(truth, {"a": [tmp_path / "nope.json"]})
+    with pytest.raises(ValueError, match=r"detections\.json: "):
+        Study.of_detections(found, {"a": [found]})
+    edit(found, lambda entries: entries[0].update(image_id=999999))
+    with pytest.raises(ValueError, match=r"detections\.json: .*999999"):
+        Study.of_detections(truth, {"a": [found]}).scores("AP")
