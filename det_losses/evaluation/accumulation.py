@@ -45,9 +45,7 @@ class Recalls:
         hits = np.arange(start[-1]) - np.repeat(start[:-1], boxes + 1)
         # In float64 and by a division, as pycocotools: 7 of 100 boxes do reach the recall 0.07.
         recall = hits / np.repeat(np.maximum(boxes, 1), boxes + 1)
-        reached = np.searchsorted(RECALLS, recall, side="right")
-        reached[hits == 0] = 0
-        return cls(boxes, start[:-1], reached)
+        return cls(boxes, start[:-1], np.searchsorted(RECALLS, recall, side="right"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ def _fault(entry: Any) -> str | None:
     for field in ("image_id", "category_id"):
         value = entry[field]
         if type(value) is not int or abs(value) > LARGEST_ID:
-            return f"{field!r} must be an integer id, got {value!r:.80}."
+            return f"{field!r} must be an integer id below 2^53, got {value!r:.80}."
     box, score = entry["bbox"], entry["score"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
         return f"'bbox' must be 4 finite numbers [x, y, width, height], got {box!r:.80}."
