@@ -15,11 +15,13 @@ default_hooks = dict(
     # Two: while one is being written, the one before it is whole.
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_last=True),
     safe_checkpoint=dict(type="SafeCheckpointHook"),
-    epoch_seed=dict(type="EpochSeedHook"),
+    seed=dict(type="SeedHook"),
     non_finite=dict(type="NonFiniteHook"),
     active_losses=dict(type="ActiveLossesHook"),
+    loss_proof=dict(type="LossProofHook"),
     progress=dict(type="ProgressHook"),
     run_record=dict(type="RunRecordHook"),
+    history=dict(type="HistoryHook"),
 )
 custom_hooks = []
 

@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from det_losses.engine.active_losses import losses_of
+from det_losses.engine.fingerprint import weights_hash
+from det_losses.engine.step_time import StepTimes
 from det_losses.files import write_json
 from det_losses.registry import HOOKS
 
@@ -24,8 +26,12 @@ class RunRecordHook(Hook):
     Fields: ``status`` ("running", "done"), ``epoch``, ``iter``, ``max_epochs``, ``seed``,
     ``losses`` (slot -> loss with its parameters), ``metrics`` (of the last evaluation; null where
     there is no ground truth), ``metrics_epoch``, ``train_seconds`` (wall clock of the training
-    epochs, evaluations not counted), ``peak_memory_mb`` and ``peak_memory_kind`` ("cuda": most
-    memory allocated on the GPU; "rss": most resident memory of the training process).
+    epochs, evaluations not counted), ``seconds_per_iteration`` (median wall clock from the end of
+    a step to the end of the next, loading included; null in a run as short as its warm-up),
+    ``peak_memory_mb`` and ``peak_memory_kind`` ("cuda": most memory allocated on the GPU; "rss":
+    most resident memory of the training process), ``initial_weights`` (see
+    :func:`~det_losses.engine.fingerprint.weights_hash`; after loading, before the first step) and
+    ``proof`` (see :class:`~det_losses.engine.proof.LossProofHook`).
 
     A resumed run goes on counting. Where the last evaluation is missing, as after an interrupt
     between the last checkpoint and it, it is made up for.
@@ -47,14 +53,31 @@ class RunRecordHook(Hook):
         self._metrics_epoch: int | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Take up what a resumed run has used so far."""
+        """Take up what a resumed run has used so far, or note the weights that a new one has."""
         self._training = True
-        self._seconds = runner.message_hub.get_info("train_seconds", 0.0)
-        self._peak_memory = runner.message_hub.get_info("peak_memory_mb", 0.0)
+        hub = runner.message_hub
+        self._seconds = hub.get_info("train_seconds", 0.0)
+        self._peak_memory = hub.get_info("peak_memory_mb", 0.0)
+        self._steps = StepTimes(hub.get_info("step_times"))
+        hub.update_info("step_times", self._steps.state)
+        if runner.iter == 0:
+            hub.update_info("initial_weights", weights_hash(runner.model))
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # what came before is no training
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock."""
-        self._clock = time.perf_counter()
+        self._start_clock()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Take the time of a step."""
+        last = self._clock
+        self._stop_clock()
+        self._start_clock()
+        self._steps.add(self._clock - last)
+        runner.message_hub.update_info("train_seconds", self._seconds)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Stop the clock, and leave time and memory to the checkpoint."""
@@ -71,12 +94,13 @@ class RunRecordHook(Hook):
         if self._training:
             self._metrics = dict(metrics or {})
             self._metrics_iter, self._metrics_epoch = runner.iter, runner.epoch
+            self._store(runner)
             self._write(runner, "running")
 
     def after_val(self, runner: Runner) -> None:
         """Let the clock run on."""
         if self._resume_after_val:
-            self._clock = time.perf_counter()
+            self._start_clock()
 
     def after_train(self, runner: Runner) -> None:
         """Write the final file."""
@@ -84,6 +108,9 @@ class RunRecordHook(Hook):
             runner.val_loop.run()
         self._write(runner, "done")
         self._training = False
+
+    def _start_clock(self) -> None:
+        self._clock = time.perf_counter()
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
@@ -96,7 +123,6 @@ class RunRecordHook(Hook):
         runner.message_hub.update_info("peak_memory_mb", self._peak_memory)
 
     def _write(self, runner: Runner, status: str) -> None:
-        self._store(runner)
         if not is_main_process():
             return
         record = {
@@ -106,11 +132,14 @@ class RunRecordHook(Hook):
             "max_epochs": runner.max_epochs,
             "seed": runner.seed,
             "losses": {slot: repr(loss) for slot, loss in losses_of(runner.model).items()},
-            "metrics": {name: _or_null(value) for name, value in self._metrics.items()},
+            "metrics": {name: finite_or_none(value) for name, value in self._metrics.items()},
             "metrics_epoch": self._metrics_epoch,
             "train_seconds": self._seconds,
+            "seconds_per_iteration": self._steps.median(),
             "peak_memory_mb": self._peak_memory,
             "peak_memory_kind": peak_memory()[1],
+            "initial_weights": runner.message_hub.get_info("initial_weights"),
+            "proof": runner.message_hub.get_info("loss_proof", {}),
         }
         write_json(os.path.join(runner.work_dir, self.filename), record, indent=2)
 
@@ -123,6 +152,7 @@ def peak_memory() -> tuple[float, str]:
     return used / (2**20 if sys.platform == "darwin" else 2**10), "rss"
 
 
-def _or_null(value: Any) -> Any:
+def finite_or_none(value: Any) -> float | None:
+    """Return a number as JSON can hold it: None for NaN and infinities."""
     value = float(value)
     return value if math.isfinite(value) else None

@@ -14,6 +14,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
@@ -75,17 +76,18 @@ class _RPN(RegionProposalNetwork):
         targets = 1 - torch.cat(labels)[sampled].to(torch.int64)
         boxes, anchors = torch.cat(regression_targets)[positive].split(4, dim=1)
         avg_factor = max(1, sampled.numel())
-        loss_cls = self.losses["loss_rpn_cls"](
-            objectness.flatten()[sampled, None], targets, avg_factor=avg_factor
-        )
-        loss_bbox = box_slot_loss(
-            self.losses["loss_rpn_bbox"],
-            self.box_coder,
-            pred_bbox_deltas[positive],
-            boxes,
-            anchors,
-            avg_factor=avg_factor,
-        )
+        with generators_kept():  # a loss that draws leaves the RoI head's sampling alone
+            loss_cls = self.losses["loss_rpn_cls"](
+                objectness.flatten()[sampled, None], targets, avg_factor=avg_factor
+            )
+            loss_bbox = box_slot_loss(
+                self.losses["loss_rpn_bbox"],
+                self.box_coder,
+                pred_bbox_deltas[positive],
+                boxes,
+                anchors,
+                avg_factor=avg_factor,
+            )
         return loss_cls, loss_bbox
 
 

@@ -9,6 +9,7 @@ import torch
 from mmengine.hooks import Hook
 
 from det_losses.engine import build_runner
+from det_losses.engine.fingerprint import weights_hash
 from det_losses.engine.run_record import peak_memory
 
 
@@ -71,6 +72,43 @@ def test_resumed_run_counts_on(toy_cfg, record):
     run(toy_cfg(epochs=1), Sleep(train=0.1))
     runner = run(toy_cfg(epochs=2, resume=True))
     assert record(runner)["train_seconds"] > 0.3
+
+
+def test_seconds_of_an_iteration_are_a_median_without_warm_up(toy_cfg, record):
+    class Slow(Hook):
+        """The first two steps, while caches fill, and one later step are slow."""
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            time.sleep(0.5 if runner.iter in (0, 1, 7) else 0.05)
+
+    got = record(run(toy_cfg(epochs=4), Slow(), Sleep(val=0.1)))  # 12 steps, 5 of them warm-up
+    assert 0.05 <= got["seconds_per_iteration"] < 0.25
+    assert got["train_seconds"] > 3 * 0.5 + 9 * 0.05
+    # Resumed, the steps before count on: two more, which are warm-up, change nothing.
+    runner = run(toy_cfg(epochs=5, resume=True), Sleep(train=0.4))
+    assert record(runner)["seconds_per_iteration"] == got["seconds_per_iteration"]
+
+
+def test_a_run_as_short_as_its_warm_up_has_no_seconds_of_an_iteration(toy_cfg, record):
+    assert record(run(toy_cfg(epochs=1)))["seconds_per_iteration"] is None
+
+
+def test_initial_weights_are_those_before_the_first_step(toy_cfg, record):
+    class Note(Hook):
+        priority = "HIGHEST"
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 0:
+                self.hash = weights_hash(runner.model)
+
+    scratch, loaded = Note(), Note()
+    first = record(run(toy_cfg("first", epochs=1), scratch))
+    assert first["initial_weights"] == scratch.hash
+    resumed = record(run(toy_cfg("first", epochs=2, resume=True)))
+    assert resumed["initial_weights"] == scratch.hash
+    weights = str(Path(toy_cfg("first")["work_dir"]) / "epoch_1.pth")
+    other = record(run(toy_cfg("other", epochs=1, load_from=weights), loaded))
+    assert other["initial_weights"] == loaded.hash != scratch.hash
 
 
 def test_file_is_there_after_the_first_evaluation(toy_cfg):
