@@ -1,9 +1,7 @@
 """How hard a box loss pulls: the gradient with respect to the head's raw box output."""
 
-import contextlib
 import copy
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from det_losses.generators import generators_kept
 from det_losses.models.box_outputs import box_layer_name
 
 
-def gradient_norm(
-    model: nn.Module, batch: Mapping[str, Any], slot: str, loss: nn.Module | None = None
-) -> float:
+def gradient_norm(model: nn.Module, batch: Mapping[str, Any], slot: str) -> float:
     r"""Return the L2 norm of a slot's gradient with respect to the raw box output.
 
     .. math:: \lVert \partial L / \partial \Delta \rVert_2
@@ -33,7 +30,6 @@ def gradient_norm(
         model: a detector of this project.
         batch: images and targets as the data loader gives them.
         slot: a box slot, such as ``"loss_bbox"``.
-        loss: takes the place of the slot's own loss, for this call.
 
     Returns:
         The norm, summed in float64. 0 where no anchor or proposal of the batch is positive.
@@ -42,11 +38,63 @@ def gradient_norm(
         ValueError: the detector has no such box slot.
     """
     model = getattr(model, "module", model)
+    box_layer_name(type(model), slot)
+    return gradient_norms(model, batch, slot, {slot: model.losses[slot]})[slot]
+
+
+def gradient_norms(
+    model: nn.Module, batch: Mapping[str, Any], slot: str, losses: Mapping[str, nn.Module]
+) -> dict[str, float]:
+    """Return the :func:`gradient_norm` that each of several losses would have in a slot.
+
+    All losses of one space share a pass through the model, and all passes the same random numbers,
+    so the same anchors and proposals are sampled for every loss.
+
+    Args:
+        model: a detector of this project.
+        batch: images and targets as the data loader gives them.
+        slot: a box slot.
+        losses: label -> box loss.
+
+    Returns:
+        Label -> norm.
+
+    Raises:
+        ValueError: the detector has no such box slot.
+    """
+    model = getattr(model, "module", model)
+    groups: dict[Any, dict[str, nn.Module]] = {}
+    for label, loss in losses.items():
+        groups.setdefault((loss.space, loss.inputs), {})[label] = loss
+    found: dict[str, float] = {}
+    for group in groups.values():
+        found |= _norms_of_group(model, batch, slot, group)
+    return {label: found[label] for label in losses}
+
+
+class _SideBySide(nn.Module):
+    """Losses of one space in one slot; the value of each is kept, and their sum returned."""
+
+    def __init__(self, losses: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self._losses = nn.ModuleList(losses.values())
+        first = self._losses[0]
+        self.space, self.inputs = first.space, first.inputs
+        self.values: list[Tensor] = []
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        self.values = [loss(*args, **kwargs) for loss in self._losses]
+        return torch.stack(self.values).sum()
+
+
+def _norms_of_group(
+    model: nn.Module, batch: Mapping[str, Any], slot: str, losses: Mapping[str, nn.Module]
+) -> dict[str, float]:
     layer = box_layer_name(type(model), slot)
     device = next(model.parameters()).device
-    # In the copy, every place that holds the slot's loss holds the other one instead.
-    memo = {} if loss is None else {id(model.losses[slot]): copy.deepcopy(loss).to(device)}
-    model = copy.deepcopy(model, memo).train().requires_grad_(False)
+    probe = copy.deepcopy(_SideBySide(losses)).to(device)
+    # With this memo, every place of the copy that would hold the slot's loss holds the probe.
+    model = copy.deepcopy(model, {id(model.losses[slot]): probe}).train().requires_grad_(False)
     outputs: list[Tensor] = []
 
     def start_graph(layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -55,8 +103,14 @@ def gradient_norm(
 
     model.get_submodule(layer).register_forward_hook(start_graph)
     with generators_kept(), torch.enable_grad():
-        losses = model(**model.data_preprocessor(batch, True), mode="loss")
-        gradients = torch.autograd.grad(losses[slot], outputs)
+        model(**model.data_preprocessor(batch, True), mode="loss")
+        return {
+            label: _norm(torch.autograd.grad(value, outputs, retain_graph=True))
+            for label, value in zip(losses, probe.values, strict=True)
+        }
+
+
+def _norm(gradients: Sequence[Tensor]) -> float:
     squares = [gradient.cpu().double().square().sum() for gradient in gradients]
     return torch.stack(squares).sum().sqrt().item()
 
@@ -94,20 +148,3 @@ class FixedBatches:
             self._dataset.set_epoch(epoch, self._seed)
         with generators_kept(self._seed, number):
             return self._collate([self._dataset[index] for index in chosen.tolist()])
-
-
-@contextlib.contextmanager
-def generators_kept(*numbers: int) -> Iterator[None]:
-    """Give Python's, numpy's and torch's generators back as they were; seed them by ``numbers``."""
-    python, old_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            if numbers:
-                seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-                random.seed(seed)
-                np.random.seed(seed)
-                torch.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(old_numpy)

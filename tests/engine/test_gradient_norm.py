@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from det_losses import build_loss, list_losses
-from det_losses.engine.gradient_norm import FixedBatches, generators_kept, gradient_norm
+from det_losses.engine.gradient_norm import FixedBatches, gradient_norm, gradient_norms
 from det_losses.losses import GIoULoss
 from det_losses.models import FasterRCNN, RetinaNet
 
@@ -116,29 +116,33 @@ def test_the_norm_is_that_of_finite_differences_in_the_deltas(name):
 BOX_LOSSES = [info.name for info in list_losses() if info.kind == "box"]
 
 
-@pytest.mark.parametrize("name", BOX_LOSSES)
-def test_the_norm_is_proportional_to_the_loss_weight(name):
+def test_norms_are_proportional_to_the_loss_weight():
     model, data = retinanet(), batch([[3.0, 5.0, 40.0, 44.0]])
     one, three = (
-        gradient_norm(model, data, "loss_bbox", build_loss(name, loss_weight=weight))
-        for weight in (1.0, 3.0)
+        gradient_norms(
+            model, data, "loss_bbox", {n: build_loss(n, loss_weight=w) for n in BOX_LOSSES}
+        )
+        for w in (1.0, 3.0)
     )
-    assert one > 0
-    assert three == pytest.approx(3 * one, rel=1e-6)
+    assert list(one) == BOX_LOSSES and min(one.values()) > 0
+    assert three == pytest.approx({name: 3 * norm for name, norm in one.items()}, rel=1e-6)
 
 
 @pytest.mark.parametrize(
     ("build", "slot"),
     [(retinanet, "loss_bbox"), (faster_rcnn, "loss_rpn_bbox"), (faster_rcnn, "loss_bbox")],
 )
-def test_a_loss_given_takes_the_place_of_the_slots_own(build, slot):
+def test_each_of_several_losses_has_the_norm_that_it_has_alone(build, slot):
     data = batch([[3.0, 5.0, 40.0, 44.0]])
-    with generators_kept(3):
-        norm = gradient_norm(build(**{slot: "L1Loss"}), data, slot, build_loss("GIoULoss"))
-    with generators_kept(3):
-        assert norm == gradient_norm(build(**{slot: "GIoULoss"}), data, slot)
-    with generators_kept(3):
-        assert norm != gradient_norm(build(**{slot: "L1Loss"}), data, slot)
+    names = ["GIoULoss", "L1Loss", "EIoULoss", "MSELoss"]
+    losses = {name: build_loss(name) for name in names}
+    torch.manual_seed(3)
+    norms = gradient_norms(build(**{slot: "L1Loss"}), data, slot, losses)
+    for name in names:
+        model = build(**{slot: name})
+        torch.manual_seed(3)
+        assert norms[name] == pytest.approx(gradient_norm(model, data, slot), rel=1e-6)
+    assert len({round(norm, 6) for norm in norms.values()}) == 4
 
 
 def test_without_objects_there_is_no_gradient():
@@ -168,7 +172,7 @@ def test_nothing_is_changed():
     with torch.no_grad():
         norm = gradient_norm(model, data, "loss_bbox")
     assert norm == gradient_norm(model, data, "loss_bbox")
-    gradient_norm(model, data, "loss_bbox", other)
+    gradient_norms(model, data, "loss_bbox", {"other": other})
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -177,25 +181,6 @@ def test_nothing_is_changed():
     for loss in (model.losses["loss_bbox"], other):
         assert loss.calls == 0 and loss.mean == 1
     assert not model.get_submodule("detector.head.regression_head.bbox_reg")._forward_hooks
-    assert random.getstate() == generators[0]
-    assert np.array_equal(np.random.get_state()[1], generators[1])
-    assert torch.equal(torch.get_rng_state(), generators[2])
-
-
-def test_generators_are_seeded_by_all_numbers_and_given_back():
-    def draw():
-        return random.random(), np.random.rand(), torch.rand(()).item()
-
-    generators = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    drawn = []
-    for numbers in ((0, 1), (0, 1), (0, 2), (1, 1)):
-        with generators_kept(*numbers):
-            drawn.append(draw())
-    assert drawn[0] == drawn[1]
-    assert all(len(set(column)) == 3 for column in zip(*drawn, strict=True))
-    with pytest.raises(KeyError), generators_kept(0):
-        draw()
-        raise KeyError
     assert random.getstate() == generators[0]
     assert np.array_equal(np.random.get_state()[1], generators[1])
     assert torch.equal(torch.get_rng_state(), generators[2])
