@@ -1,6 +1,7 @@
 """Writing results so that a reader never meets half a file."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -35,3 +36,14 @@ def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None
         ValueError: ``value`` holds NaN or infinity, which JSON does not have.
     """
     write_text(path, json.dumps(value, allow_nan=False, **options) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Return ``value`` with every float that is not finite replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

@@ -14,4 +14,4 @@ _base_ = [
     "../_base_/loss_weights.py",
 ]
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-train_cfg = dict(max_epochs=14, val_interval=7)
+train_cfg = dict(max_epochs=10, val_interval=2)

@@ -1,5 +1,6 @@
 """The comparison: every run of a plan that is not finished, one process each."""
 
+import json
 import math
 import os
 import threading
@@ -10,16 +11,24 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.compare.files import read_json
+from det_losses.compare.budget import Budget
+from det_losses.compare.files import read_json, write_json
 from det_losses.compare.plan import Plan, PlannedRun, run_config
 from det_losses.compare.process import run_process, train_command
 from det_losses.compare.progress import RunDisplay, duration
-from det_losses.compare.report import report
-from det_losses.compare.rows import rows, set_status, write_results
+from det_losses.compare.rows import RESULTS_FILE, rows, set_status, write_results
 from det_losses.compare.run import CONFIG_FILE, is_finished, read_metrics
 from det_losses.files import write_text
 
 LOG_FILE = "output.log"
+TRUTH_FILE = "ground_truth.json"
+BUDGET_NOTE = (
+    "The time budget ended before all planned runs; the same command with a new budget goes on."
+)
+
+
+class BudgetSpent(Exception):
+    """The time that the command may take is over."""
 
 
 class Comparison:
@@ -27,15 +36,17 @@ class Comparison:
 
     Args:
         cfg: the config that all runs share.
-        asked: the plan of this command; further losses or seeds of an earlier command in the same
-            directory stay in the results.
+        asked: the plan of this command; further variants or seeds of an earlier command in the
+            same directory stay in the results.
         root: the directory of the comparison.
         lock: file descriptor of the directory's lock, which the runs inherit.
-        facts: what the results' ``meta`` says beside the plan (command, data, versions, hardware).
+        facts: what the results' ``meta`` says beside the plan (command, data, versions, hardware);
+            its ``ground_truth`` becomes a file of its own.
         jobs: how many runs go at the same time; the cores are shared out among them.
+        budget: the time that the command may take; None is any.
 
     Raises:
-        ValueError: the directory holds a comparison on another config.
+        ValueError: the directory holds a comparison on another config, or evaluated otherwise.
     """
 
     def __init__(
@@ -46,23 +57,29 @@ class Comparison:
         lock: int,
         facts: dict[str, Any],
         jobs: int = 1,
+        budget: Budget | None = None,
     ) -> None:
         stored = Plan.load(root)
         self.plan = asked.joined(stored, root) if stored else asked
-        self._cfg, self._root, self._facts = cfg, root, facts
-        self._lock, self._jobs = lock, jobs
+        self._cfg, self._root, self._facts = cfg, root, dict(facts)
+        self._lock, self._jobs, self._budget = lock, jobs, budget
         self._writing, self._stop = threading.Lock(), threading.Event()
-        labels = {loss.label for loss in asked.losses}
+        self._store_truth(self._facts.pop("ground_truth", None))
+        labels = {variant.label for variant in asked.variants}
         self.runs = [
             run
             for run in self.plan.runs(root)
-            if run.loss.label in labels and run.seed in asked.seeds
+            if run.variant.label in labels and run.seed in asked.seeds
         ]
-        previous = (read_json(root / "results.json") or {}).get("meta", {})
+        previous = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
         self._started = previous.get("started", _now())
+        self._notes = previous.get("notes", [])
 
     def execute(self) -> None:
         """Train what is not finished; results are written after every run.
+
+        At the end of a budget no run is started any more, and those under way are stopped in order:
+        a later command goes on with them.
 
         Raises:
             KeyboardInterrupt: after the runs under way were stopped and the results were written.
@@ -93,35 +110,71 @@ class Comparison:
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def forecast(self, budget: Budget) -> str:
+        """Return the plan in a sentence: how many runs, how long, which seeds."""
+        todo = [run for run in self.runs if not is_finished(run.work_dir)]
+        seconds = math.ceil(len(todo) / self._jobs) * budget.run_seconds
+        seeds = ", ".join(map(str, sorted({run.seed for run in self.runs})))
+        return (
+            f"seeds {seeds}: {len(todo)} runs of about {duration(budget.run_seconds)}, "
+            f"{self._jobs} at a time, end in about {duration(seconds)} of the "
+            f"{duration(budget.seconds)} given"
+        )
+
+    def note(self, text: str) -> None:
+        """Add a sentence to the report, once."""
+        if text not in self._notes:
+            self._notes.append(text)
+
     def write(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Write results.json, results.csv and report.md; return meta and rows."""
+        """Write results.json and results.csv; return meta and rows."""
         with self._writing:
             meta, results = self.meta(), rows(self.plan, self._root)
             write_results(self._root, meta, results)
-            write_text(self._root / "report.md", report(meta, results))
         return meta, results
 
     def meta(self) -> dict[str, Any]:
         """Return what results say beside the rows."""
         return {
-            "component": self.plan.component,
+            "components": self.plan.components,
             "detector": self.plan.detector,
-            "losses": {
-                loss.label: {"config": loss.config, "source": loss.source}
-                for loss in self.plan.losses
+            "variants": {
+                variant.label: {
+                    "changes": variant.changes,
+                    "source": variant.source,
+                    "factors": variant.factors,
+                    "weight": variant.weight,
+                }
+                for variant in self.plan.variants
             },
             "seeds": self.plan.seeds,
             "hash": self.plan.hash,
             **self._facts,
             "started": self._started,
             "finished": _now(),
+            "notes": self._notes,
         }
 
+    def _store_truth(self, truth: dict[str, Any] | None) -> None:
+        file = self._root / TRUTH_FILE
+        stored = read_json(file)
+        if stored is None and truth is not None:
+            write_json(file, truth)
+        elif truth is not None and stored != json.loads(json.dumps(truth)):
+            raise ValueError(
+                f"{file}: the validation data have changed since this comparison began; "
+                "give another --work-dir"
+            )
+
     def _train(self, run: PlannedRun, display: RunDisplay, durations: list[float]) -> None:
+        if self._budget and not self._budget.allows_run(durations):
+            print(f"{display.title}  not started: too little of the budget is left")
+            self.note(BUDGET_NOTE)
+            return
         config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
         if not config.is_file():
             run.work_dir.mkdir(parents=True, exist_ok=True)
-            write_text(config, run_config(self._cfg, self.plan.component, run).pretty_text)
+            write_text(config, run_config(self._cfg, run).pretty_text)
         print(f"{display.title}  started, log in {log}", file=display.stream, flush=True)
         begin = log.stat().st_size if log.is_file() else 0
         try:
@@ -130,6 +183,12 @@ class Comparison:
             status = run_process(
                 command, log, lambda: self._tick(display), keep_open=self._lock, env=self._threads()
             )
+        except BudgetSpent:
+            set_status(run, "interrupted", "the budget ended")
+            display.close("stopped: the budget is spent")
+            self.note(BUDGET_NOTE)
+            self.write()
+            return
         except KeyboardInterrupt:
             set_status(run, "interrupted")
             display.close(_outcome(run) if is_finished(run.work_dir) else "interrupted")
@@ -144,9 +203,11 @@ class Comparison:
         self.write()
 
     def _tick(self, display: RunDisplay) -> None:
-        """Show what is new, or end this run because another one or the user has ended all."""
+        """Show what is new, or end this run because another one, the user or the budget ends it."""
         if self._stop.is_set():
             raise KeyboardInterrupt
+        if self._budget and self._budget.left <= 0:
+            raise BudgetSpent
         display()
 
     def _threads(self) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """JSON files of a comparison, in which what is not finite is null."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from det_losses import files
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null, as JSON has no NaN."""
-    files.write_json(path, finite(value), indent=2, default=str)
+    files.write_json(path, files.finite(value), indent=2, default=str)
 
 
 def read_json(path: Path) -> Any:
@@ -18,14 +17,3 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def finite(value: Any) -> Any:
-    """Return ``value`` with every float that is not finite replaced by None, at any depth."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value

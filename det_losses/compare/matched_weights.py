@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 from tqdm import tqdm
 
+from det_losses.compare.matching import MatchedLoss, Matching
 from det_losses.compare.warm_up import WarmUp, warm_up
 from det_losses.engine.gradient_norm import gradient_norms
 from det_losses.engine.runner import shows_bar
@@ -22,107 +22,6 @@ from det_losses.registry import MODELS, find
 
 LEAST_BATCHES = 8
 BATCHES = 24
-WARMUP_STEPS = 100
-
-
-@dataclass(frozen=True)
-class MatchedLoss:
-    """The weight of a loss that pulls as hard as the baseline.
-
-    Attributes:
-        config: the loss as it was given.
-        given_weight: its loss weight there.
-        loss_weight: the matched one.
-        norm: mean gradient norm with the given weight, at the warmed-up weights.
-        initial_norm: the same at the initial weights.
-        error: standard error of ``loss_weight`` as a fraction of it, from the spread over batches.
-    """
-
-    config: dict[str, Any]
-    given_weight: float
-    loss_weight: float
-    norm: float
-    initial_norm: float
-    error: float
-
-    @property
-    def matched_norm(self) -> float:
-        """Mean gradient norm with the matched weight, at the warmed-up weights: the baseline's."""
-        return self.norm * self.loss_weight / self.given_weight
-
-    @property
-    def matched_initial_norm(self) -> float:
-        """Mean gradient norm with the matched weight, at the initial weights."""
-        return self.initial_norm * self.loss_weight / self.given_weight
-
-
-@dataclass(frozen=True)
-class Matching:
-    """What a matching of loss weights came to.
-
-    Attributes:
-        slot: such as ``"loss_bbox"``.
-        baseline: label of the loss whose norm the others got.
-        batches: how many batches each norm is the mean of.
-        warmup_steps: training steps with the baseline before the norms were taken.
-        seed: of the warm-up and the batches.
-        losses: label -> its weight and norms.
-    """
-
-    slot: str
-    baseline: str
-    batches: int
-    warmup_steps: int
-    seed: int
-    losses: dict[str, MatchedLoss]
-
-    def source(self, label: str) -> str:
-        """Return where the weight of a loss comes from, for tables."""
-        return (
-            f"gradient norm {self.losses[label].matched_norm:.3g}, as {self.baseline}'s, over "
-            f"{self.batches} batches after {self.warmup_steps} steps with {self.baseline}"
-        )
-
-    def joined(self, other: "Matching") -> "Matching":
-        """Return this matching with the other one's further losses.
-
-        Raises:
-            ValueError: the two were not made in the same way.
-        """
-        theirs = replace(other, losses=self.losses)
-        if theirs != self or other.losses[self.baseline].config != self._baseline.config:
-            raise ValueError(
-                f"loss weights were matched with slot={self.slot}, baseline={self.baseline}, "
-                f"batches={self.batches}, warmup_steps={self.warmup_steps}, seed={self.seed}, and "
-                "are now asked for in another way; give another --work-dir"
-            )
-        return replace(self, losses={**other.losses, **self.losses})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, with the norms after matching."""
-        losses = {
-            label: {
-                **asdict(loss),
-                "matched_norm": loss.matched_norm,
-                "matched_initial_norm": loss.matched_initial_norm,
-            }
-            for label, loss in self.losses.items()
-        }
-        return {**vars(self), "losses": losses}
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> "Matching":
-        """Return the matching that :meth:`to_dict` gave."""
-        fields = MatchedLoss.__dataclass_fields__
-        losses = {
-            label: MatchedLoss(**{key: loss[key] for key in fields})
-            for label, loss in stored["losses"].items()
-        }
-        return cls(**{**stored, "losses": losses})
-
-    @property
-    def _baseline(self) -> MatchedLoss:
-        return self.losses[self.baseline]
 
 
 def match_weights(
@@ -132,7 +31,7 @@ def match_weights(
     baseline: str,
     *,
     work_dir: str | Path,
-    warmup_steps: int = WARMUP_STEPS,
+    warmup_steps: int | None = None,
     batches: int = BATCHES,
     seed: int = 0,
 ) -> Matching:
@@ -152,7 +51,7 @@ def match_weights(
         losses: label -> configuration of a loss, the baseline among them.
         baseline: label of the loss whose norm the others get; it keeps its weight.
         work_dir: where the warm-up may put a temporary folder.
-        warmup_steps: steps of the warm-up.
+        warmup_steps: steps of the warm-up; None: a tenth of training, but 100 to 1000 steps.
         batches: how many fixed batches, at least 8.
         seed: of initial weights, warm-up and batches.
 
@@ -170,11 +69,11 @@ def match_weights(
     given = {label: _weight(label, loss) for label, loss in modules.items()}
     own = copy.deepcopy(cfg)
     own.model[slot] = ConfigDict(losses[baseline])
-    steps = warmup_steps + 2 * batches
-    title = "matching loss weights"
-    with tqdm(total=steps, desc=title, disable=not shows_bar(), leave=False) as bar:
-        models = warm_up(own, warmup_steps, seed, Path(work_dir), bar.update)
-        norms = _norms(models, slot, modules, batches, seed, bar.update)
+    with tqdm(desc=f"warm-up with {baseline}", disable=not shows_bar(), leave=False) as bar:
+        models = warm_up(own, warmup_steps, seed, Path(work_dir), bar)
+        bar.set_description("gradient norms")
+        bar.reset(batches)
+        norms = _norms(models, slot, modules, batches, seed, bar)
     reference = norms[baseline][1]
     found = {}
     for label, (initial, trained) in norms.items():
@@ -187,7 +86,7 @@ def match_weights(
             initial_norm=float(initial.mean()),
             error=ratio_error(reference, trained),
         )
-    return Matching(slot, baseline, batches, warmup_steps, seed, found)
+    return Matching(slot, baseline, batches, models.steps, seed, found)
 
 
 def ratio_error(first: np.ndarray, second: np.ndarray) -> float:
@@ -220,7 +119,7 @@ def _norms(
     losses: Mapping[str, nn.Module],
     batches: int,
     seed: int,
-    tick: Callable[[], Any],
+    bar: tqdm,
 ) -> dict[str, np.ndarray]:
     """Return for each loss its norms at the initial and the trained weights, ``[2, batches]``.
 
@@ -235,7 +134,7 @@ def _norms(
                 found = gradient_norms(model, batch, slot, losses)
             for label, norm in found.items():
                 norms[label][row, number] = norm
-            tick()
+        bar.update()
     for label, values in norms.items():
         if not np.isfinite(values).all():
             raise ValueError(f"{label}: the gradient on the box output is NaN or infinite")

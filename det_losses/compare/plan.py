@@ -1,11 +1,10 @@
-"""The plan of a comparison: which losses and seeds on which config; kept in its directory."""
+"""The plan of a comparison: which variants and seeds on which config; kept in its directory."""
 
-import copy
 import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,24 @@ from mmengine.config import Config, ConfigDict
 
 from det_losses.compare.differences import describe, differences, plain
 from det_losses.compare.files import read_json, write_json
-from det_losses.compare.weights import NamedLoss
+from det_losses.compare.variants import Variant
 
 PLAN_FILE = "plan.json"
+DETECTIONS_FILE = "detections.json"
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """One training of a comparison, in a directory of its own."""
 
-    loss: NamedLoss
+    variant: Variant
     seed: int
     work_dir: Path
 
     @property
     def title(self) -> str:
         """The name of the run on a terminal."""
-        return f"{self.loss.label} seed {self.seed}"
+        return f"{self.variant.label} seed {self.seed}"
 
 
 @dataclass
@@ -37,78 +37,85 @@ class Plan:
     """What a comparison trains.
 
     Attributes:
-        component: the slot whose loss changes, such as ``"loss_bbox"``.
+        components: the slots whose losses change, such as ``["loss_bbox"]``; none where whole
+            variants are compared.
         detector: registered name of the detector.
-        config: the config that all runs share, plain, without the slot and the seed.
-        losses: the losses, the baseline first.
+        config: the config that all runs share, plain, without the components and the seed.
+        variants: what is compared, in the order that was given.
         seeds: the seeds.
     """
 
-    component: str
+    components: list[str]
     detector: str
     config: dict[str, Any]
-    losses: list[NamedLoss] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
 
     @classmethod
     def of(
-        cls, cfg: Config, component: str, losses: Sequence[NamedLoss], seeds: Sequence[int]
+        cls,
+        cfg: Config,
+        components: Sequence[str],
+        variants: Sequence[Variant],
+        seeds: Sequence[int],
     ) -> "Plan":
         """Return the plan of a command.
 
         Raises:
-            ValueError: a loss or a seed is named twice.
+            ValueError: a variant or a seed is named twice.
         """
-        for name, values in (("--losses", [loss.label for loss in losses]), ("--seeds", seeds)):
+        labels = [variant.label for variant in variants]
+        for name, values in (("the comparison", labels), ("--seeds", seeds)):
             twice = {value for value in values if list(values).count(value) > 1}
             if twice:
                 raise ValueError(f"{name} names {', '.join(map(str, twice))} twice")
-        shared = plain(cfg, without=[f"model.{component}", "randomness.seed"])
-        return cls(component, cfg.model.type, shared, list(losses), list(seeds))
+        without = [f"model.{component}" for component in components]
+        shared = plain(cfg, without=[*without, "randomness.seed"])
+        return cls(list(components), cfg.model.type, shared, list(variants), list(seeds))
 
     @property
     def hash(self) -> str:
         """SHA-256 of what all runs share."""
-        shared = [self.component, self.detector, self.config]
+        shared = [self.components, self.detector, self.config]
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
 
     def runs(self, root: Path) -> list[PlannedRun]:
-        """Return all runs, each seed with all losses before the next seed."""
+        """Return all runs, each seed with all variants before the next seed."""
         return [
-            PlannedRun(loss, seed, root / "runs" / _folder(loss.label) / f"seed_{seed}")
+            PlannedRun(variant, seed, root / "runs" / _folder(variant.label) / f"seed_{seed}")
             for seed in self.seeds
-            for loss in self.losses
+            for variant in self.variants
         ]
 
     def joined(self, stored: "Plan", root: Path) -> "Plan":
-        """Return the stored plan with this one's further losses and seeds.
+        """Return the stored plan with this one's further variants and seeds.
 
         Raises:
-            ValueError: the stored plan is on another config, or has another loss of that name.
+            ValueError: the stored plan is on another config, or has another variant of that name.
         """
-        old, new = ({"component": p.component, **p.config} for p in (stored, self))
+        old, new = ({"components": p.components, **p.config} for p in (stored, self))
         lines = differences(old, new)
         if lines:
             raise ValueError(
                 f"{root} holds a comparison on another config ({describe(lines)}); "
                 "give another --work-dir"
             )
-        known = {loss.label: loss for loss in stored.losses}
-        for loss in self.losses:
-            lines = differences(known.get(loss.label, loss).config, loss.config)
+        known = {variant.label: variant for variant in stored.variants}
+        for variant in self.variants:
+            before = known.get(variant.label, variant)
+            lines = differences(before.changes, variant.changes)
             if lines:
                 raise ValueError(
-                    f"{root} holds a comparison with another {loss.label} ({describe(lines)}); "
-                    "give another --work-dir"
+                    f"{root} holds a comparison with another {variant.label} "
+                    f"({describe(lines)}); give another --work-dir"
                 )
-        losses = stored.losses + [loss for loss in self.losses if loss.label not in known]
+        variants = stored.variants + [v for v in self.variants if v.label not in known]
         seeds = stored.seeds + [seed for seed in self.seeds if seed not in stored.seeds]
-        return Plan(self.component, self.detector, self.config, losses, seeds)
+        return Plan(self.components, self.detector, self.config, variants, seeds)
 
     def save(self, root: Path) -> None:
         """Write ``plan.json``."""
-        losses = [vars(loss) for loss in self.losses]
-        write_json(root / PLAN_FILE, {**vars(self), "losses": losses, "hash": self.hash})
+        write_json(root / PLAN_FILE, {**asdict(self), "hash": self.hash})
 
     @classmethod
     def load(cls, root: Path) -> "Plan | None":
@@ -116,21 +123,24 @@ class Plan:
         stored = read_json(root / PLAN_FILE)
         if stored is None:
             return None
+        if "variants" not in stored:
+            raise ValueError(
+                f"{root / PLAN_FILE} is of an older version of det_losses; give another --work-dir"
+            )
         stored.pop("hash")
-        losses = [NamedLoss(**loss) for loss in stored.pop("losses")]
-        return cls(losses=losses, **stored)
+        variants = [Variant(**variant) for variant in stored.pop("variants")]
+        return cls(variants=variants, **stored)
 
 
-def run_config(cfg: Config, component: str, run: PlannedRun) -> Config:
-    """Return the config of one run: the shared one with its loss, its seed and its result file."""
-    own = copy.deepcopy(cfg)
-    own.model[component] = ConfigDict(run.loss.config)
-    own.randomness = ConfigDict({**(cfg.get("randomness") or {}), "seed": run.seed})
+def run_config(cfg: Config, run: PlannedRun) -> Config:
+    """Return the config of one run: the shared one with its changes, seed and result file."""
+    own = run.variant.apply(cfg)
+    own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": run.seed})
     for key in ("val_evaluator", "test_evaluator"):
         evaluators = own.get(key) or []
         for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
             if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
-                evaluator.out_file = "detections.json"
+                evaluator.out_file = DETECTIONS_FILE
     return own
 
 

@@ -2,56 +2,61 @@
 
 import gc
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from det_losses.compare.machine import describe_machine
 from det_losses.compare.run import build_parts
-from det_losses.compare.weights import NamedLoss
-from det_losses.data.coco_json import load_coco_json
+from det_losses.compare.variants import Variant, slots_of
 from det_losses.engine import build_runner
+from det_losses.evaluation.coco_metric import coco_json
 from det_losses.evaluation.table import count_boxes
 from det_losses.models.slots import build_slot_losses
-from det_losses.registry import DATASETS, MODELS, find
+from det_losses.registry import DATASETS
 
 
-def check_component(cfg: Config, component: str) -> None:
+def check_component(cfg: Config, component: str, option: str = "--component") -> None:
     """Check that the detector has that slot.
 
     Raises:
         ValueError: it has not; the message names those that it has.
     """
-    slots = _slots(cfg)
+    slots = slots_of(cfg)
     if component not in slots:
         raise ValueError(
-            f"--component {component}: {cfg.model.type} has the losses {', '.join(slots)}"
+            f"{option} {component}: {cfg.model.type} has the losses {', '.join(slots)}"
         )
 
 
-def check_losses(cfg: Config, component: str, losses: Sequence[NamedLoss]) -> None:
-    """Build every loss and check that the slot takes it.
+def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
+    """Build the losses of every variant and check that their slots take them.
 
     Raises:
-        ValueError: the slot does not take it, or a parameter is out of range.
+        ValueError: a slot does not take its loss, or a parameter is out of range.
     """
-    slot = {component: _slots(cfg)[component]}
-    for loss in losses:
-        build_slot_losses(cfg.model.type, slot, {component: loss.config})
+    slots = slots_of(cfg)
+    for variant in variants:
+        own = {
+            slot: variant.changes[f"model.{slot}"]
+            for slot in slots
+            if f"model.{slot}" in variant.changes
+        }
+        build_slot_losses(cfg.model.type, {slot: slots[slot] for slot in own}, own)
 
 
-def check_runner(cfg: Config, component: str, loss: NamedLoss) -> None:
+def check_runner(cfg: Config, variant: Variant) -> None:
     """Build everything of one run, without training.
 
     Raises:
         ValueError: and others, as the parts raise them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        trial = Config(cfg.to_dict())
+        trial = variant.apply(cfg)
         trial.work_dir, trial.log_level = folder, "WARNING"
-        trial.model[component] = ConfigDict(loss.config)
         build_parts(build_runner(trial))
     gc.collect()
     torch.cuda.empty_cache()  # the runs need the memory
@@ -65,25 +70,23 @@ def describe(cfg: Config, name: str) -> dict[str, Any]:
 def describe_data(cfg: Config) -> dict[str, Any]:
     """Return classes, numbers of images, and counts of the boxes that the evaluation looks for."""
     train, val = (DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val"))
-    names = dict(zip(val.metainfo["category_ids"], val.metainfo["classes"], strict=True))
-    images = set(val.image_ids)
-    counts = count_boxes(
-        [
-            annotation
-            for annotation in load_coco_json(val.ann_file)["annotations"]
-            if annotation["image_id"] in images and annotation["category_id"] in names
-        ],
-        names,
-    )
+    truth = ground_truth(val)
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    counts = count_boxes(truth["annotations"], names)
     return {
         "classes": list(names.values()),
         "images": {"train": len(train), "val": len(val)},
+        "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
+        "ground_truth": truth,
     }
 
 
-def _slots(cfg: Config) -> Mapping[str, Any]:
-    slots = getattr(find(MODELS, cfg.model.type), "slots", None)
-    if slots is None:
-        raise ValueError(f"{cfg.model.type} is no detector with losses to be compared")
-    return slots
+def ground_truth(dataset: Any) -> dict[str, Any]:
+    """Return the COCO json of exactly what an evaluation on this dataset looks for."""
+    names = dict(zip(dataset.metainfo["category_ids"], dataset.metainfo["classes"], strict=True))
+    if hasattr(dataset, "ground_truth"):
+        found = [dataset.ground_truth(index) for index in range(len(dataset))]
+    else:
+        found = [dataset[index][1]["coco"] for index in range(len(dataset))]
+    return coco_json(found, names)

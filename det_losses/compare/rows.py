@@ -2,16 +2,26 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
-from det_losses.compare.files import finite, read_json, write_json
-from det_losses.compare.plan import Plan, PlannedRun
+from det_losses.compare.files import read_json, write_json
+from det_losses.compare.plan import DETECTIONS_FILE, Plan, PlannedRun
 from det_losses.compare.run import read_metrics
-from det_losses.files import write_text
+from det_losses.compare.variants import Variant
+from det_losses.files import finite, write_text
 
 STATUS_FILE = "status.json"
+RESULTS_FILE = "results.json"
+PROBE_TOLERANCE = 1e-4  # relative difference of two gradients that are one
+_RECORDED = (
+    "train_seconds",
+    "seconds_per_iteration",
+    "peak_memory_mb",
+    "peak_memory_kind",
+    "proof",
+    "initial_weights",
+)
 METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl")
 
 
@@ -21,22 +31,44 @@ def set_status(run: PlannedRun, status: str, error: str | None = None) -> None:
 
 
 def row(plan: Plan, run: PlannedRun, root: Path) -> dict[str, Any]:
-    """Return the row of a run; status is done, failed, interrupted or pending."""
+    """Return the row of a run; status is done, failed, interrupted or pending.
+
+    A run without the proof that it trained the variant's losses has failed, whatever it reached.
+    """
     record = read_metrics(run.work_dir)
+    error = unproven(record, run.variant) if record else None
     stored = {} if record else read_json(run.work_dir / STATUS_FILE) or {}
+    status = ("failed" if error else "done") if record else stored.get("status", "pending")
     return {
-        "loss": run.loss.label,
-        "component": plan.component,
-        "config": run.loss.config,
+        "variant": run.variant.label,
         "seed": run.seed,
-        "status": "done" if record else stored.get("status", "pending"),
-        "error": stored.get("error"),
+        "status": status,
+        "error": error or stored.get("error"),
         "metrics": finite(record.get("metrics", dict.fromkeys(METRICS))),
-        "train_seconds": record.get("train_seconds"),
-        "peak_memory_mb": record.get("peak_memory_mb"),
+        **{key: record.get(key) for key in _RECORDED},
         "built": record.get("losses"),
         "work_dir": str(run.work_dir.relative_to(root)),
+        "detections": [DETECTIONS_FILE],
+        "history": "history.jsonl",
     }
+
+
+def unproven(record: dict[str, Any], variant: Variant) -> str | None:
+    """Return what is wrong with a finished run's proof that it trained the variant's losses."""
+    for key, config in variant.changes.items():
+        slot = key.removeprefix("model.")
+        if not slot.startswith("loss_") or not isinstance(config, dict):
+            continue
+        proof = (record.get("proof") or {}).get(slot)
+        if not proof:
+            return f"metrics.json has no proof that {slot} was {config['type']}"
+        name = config["type"].split(".")[-1]
+        if not proof["loss"].startswith(f"{name}("):
+            return f"{slot} was {proof['loss']}, planned was {config['type']}"
+        differences = proof["probe"].values()
+        if not proof["calls"] or any(d is None or d > PROBE_TOLERANCE for d in differences):
+            return f"the gradient of {slot} was not that of {config['type']}: {proof}"
+    return None
 
 
 def rows(plan: Plan, root: Path) -> list[dict[str, Any]]:
@@ -46,27 +78,28 @@ def rows(plan: Plan, root: Path) -> list[dict[str, Any]]:
 
 def write_results(root: Path, meta: dict[str, Any], results: list[dict[str, Any]]) -> None:
     """Write ``results.json`` and ``results.csv``, each whole or not at all."""
-    write_json(root / "results.json", {"meta": meta, "runs": results})
+    write_json(root / RESULTS_FILE, {"meta": meta, "runs": results})
     write_text(root / "results.csv", to_csv(results))
 
 
 def to_csv(results: list[dict[str, Any]]) -> str:
     """Return the rows as CSV, best AP first, the runs without one last."""
     extra = sorted({name for result in results for name in result["metrics"]} - set(METRICS))
-    plain = ("loss", "component", "seed", "status")
-    end = ("train_seconds", "peak_memory_mb", "config", "error", "work_dir")
+    plain = ("variant", "seed", "status")
+    end = ("train_seconds", "seconds_per_iteration", "peak_memory_mb")
+    last = ("initial_weights", "error", "work_dir")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *METRICS, *end[:2], *extra, *end[2:]])
+    writer.writerow([*plain, *METRICS, *end, *extra, *last])
     for result in sorted(results, key=lambda r: -(r["metrics"].get("AP") or -1.0)):
+        values = [result["metrics"].get(name) for name in (*METRICS, *extra)]
         writer.writerow(
             [
                 *(result[key] for key in plain),
-                *(result["metrics"].get(name) for name in METRICS),
-                *(result[key] for key in end[:2]),
-                *(result["metrics"].get(name) for name in extra),
-                json.dumps(result["config"]),
-                *(result[key] for key in end[3:]),
+                *values[: len(METRICS)],
+                *(result[key] for key in end),
+                *values[len(METRICS) :],
+                *(result[key] for key in last),
             ]
         )
     return text.getvalue()

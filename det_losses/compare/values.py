@@ -34,6 +34,36 @@ def parse_arguments(text: str) -> dict[str, Any]:
         raise ValueError(f"expected key=value,key=value, got {text!r}") from None
 
 
+def split_arguments(text: str, what: str) -> list[tuple[str, str]]:
+    """Split ``key=value,key=value`` at the commas that no bracket or quote encloses.
+
+    >>> split_arguments("model.loss=dict(a=1, b=2),lr=0.1", "")
+    [('model.loss', 'dict(a=1, b=2)'), ('lr', '0.1')]
+    >>> split_arguments("loss_bbox=SmoothL1Loss:beta=0.5", "")
+    [('loss_bbox', 'SmoothL1Loss:beta=0.5')]
+
+    Raises:
+        ValueError: a part has no ``=``, or a key comes twice; ``what`` begins the message.
+    """
+    parts, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'":
+            quote = sign
+        depth += (sign in "([{") - (sign in ")]}") if not quote else 0
+        if sign == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    pairs = [part.strip().partition("=") for part in parts if part.strip()]
+    keys = [key for key, _, _ in pairs]
+    for key, equals, _ in pairs:
+        if not equals or not key or keys.count(key) > 1:
+            raise ValueError(f"{what}: expected KEY=VALUE,KEY=VALUE with each key once")
+    return [(key.strip(), value.strip()) for key, _, value in pairs]
+
+
 def _value(node: ast.expr) -> Any:
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):

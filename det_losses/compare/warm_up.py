@@ -3,7 +3,6 @@
 import copy
 import gc
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from det_losses.compare.guard import StopHook
 from det_losses.compare.run import build_parts
@@ -25,27 +25,29 @@ class WarmUp:
     """What a warm-up leaves.
 
     Attributes:
+        steps: how many there were.
         initial: the model with its initial weights.
         trained: the model after the last step.
         batches: fixed batches of the training data.
     """
 
+    steps: int
     initial: nn.Module
     trained: nn.Module
     batches: FixedBatches
 
 
 def warm_up(
-    cfg: Config, steps: int, seed: int, work_dir: Path, tick: Callable[[], Any] = lambda: None
+    cfg: Config, steps: int | None, seed: int, work_dir: Path, bar: tqdm | None = None
 ) -> WarmUp:
     """Train the first steps of a config: its schedule and its hooks, without any evaluation.
 
     Args:
         cfg: the config; it is not changed.
-        steps: how many.
+        steps: how many; None: a tenth of all, but from 100 to 1000 where there are so many.
         seed: of initial weights, data order and augmentation, and of the fixed batches.
         work_dir: where a temporary folder is made, and removed at the end.
-        tick: called after each step.
+        bar: shows the progress.
 
     Raises:
         ValueError: the config trains fewer steps.
@@ -55,23 +57,29 @@ def warm_up(
     with tempfile.TemporaryDirectory(prefix=".warm_up.", dir=work_dir) as folder:
         runner = build_runner(_training_only(cfg, seed, folder))
         build_parts(runner)
-        if not 1 <= steps <= runner.max_iters:
-            raise ValueError(
-                f"warmup_steps must be 1 to {runner.max_iters}, the steps that the config trains, "
-                f"got {steps}"
-            )
+        steps = _checked_steps(steps, runner.max_iters)
         loader = runner.train_dataloader
         batch_size = runner.cfg.train_dataloader.batch_size
         batches = FixedBatches(loader.dataset, loader.collate_fn, batch_size, seed)
         initial = copy.deepcopy(runner.model)  # before hooks are put on it
         trained = copy.deepcopy(runner.model)
-        snapshots = _train(runner, steps, tick)
+        snapshots = _train(runner, steps, bar or tqdm(disable=True))
     initial.load_state_dict(snapshots.initial)
     trained.load_state_dict(snapshots.trained)
     del runner, loader
     gc.collect()  # ends the loader's workers
     torch.cuda.empty_cache()
-    return WarmUp(initial, trained, batches)
+    return WarmUp(steps, initial, trained, batches)
+
+
+def _checked_steps(steps: int | None, most: int) -> int:
+    if steps is None:
+        return min(max(100, most // 10), 1000, most)
+    if not 1 <= steps <= most:
+        raise ValueError(
+            f"warmup_steps must be 1 to {most}, the steps that the config trains, got {steps}"
+        )
+    return steps
 
 
 def _training_only(cfg: Config, seed: int, folder: str) -> Config:
@@ -100,23 +108,24 @@ class _SnapshotHook(Hook):
 
     priority = "LOWEST"
 
-    def __init__(self, steps: int, tick: Callable[[], Any]) -> None:
+    def __init__(self, steps: int, bar: tqdm) -> None:
         self.initial: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
-        self._steps, self._tick = steps, tick
+        self._steps, self._bar = steps, bar
 
     def before_train(self, runner: Runner) -> None:
+        self._bar.reset(self._steps)
         self.initial = copy.deepcopy(runner.model.state_dict())
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        self._tick()
+        self._bar.update()
         if runner.iter + 1 >= self._steps:
             self.trained = copy.deepcopy(runner.model.state_dict())
             raise _Done
 
 
-def _train(runner: Runner, steps: int, tick: Callable[[], Any]) -> _SnapshotHook:
-    stop, snapshots = StopHook(), _SnapshotHook(steps, tick)
+def _train(runner: Runner, steps: int, bar: tqdm) -> _SnapshotHook:
+    stop, snapshots = StopHook(), _SnapshotHook(steps, bar)
     runner.register_hook(stop, priority="LOWEST")
     runner.register_hook(snapshots, priority="LOWEST")
     with stop.listening():

@@ -23,11 +23,13 @@ class NamedLoss:
         label: what tables call it: the text that the user gave.
         config: its configuration, ready for the model.
         source: where weight and parameters come from.
+        given: the parameters that the text itself gave.
     """
 
     label: str
     config: dict[str, Any]
     source: str
+    given: tuple[str, ...] = ()
 
 
 def loss_config(
@@ -93,7 +95,7 @@ def parse_loss(cfg: Mapping[str, Any], detector: str, slot: str, text: str) -> N
     if own:
         rest = "" if "loss_weight" in own else f"; weight: {source}"
         source = f"{', '.join(own)}: given by the user{rest}"
-    return NamedLoss(text, {**config, **own}, source)
+    return NamedLoss(text, {**config, **own}, source, tuple(own))
 
 
 def _check_parameters(text: str, cls: type, own: Mapping[str, Any]) -> None:

@@ -109,9 +109,19 @@ class CocoDataset(Dataset):
             sample = self._transform(sample, entry)
         target = {"boxes": sample[1], "labels": sample[2], "image_id": entry["id"]}
         if self.test_mode:
-            annotations = [dict(annotation) for annotation in self._annotations[index]]
-            target["coco"] = {"image": dict(entry), "annotations": annotations}
+            target["coco"] = self.ground_truth(index)
         return sample[0], target
+
+    def ground_truth(self, index: int) -> dict[str, Any]:
+        """Return what an evaluation looks for in an image: the json's own entries.
+
+        Raises:
+            ValueError: not in test mode.
+        """
+        if not self.test_mode:
+            raise ValueError("the ground truth of an evaluation needs a dataset in test_mode=True")
+        annotations = [dict(annotation) for annotation in self._annotations[index]]
+        return {"image": dict(self._images[index]), "annotations": annotations}
 
     def _transform(
         self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any]

@@ -89,7 +89,7 @@ class CocoMetric(BaseMetric):
         images = {result["image"]["id"]: result for result in reversed(results)}
         results = [images[image_id] for image_id in sorted(images)]
         classes = dict(zip(self._meta("category_ids"), self._meta("classes"), strict=True))
-        truth = _coco_json(results, classes)
+        truth = coco_json(results, classes)
         detections = np.concatenate([np.empty((0, 7)), *(r["detections"] for r in results)])
         if self.out_file is not None:
             write_json(self.out_file, _result_json(detections))
@@ -137,9 +137,15 @@ def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().to("cpu", torch.float64).numpy()
 
 
-def _coco_json(
+def coco_json(
     results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
 ) -> dict[str, list[dict[str, Any]]]:
+    """Return the ground truth of an evaluation as a COCO json.
+
+    Args:
+        results: for each image ``image`` and ``annotations``, entries of its json.
+        classes: class name of each category id.
+    """
     found = [annotation for result in results for annotation in result["annotations"]]
     # Numbered anew from 1: COCO's evaluation takes the id 0 for "no match".
     annotations = [

@@ -2,13 +2,14 @@ import pytest
 from mmengine.config import Config
 
 from det_losses.compare.plan import Plan
+from det_losses.compare.variants import Variant
 from det_losses.compare.weights import NamedLoss
 from det_losses.files import write_json
 
 
 def named(label, weight=1.0, **parameters):
     config = {"type": label.partition(":")[0], "loss_weight": weight, **parameters}
-    return NamedLoss(label, config, f"source of {label}")
+    return Variant.of_loss("loss_bbox", NamedLoss(label, config, f"source of {label}"))
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def cfg():
 
 @pytest.fixture
 def plan(cfg):
-    losses = [named("SmoothL1Loss", beta=0.11), named("GIoULoss", 2.5)]
-    return Plan.of(cfg, "loss_bbox", losses, [0, 1])
+    variants = [named("SmoothL1Loss", beta=0.11), named("GIoULoss", 2.5)]
+    return Plan.of(cfg, ["loss_bbox"], variants, [0, 1])
 
 
 @pytest.fixture
@@ -34,41 +35,18 @@ def finish():
 
     def make(run, **metrics):
         numbers = dict.fromkeys(("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl"), 0.5)
+        name = run.variant.loss("loss_bbox")["type"]
+        proof = {"loss": f"{name}()", "hash": "0", "calls": 7, "probe": {"start": 0, "end": 1e-7}}
         record = {
             "status": "done",
             "metrics": {**numbers, **metrics},
             "train_seconds": 61.0,
+            "seconds_per_iteration": 0.5,
             "peak_memory_mb": 512.25,
-            "losses": {"loss_bbox": f"{run.loss.label}()"},
+            "losses": {"loss_bbox": f"{name}()"},
+            "proof": {"loss_bbox": proof},
         }
         run.work_dir.mkdir(parents=True, exist_ok=True)
         write_json(run.work_dir / "metrics.json", record)
 
     return make
-
-
-@pytest.fixture
-def meta(plan):
-    losses = {loss.label: {"config": loss.config, "source": loss.source} for loss in plan.losses}
-    return {
-        "component": "loss_bbox",
-        "detector": "RetinaNet",
-        "losses": losses,
-        "seeds": plan.seeds,
-        "hash": plan.hash,
-        "config": "quickstart/x",
-        "classes": ["cat", "dog"],
-        "images": {"train": 10, "val": 5},
-        "val_boxes": {
-            "all": 7,
-            "small": 0,
-            "medium": 3,
-            "large": 4,
-            "by_class": {"cat": 7, "dog": 0},
-        },
-        "versions": {"torch": "2.15"},
-        "hardware": {"gpus": [], "cpu": "some CPU", "threads": 2, "memory": "peak memory is RSS"},
-        "command": "compare x --losses A B",
-        "started": "s",
-        "finished": "f",
-    }

@@ -53,9 +53,11 @@ def test_results_are_written_after_every_run(cfg, plan, tmp_path, trained):
         "Traceback",
         "ValueError: broken",
     ]
-    assert stored["meta"]["losses"]["GIoULoss"] == {
-        "config": {"type": "GIoULoss", "loss_weight": 2.5},
+    assert stored["meta"]["variants"]["GIoULoss"] == {
+        "changes": {"model.loss_bbox": {"type": "GIoULoss", "loss_weight": 2.5}},
         "source": "source of GIoULoss",
+        "factors": {"loss_bbox": "GIoULoss"},
+        "weight": {"how": "published", "multiple": 1.0},
     }
     assert {"started", "finished", "seeds", "hash", "command"} <= set(stored["meta"])
 
@@ -69,7 +71,7 @@ def test_the_same_again_trains_what_is_not_finished(cfg, plan, tmp_path, trained
 
 def test_results_keep_what_an_earlier_command_trained(cfg, plan, tmp_path, trained):
     Comparison(cfg, plan, tmp_path, 0, FACTS).execute()
-    fewer = type(plan).of(cfg, "loss_bbox", plan.losses[:1], [0])
+    fewer = type(plan).of(cfg, ["loss_bbox"], plan.variants[:1], [0])
     meta, rows = Comparison(cfg, fewer, tmp_path, 0, FACTS).write()
     assert len(rows) == 4
     assert meta["seeds"] == [0, 1]

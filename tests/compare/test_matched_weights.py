@@ -9,16 +9,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from tqdm import tqdm
 
 from det_losses import build_loss
 from det_losses.compare import matched_weights
-from det_losses.compare.matched_weights import (
-    BATCHES,
-    MatchedLoss,
-    Matching,
-    match_weights,
-    ratio_error,
-)
+from det_losses.compare import warm_up as warm_up_module
+from det_losses.compare.matched_weights import BATCHES, match_weights, ratio_error
+from det_losses.compare.matching import MatchedLoss, Matching
 from det_losses.compare.warm_up import warm_up
 from det_losses.compare.weights import loss_config
 from det_losses.engine import build_runner
@@ -179,24 +176,28 @@ def test_the_warm_up_is_the_beginning_of_a_training(cfg, tmp_path):
     own.default_hooks.pop("run_record")
     runner = build_runner(own)
     runner.train()
-    ticks = []
-    models = warm_up(short, 6, SEED, tmp_path, lambda: ticks.append(None))
-    assert len(ticks) == 6
+    models = warm_up(short, None, SEED, tmp_path)  # a tenth would be none, 100 are not there
+    assert models.steps == 6
     for key, value in runner.model.state_dict().items():
         assert torch.equal(models.trained.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize(("trained", "steps"), [(40, 40), (880, 100), (3000, 300), (88_000, 1000)])
+def test_a_warm_up_is_a_tenth_of_training_within_bounds(trained, steps):
+    assert warm_up_module._checked_steps(None, trained) == steps
+
+
 def test_a_signal_ends_the_warm_up_and_leaves_nothing(cfg, tmp_path):
-    steps = []
+    class Bar(tqdm):
+        def update(self, n=1):
+            self.n += n
+            if self.n == 2:
+                signal.raise_signal(signal.SIGINT)
 
-    def interrupt():
-        steps.append(None)
-        if len(steps) == 2:
-            signal.raise_signal(signal.SIGINT)
-
+    bar = Bar(disable=True)
     with pytest.raises(KeyboardInterrupt):
-        warm_up(with_baseline(cfg), 20, 0, tmp_path / "new", interrupt)
-    assert len(steps) <= 3
+        warm_up(with_baseline(cfg), 20, 0, tmp_path / "new", bar)
+    assert bar.n == 2
     assert list((tmp_path / "new").iterdir()) == []
 
 

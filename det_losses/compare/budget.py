@@ -1,0 +1,153 @@
+"""How long a comparison takes, and how many of its seeds fit into a given time."""
+
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from det_losses.compare.progress import duration
+from det_losses.compare.run import build_parts
+from det_losses.compare.variants import Variant
+from det_losses.engine import build_runner
+
+WARM_UP, TIMED = 2, 6  # steps of training that a measurement does
+_START = 10.0  # seconds that a process needs to import torch
+_UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1, "": 3600}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``"2h"``, ``"90min"``, ``"1h30min"``; a bare number is hours.
+
+    >>> parse_duration("1h30min"), parse_duration("45 s"), parse_duration("0.5")
+    (5400.0, 45.0, 1800.0)
+
+    Raises:
+        ValueError: it is no duration above zero.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s|)", text)
+    if "".join(a + b for a, b in parts) != text.replace(" ", "") or not parts:
+        raise ValueError(f"expected a duration such as 2h, 90min or 1h30min, got {text!r}")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if seconds <= 0:
+        raise ValueError(f"a budget must be longer than zero, got {text!r}")
+    return seconds
+
+
+@dataclass
+class Budget:
+    """The time that a command may take.
+
+    Attributes:
+        seconds: from now on.
+        run_seconds: what one run is expected to take; measured runs replace it.
+        jobs: runs at the same time.
+    """
+
+    seconds: float
+    run_seconds: float
+    jobs: int
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.seconds - (time.monotonic() - self.start)
+
+    def allows_run(self, finished: Sequence[float]) -> bool:
+        """Return whether one more run is expected to end in time."""
+        expected = sum(finished) / len(finished) if finished else self.run_seconds
+        return expected <= self.left
+
+    def seeds(self, variants: int, asked: Sequence[int] | None, most: int = 10) -> list[int]:
+        """Return the seeds that fit: of those asked for, or as many as there is time for.
+
+        Raises:
+            ValueError: not even one fits.
+        """
+        rounds = math.floor(self.left / self.run_seconds)
+        fit = rounds * self.jobs // variants
+        if fit < 1:
+            whole = math.ceil(variants / self.jobs) * self.run_seconds
+            raise ValueError(
+                f"--budget {duration(self.seconds)}: one seed of {variants} variants takes about "
+                f"{duration(whole)} ({duration(self.run_seconds)} a run). Compare fewer, shorten "
+                "the runs (--cfg-options train_cfg.max_epochs=...), or give more time"
+            )
+        wanted = list(asked) if asked is not None else list(range(most))
+        return wanted[:fit]
+
+
+def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
+    """Return about how many seconds a run takes: a few steps and one evaluated batch, scaled up.
+
+    Args:
+        cfg: the config of the comparison.
+        variant: the one that is measured.
+        jobs: runs at the same time, among which the cores are shared out.
+    """
+    with tempfile.TemporaryDirectory() as folder, _threads(jobs):
+        begin = time.perf_counter()
+        own = variant.apply(cfg)
+        own.work_dir, own.log_level = folder, "WARNING"
+        runner = build_runner(own)
+        build_parts(runner)
+        built = time.perf_counter() - begin
+        step = _time_steps(runner)
+        evaluation = _time_evaluation(runner)
+    loop = runner.train_loop
+    length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+    times = math.ceil(length / loop.val_interval)
+    return _START + built + step * runner.max_iters + evaluation * times
+
+
+def _time_steps(runner: Runner) -> float:
+    runner.model.train()
+    seconds = []
+    batches = _endless(runner.train_dataloader)
+    for _ in range(WARM_UP + TIMED):
+        begin = time.perf_counter()
+        runner.model.train_step(next(batches), runner.optim_wrapper)
+        _synchronise()
+        seconds.append(time.perf_counter() - begin)
+    return sum(seconds[WARM_UP:]) / TIMED
+
+
+def _time_evaluation(runner: Runner) -> float:
+    if runner.val_loop is None:
+        return 0.0
+    runner.model.eval()
+    loader = runner.val_dataloader
+    begin = time.perf_counter()
+    with torch.no_grad():
+        runner.model.val_step(next(iter(loader)))
+    _synchronise()
+    return (time.perf_counter() - begin) * len(loader)
+
+
+def _endless(loader: torch.utils.data.DataLoader) -> Iterator[object]:
+    while True:
+        yield from loader
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _threads(jobs: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

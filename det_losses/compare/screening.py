@@ -1,0 +1,118 @@
+"""Dropping what is clearly behind after a short training, by successive halving."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from det_losses.compare.variants import Variant
+from det_losses.statistics import Difference
+
+FRACTIONS = (0.25, 0.5)  # of the whole training, one after the other
+RISK = (
+    "Screening trains each variant once and briefly. A variant that starts slowly, or was unlucky "
+    "with its one seed, can be dropped although the whole training would have brought it forward."
+)
+# Epochs that a schedule counts in, beside its milestones.
+_LENGTHS = ("T_max", "begin", "end", "total_iters", "step_size")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A variant that a screening left out.
+
+    Attributes:
+        label: its label.
+        epochs: epochs of the training after which it was dropped.
+        difference: its difference to the best variant there.
+    """
+
+    label: str
+    epochs: int
+    difference: Difference
+
+    def __str__(self) -> str:
+        d = self.difference
+        return (
+            f"Screening dropped {self.label} after {self.epochs} epochs: {100 * d.value:+.1f} AP "
+            f"[{100 * d.low:.1f}, {100 * d.high:.1f}] against {d.second}, the best one there."
+        )
+
+
+def shortened(cfg: Config, fraction: float) -> Config:
+    """Return the config with a fraction of its epochs, schedules scaled, evaluated at the end.
+
+    Raises:
+        ValueError: it trains by iterations, or for fewer epochs than can be divided.
+    """
+    own = copy.deepcopy(cfg)
+    train = own.train_cfg
+    if not train.get("by_epoch") or train.max_epochs * fraction < 1:
+        raise ValueError(
+            "--screen needs a training of at least 4 epochs (train_cfg.by_epoch, max_epochs)"
+        )
+    epochs = round(train.max_epochs * fraction)
+    scale = epochs / train.max_epochs
+    train.max_epochs = train.val_interval = epochs
+    schedulers = own.get("param_scheduler") or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if not scheduler.get("by_epoch", True):
+            continue
+        for key in _LENGTHS:
+            if scheduler.get(key):
+                scheduler[key] = max(1, round(scheduler[key] * scale))
+        if "milestones" in scheduler:
+            scheduler.milestones = sorted({max(1, round(m * scale)) for m in scheduler.milestones})
+    return own
+
+
+def screen(
+    cfg: Config,
+    variants: Sequence[Variant],
+    baseline: str,
+    root: Path,
+    train: Callable[[Config, Sequence[Variant], Path], Callable[[str, str], Difference]],
+) -> tuple[list[Variant], list[Dropped]]:
+    """Train all variants ever longer and drop those that are clearly behind the best one.
+
+    Clearly behind: the 95% interval of the paired difference over images lies below zero. At most
+    half of the variants go in each rung, the worst ones; the baseline always stays.
+
+    Args:
+        cfg: the config of the whole training.
+        variants: what is compared.
+        baseline: its label.
+        root: the directory of the comparison; a rung trains in ``screen/<epochs>_epochs``.
+        train: trains the variants with that config in that directory, and returns the difference
+            between two labels; a label that has no result is absent there (KeyError).
+
+    Returns:
+        The variants that stay, and those that were dropped.
+    """
+    left, dropped = list(variants), []
+    for fraction in FRACTIONS:
+        if len(left) < 3:
+            break
+        short = shortened(cfg, fraction)
+        epochs = short.train_cfg.max_epochs
+        difference = train(short, left, root / "screen" / f"{epochs}_epochs")
+        behind = _behind_the_best([v.label for v in left], difference)
+        going = [d for d in behind if d.first != baseline][: len(left) // 2]
+        dropped += [Dropped(d.first, epochs, d) for d in going]
+        gone = {d.first for d in going}
+        left = [variant for variant in left if variant.label not in gone]
+    return left, dropped
+
+
+def _behind_the_best(
+    labels: Sequence[str], difference: Callable[[str, str], Difference]
+) -> list[Difference]:
+    """Return the differences to the best label that exclude zero, the worst first."""
+    best = labels[0]
+    for label in labels[1:]:
+        if difference(label, best).value > 0:
+            best = label
+    found = [difference(label, best) for label in labels if label != best]
+    return sorted((d for d in found if d.high < 0), key=lambda d: d.value)

@@ -1,0 +1,95 @@
+"""history.jsonl: losses and evaluations along a run, for curves."""
+
+import json
+import os
+from collections import defaultdict
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from det_losses.files import finite, write_text
+from det_losses.registry import HOOKS
+
+
+@HOOKS.register_module()
+class HistoryHook(Hook):
+    """Keep ``work_dir/history.jsonl``: a line for each few steps and one for each evaluation.
+
+    ``{"kind": "train", "step", "epoch", "seconds", "losses": {...}}`` holds means over the last
+    ``interval`` steps; ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` an
+    evaluation. ``step`` counts finished steps, ``seconds`` training without evaluations, as
+    RunRecordHook counts them. A resumed run drops the lines after its checkpoint and goes on.
+
+    Args:
+        interval: Steps that a line of training sums up.
+        filename: Name of the file in the run's work_dir.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, interval: int = 10, filename: str = "history.jsonl") -> None:
+        if interval < 1:
+            raise ValueError(f"HistoryHook: interval must be at least 1, got {interval}")
+        self.interval, self.filename = interval, filename
+        self._training = False
+        self._sums: dict[str, Any] = defaultdict(float)
+        self._count = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep what belongs to the steps before a resume, nothing of another run."""
+        self._training = True
+        self._file = os.path.join(runner.work_dir, self.filename)
+        if not is_main_process():
+            return
+        lines = []
+        if runner.iter and os.path.isfile(self._file):
+            with open(self._file, encoding="utf-8") as file:
+                lines = [line for line in file if _step(line) <= runner.iter]
+        write_text(self._file, "".join(lines))
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Add up the losses; write their means once an interval."""
+        for name, value in (outputs or {}).items():
+            if "loss" in name:
+                self._sums[name] += value.detach() if isinstance(value, Tensor) else value
+        self._count += 1
+        if self._count == self.interval:
+            self._write_losses(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Write the numbers of an evaluation."""
+        if self._training:
+            values = {name: float(value) for name, value in (metrics or {}).items()}
+            self._append(runner, "val", runner.iter, {"metrics": values})
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the last few steps."""
+        if self._count:
+            self._write_losses(runner, runner.iter)
+        self._training = False
+
+    def _write_losses(self, runner: Runner, step: int | None = None) -> None:
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        self._append(runner, "train", runner.iter + 1 if step is None else step, {"losses": means})
+        self._sums.clear()
+        self._count = 0
+
+    def _append(self, runner: Runner, kind: str, step: int, values: dict[str, Any]) -> None:
+        if not is_main_process():
+            return
+        seconds = runner.message_hub.get_info("train_seconds", 0.0)
+        entry = {"kind": kind, "step": step, "epoch": runner.epoch, "seconds": seconds, **values}
+        with open(self._file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(entry)) + "\n")
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):  # cut off by a kill in the middle of a line
+        return float("inf")

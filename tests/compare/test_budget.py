@@ -1,0 +1,40 @@
+import pytest
+
+from det_losses.compare.budget import Budget, measure_run, parse_duration
+from det_losses.compare.variants import Variant
+
+
+@pytest.mark.parametrize("text", ["", "2 weeks", "h", "0h", "-1h", "1h30x"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ValueError, match=r"expected a duration|longer than zero"):
+        parse_duration(text)
+
+
+def test_as_many_seeds_as_fit_are_planned():
+    # 100 minutes hold ten rounds of ten minutes; two runs a round make 20 runs: 5 seeds of 4.
+    budget = Budget(6000.5, 600, jobs=2)
+    assert budget.seeds(4, None) == [0, 1, 2, 3, 4]
+    assert budget.seeds(4, [7, 8, 9]) == [7, 8, 9]
+    assert budget.seeds(10, [7, 8, 9]) == [7, 8]
+
+
+def test_a_budget_that_holds_no_seed_is_refused_with_the_time_that_one_takes():
+    with pytest.raises(ValueError, match=r"one seed of 4 variants takes about 40 min 00 s"):
+        Budget(1200, 600, jobs=1).seeds(4, None)
+
+
+def test_measured_runs_replace_the_estimate(monkeypatch):
+    budget = Budget(100, run_seconds=10, jobs=1)
+    monkeypatch.setattr("time.monotonic", lambda: budget.start + 80)
+    assert budget.allows_run([])
+    assert not budget.allows_run([25, 35])
+
+
+def test_a_run_is_measured_by_its_steps_and_evaluations(tiny_config):
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(tiny_config)
+    variant = Variant("L1Loss", {"model.loss_bbox": {"type": "L1Loss"}})
+    short = measure_run(cfg, variant, 1)
+    cfg.train_cfg.max_epochs = 2000
+    assert measure_run(cfg, variant, 1) > 2 * short
