@@ -23,7 +23,8 @@ def _unfinished(study: Study) -> list[str]:
     if not counts:
         return []
     states = listed([f"{count} {status}" for status, count in counts.items()])
-    return [f"Of {len(study.runs)} runs {states}: the numbers are of the finished ones."]
+    done = len(study.runs) - counts.total()
+    return [f"{done} of {len(study.runs)} runs are done ({states}): the numbers are of these."]
 
 
 def _left_out(study: Study) -> list[str]:

@@ -23,7 +23,8 @@ def html(document: Document) -> str:
         lstrip_blocks=True,
     )
     rows = document.standings.rows
-    scale = Scale.of([row.difference for row in rows if row.difference is not None])
+    known = [row.difference for row in rows if row.difference is not None]
+    scale = Scale.of(known)
 
     def drawn(row: Standing) -> Markup:
         return Markup(interval_plot(scale, row.difference, row.colour, row.significant))
@@ -31,8 +32,8 @@ def html(document: Document) -> str:
     template = environment.get_template("template.html")
     return template.render(
         document=document,
-        axis=Markup(axis(scale)),
-        drawn=drawn,
+        axis=Markup(axis(scale)) if known else "",
+        drawn=drawn if known else lambda row: "",
         numeric=_numeric,
         paragraphs=_paragraphs,
         safe=Markup,

@@ -26,14 +26,12 @@ class Scale:
 
     @classmethod
     def of(cls, differences: Sequence[Difference]) -> "Scale":
-        """Return a scale that holds zero and all intervals, with two to five round ticks."""
+        """Return a scale that holds zero and all intervals, with few round ticks."""
         ends = [100 * end for d in differences for end in (d.low, d.high) if math.isfinite(end)]
         low, high = min([0.0, *ends]), max([0.0, *ends])
         if low == high:
             low, high = -1.0, 1.0
-        step = _round_step((high - low) / 3)
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        return cls(low, high, tuple(step * n for n in range(first, last + 1)))
+        return cls(low, high, _ticks(low, high))
 
     def x(self, value: float) -> str:
         """Return where a value in points stands."""
@@ -41,14 +39,18 @@ class Scale:
         return f"{MARGIN + inner * (value - self.low) / (self.high - self.low):.2f}%"
 
 
-def _round_step(least: float) -> float:
-    """Return the smallest of 1, 2, 5, 10, 20, ... (or 0.5, 0.2, ...) that is not below ``least``.
+def _ticks(low: float, high: float) -> tuple[float, ...]:
+    """Return the multiples of 1, 2 or 5 (times a power of ten) in a range, at least three.
 
-    >>> _round_step(0.3), _round_step(2.1), _round_step(7)
-    (0.5, 5.0, 10.0)
+    >>> _ticks(-4, 4.5), _ticks(0, 0.3), _ticks(-20.3, 32.5)
+    ((-4.0, -2.0, 0.0, 2.0, 4.0), (0.0, 0.1, 0.2, 0.3), (-20.0, 0.0, 20.0))
     """
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9))
+    exponent = math.floor(math.log10(high - low))
+    for step in (m * 10.0**e for e in (exponent, exponent - 1) for m in (5, 2, 1)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first >= 2:
+            break
+    return tuple(round(step * n, 9) for n in range(first, last + 1))
 
 
 def axis(scale: Scale) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from det_losses.report.formats import NONE, difference, p_value, spread
 from det_losses.report.section import Table
 from det_losses.report.study import Study
-from det_losses.report.words import too_low
+from det_losses.report.words import shown_order, too_low
 from det_losses.statistics import Difference, Verdict
 
 
@@ -69,21 +69,19 @@ class Standings:
     @property
     def table(self) -> Table:
         """The same as texts."""
-        headers = ["variant", f"{self.metric}", "difference [95% interval]", "p (Holm)"]
-        rows = [
-            [row.label, row.mean, self.difference_text(row), row.p or NONE] for row in self.rows
+        columns: list[tuple[str, bool, list[str]]] = [
+            ("#", self.ranked, [row.rank for row in self.rows]),
+            ("variant", True, [row.label for row in self.rows]),
+            (self.metric, True, [row.mean for row in self.rows]),
+            ("difference [95% interval]", True, [self.difference_text(row) for row in self.rows]),
+            ("p (Holm)", self.ranked, [row.p or NONE for row in self.rows]),
+            ("groups", self.ranked, [row.letters or NONE for row in self.rows]),
+            ("runs", True, [row.runs for row in self.rows]),
+            ("loss weight", self.weighted, [row.weight or NONE for row in self.rows]),
         ]
-        more: list[tuple[str, list[str]]] = [("runs", [row.runs for row in self.rows])]
-        if self.ranked:
-            headers.insert(0, "#")
-            rows = [[row.rank, *cells] for row, cells in zip(self.rows, rows, strict=True)]
-            more.insert(0, ("groups", [row.letters or NONE for row in self.rows]))
-        if self.weighted:
-            more.append(("loss weight", [row.weight for row in self.rows]))
-        for header, column in more:
-            headers.append(header)
-            rows = [[*cells, cell] for cells, cell in zip(rows, column, strict=True)]
-        return Table(headers, rows)
+        shown = [(header, cells) for header, is_shown, cells in columns if is_shown]
+        rows = [list(cells) for cells in zip(*(cells for _, cells in shown), strict=True)]
+        return Table([header for header, _ in shown], rows)
 
     def difference_text(self, row: Standing) -> str:
         """Return what the table says of a row's difference."""
@@ -96,7 +94,7 @@ def standings(study: Study) -> Standings:
     """Return the table of variants."""
     verdict = study.verdict() if study.comparable else None
     ranked = verdict is not None and too_low(study) is None
-    order = [s.label for s in verdict.summaries] if ranked else list(study.labels)
+    order = shown_order(study)
     order += [label for label in study.labels if label not in order]
     rows = [_row(study, verdict, label, order.index(label), ranked) for label in order]
     weighted = any(row.weight for row in rows)
@@ -125,9 +123,9 @@ def _row(study: Study, verdict: Verdict | None, label: str, place: int, ranked: 
         colour=study.colour(label),
         mean=spread(summary.mean, summary.sd) if summary else _recorded(study, label),
         difference=d,
-        significant=d is not None and verdict is not None and verdict.differs(d),
-        p=p_value(d.p_holm) if d else "",
-        letters=verdict.letters[label] if verdict and summary else "",
+        significant=ranked and d is not None and verdict.differs(d),
+        p=p_value(d.p_holm) if ranked and d else "",
+        letters=verdict.letters[label] if ranked and summary else "",
         runs=_runs(study.of(label)),
         weight=loss_weight(study.meta["variants"][label]),
     )

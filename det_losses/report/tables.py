@@ -5,6 +5,7 @@ import math
 from det_losses.report.formats import difference, p_value, points, spread
 from det_losses.report.section import Part, Section, Table
 from det_losses.report.study import Study
+from det_losses.report.words import shown_order, too_low
 from det_losses.statistics import Verdict
 
 OTHERS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
@@ -21,7 +22,7 @@ def other_metrics(study: Study) -> Part | None:
         for name, verdict in verdicts.items()
     }
     rows = []
-    for label in [summary.label for summary in study.verdict().summaries]:
+    for label in shown_order(study):
         cells = [
             f"{points(means[name][label])}\n{against_baseline(verdicts[name], label)}"
             for name in names
@@ -45,8 +46,8 @@ def against_baseline(verdict: Verdict, label: str) -> str:
 
 
 def pairs(study: Study) -> Part | None:
-    """Return the differences of all pairs."""
-    if not study.comparable or len(study.compared) < 2:
+    """Return the differences of all pairs; nothing where no ranking should be read."""
+    if not study.comparable or len(study.compared) < 2 or too_low(study):
         return None
     rows = [
         [

@@ -56,6 +56,13 @@ def too_low(study: Study) -> str | None:
     )
 
 
+def shown_order(study: Study) -> list[str]:
+    """Return the compared variants, best first; as planned, where no ranking should be read."""
+    if not study.comparable or too_low(study):
+        return study.compared
+    return [summary.label for summary in study.verdict().summaries]
+
+
 def spread(study: Study) -> Part | None:
     """Return how far seeds are apart, and which difference could have been found."""
     if not study.comparable:
