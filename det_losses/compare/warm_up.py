@@ -63,7 +63,7 @@ def warm_up(
         batches = FixedBatches(loader.dataset, loader.collate_fn, batch_size, seed)
         initial = copy.deepcopy(runner.model)  # before hooks are put on it
         trained = copy.deepcopy(runner.model)
-        snapshots = _train(runner, steps, bar or tqdm(disable=True))
+        snapshots = _train(runner, steps, tqdm(disable=True) if bar is None else bar)
     initial.load_state_dict(snapshots.initial)
     trained.load_state_dict(snapshots.trained)
     del runner, loader
