@@ -41,16 +41,19 @@ class EvaluateHook(Hook):
         self.records = records
 
     def before_train(self, runner) -> None:
+        """Start the averages at the initial weights."""
         self.averages = {
             name: ExponentialMovingAverage(runner.model, momentum=momentum)
             for name, momentum in MOMENTA.items()
         }
 
     def after_train_iter(self, runner, *args, **kwargs) -> None:
+        """Take the step into the averages."""
         for average in self.averages.values():
             average.update_parameters(runner.model)
 
     def after_train_epoch(self, runner) -> None:
+        """Evaluate, in the last epochs."""
         epoch = runner.epoch + 1
         if epoch <= runner.max_epochs - LAST:
             return
@@ -84,8 +87,9 @@ def train(root: Path, loss: str, seed: int, warmup: int, epochs: int) -> None:
     cfg.model.loss_bbox = LOSSES[loss]
     cfg.randomness = dict(seed=seed)
     for name in ("train", "val"):
-        cfg[f"{name}_dataloader"].dataset |= dict(data_root=str(root.parent / "shapes"), num_val=1000)
-        cfg[f"{name}_dataloader"] |= dict(num_workers=0, persistent_workers=False)
+        loader = cfg[f"{name}_dataloader"]
+        loader.dataset |= dict(data_root=str(root.parent / "shapes"), num_val=1000)
+        loader |= dict(num_workers=0, persistent_workers=False)
     cfg.train_cfg |= dict(max_epochs=epochs, val_interval=10**6)
     cfg.param_scheduler[0].end = warmup
     cfg.default_hooks.pop("run_record")
@@ -102,7 +106,8 @@ def summary(roots: list[Path]) -> None:
     print("| training | evaluated | images | AP | SD over seeds | SD of the difference | seeds |")
     print("|---|---|---|---|---|---|---|")
     for root in roots:
-        runs = {tuple(f.stem.rsplit("_", 1)): json.loads(f.read_text()) for f in root.glob("*.json")}
+        files = root.glob("*.json")
+        runs = {tuple(file.stem.rsplit("_", 1)): json.loads(file.read_text()) for file in files}
         seeds = sorted({s for _, s in runs if all((loss, s) in runs for loss in LOSSES)})
         for name in ("weights", *MOMENTA):
             for last in (1, LAST):
