@@ -4,10 +4,10 @@ from det_losses.statistics.answer import answer, caution
 from det_losses.statistics.multiple import holm, letters
 from det_losses.statistics.paired import (
     Difference,
-    Scores,
     minimal_detectable,
-    paired_difference,
+    paired_differences,
 )
+from det_losses.statistics.scores import Scores
 from det_losses.statistics.verdict import Summary, Verdict, analyse
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "holm",
     "letters",
     "minimal_detectable",
-    "paired_difference",
+    "paired_differences",
 ]

@@ -1,14 +1,15 @@
 """All differences of a comparison: against the baseline, between all pairs, and the groups."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
-from det_losses.statistics.multiple import holm, letters
-from det_losses.statistics.paired import Difference, Scores, paired_difference
+from det_losses.statistics.multiple import letters
+from det_losses.statistics.paired import Difference, paired_differences, with_holm
+from det_losses.statistics.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def analyse(
         raise ValueError(f"level must be above 0.5 and below 1, got {level}")
     summaries = sorted((_summary(label, scores[label]) for label in scores), key=_best_first)
     labels = [summary.label for summary in summaries]
-    pairs = [paired_difference(a, b, scores, images, level) for a, b in combinations(labels, 2)]
+    pairs = paired_differences(list(combinations(labels, 2)), scores, images, level)
     of_baseline = [pair for pair in pairs if baseline in (pair.first, pair.second)]
     against = [_turned(d) if d.first == baseline else d for d in of_baseline]
     verdict = Verdict(
@@ -116,8 +117,8 @@ def analyse(
         images=images,
         level=level,
         summaries=tuple(summaries),
-        against_baseline=tuple(_with_holm(against)),
-        pairs=tuple(_with_holm(pairs)),
+        against_baseline=tuple(with_holm(against)),
+        pairs=tuple(pairs),
         letters={},
     )
     return replace(verdict, letters=_letters(verdict))
@@ -141,11 +142,6 @@ def _turned(difference: Difference) -> Difference:
         low=0.0 - difference.high,
         high=0.0 - difference.low,
     )
-
-
-def _with_holm(family: Sequence[Difference]) -> list[Difference]:
-    adjusted = holm([difference.p for difference in family])
-    return [replace(d, p_holm=float(p)) for d, p in zip(family, adjusted, strict=True)]
 
 
 def _letters(verdict: Verdict) -> dict[str, str]:
