@@ -1,0 +1,100 @@
+import shutil
+
+import pytest
+from synthetic_comparison import write_comparison
+
+from det_losses.cli.compare_detections import main, parse_results
+from det_losses.report import analyses
+
+TWO = {"base": 0.1, "new": 0.05}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Ground truth, and label -> files of three seeds."""
+    root = write_comparison(tmp_path / "c", noise=TWO)
+    files = {
+        label: [
+            shutil.copy(root / f"runs/{label}/seed_{seed}/detections.json", tmp_path / name)
+            for seed, name in enumerate(f"{label}_{n}.json" for n in range(3))
+        ]
+        for label in TWO
+    }
+    return str(root / "ground_truth.json"), files
+
+
+def refused(arguments, capsys):
+    with pytest.raises(SystemExit) as info:
+        main([str(argument) for argument in arguments])
+    assert info.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_one_file_each_and_what_that_cannot_tell(results, capsys, tmp_path):
+    truth, files = results
+    before = sorted(tmp_path.rglob("*"))
+    assert main([truth, str(files["base"][0]), str(files["new"][0]), "--resamples", "100"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("new_0 beats base_0 by ")
+    assert "With one seed the intervals are about other images only" in text
+    assert all(part in text for part in ("## Other metrics", "AP75", "## All pairs"))
+    assert sorted(tmp_path.rglob("*")) == before  # nothing is written without --out
+
+
+def test_a_file_for_each_seed(results, capsys, tmp_path, monkeypatch):
+    truth, files = results
+    named = [f"{label}={','.join(map(str, paths))}" for label, paths in files.items()]
+    options = ["--resamples", "100", "--baseline", "new", "--metric", "AP50"]
+    assert main([truth, *named, *options]) == 0
+    text = capsys.readouterr().out
+    assert "With one seed" not in text
+    assert "3/3" in text
+    assert "AP50" in text.splitlines()[2]
+    monkeypatch.setattr(analyses, "sections", lambda study: [])
+    out = tmp_path / "out"
+    assert main([truth, *named, "--resamples", "100", "--out", str(out)]) == 0
+    assert f"report: {out / 'report.html'}" in capsys.readouterr().out
+    page = (out / "report.html").read_text()
+    assert "Comparison of detections" in page
+    assert "same place in their order" in page
+    # What training alone could tell is left out, not shown as empty.
+    assert not [title for title in ("Loss weights", "Proof", "How to repeat") if title in page]
+
+
+def test_the_whole_report_of_detections_with_its_analyses(results, tmp_path):
+    truth, files = results
+    out = tmp_path / "out"
+    texts = [str(files["base"][0]), str(files["new"][0])]
+    assert main([truth, *texts, "--resamples", "100", "--out", str(out)]) == 0
+    assert "could not be made" not in (out / "report.html").read_text()
+
+
+def test_names_of_results(tmp_path):
+    odd = tmp_path / "a=b,c.json"
+    odd.touch()
+    comma = tmp_path / "d,e.json"
+    comma.touch()
+    found = parse_results(["x/y.json", "n=1.json,2.json", str(odd), f"m={comma}"])
+    assert {name: [str(path) for path in paths] for name, paths in found.items()} == {
+        "y": ["x/y.json"],
+        "n": ["1.json", "2.json"],
+        "a=b,c": [str(odd)],
+        "m": [str(comma)],
+    }
+    with pytest.raises(ValueError, match="two results are called y: name them with NAME=FILE"):
+        parse_results(["a/y.json", "b/y.json"])
+    for text in ("n=", "=a.json", "n=,"):
+        with pytest.raises(ValueError, match="expected FILE or NAME=FILE,FILE"):
+            parse_results([text])
+
+
+def test_errors_are_one_line(results, capsys, tmp_path):
+    truth, files = results
+    first, second = files["base"][:2]
+    error = refused([truth, first, tmp_path / "absent.json"], capsys)
+    assert error == f"error: {tmp_path / 'absent.json'}: no such file; name a COCO result json\n"
+    error = refused([truth, f"a={first},{second}", f"b={first}"], capsys)
+    assert "one a seed in the same order: a has 2, b has 1" in error
+    assert "no such file" in refused([tmp_path / "absent.json", first], capsys)
+    assert "a COCO result file is a list" in refused([truth, truth], capsys)
+    assert error.count("\n") == 1
