@@ -121,6 +121,22 @@ class TestByHand:
         np.testing.assert_array_equal(ap[:, 0, [0, 2]], 1)
         assert np.isnan(ap[:, 0, [1, 3]]).all()
 
+    @pytest.mark.parametrize(("side", "areas"), [(32, [0, 1, 2]), (96, [0, 2, 3])])
+    def test_both_ends_belong_to_an_area(self, side, areas):
+        # A square at the limit of two areas is found, after a false one of the same size.
+        rows = [[1, 200, 0, side, side, 0.9, 3], [1, 0, 0, side, side, 0.5, 3]]
+        ap = precision(one_class([0, 0, side, side]), np.array(rows))
+        np.testing.assert_array_equal(ap[:, 0, areas], 0.5)
+        assert np.isnan(np.delete(ap, areas, axis=2)).all()
+
+    def test_threshold_is_not_rounded(self):
+        # The IoU is 24.3 / 27 = 0.9, as computed from these corners 0.8999999999999999; so is
+        # COCO's ninth threshold, linspace(.5, .95, 10)[8].
+        coco, row = one_class([10.5, 0, 27, 10]), [1, 10.5, 0, 24.3, 10, 0.9, 3]
+        coco["annotations"][0].update(id=1, area=270, iscrowd=0)
+        expected = assert_as_pycocotools(coco, np.array([row]))
+        assert expected[:, 0, 0].tolist() == pytest.approx([1] * 9 + [0])
+
     def test_numbers(self):
         # 100 x 85 inside 100 x 100: IoU 0.85, a hit at 8 of 10 thresholds, and large.
         ap = precision(one_class([0, 0, 100, 100]), np.array([[1, 0, 0, 100, 85, 0.9, 3]]))
@@ -211,6 +227,13 @@ def test_ground_truth_of_huge_ids():
 def test_broken_detections(rows, message):
     with pytest.raises(ValueError, match=message):
         match(GroundTruth(coco_json([1], [])), np.array(rows))
+
+
+def test_ground_truth_without_images():
+    truth = GroundTruth(coco_json([], []))
+    assert np.isnan(match(truth, np.empty((0, 7))).average_precision()).all()
+    with pytest.raises(ValueError, match="image_id -1 is not in the ground truth"):
+        match(truth, np.array([[-1, 2, 3, 4, 5, 0.5, 3]]))
 
 
 def test_max_dets_below_1():
