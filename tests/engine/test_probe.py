@@ -275,3 +275,17 @@ class TestUntouched:
             probe(model, {"loss_bbox": "GIoULoss"})
         assert same(before[0], snapshot(model))
         assert before[1] == states()
+
+    def test_statistics_over_processes_are_left_out(self):
+        # One process probes; others would be waited for.
+        class Noting(nn.SyncBatchNorm):
+            def forward(self, x):
+                modes.append(self.training)
+                return super().forward(x)
+
+        modes, model = [], build()
+        stem = model.detector.backbone.body.stem
+        stem[1] = Noting(stem[1].num_features)
+        assert probe(model, {})["loss_bbox"] < 1e-6
+        assert modes == [False]
+        assert stem[1].training

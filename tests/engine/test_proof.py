@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,46 @@ class TestRun:
         del without["default_hooks"]["loss_proof"]
         ours, theirs = (run(cfg).model.state_dict() for cfg in (with_proof, without))
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+import conftest, test_proof
+from det_losses.engine import LossProofError, build_runner
+
+cfg = conftest.make_cfg({work_dir!r}, epochs=2, launcher="pytorch", model={model!r})
+try:
+    build_runner(cfg).train()
+except LossProofError as error:
+    print("REFUSED", error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("after", "refused"), [(0, True), (99, False)])
+def test_two_processes_agree(tmp_path, after, refused):
+    model = dict(type="FaultyToy", num_classes=None, fault="own loss", after=after)
+    folder, work_dir = str(Path(__file__).parent), str(tmp_path / "run")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(folder=folder, work_dir=work_dir, model=model))
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("torchrun")),
+            *("--standalone", "--nproc-per-node", "2", str(script)),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    # Rank 0 probes, and both end with what it found; neither waits for the other.
+    assert done.stdout.count("REFUSED loss_bbox: the config names ToyLoss") == 2 * refused
+    assert status({"work_dir": work_dir}) == (None if refused else "done")
+    if not refused:
+        record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        # 2 epochs of 6 images, two a step in each of two processes.
+        assert record["proof"]["loss_bbox"]["calls"] == record["iter"] == 4
