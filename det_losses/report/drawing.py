@@ -89,7 +89,8 @@ def side_by_side(
         picture = f'<use href="#{key}"/>' if index else first
         parts.append(_panel(panel, picture, size))
     style = (
-        "display:grid;gap:8px;grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))"
+        "display:grid;gap:8px;align-items:end;"
+        "grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))"
     )
     below = f'<div style="font-size:0.85em;margin:2px 0 18px">{_escaped(caption)}</div>'
     return f'<div><div style="{style}">{"".join(parts)}</div>{below}</div>'
@@ -98,7 +99,7 @@ def side_by_side(
 def _panel(panel: Panel, picture: str, size: tuple[int, int]) -> str:
     width, height = size
     title = _escaped(panel.title)
-    unit = max(size) / 320  # a panel is about 320 px wide
+    unit = width / 320  # a panel is about 320 px wide
     shown = sorted(panel.boxes, key=lambda drawn: -drawn.box[2] * drawn.box[3])
     boxes = "".join(_box(drawn, unit) for drawn in shown)
     return (

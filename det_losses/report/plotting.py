@@ -183,6 +183,7 @@ def _texts(legend: Sequence[Style]) -> list[str]:
 
 
 def _save(figure: Figure) -> str:
+    """Write the figure by its canvas: savefig would draw it twice."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.canvas.print_svg(buffer, metadata={"Date": None})
     return buffer.getvalue()

@@ -1,9 +1,22 @@
 """What a comparison shows beyond its verdict: one module a section."""
 
+from collections.abc import Callable
+
 from det_losses.report.analyses import classes, errors, images, localisation, thresholds, training
 from det_losses.report.analyses.context import Context
 from det_losses.report.section import Section
 from det_losses.report.study import Study
+
+BUILDERS: dict[str, Callable[[Context], Section | None]] = {
+    thresholds.TITLE: thresholds.section,
+    classes.TITLE: classes.section,
+    classes.TABLE_TITLE: classes.table_section,
+    training.TITLE: training.section,
+    localisation.TITLE: localisation.section,
+    errors.TITLE: errors.section,
+    images.TITLE: images.section,
+}
+"""Title -> what builds the section, or returns None where there is no data for it."""
 
 
 def sections(study: Study) -> list[Section]:
@@ -18,9 +31,4 @@ def sections(study: Study) -> list[Section]:
         ValueError: a file is broken.
     """
     context = Context(study)
-    found = [training.section(context)]
-    if context.labels:
-        parts = (thresholds, classes, localisation, errors, images)
-        found = [*(part.section(context) for part in parts[:2]), *found]
-        found += [part.section(context) for part in parts[2:]]
-    return [section for section in found if section]
+    return [section for build in BUILDERS.values() if (section := build(context))]

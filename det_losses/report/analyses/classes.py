@@ -12,14 +12,19 @@ from det_losses.report.plotting import INK, Style, chart, clean
 from det_losses.report.section import Figure, Section, Table
 from det_losses.statistics import Difference
 
+TITLE = "Classes and sizes"
+TABLE_TITLE = "AP of each class"
+
 _FIGURES = 4  # variants that get a figure of their classes
 _EACH_WAY = 10  # largest gains, and largest losses, that it shows
 _ROW = 17  # units of a row
 SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
 
 
-def section(context: Context) -> Section:
-    """Return the section."""
+def section(context: Context) -> Section | None:
+    """Return the section, or None where no run is finished."""
+    if not context.labels:
+        return None
     text = (
         "Whose AP changes: each class and each size of object by itself. The intervals are "
         "exploratory: they are not adjusted for their number, so of twenty classes without any "
@@ -28,9 +33,15 @@ def section(context: Context) -> Section:
     figures = []
     if context.others:
         figures = [_sizes_figure(context), *_class_figures(context)]
-    return Section(
-        "Classes and sizes", text, tuple(figures), (_sizes_table(context), _class_table(context))
-    )
+    return Section(TITLE, text, tuple(figures), (_sizes_table(context),))
+
+
+def table_section(context: Context) -> Section | None:
+    """Return the numbers of each class, which are many, or None where no run is finished."""
+    if not context.labels:
+        return None
+    text = "AP of each class with its difference to the baseline; exploratory."
+    return Section(TABLE_TITLE, text, tables=(_class_table(context),))
 
 
 def most_changed(gains: Sequence[float], each_way: int = _EACH_WAY) -> list[int]:

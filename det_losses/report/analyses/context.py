@@ -31,8 +31,12 @@ class Context:
 
     @cached_property
     def others(self) -> list[str]:
-        """The variants that are compared with the baseline; none if the baseline is missing."""
-        return self.labels[1:] if self.study.baseline in self.labels else []
+        """The variants that are compared with the baseline.
+
+        None if the baseline is missing, or if there are no images to resample.
+        """
+        possible = self.study.baseline in self.labels and len(self.study.truth.image_ids) > 1
+        return self.labels[1:] if possible else []
 
     @cached_property
     def styles(self) -> dict[str, Style]:

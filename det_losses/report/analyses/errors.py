@@ -9,6 +9,8 @@ from det_losses.report.formats import spread
 from det_losses.report.plotting import INK, chart
 from det_losses.report.section import Figure, Section, Table
 
+TITLE = "Error types"
+
 NAMES = {
     "Cls": "class",
     "Loc": "localisation",
@@ -27,8 +29,10 @@ MEANINGS = {
 }
 
 
-def section(context: Context) -> Section:
-    """Return the section."""
+def section(context: Context) -> Section | None:
+    """Return the section, or None where no run is finished."""
+    if not context.labels:
+        return None
     text = (
         "Which errors cost most: for each type, the AP50 that a variant would gain if it made no "
         "error of that type (TIDE, Bolya et al. 2020, computed by hotcoco). They do not add up."
@@ -37,7 +41,7 @@ def section(context: Context) -> Section:
         label: np.array([[fact.errors[key] for key in ERRORS] for fact in facts])
         for label, facts in context.facts.items()
     }
-    return Section("Error types", text, (_figure(context, means),), (_table(means), _meanings()))
+    return Section(TITLE, text, (_figure(context, means),), (_table(means), _meanings()))
 
 
 def _figure(context: Context, errors: dict[str, np.ndarray]) -> Figure:
@@ -66,7 +70,7 @@ def _figure(context: Context, errors: dict[str, np.ndarray]) -> Figure:
         "errors",
         "AP50 that each type of error costs each variant",
         x="AP50 lost",
-        height=60 + len(ERRORS) * max(28, 11 * count + 6),
+        height=60 + len(ERRORS) * max(28, 9 * count + 8),
         grid="x",
         legend=context.legend(list(errors)),
         lines=False,

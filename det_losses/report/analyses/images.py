@@ -12,6 +12,7 @@ from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.facts import boxes_by_image, image_hits
 from det_losses.report.analyses.matched import find_pairs
 from det_losses.report.drawing import DrawnBox, Panel, read_jpeg, side_by_side
+from det_losses.report.plotting import clean
 from det_losses.report.section import Figure, Section
 from det_losses.statistics import Verdict
 
@@ -117,7 +118,7 @@ def _picture(
     for label, found in detections.items():
         boxes = _judged(truth, found[found[:, 0] == image_id])
         right = sum(box.kind == "right" for box in boxes)
-        panels.append(Panel(f"{label} ({right} of {len(boxes)} right)", boxes))
+        panels.append(Panel(f"{clean(label, 30)} ({right} of {len(boxes)} right)", boxes))
     means = ", ".join(f"{label} {100 * scores[label][place]:.0f}%" for label in detections)
     over = "mean over seeds" if len(seeds) > 1 else "one seed"
     caption = f"{entry['file_name']}: score {means} ({over})"

@@ -8,12 +8,16 @@ from det_losses.report.analyses.context import Context
 from det_losses.report.plotting import chart
 from det_losses.report.section import Figure, Section, Table
 
+TITLE = "Localisation"
+
 _GRID = np.linspace(0.5, 1.0, 51)
 _SHARES = (0.75, 0.9)
 
 
-def section(context: Context) -> Section:
-    """Return the section."""
+def section(context: Context) -> Section | None:
+    """Return the section, or None where no run is finished."""
+    if not context.labels:
+        return None
     text = (
         "How closely the boxes fit, whatever their scores: the IoU of each detection with the "
         "object that it finds. Matched are, as in COCO's evaluation at IoU .5, in each image and "
@@ -22,7 +26,7 @@ def section(context: Context) -> Section:
         "finds more of the difficult objects may lose in mean IoU, so the second figure counts "
         "objects that were not found too."
     )
-    return Section("Localisation", text, _figures(context), (_table(context),))
+    return Section(TITLE, text, _figures(context), (_table(context),))
 
 
 def share_above(ious: np.ndarray, levels: np.ndarray, count: float | None = None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Tables of differences to the baseline."""
 
+import math
 from collections.abc import Sequence
 
 from det_losses.report.analyses.context import Context
@@ -27,11 +28,12 @@ def against_baseline(context: Context, metric: str) -> dict[str, Difference]:
 
 def units(context: Context) -> str:
     """Say what the columns of a table of differences hold."""
+    text = "AP in points, mean over seeds"
     if not context.others:
-        return "AP in points, mean over seeds."
+        return f"{text}."
     return (
-        f"{context.labels[0]}: AP in points, mean over seeds; others: difference to it, with 95% "
-        "intervals over seeds and images, not adjusted for their number."
+        f"{text}, and below it the difference to {context.labels[0]} with a 95% interval over "
+        "seeds and images, not adjusted for the number of rows."
     )
 
 
@@ -41,7 +43,7 @@ def difference_table(
     rows: Sequence[tuple[Sequence[str], str]],
     note: str = "",
 ) -> Table:
-    """Lay out the baseline's mean and the differences to it, a metric a row.
+    """Lay out each variant's mean and its difference to the baseline, a metric a row.
 
     Args:
         context: the study.
@@ -52,13 +54,17 @@ def difference_table(
     table = []
     for cells, metric in rows:
         found = against_baseline(context, metric)
-        means = {label: own.full.mean() for label, own in context.study.scores(metric).items()}
-        shown = context.labels[:1] if context.others else context.labels
-        texts = [points(means[label]) for label in shown]
-        texts += [_text(found[label]) for label in context.others]
-        table.append([*cells, *texts])
+        scores = context.study.scores(metric)
+        means = [float(scores[label].full.mean()) for label in context.labels]
+        values = [
+            cell(mean, found.get(name)) for name, mean in zip(context.labels, means, strict=True)
+        ]
+        table.append([*cells, *values])
     return Table([*heads, *context.labels], table, f"{units(context)} {note}".strip())
 
 
-def _text(found: Difference) -> str:
-    return difference(found.value, found.low, found.high)
+def cell(mean: float, found: Difference | None) -> str:
+    """Return a mean, and below it a difference where there is one."""
+    if found is None or math.isnan(found.value):
+        return points(mean)
+    return f"{points(mean)}\n{difference(found.value, found.low, found.high)}"

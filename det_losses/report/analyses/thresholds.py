@@ -1,5 +1,7 @@
 """AP against the IoU that a detection must have to count as right."""
 
+from collections.abc import Callable
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -7,30 +9,35 @@ from det_losses.evaluation.backends import IOU_THRESHOLDS
 from det_losses.evaluation.matching import METRICS
 from det_losses.report.analyses.arrays import nan_mean
 from det_losses.report.analyses.context import Context
-from det_losses.report.analyses.tables import against_baseline, signed, units
-from det_losses.report.formats import difference, points
+from det_losses.report.analyses.tables import against_baseline, cell, signed, units
 from det_losses.report.plotting import INK, Style, chart
 from det_losses.report.section import Figure, Section, Table
 from det_losses.statistics import Difference
+
+TITLE = "AP against IoU threshold"
 
 _BANDS = 4  # with more variants than that, bands and intervals would cover each other
 _X = 100 * np.array(IOU_THRESHOLDS)
 
 
-def section(context: Context) -> Section:
-    """Return the section; its curves are those of each run's last evaluation."""
+def section(context: Context) -> Section | None:
+    """Return the section, or None where no run is finished.
+
+    The curves are those of each run's last evaluation.
+    """
+    if not context.labels:
+        return None
     curves = {label: _curves(context, label) for label in context.labels}
     intervals = _intervals(context)
+    gains = {label: paired_curve(context, curves, label) for label in context.others}
     figures = [_absolute(context, curves)]
     if context.others:
-        figures.append(_relative(context, curves, intervals))
+        figures.append(_relative(context, gains, intervals))
     text = (
         "Where a box loss acts: a better loss for boxes shows at high IoU thresholds first, where "
         "a detection must fit its object closely to count as right."
     )
-    return Section(
-        "AP against IoU threshold", text, tuple(figures), (_table(context, curves, intervals),)
-    )
+    return Section(TITLE, text, tuple(figures), (_table(context, curves, gains, intervals),))
 
 
 def threshold_curve(precision: np.ndarray) -> np.ndarray:
@@ -96,7 +103,7 @@ def _absolute(context: Context, curves: dict[str, np.ndarray]) -> Figure:
 
 def _relative(
     context: Context,
-    curves: dict[str, np.ndarray],
+    gains: dict[str, np.ndarray],
     intervals: dict[str, list[Difference | None]],
 ) -> Figure:
     bars = len(context.others) <= _BANDS
@@ -105,7 +112,7 @@ def _relative(
         axes.axhline(0, color=INK, linewidth=1)
         for place, label in enumerate(context.others):
             style = context.styles[label]
-            _line(axes, style, 100 * paired_curve(context, curves, label))
+            _line(axes, style, 100 * gains[label])
             shift = 0.5 * (place - (len(context.others) - 1) / 2)
             for x, found in zip(_X, intervals[label], strict=True):
                 if bars and found is not None:
@@ -125,7 +132,7 @@ def _relative(
     return Figure(_chart(paint, "threshold-gains", alt, "difference in AP", legend), caption)
 
 
-def _chart(paint, name: str, alt: str, y: str, legend: list[Style]) -> str:
+def _chart(paint: Callable[[Axes], None], name: str, alt: str, y: str, legend: list[Style]) -> str:
     return chart(paint, name, alt, x="IoU threshold", y=y, legend=legend, markers=True)
 
 
@@ -134,26 +141,25 @@ def _line(axes: Axes, style: Style, values: np.ndarray) -> None:
 
 
 def _finish(axes: Axes) -> None:
-    axes.set_xticks(_X[::1], [f".{value:.0f}" for value in _X])
+    axes.set_xticks(_X, [f".{value:.0f}" for value in _X])
     axes.margins(x=0.03)
 
 
 def _table(
     context: Context,
     curves: dict[str, np.ndarray],
+    gains: dict[str, np.ndarray],
     intervals: dict[str, list[Difference | None]],
 ) -> Table:
-    shown = context.labels[:1] if context.others else context.labels
-    gains = {label: paired_curve(context, curves, label) for label in context.others}
+    means = {label: rows.mean(axis=0) for label, rows in curves.items()}
     rows = []
     for index, threshold in enumerate(_X):
-        cells = [points(curves[label].mean(axis=0)[index]) for label in shown]
-        for label in context.others:
-            found = intervals[label][index]
-            cells.append(
-                signed(gains[label][index])
-                if found is None
-                else difference(found.value, found.low, found.high)
-            )
+        cells = []
+        for label in context.labels:
+            found = intervals[label][index] if label in intervals else None
+            text = cell(means[label][index], found)
+            if label in gains and found is None:
+                text += f"\n{signed(gains[label][index])}"
+            cells.append(text)
         rows.append([f".{threshold:.0f}", *cells])
     return Table(["IoU", *context.labels], rows, units(context))

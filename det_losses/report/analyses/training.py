@@ -21,6 +21,8 @@ from det_losses.report.formats import duration, listed, points
 from det_losses.report.plotting import chart, clean
 from det_losses.report.section import Figure, Section, Table
 
+TITLE = "Training"
+
 LEVELS = (0.5, 0.75, 0.9)  # parts of the baseline's final mean
 _POINTS = 3000  # of a figure, shared by its lines
 
@@ -47,7 +49,7 @@ def section(context: Context) -> Section | None:
     ]
     if missing:
         text += f" No history was stored for {listed(missing)}."
-    return Section("Training", text, tuple(_figures(context, histories)), tuple(tables))
+    return Section(TITLE, text, tuple(_figures(context, histories)), tuple(tables))
 
 
 def levels(context: Context) -> dict[float, float]:

@@ -1,0 +1,160 @@
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from det_losses.report.analyses.facts import examine, image_hits, image_scores, tide
+from det_losses.report.analyses.matched import assign, find_pairs
+
+
+def random_case(make_truth, seed):
+    """Boxes on a coarse grid, so that equal scores and equal IoUs come up, and some crowds."""
+    rng = np.random.default_rng(seed)
+    images = {}
+    for image_id in (4, 9, 30):
+        sizes = rng.integers(0, 40, (6, 2)) * 2
+        images[image_id] = [
+            (int(rng.choice([3, 7])), [int(x), int(y), 40, 30], int(rng.random() < 0.25))
+            for x, y in sizes
+        ]
+    truth, coco = make_truth(images)
+    found = []
+    for image_id, boxes in images.items():
+        for category, (x, y, w, h), _ in boxes:
+            for _ in range(3):
+                dx, dy, dw, dh = rng.integers(-4, 5, 4) * 3
+                score = rng.integers(1, 6) / 10
+                box = [x + dx, y + dy, w + dw, h + dh]
+                found.append([image_id, *box, score, category])
+    return truth, coco, np.array(found, float)
+
+
+def pycocotools_matches(coco, found, threshold, max_dets):
+    """Rows of found that pycocotools matches, with the row of the annotation each gets."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = coco
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+        evaluation.params.iouThrs = [threshold]
+        evaluation.params.maxDets = [max_dets]
+        evaluation.params.areaRng = [[0, 1e10]]
+        evaluation.evaluate()
+    matches = {}
+    for image in evaluation.evalImgs:
+        if image is not None:
+            for detection, annotation in zip(image["dtIds"], image["dtMatches"][0], strict=True):
+                if annotation:
+                    matches[detection - 1] = int(annotation) - 1
+    return matches
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.75])
+@pytest.mark.parametrize("seed", range(4))
+def test_matches_are_those_of_pycocotools(make_truth, seed, threshold):
+    truth, coco, found = random_case(make_truth, seed)
+
+    for max_dets in (100, 4):
+        pairs = find_pairs(truth, found, max_dets=max_dets)
+        ours, iou = assign(pairs, truth.crowds, threshold)
+        expected = pycocotools_matches(coco, found, threshold, max_dets)
+
+        assert {row: ours[row] for row in np.flatnonzero(ours >= 0)} == expected
+        assert expected
+        assert (iou[ours >= 0] >= threshold).all() and np.isnan(iou[ours < 0]).all()
+
+
+def test_iou_of_three_matched_boxes_by_hand(make_truth, rows):
+    truth, coco = make_truth({1: [(3, [0, 0, 10, 20], 0), (3, [50, 0, 20, 10], 0)], 2: []})
+    found = rows(
+        (1, [0, 0, 10, 15], 0.9, 3),  # 150 of 200 pixels^2: IoU 0.75
+        (1, [0, 0, 10, 20], 0.8, 3),  # a perfect fit, but the cat is taken
+        (1, [54, 0, 20, 10], 0.7, 3),  # 16 of 24 columns: IoU 2/3
+        (1, [50, 0, 20, 10], 0.6, 7),  # of another class
+        (2, [50, 0, 20, 10], 0.5, 3),  # on another image
+    )
+
+    facts = examine(truth, hotcoco_index(coco), found, seed=0)
+
+    np.testing.assert_allclose(sorted(facts.ious), [2 / 3, 0.75], rtol=1e-12)
+
+
+def test_detections_of_crowds_are_no_localisation(make_truth, rows):
+    truth, coco = make_truth({1: [(3, [0, 0, 100, 50], 1), (3, [120, 0, 20, 40], 0)]})
+    found = rows((1, [10, 10, 30, 20], 0.9, 3), (1, [120, 0, 20, 30], 0.8, 3))
+
+    assert examine(truth, hotcoco_index(coco), found, seed=0).ious.tolist() == [0.75]
+
+
+def test_score_of_an_image_by_hand(make_truth, rows):
+    truth, _ = make_truth(
+        {
+            1: [(3, [0, 0, 10, 20], 0), (3, [50, 0, 20, 10], 0)],
+            2: [(3, [0, 0, 40, 30], 1), (7, [60, 0, 10, 30], 0)],
+            5: [],
+        }
+    )
+    found = rows(
+        (1, [0, 0, 10, 20], 0.9, 3),  # right at all ten thresholds
+        (1, [100, 0, 10, 20], 0.8, 3),  # wrong
+        (1, [50, 0, 20, 10], 0.7, 3),  # right, but the third where there are two boxes
+        (2, [5, 5, 20, 10], 0.9, 3),  # in a crowd: passed over
+        (2, [60, 0, 10, 20], 0.8, 7),  # IoU 2/3: right at .50, .55, .60 and .65
+        (5, [60, 0, 10, 20], 0.8, 7),  # on an image without a box
+    )
+
+    kept, hits = image_hits(truth, found, find_pairs(truth, found))
+    scores = image_scores(truth, found[kept, 0], hits[kept])
+
+    assert sorted(kept.tolist()) == [0, 1, 4]
+    np.testing.assert_allclose(scores, [0.5, 0.4, np.nan], rtol=1e-12)  # (1 + 0) / 2, and 4 of 10
+
+
+def test_errors_are_those_of_hotcoco(planted):
+    from hotcoco import COCO as Index
+    from hotcoco import COCOeval as Evaluation
+
+    study = planted.study
+    run = study.done("L1Loss")[1]
+    found = [
+        dict(image_id=int(i), bbox=[x, y, w, h], score=score, category_id=int(k))
+        for i, x, y, w, h, score, k in study.detections(run).tolist()
+    ]
+    index = Index(study.coco)
+    evaluation = Evaluation(index, index.load_res(found), "bbox")
+    evaluation.evaluate()
+    expected = evaluation.tide_errors(pos_thr=0.5, bg_thr=0.1)["delta_ap"]
+
+    ours = planted.facts["L1Loss"][1].errors
+
+    assert ours == {key: expected[key] for key in ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")}
+    assert ours["Loc"] > 0.1  # L1Loss is planted with a large error of localisation
+
+
+def test_no_detections_at_all(make_truth):
+    truth, coco = make_truth({1: [(3, [0, 0, 10, 20], 0)], 2: []})
+
+    facts = examine(truth, hotcoco_index(coco), np.empty((0, 7)), seed=3)
+
+    assert facts.seed == 3 and len(facts.ious) == 0
+    np.testing.assert_array_equal(facts.scores, [0, np.nan])
+    assert facts.errors["Loc"] == 0
+
+
+def test_missed_objects_cost_what_is_missing(make_truth, rows):
+    """One of two cats is found: at AP50 the other half is missing, and nothing else is wrong."""
+    _, coco = make_truth({1: [(3, [0, 0, 10, 20], 0), (3, [50, 0, 20, 10], 0)]})
+
+    errors = tide(hotcoco_index(coco), rows((1, [0, 0, 10, 20], 0.9, 3)))
+
+    assert errors["Miss"] > 0.4
+    assert sum(errors.values()) == errors["Miss"]
+
+
+def hotcoco_index(coco):
+    from hotcoco import COCO as Index
+
+    return Index(coco)
