@@ -19,6 +19,9 @@ def draw_counts(images: int, resamples: int, seed: int = 0) -> np.ndarray:
 
     Returns:
         ``[B, I]`` int64; each row sums to I.
+
+    Raises:
+        ValueError: ``images`` or ``resamples`` below 1.
     """
     if images < 1 or resamples < 1:
         raise ValueError(
