@@ -16,7 +16,7 @@ def markdown(document: Document) -> str:
     blocks = [
         f"# {escape(document.title)}",
         f"**{escape(document.headline)}**",
-        f"{escape(document.subtitle)}.",
+        escape(document.subtitle),
         *(f"> {escape(sentence)}" for sentence in document.cautions),
         as_text(document.standings.table),
     ]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from det_losses.report.formats import NONE, duration, number, points
-from det_losses.report.section import Part, Section, Table
+from det_losses.report.section import Part, Section, Table, without_empty
 from det_losses.report.study import Study
 
 _METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl")
@@ -65,7 +65,7 @@ def runs(study: Study) -> Part:
         for run in study.runs
         if run["status"] == "failed"
     )
-    return Part(Section("Runs", "", tables=(_without_empty(headers, rows),)), errors)
+    return Part(Section("Runs", "", tables=(without_empty(Table(headers, rows)),)), errors)
 
 
 def data(study: Study) -> Part:
@@ -132,9 +132,3 @@ def _metrics(study: Study, run: dict[str, Any]) -> dict[str, float | None]:
     if recorded or run["status"] != "done":
         return recorded
     return study.full(run)
-
-
-def _without_empty(headers: list[str], rows: list[list[str]]) -> Table:
-    """Leave out columns of which nothing is known."""
-    kept = [i for i in range(len(headers)) if any(row[i] != NONE for row in rows)]
-    return Table([headers[i] for i in kept], [[row[i] for i in kept] for row in rows])

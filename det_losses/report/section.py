@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from det_losses.report.formats import NONE
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -30,6 +32,17 @@ class Table:
     headers: list[str]
     rows: list[list[str]]
     note: str = ""
+
+
+def without_empty(table: Table) -> Table:
+    """Return a table without the columns that hold nothing but gaps and dashes."""
+    kept = [
+        index
+        for index in range(len(table.headers))
+        if any(row[index] not in ("", NONE) for row in table.rows)
+    ]
+    rows = [[row[index] for index in kept] for row in table.rows]
+    return Table([table.headers[index] for index in kept], rows, table.note)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,13 @@ class Standings:
         ]
         shown = [(header, cells) for header, is_shown, cells in columns if is_shown]
         rows = [list(cells) for cells in zip(*(cells for _, cells in shown), strict=True)]
-        return Table([header for header, _ in shown], rows)
+        note = (
+            f"{self.metric} in points, mean ± standard deviation over seeds; the difference to "
+            f"{self.baseline} with its 95% interval."
+        )
+        if self.ranked:
+            note += " Variants that share a letter cannot be told apart from each other."
+        return Table([header for header, _ in shown], rows, note)
 
     def difference_text(self, row: Standing) -> str:
         """Return what the table says of a row's difference."""

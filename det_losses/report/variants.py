@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from det_losses.report.formats import NONE, listed, number, spread
-from det_losses.report.section import Part, Section, Table
+from det_losses.report.section import Part, Section, Table, without_empty
 from det_losses.report.standings import loss_weight
 from det_losses.report.study import Study
 
@@ -21,9 +21,12 @@ def loss_weights(study: Study) -> Part | None:
     means = {}
     if study.comparable:
         means = {s.label: spread(s.mean, s.sd) for s in study.verdict().summaries}
+    variants = study.meta["variants"]
+    weights = [variant.get("weight") or {} for variant in variants.values()]
+    swept = any(weight.get("multiple") not in (None, 1.0) for weight in weights)
     rows = []
     for label in study.labels:
-        variant = study.meta["variants"][label]
+        variant = variants[label]
         weight = variant.get("weight") or {}
         if not loss_weight(variant):
             continue
@@ -33,7 +36,7 @@ def loss_weights(study: Study) -> Part | None:
                 label,
                 loss_weight(variant),
                 how,
-                number(weight.get("multiple")),
+                number(weight.get("multiple")) if swept else NONE,
                 number(weight.get("gradient_norm")),
                 number(weight.get("initial_gradient_norm")),
                 means.get(label, "n/a"),
@@ -43,13 +46,15 @@ def loss_weights(study: Study) -> Part | None:
     if not rows:
         return None
     headers = ["variant", "loss_weight", "how chosen", "multiple", "gradient norm", "at the start"]
-    text = (
-        "Much of a gain can be the weight of a loss alone. Gradient norm: the L2 norm of the "
-        "gradient with respect to the raw box output, after warming up with the baseline; at the "
-        "start: the same with the initial weights. A dash: not measured."
-    )
     headers += [study.metric, "source of weight and parameters"]
-    return Part(Section("Loss weights", text, tables=(Table(headers, rows),)))
+    text = "Much of a gain can be the weight of a loss alone."
+    if any(weight.get("gradient_norm") is not None for weight in weights):
+        text += (
+            " Gradient norm: the L2 norm of the gradient with respect to the raw box output, after "
+            "warming up with the baseline; at the start: the same with the initial weights."
+        )
+    table = without_empty(Table(headers, rows))
+    return Part(Section("Loss weights", text, tables=(table,)))
 
 
 def what_differs(study: Study) -> Part | None:

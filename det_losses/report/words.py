@@ -17,21 +17,23 @@ def title(study: Study) -> str:
     components, detector = study.meta.get("components"), study.meta.get("detector")
     if components and detector:
         return f"Comparison of {listed(components)} in {detector}"
-    return "Comparison of detections"
+    return f"Comparison of variants of {detector}" if detector else "Comparison of detections"
 
 
 def subtitle(study: Study) -> str:
     """Return on how much data, and how many runs."""
     done = sum(run["status"] == "done" for run in study.runs)
+    seeds = sorted({run["seed"] for run in study.runs})
     boxes = int((~study.truth.crowds).sum())
     parts = [
         f"{len(study.labels)} variants",
         f"{done} of {len(study.runs)} runs done",
+        f"seeds {', '.join(map(str, seeds))}",
         f"{len(study.truth.image_ids)} images",
         f"{boxes} boxes of {len(study.truth.names)} classes",
         (study.meta.get("finished") or "").partition("T")[0],
     ]
-    return ", ".join(part for part in parts if part)
+    return " · ".join(part for part in parts if part)
 
 
 def headline(study: Study) -> str:

@@ -121,6 +121,7 @@ def test_without_the_baseline_there_is_no_verdict(make_comparison):
     root = make_comparison(seeds=(0,), unfinished={("SmoothL1Loss", 0): "pending"})
     study = Study.load([root])
     assert not study.comparable
+    assert study.compared == ["GIoULoss", "EIoULoss", "L1Loss"]  # with each other
     with pytest.raises(ValueError, match="the baseline SmoothL1Loss has no finished run"):
         study.verdict()
     assert Study.load([root], baseline="L1Loss").verdict().baseline == "L1Loss"
