@@ -126,7 +126,9 @@ both have. Its variance is the sum of two: that of the per-seed differences divi
 of seeds, and that of the difference under {study.resamples:,} bootstrap resamples of the images. \
 One resample is applied to all variants and all seeds; an image that is drawn k times counts k \
 times, and a class without objects in a draw drops out for all. The 95% interval is a t interval \
-with Welch and Satterthwaite's degrees of freedom, and is not adjusted for the number of variants.
+with Welch and Satterthwaite's degrees of freedom, for which the variance over seeds counts as at \
+least its median over all pairs: by luck it is often far too small with few seeds. The interval is \
+not adjusted for the number of variants.
 
 p (Holm) is adjusted for all comparisons with the baseline: the chance that any variant is said to \
 differ by accident stays below 5%. Groups come from all pairs, adjusted for their number: variants \
