@@ -12,6 +12,8 @@ from det_losses.report.markdown import is_numeric
 from det_losses.report.section import Table
 from det_losses.report.standings import Standing
 
+_SHORT = 16  # characters that stay on one line
+
 
 def html(document: Document) -> str:
     """Return the page. Text is escaped; of figures, only the SVG is taken as it is."""
@@ -42,11 +44,13 @@ def html(document: Document) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Return escaped text that may be broken after a colon, a comma, an equals sign, a slash.
+    """Return escaped text; a long one may be broken after a colon, comma, equals sign or slash.
 
-    >>> print(breakable("A:b=1<2"))
-    A:<wbr>b=<wbr>1&lt;2
+    >>> print(breakable("n/a"), breakable("GIoULoss:loss_weight=2.5,eps<1"))
+    n/a GIoULoss:<wbr>loss_weight=<wbr>2.5,<wbr>eps&lt;1
     """
+    if len(text) <= _SHORT:
+        return Markup("") + text
     return Markup("<wbr>").join(part for part in re.split(r"(?<=[:,=/])(?=\S)", text))
 
 

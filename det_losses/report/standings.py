@@ -124,7 +124,7 @@ def _row(study: Study, verdict: Verdict | None, label: str, place: int, ranked: 
     against = {d.first: d for d in verdict.against_baseline} if verdict else {}
     d = against.get(label)
     return Standing(
-        rank=str(place + 1) if ranked and summary else "",
+        rank=str(place + 1) if ranked and summary and verdict.letters[label] else "",
         label=label,
         colour=study.colour(label),
         mean=spread(summary.mean, summary.sd) if summary else _recorded(study, label),

@@ -159,8 +159,8 @@ class Study:
 
     @property
     def comparable(self) -> bool:
-        """Whether the baseline has a finished run, without which nothing can be compared."""
-        return bool(self.done(self.baseline))
+        """Whether anything can be compared: with a finished run of the baseline, on two images."""
+        return bool(self.done(self.baseline)) and len(self.truth.image_ids) > 1
 
     def scores(self, metric: str) -> dict[str, Scores]:
         """Return label -> scores of the variants that are compared.
@@ -177,11 +177,14 @@ class Study:
         """Return what one metric says; the primary metric if None.
 
         Raises:
-            ValueError: the baseline has no finished run, or no such metric.
+            ValueError: no finished run of the baseline, a single image, or no such metric.
         """
         metric = metric or self.metric
         if not self.comparable:
-            raise ValueError(f"the baseline {self.baseline} has no finished run to compare with")
+            raise ValueError(
+                f"nothing can be compared: it needs a finished run of the baseline {self.baseline} "
+                f"and two images, there are {len(self.truth.image_ids)}"
+            )
         if metric not in self._verdicts:
             images = len(self.truth.image_ids)
             scores = self.scores(metric)

@@ -38,8 +38,10 @@ def subtitle(study: Study) -> str:
 
 def headline(study: Study) -> str:
     """Return the answer in one sentence, or why there is none."""
-    if not study.comparable:
+    if not study.done(study.baseline):
         return f"There is no answer yet: the baseline {study.baseline} has no finished run."
+    if not study.comparable:
+        return "There is no answer: one image says nothing about others."
     return too_low(study) or answer(study.verdict())
 
 

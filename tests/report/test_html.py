@@ -210,6 +210,27 @@ def test_without_a_finished_baseline(make_comparison, no_analyses):
     assert "Other metrics" not in page.of("h2")
 
 
+def test_nothing_found_and_nothing_to_find(make_comparison, no_analyses):
+    root = make_comparison(noise=TWO, seeds=(0,), images=8)
+    (root / "runs/new/seed_0/detections.json").write_text("[]")
+    study, text = render(root)
+    assert study.full(study.of("new")[0])["AP"] == 0.0
+    assert Page(text).of("h1")[0].startswith("new is behind base by ")
+    truth = json.loads((root / "ground_truth.json").read_text())
+    (root / "ground_truth.json").write_text(json.dumps({**truth, "annotations": []}))
+    _, text = render(root)
+    assert Page(text).of("h1") == ["AP cannot be compared on this data."]
+    assert [row[:3] for row in Page(text).rows[1:3]] == [
+        ["base", "n/a", "baseline"],
+        ["new", "n/a", "n/a"],
+    ]
+    truth["images"], truth["annotations"] = truth["images"][:1], []
+    (root / "ground_truth.json").write_text(json.dumps(truth))
+    (root / "runs/base/seed_0/detections.json").write_text("[]")
+    _, text = render(root)
+    assert Page(text).of("h1") == ["There is no answer: one image says nothing about others."]
+
+
 def test_cautions(make_comparison, no_analyses):
     root = make_comparison(noise=TWO, meta={"notes": ["The budget ended it."]})
     (root / "runs/new/seed_1/detections.json").unlink()

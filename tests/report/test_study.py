@@ -122,7 +122,7 @@ def test_without_the_baseline_there_is_no_verdict(make_comparison):
     study = Study.load([root])
     assert not study.comparable
     assert study.compared == ["GIoULoss", "EIoULoss", "L1Loss"]  # with each other
-    with pytest.raises(ValueError, match="the baseline SmoothL1Loss has no finished run"):
+    with pytest.raises(ValueError, match="needs a finished run of the baseline SmoothL1Loss"):
         study.verdict()
     assert Study.load([root], baseline="L1Loss").verdict().baseline == "L1Loss"
 
