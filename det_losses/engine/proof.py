@@ -57,7 +57,7 @@ class LossProofHook(Hook):
         model = getattr(runner.model, "module", runner.model)
         self._proof = runner.message_hub.get_info("loss_proof", {})
         runner.message_hub.update_info("loss_proof", self._proof)
-        self._named = named_losses(model, runner.cfg.get("model") or {})
+        self._named = named_losses(model, runner.cfg.get("model"))
         for slot, loss in losses_of(model).items():
             self._count_steps(slot, loss)
         _on_rank_0(lambda: self._check_code(model))
@@ -147,20 +147,22 @@ def _entry(loss: nn.Module) -> dict[str, Any]:
     return {"loss": repr(loss), "hash": loss_hash(loss), "calls": 0, "probe": probe}
 
 
-def named_losses(model: nn.Module, config: Mapping[str, Any]) -> dict[str, nn.Module]:
+def named_losses(model: nn.Module, config: Any) -> dict[str, nn.Module]:
     """Build anew the loss that a model's config names for each slot.
 
     A slot of which the config says nothing has the detector's default; where there is none either,
-    it is a copy of what the model holds. The generators stay as they are.
+    or no config, it is a copy of what the model holds. The generators stay as they are.
 
     Args:
         model: with a ModuleDict ``losses``, or without one.
-        config: the config that the model was built from.
+        config: the config that the model was built from; anything else than a dict, as None or a
+            model, is no config.
     """
-    slots = getattr(model, "slots", {})
+    known = isinstance(config, Mapping)
+    slots = getattr(model, "slots", {}) if known else {}
     named = {}
     for slot, built in losses_of(model).items():
-        loss = config.get(slot)
+        loss = config.get(slot) if known else None
         if loss is None:
             loss = slots[slot].default if slot in slots else built
         with generators_kept():

@@ -170,6 +170,9 @@ class TestNamed:
     def test_a_loss_given_by_its_name(self):
         assert probe(build(loss_bbox="EIoULoss"), {"loss_bbox": "EIoULoss"})["loss_bbox"] < 1e-6
 
+    def test_a_model_without_a_config_is_held_to_what_it_holds(self):
+        assert probe(build(loss_bbox="EIoULoss"), None)["loss_bbox"] < 1e-6
+
     def test_it_is_another_object(self):
         model = build()
         named = named_losses(model, {})
