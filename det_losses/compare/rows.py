@@ -9,11 +9,11 @@ from det_losses.compare.files import read_json, write_json
 from det_losses.compare.plan import DETECTIONS_FILE, Plan, PlannedRun
 from det_losses.compare.run import read_metrics
 from det_losses.compare.variants import Variant
+from det_losses.engine.probe import TOLERANCE
 from det_losses.files import finite, write_text
 
 STATUS_FILE = "status.json"
 RESULTS_FILE = "results.json"
-PROBE_TOLERANCE = 1e-4  # relative difference of two gradients that are one
 _RECORDED = (
     "train_seconds",
     "seconds_per_iteration",
@@ -65,8 +65,8 @@ def unproven(record: dict[str, Any], variant: Variant) -> str | None:
         name = config["type"].split(".")[-1]
         if not proof["loss"].startswith(f"{name}("):
             return f"{slot} was {proof['loss']}, planned was {config['type']}"
-        differences = proof["probe"].values()
-        if not proof["calls"] or any(d is None or d > PROBE_TOLERANCE for d in differences):
+        probed = [value for value in proof["probe"].values() if value is not None]
+        if not proof["calls"] or not probed or max(probed) > TOLERANCE:
             return f"the gradient of {slot} was not that of {config['type']}: {proof}"
     return None
 

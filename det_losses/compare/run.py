@@ -15,7 +15,7 @@ from det_losses.compare.differences import describe, differences, plain
 from det_losses.compare.files import read_json
 from det_losses.compare.guard import StopHook
 from det_losses.compare.recorder import ProgressFileHook
-from det_losses.engine import RunRecordHook
+from det_losses.engine import HistoryHook, LossProofHook, RunRecordHook
 from det_losses.files import write_text
 
 CONFIG_FILE = "config.py"
@@ -86,8 +86,9 @@ def train_run(runner: Runner, cfg: Config) -> None:
     work_dir = Path(runner.work_dir)
     if is_main_process():
         write_text(work_dir / CONFIG_FILE, cfg.pretty_text)
-    if not any(isinstance(hook, RunRecordHook) for hook in runner.hooks):
-        runner.register_hook(RunRecordHook())
+    for hook in (LossProofHook, RunRecordHook, HistoryHook):
+        if not any(isinstance(each, hook) for each in runner.hooks):
+            runner.register_hook(hook())
     runner.register_hook(ProgressFileHook(work_dir))
     stop = StopHook()
     runner.register_hook(stop, priority="LOWEST")

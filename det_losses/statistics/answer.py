@@ -48,7 +48,7 @@ def caution(verdict: Verdict) -> list[str]:
     if 2 in seeds:
         sentences.append(
             "With two seeds the spread between trainings is known from a single difference, so "
-            "intervals are very wide or, by luck, too narrow (simulated: up to 12% false alarms "
+            "intervals are very wide or, by luck, too narrow (simulated: up to 13% false alarms "
             "instead of 5%). Run at least three seeds."
         )
     if len({summary.seeds for summary in verdict.summaries} | seeds) > 1:

@@ -125,7 +125,7 @@ def smallest_number_of_groups(different):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(relations(most=7))
 def test_letters_are_right_and_none_can_be_spared(different):
     display = letters(different)

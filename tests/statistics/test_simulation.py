@@ -55,10 +55,10 @@ def true_error(world: World, seeds: int) -> tuple[float, float]:
     return math.sqrt(v1 + v2), df
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(("seeds", "count"), [(3, 3000), (5, 1500)])
 @pytest.mark.parametrize("world", [IMAGES_DOMINATE, SEEDS_DOMINATE], ids=["images", "seeds"])
-def test_false_alarms_are_five_percent(world, seeds):
-    found, error = false_alarms(world, seeds, 1500)
+def test_false_alarms_are_five_percent(world, seeds, count):
+    found, error = false_alarms(world, seeds, count)
     assert 4 * error < 0.025
     assert 0.03 <= found <= 0.07, f"{found:.4f} +- {error:.4f}"
 
@@ -75,7 +75,7 @@ def test_false_alarms_are_five_percent_long(world, seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "expected"), [(2, 0.12), (3, 0.076), (5, 0.057)])
+@pytest.mark.parametrize(("seeds", "expected"), [(2, 0.13), (3, 0.075), (5, 0.058)])
 def test_false_alarms_where_welch_satterthwaite_is_worst(seeds, expected):
     """Two variants, the variance over images a tenth of that over seeds.
 
@@ -141,30 +141,33 @@ def test_the_answers_detectable_difference_is_found_by_holm(world, seeds):
     assert power == pytest.approx(0.80, abs=0.01 + 4 * error)
 
 
-def family_alarms(world: World, seeds: int, count: int) -> list[tuple[float, float]]:
-    """Any false alarm among 5 equal losses: headline, all pairs, all pairs with own df.
+EQUAL = (0.3,) * 5
 
-    The last takes for each pair the degrees of freedom of its own variances only.
-    """
-    headline, pairs, own = [], [], []
-    for full, resampled in simulate(world, (0.3,) * 5, seeds, count, seed=10 + seeds):
+
+def family_alarms(world: World, seeds: int, count: int) -> list[tuple[float, float]]:
+    """Any false alarm among 5 equal losses: in the headline, in all pairs."""
+    found = [
+        [any(map(verdict.differs, family)) for family in (verdict.against_baseline, verdict.pairs)]
+        for verdict in verdicts(world, EQUAL, seeds, count)
+    ]
+    return [rate(hits) for hits in zip(*found, strict=True)]
+
+
+def alarms_with_own_degrees_of_freedom(world, seeds, count):
+    """The same in all pairs, if each pair's degrees of freedom were of its own variances only."""
+    for full, resampled in simulate(world, EQUAL, seeds, count, seed=seeds):
         scores = as_scores(full, resampled)
-        verdict = analyse(scores, "loss 0", IMAGES)
-        headline.append(any(map(verdict.differs, verdict.against_baseline)))
-        pairs.append(any(map(verdict.differs, verdict.pairs)))
-        alone = [
-            paired_differences([pair], scores, IMAGES)[0].p for pair in combinations(scores, 2)
-        ]
-        own.append(holm(alone).min() < 0.05)
-    return [rate(hits) for hits in (headline, pairs, own)]
+        pairs = combinations(scores, 2)
+        p = [paired_differences([pair], scores, IMAGES)[0].p for pair in pairs]
+        yield holm(p).min() < 0.05
 
 
 def test_holm_keeps_the_family_wise_error():
-    """Where three seeds lead, own degrees of freedom would give about 21% instead of 5%."""
-    (headline, e1), (pairs, e2), (own, e3) = family_alarms(SEEDS_LEAD, 3, 250)
-    assert headline < 0.05 + 3 * e1
-    assert pairs < 0.05 + 3 * e2
-    assert own == pytest.approx(0.21, abs=4 * e3)
+    """Where three seeds lead, own degrees of freedom would give about 22% instead of 5%."""
+    for found, error in family_alarms(SEEDS_LEAD, 3, 200):
+        assert found < 0.05 + 2 * error
+    own, error = rate(alarms_with_own_degrees_of_freedom(SEEDS_LEAD, 3, 150))
+    assert own == pytest.approx(0.22, abs=4 * error)
 
 
 @pytest.mark.slow
@@ -175,9 +178,8 @@ def test_holm_keeps_the_family_wise_error():
     ids=["images", "seeds", "lead", "both"],
 )
 def test_holm_keeps_the_family_wise_error_long(world, seeds):
-    (headline, e1), (pairs, e2), _ = family_alarms(world, seeds, 3000)
-    assert headline < 0.05 + 2 * e1
-    assert pairs < 0.05 + 2 * e2
+    for found, error in family_alarms(world, seeds, 3000):
+        assert found < 0.05 + 2 * error
 
 
 def percentile_interval_excludes_zero(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from hotcoco import COCO, COCOeval
 
-from det_losses.evaluation.backends import IOU_THRESHOLDS
+from det_losses.evaluation.accumulation import THRESHOLDS
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.report.analyses.matched import Pairs, assign, find_pairs, rank_within
 
@@ -79,9 +79,9 @@ def image_hits(
         ``[M]`` rows of the chosen detections, by falling score, and ``[N, T]`` whether a detection
         finds a box of its class at each IoU threshold.
     """
-    hits = np.zeros((len(detections), len(IOU_THRESHOLDS)), bool)
+    hits = np.zeros((len(detections), len(THRESHOLDS)), bool)
     in_crowd = np.zeros(len(detections), bool)
-    for column, threshold in enumerate(IOU_THRESHOLDS):
+    for column, threshold in enumerate(THRESHOLDS):
         found, _ = assign(pairs, truth.crowds, threshold)
         matched = np.flatnonzero(found >= 0)
         crowd = truth.crowds[found[matched]]
