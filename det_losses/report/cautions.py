@@ -39,32 +39,42 @@ def _left_out(study: Study) -> list[str]:
 
 
 def _files(study: Study) -> list[str]:
-    sentences = []
     done = [run for run in study.runs if run["status"] == "done"]
-    for run in done:
-        gone = missing(run)
-        if gone:
-            sentences.append(
-                f"{run['variant']} seed {run['seed']} is not in the statistics: "
-                f"{gone[0].name} is missing in its directory."
-            )
-        elif study.comparable and run["variant"] in study.compared:
-            sentences += _mismatch(study, run)
-    bare = [run for run in done if study.origins and not study.history(run)]
+    gone = [_name(run) for run in done if missing(run)]
+    sentences = []
+    if gone:
+        sentences.append(
+            f"Not in the statistics, for their detections are missing: {listed(gone)}."
+        )
+    compared = study.compared if study.comparable else []
+    unlike = [
+        text
+        for run in done
+        if run["variant"] in compared and not missing(run) and (text := _mismatch(study, run))
+    ]
+    if unlike:
+        sentences.append(
+            f"The statistics are of the detections, which give another AP than was recorded: "
+            f"{listed(unlike)}."
+        )
+    bare = [_name(run) for run in done if study.origins and not study.history(run)]
     if bare:
-        runs = listed([f"{run['variant']} seed {run['seed']}" for run in bare])
-        sentences.append(f"There are no training curves of {runs}: history.jsonl is missing.")
+        sentences.append(f"Without training curves, for history.jsonl is missing: {listed(bare)}.")
     return sentences
 
 
-def _mismatch(study: Study, run: dict[str, Any]) -> list[str]:
+def _name(run: dict[str, Any]) -> str:
+    return f"{run['variant']} seed {run['seed']}"
+
+
+def _mismatch(study: Study, run: dict[str, Any]) -> str | None:
     recorded = run["metrics"].get("AP")
-    if recorded is None or abs(recorded - study.full(run)["AP"]) <= _TOLERANCE:
-        return []
-    return [
-        f"{run['variant']} seed {run['seed']} recorded AP {points(recorded, 2)}, and its "
-        f"detections give {points(study.full(run)['AP'], 2)}, which the statistics take."
-    ]
+    if recorded is None:
+        return None
+    computed = study.full(run)["AP"]
+    if abs(recorded - computed) <= _TOLERANCE:
+        return None
+    return f"{_name(run)} ({points(computed, 2)}, recorded {points(recorded, 2)})"
 
 
 def _origins(study: Study) -> list[str]:

@@ -240,14 +240,12 @@ def test_cautions(make_comparison, no_analyses):
     (root / "results.json").write_text(json.dumps(results))
     study, text = render(root)
     found = Page(text).of("li")
-    assert (
-        "new seed 1 is not in the statistics: detections.json is missing in its directory." in found
-    )
-    assert "There are no training curves of new seed 2: history.jsonl is missing." in found
+    assert "Not in the statistics, for their detections are missing: new seed 1." in found
+    assert "Without training curves, for history.jsonl is missing: new seed 2." in found
     actual = 100 * study.full(study.of("base")[0])["AP"]
     assert (
-        f"base seed 0 recorded AP 50.00, and its detections give {actual:.2f}, which the "
-        "statistics take." in found
+        "The statistics are of the detections, which give another AP than was recorded: "
+        f"base seed 0 ({actual:.2f}, recorded 50.00)." in found
     )
     assert found[-1] == "The budget ended it."
 
