@@ -244,15 +244,16 @@ def _announce(comparison: Comparison, budget: Budget | None) -> None:
 
 def _finish(comparison: Comparison, root: Path) -> int:
     _, results = comparison.write()
-    failed = [run for run in results if run["status"] == "failed"]
+    report = None
     if any(run["status"] == "done" for run in results):
         study = Study.load([root])
         report = write_report(study, root)
         print(f"\n{summary(study)}\n")
+    failed = [run for run in results if run["status"] == "failed"]
     for run in failed:
         print(f"failed: {run['variant']} seed {run['seed']}: {run['error'].splitlines()[-1]}")
         print(f"        log: {root / run['work_dir'] / 'output.log'}")
-    if len(failed) < len(results):
+    if report:
         print(f"report: {report.absolute().as_uri()}")
         print(f"report.md, results.csv, differences.csv and results.json are in {root}")
     return 1 if failed else 0

@@ -125,10 +125,9 @@ def test_a_grid_and_whole_variants_are_compared(tiny_config, tmp_path, trained):
     assert "lr=0.001" in written
 
 
-def test_matched_and_swept_weights_reach_the_runs(tiny_config, tmp_path, trained, monkeypatch):
-    monkeypatch.setattr("det_losses.compare.matched_weights.WARMUP_STEPS", 2)
+def test_matched_and_swept_weights_reach_the_runs(tiny_config, tmp_path, trained):
     options = ["--losses", "L1Loss", "GIoULoss", "--match-weights", "gradient", "--weights", "1"]
-    options += ["2", "--cfg-options", "train_cfg.max_epochs=50"]
+    options += ["2"]
     main([str(tiny_config), "--work-dir", str(tmp_path / "out"), *options])
     stored = json.loads((tmp_path / "out" / "matched_weights.json").read_text())["losses"]
     got = {k: v["model.loss_bbox"]["loss_weight"] for k, v in changes(tmp_path / "out").items()}
