@@ -33,8 +33,8 @@ def _left_out(study: Study) -> list[str]:
     if not out or not study.comparable:
         return []
     return [
-        f"{listed(out)} left out of the statistics, for want of a finished seed in common with "
-        "every other variant. Run the same seeds for all."
+        "Not in the statistics, for want of a finished seed in common with every other variant: "
+        f"{listed(out)}. Run the same seeds for all."
     ]
 
 

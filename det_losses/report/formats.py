@@ -93,6 +93,16 @@ def duration(seconds: float | None) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "class"), counted(2, "class"), counted(0, "box"), counted(3, "run")
+    ('1 class', '2 classes', '0 boxes', '3 runs')
+    """
+    ending = "" if count == 1 else "es" if noun[-1] in "sx" else "s"
+    return f"{count} {noun}{ending}"
+
+
 def listed(names: list[str], most: int = 8) -> str:
     """Return names as a sentence holds them.
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from det_losses.report.formats import NONE, duration, number, points
+from det_losses.report.formats import NONE, counted, duration, number, points
 from det_losses.report.section import Part, Section, Table, without_empty
 from det_losses.report.study import Study
 
@@ -80,8 +80,8 @@ def data(study: Study) -> Part:
     found = ~truth.crowds
     text = (
         f"{f'{trained} images to train on, ' if trained else ''}{len(truth.image_ids)} images "
-        f"evaluated, with {int(found.sum())} boxes{sizes} of {len(truth.names)} classes; crowds "
-        "are not counted."
+        f"evaluated, with {int(found.sum())} boxes{sizes} of {counted(len(truth.names), 'class')}; "
+        "crowds are not counted."
     )
     rows = [
         [name, str(int((found & (truth.category_index == index)).sum()))]

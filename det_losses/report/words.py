@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from det_losses.report.formats import listed, points
+from det_losses.report.formats import counted, listed, points
 from det_losses.report.section import Part, Section
 from det_losses.report.study import Study
 from det_losses.statistics import answer
@@ -26,11 +26,11 @@ def subtitle(study: Study) -> str:
     seeds = sorted({run["seed"] for run in study.runs})
     boxes = int((~study.truth.crowds).sum())
     parts = [
-        f"{len(study.labels)} variants",
+        counted(len(study.labels), "variant"),
         f"{done} of {len(study.runs)} runs done",
-        f"seeds {', '.join(map(str, seeds))}",
-        f"{len(study.truth.image_ids)} images",
-        f"{boxes} boxes of {len(study.truth.names)} classes",
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}",
+        counted(len(study.truth.image_ids), "image"),
+        f"{counted(boxes, 'box')} of {counted(len(study.truth.names), 'class')}",
         (study.meta.get("finished") or "").partition("T")[0],
     ]
     return " · ".join(part for part in parts if part)

@@ -250,6 +250,19 @@ def test_cautions(make_comparison, no_analyses):
     assert found[-1] == "The budget ended it."
 
 
+def test_a_variant_that_cannot_be_compared_is_named(make_comparison, no_analyses):
+    unfinished = {("a", 0): "pending", ("b", 1): "pending"}
+    noise = {"base": 0.1, "a": 0.05, "b": 0.05}
+    study, text = render(make_comparison(noise=noise, seeds=(0, 1), unfinished=unfinished))
+    assert any(
+        sentence.endswith("in common with every other variant: b. Run the same seeds for all.")
+        for sentence in Page(text).of("li")
+    )
+    # Its recorded AP is shown all the same, last and without a rank.
+    recorded = 100 * study.of("b")[0]["metrics"]["AP"]
+    assert Page(text).rows[3][:3] == ["b", f"{recorded:.1f}", "-"]
+
+
 def test_one_seed_says_what_it_cannot_say(make_comparison, no_analyses):
     _, text = render(make_comparison(seeds=(0,), noise=TWO))
     assert any("With one seed" in sentence for sentence in Page(text).of("li"))
