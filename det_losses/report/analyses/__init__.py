@@ -7,7 +7,9 @@ from det_losses.report.analyses.context import Context
 from det_losses.report.section import Section
 from det_losses.report.study import Study
 
-BUILDERS: dict[str, Callable[[Context], Section | None]] = {
+Builder = Callable[[Context], Section | None]
+
+BUILDERS: dict[str, Builder] = {
     thresholds.TITLE: thresholds.section,
     classes.TITLE: classes.section,
     classes.TABLE_TITLE: classes.table_section,
@@ -22,13 +24,16 @@ BUILDERS: dict[str, Callable[[Context], Section | None]] = {
 def sections(study: Study) -> list[Section]:
     """Return the report's sections below its verdict, without those that there is no data for.
 
-    Args:
-        study: the runs. Differences are to its baseline; where that has no finished run, variants
-            are shown without them.
-
-    Raises:
-        FileNotFoundError: a file of a finished run is gone.
-        ValueError: a file is broken.
+    Differences are to the study's baseline; where that has no finished run, variants are shown
+    without them. A section that fails, for a file that is gone or broken, says so in its place.
     """
     context = Context(study)
-    return [section for build in BUILDERS.values() if (section := build(context))]
+    built = [_built(title, build, context) for title, build in BUILDERS.items()]
+    return [section for section in built if section]
+
+
+def _built(title: str, build: Builder, context: Context) -> Section | None:
+    try:
+        return build(context)
+    except Exception as error:  # a report without one section is better than none
+        return Section(title, f"This section could not be made. {type(error).__name__}: {error}")

@@ -56,6 +56,13 @@ class Context:
             for label in self.labels
         }
 
+    @cached_property
+    def evaluated(self) -> str:
+        """What to say where runs stored more evaluations than the last one, which is looked at."""
+        runs = [run for label in self.labels for run in self.study.done(label)]
+        several = any(len(run.get("detections") or ()) > 1 for run in runs)
+        return " It is about the last evaluation of each run." if several else ""
+
     def legend(self, labels: Sequence[str]) -> list[Style]:
         """Return the styles of some variants."""
         return [self.styles[label] for label in labels]

@@ -41,7 +41,9 @@ def section(context: Context) -> Section | None:
         label: np.array([[fact.errors[key] for key in ERRORS] for fact in facts])
         for label, facts in context.facts.items()
     }
-    return Section(TITLE, text, (_figure(context, means),), (_table(means), _meanings()))
+    return Section(
+        TITLE, text + context.evaluated, (_figure(context, means),), (_table(means), _meanings())
+    )
 
 
 def _figure(context: Context, errors: dict[str, np.ndarray]) -> Figure:

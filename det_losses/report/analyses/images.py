@@ -33,7 +33,7 @@ def section(context: Context) -> Section | None:
         "which they do. An image's score: of its n detections of highest score, where n is the "
         "number of its objects, the part that is right, averaged over the IoU thresholds from .50 "
         f"to .95 and over the seeds. Shown are images with at most {_MOST_BOXES} objects, and on "
-        "them these n detections."
+        "them these n detections." + context.evaluated
     )
     folder = Path(context.study.meta.get("image_dir") or "")
     if not context.study.meta.get("image_dir"):

@@ -26,7 +26,7 @@ def section(context: Context) -> Section | None:
         "finds more of the difficult objects may lose in mean IoU, so the second figure counts "
         "objects that were not found too."
     )
-    return Section(TITLE, text, _figures(context), (_table(context),))
+    return Section(TITLE, text + context.evaluated, _figures(context), (_table(context),))
 
 
 def share_above(ious: np.ndarray, levels: np.ndarray, count: float | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ def test_all_sections_in_one_page(planted):
     elements = check_figures(figures_of(sections))
     assert len(elements) > 1000
     for section in sections:
-        assert section.text
+        assert section.text and "could not be made" not in section.text
         for table in section.tables:
             assert all(len(row) == len(table.headers) for row in table.rows)
     assert sum(map(len, figures_of(sections))) < 600_000
@@ -69,6 +69,24 @@ def test_nothing_finished_yet(make_context):
     context = make_context(images=4, seeds=(0,), noise={"A": 0.1}, unfinished={("A", 0): "pending"})
 
     assert analyses.sections(context.study) == []
+
+
+def test_a_broken_file_costs_no_more_than_its_sections(make_context):
+    context = make_context(images=5, seeds=(0,), noise={"A": 0.1})
+    (run,) = context.study.runs
+    with open(f"{run['directory']}/history.jsonl", "w") as file:
+        file.write('{"kind": "train", ')
+
+    sections = {section.title: section for section in analyses.sections(context.study)}
+
+    broken = [title for title, part in sections.items() if "could not be made" in part.text]
+    assert broken == [training.TITLE] and "history.jsonl" in sections[training.TITLE].text
+
+
+def test_the_last_of_several_evaluations_is_said(make_context):
+    context = make_context(images=5, seeds=(0,), noise={"A": 0.1}, evaluations=2)
+
+    assert "the last evaluation of each run" in errors.section(context).text
 
 
 def test_detections_from_elsewhere_have_no_training(make_comparison, tmp_path):
