@@ -246,9 +246,12 @@ def _finish(comparison: Comparison, root: Path) -> int:
     _, results = comparison.write()
     report = None
     if any(run["status"] == "done" for run in results):
-        study = Study.load([root])
-        report = write_report(study, root)
-        print(f"\n{summary(study)}\n")
+        try:
+            study = Study.load([root])
+            report = write_report(study, root)
+            print(f"\n{summary(study)}\n")
+        except (ValueError, OSError) as error:  # the results themselves are safe
+            print(f"no report: {error}; mend it and run tools/report.py {root}")
     failed = [run for run in results if run["status"] == "failed"]
     for run in failed:
         print(f"failed: {run['variant']} seed {run['seed']}: {run['error'].splitlines()[-1]}")

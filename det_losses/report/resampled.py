@@ -1,9 +1,9 @@
 """The metrics of a run on all images and on resamples of them, kept beside the run."""
 
+import contextlib
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import numpy as np
 
 from det_losses.evaluation.matching import GroundTruth, Matches, numbers
 from det_losses.evaluation.resampling import draw_counts, resample
+from det_losses.files import write_bytes
 
 CACHE_FILE = "resampled.npz"
 SEED = 0  # of the draws, the same for all runs of all reports: images are crossed with seeds
@@ -142,9 +143,5 @@ def _save(file: Path, key: str, resampled: Resampled) -> None:
         full=np.array([resampled.full[name] for name in names]),
         draws=np.array([resampled.draws[name] for name in names]),
     )
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content.getvalue())
-        os.replace(part, file)
-    except OSError:
-        part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        write_bytes(file, content.getvalue())
