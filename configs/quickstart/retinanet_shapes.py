@@ -1,6 +1,6 @@
 """A small RetinaNet on the built-in shapes, from scratch.
 
-    make quickstart
+make quickstart
 """
 
 _base_ = [
