@@ -1,6 +1,8 @@
 """A small RetinaNet on the built-in shapes, from scratch.
 
-make quickstart
+    make quickstart
+
+With 10 epochs and 500 evaluated images: not measured yet.
 """
 
 _base_ = [

@@ -19,7 +19,7 @@ from det_losses.evaluation.ground_truth import Population
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 
-METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl")
+METRICS = ("AP", *(f"AP{percent}" for percent in range(50, 100, 5)), "APs", "APm", "APl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +169,8 @@ def numbers(ap: np.ndarray) -> dict[str, float]:
     """
     areas = {f"AP{name[0]}": index for index, name in enumerate(AREAS) if name != "all"}
     found = {"AP": _mean(ap[..., 0])}
-    for percent in (50, 75, 80, 90):
-        found[f"AP{percent}"] = _mean(ap[(percent - 50) // 5, :, 0])
+    for index in range(len(THRESHOLDS)):
+        found[f"AP{50 + 5 * index}"] = _mean(ap[index, :, 0])
     return found | {name: _mean(ap[..., index]) for name, index in areas.items()}
 
 

@@ -31,6 +31,8 @@ class Document:
     parts: list[Part]
 
 
+_MOST_ROWS = 20  # of a table of the analyses that a page shows unasked
+
 Builder = Callable[[Study], Part | Sequence[Part] | None]
 
 
@@ -73,4 +75,8 @@ def _built(title: str, build: Builder, study: Study) -> Sequence[Part]:
 
 
 def _analyses(study: Study) -> list[Part]:
-    return [Part(section) for section in analyses.sections(study)]
+    return [Part(section, folded=_is_long(section)) for section in analyses.sections(study)]
+
+
+def _is_long(section: Section) -> bool:
+    return any(len(table.rows) > _MOST_ROWS for table in section.tables)

@@ -1,8 +1,11 @@
 import json
 
 import pytest
+from mmengine.config import Config
 
 from det_losses.cli.compare_losses import main
+from det_losses.compare.budget import measure_run
+from det_losses.compare.variants import Variant
 
 ENDLESS = "L1Loss:loss_weight=1e38"  # more than float32 holds once it is summed
 
@@ -172,3 +175,11 @@ def test_seeds_give_a_report_with_an_interval(tiny_config, tmp_path, capsys):
     assert len({run["initial_weights"] for run in runs}) == 2  # one a seed, whatever the loss
     assert {"report.html", "report.md", "differences.csv"} <= {p.name for p in folder.iterdir()}
     assert "No ranking should be read" in capsys.readouterr().out  # its AP is far too low
+
+
+def test_a_run_is_measured_by_its_steps_and_evaluations(tiny_config):
+    cfg = Config.fromfile(tiny_config)
+    variant = Variant("L1Loss", {"model.loss_bbox": {"type": "L1Loss"}})
+    short = measure_run(cfg, variant, 1)
+    cfg.train_cfg.max_epochs = 2000
+    assert measure_run(cfg, variant, 1) > 2 * short

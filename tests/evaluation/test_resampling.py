@@ -20,9 +20,8 @@ def slow(coco, detections, counts):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the mean of nothing is NaN
         found = {f"AP/{names[k]}": np.nanmean(ap[:, i, 0]) for i, k in enumerate(sorted(names))}
-        found |= {"AP": np.nanmean(ap[:, :, 0]), "AP50": np.nanmean(ap[0, :, 0])}
-        found |= {"AP75": np.nanmean(ap[5, :, 0]), "AP80": np.nanmean(ap[6, :, 0])}
-        found |= {"AP90": np.nanmean(ap[8, :, 0]), "APs": np.nanmean(ap[:, :, 1])}
+        found |= {f"AP{50 + 5 * t}": np.nanmean(ap[t, :, 0]) for t in range(10)}
+        found |= {"AP": np.nanmean(ap[:, :, 0]), "APs": np.nanmean(ap[:, :, 1])}
         return found | {"APm": np.nanmean(ap[:, :, 2]), "APl": np.nanmean(ap[:, :, 3])}
 
 

@@ -9,16 +9,6 @@ from det_losses.report.section import Table
 from det_losses.statistics import Difference
 
 
-def signed(value: float) -> str:
-    """Return a difference in points with its sign.
-
-    >>> signed(0.0123), signed(-0.0123), signed(0.0), signed(float("nan"))
-    ('+1.2', '-1.2', '0.0', 'n/a')
-    """
-    text = points(value)
-    return f"+{text}" if value > 0 and text != "0.0" else text
-
-
 def against_baseline(context: Context, metric: str) -> dict[str, Difference]:
     """Return each variant's difference to the baseline; none where the baseline is missing."""
     if not context.others:

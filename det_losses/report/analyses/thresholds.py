@@ -6,79 +6,39 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from det_losses.evaluation.backends import IOU_THRESHOLDS
-from det_losses.evaluation.matching import METRICS
-from det_losses.report.analyses.arrays import nan_mean
 from det_losses.report.analyses.context import Context
-from det_losses.report.analyses.tables import against_baseline, cell, signed, units
+from det_losses.report.analyses.tables import against_baseline, difference_table
 from det_losses.report.plotting import INK, Style, chart
-from det_losses.report.section import Figure, Section, Table
+from det_losses.report.section import Figure, Section
+from det_losses.report.study import Study
 from det_losses.statistics import Difference
 
 TITLE = "AP against IoU threshold"
 
 _BANDS = 4  # with more variants than that, bands and intervals would cover each other
 _X = 100 * np.array(IOU_THRESHOLDS)
+_NAMES = [f"AP{percent:.0f}" for percent in _X]
 
 
 def section(context: Context) -> Section | None:
-    """Return the section, or None where no run is finished.
-
-    The curves are those of each run's last evaluation.
-    """
+    """Return the section, or None where no run is finished."""
     if not context.labels:
         return None
-    curves = {label: _curves(context, label) for label in context.labels}
-    intervals = _intervals(context)
-    gains = {label: paired_curve(context, curves, label) for label in context.others}
+    curves = {label: threshold_curves(context.study, label) for label in context.labels}
     figures = [_absolute(context, curves)]
     if context.others:
-        figures.append(_relative(context, gains, intervals))
+        figures.append(_relative(context))
     text = (
         "Where a box loss acts: a better loss for boxes shows at high IoU thresholds first, where "
         "a detection must fit its object closely to count as right."
     )
-    return Section(TITLE, text, tuple(figures), (_table(context, curves, gains, intervals),))
+    rows = [([f".{x:.0f}"], name) for x, name in zip(_X, _NAMES, strict=True)]
+    return Section(TITLE, text, tuple(figures), (difference_table(context, ["IoU"], rows),))
 
 
-def threshold_curve(precision: np.ndarray) -> np.ndarray:
-    """Return the mean over classes at each threshold.
-
-    Args:
-        precision: ``[T, K, A]``, of Matches.average_precision.
-
-    Returns:
-        ``[T]`` for all sizes; NaN where no class has a box.
-    """
-    return nan_mean(precision[:, :, 0], axis=1)
-
-
-def _curves(context: Context, label: str) -> np.ndarray:
-    runs = context.study.done(label)
-    return np.stack(
-        [threshold_curve(context.study.matches(run).average_precision()) for run in runs]
-    )
-
-
-def _intervals(context: Context) -> dict[str, list[Difference | None]]:
-    """Return each variant's difference at each threshold at which images were resampled."""
-    found = {label: [None] * len(_X) for label in context.others}
-    for index, percent in enumerate(_X.round().astype(int)):
-        if f"AP{percent}" in METRICS:
-            for label, value in against_baseline(context, f"AP{percent}").items():
-                found[label][index] = value
-    return found
-
-
-def paired_curve(context: Context, curves: dict[str, np.ndarray], label: str) -> np.ndarray:
-    """Return the mean over common seeds of a variant's curve minus the baseline's, ``[T]``."""
-    seeds = {name: [run["seed"] for run in context.study.done(name)] for name in curves}
-    base = context.labels[0]
-    common = [seed for seed in seeds[label] if seed in seeds[base]]
-    rows = [
-        curves[label][seeds[label].index(seed)] - curves[base][seeds[base].index(seed)]
-        for seed in common
-    ]
-    return np.mean(rows, axis=0)
+def threshold_curves(study: Study, label: str) -> np.ndarray:
+    """Return AP at each threshold for each finished run of a variant, ``[S, T]``."""
+    return np.array([[study.full(run)[name] for name in _NAMES] for run in study.done(label)])
 
 
 def _absolute(context: Context, curves: dict[str, np.ndarray]) -> Figure:
@@ -101,23 +61,18 @@ def _absolute(context: Context, curves: dict[str, np.ndarray]) -> Figure:
     return Figure(_chart(paint, "thresholds", alt, "AP", legend), caption)
 
 
-def _relative(
-    context: Context,
-    gains: dict[str, np.ndarray],
-    intervals: dict[str, list[Difference | None]],
-) -> Figure:
+def _relative(context: Context) -> Figure:
+    at = [against_baseline(context, name) for name in _NAMES]
     bars = len(context.others) <= _BANDS
 
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, linewidth=1)
         for place, label in enumerate(context.others):
-            style = context.styles[label]
-            _line(axes, style, 100 * gains[label])
-            shift = 0.5 * (place - (len(context.others) - 1) / 2)
-            for x, found in zip(_X, intervals[label], strict=True):
-                if bars and found is not None:
-                    ends = [100 * found.low, 100 * found.high]
-                    axes.plot([x + shift] * 2, ends, color=style.colour, linewidth=1.2)
+            found, style = [each[label] for each in at], context.styles[label]
+            _line(axes, style, 100 * np.array([difference.value for difference in found]))
+            if bars:
+                shift = 0.5 * (place - (len(context.others) - 1) / 2)
+                _intervals(axes, style, _X + shift, found)
         _finish(axes)
 
     base = context.labels[0]
@@ -140,26 +95,12 @@ def _line(axes: Axes, style: Style, values: np.ndarray) -> None:
     axes.plot(_X, values, color=style.colour, linestyle=style.dash, marker=style.marker)
 
 
+def _intervals(axes: Axes, style: Style, places: np.ndarray, found: list[Difference]) -> None:
+    for x, difference in zip(places, found, strict=True):
+        ends = [100 * difference.low, 100 * difference.high]
+        axes.plot([x, x], ends, color=style.colour, linewidth=1.2)
+
+
 def _finish(axes: Axes) -> None:
     axes.set_xticks(_X, [f".{value:.0f}" for value in _X])
     axes.margins(x=0.03)
-
-
-def _table(
-    context: Context,
-    curves: dict[str, np.ndarray],
-    gains: dict[str, np.ndarray],
-    intervals: dict[str, list[Difference | None]],
-) -> Table:
-    means = {label: rows.mean(axis=0) for label, rows in curves.items()}
-    rows = []
-    for index, threshold in enumerate(_X):
-        cells = []
-        for label in context.labels:
-            found = intervals[label][index] if label in intervals else None
-            text = cell(means[label][index], found)
-            if label in gains and found is None:
-                text += f"\n{signed(gains[label][index])}"
-            cells.append(text)
-        rows.append([f".{threshold:.0f}", *cells])
-    return Table(["IoU", *context.labels], rows, units(context))

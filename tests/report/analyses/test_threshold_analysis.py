@@ -27,29 +27,11 @@ def pycocotools_curve(study, run):
 
 def test_curve_is_that_of_pycocotools(planted):
     study = planted.study
-    for run in (study.done("SmoothL1Loss")[0], study.done("EIoULoss")[2]):
-        ours = thresholds.threshold_curve(study.matches(run).average_precision())
+    for label, seed in (("SmoothL1Loss", 0), ("EIoULoss", 2)):
+        ours = thresholds.threshold_curves(study, label)[seed]
 
-        np.testing.assert_allclose(ours, pycocotools_curve(study, run), rtol=0, atol=1e-12)
-
-
-def test_a_class_without_boxes_takes_no_part():
-    precision = np.full((10, 3, 4), 0.2)
-    precision[:, 1, 0], precision[:, 2, 0] = 0.6, np.nan
-
-    np.testing.assert_allclose(thresholds.threshold_curve(precision), 0.4)
-    assert np.isnan(thresholds.threshold_curve(np.full((10, 2, 4), np.nan))).all()
-
-
-def test_differences_are_of_common_seeds(make_context):
-    context = make_context(images=6, noise={"A": 0.1, "B": 0.2}, unfinished={("A", 1): "failed"})
-    curves = {"A": np.zeros((2, 10)), "B": np.zeros((3, 10))}
-    curves["A"][:] = [[0.1], [0.3]]  # seeds 0 and 2
-    curves["B"][:] = [[0.2], [9.0], [0.6]]  # seeds 0, 1 and 2
-
-    gains = thresholds.paired_curve(context, curves, "B")
-
-    np.testing.assert_allclose(gains, 0.2)  # mean of 0.2 - 0.1 and 0.6 - 0.3
+        expected = pycocotools_curve(study, study.done(label)[seed])
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12)
 
 
 def test_table_has_means_and_differences_with_intervals(planted):
@@ -66,6 +48,7 @@ def test_table_has_means_and_differences_with_intervals(planted):
     gain = mean - 100 * scores["SmoothL1Loss"].full.mean()
     low, high = 100 * found.low, 100 * found.high
     assert rows[".75"][2] == f"{mean:.1f}\n+{gain:.1f} [{low:.1f}, {high:.1f}]"
+    assert all("[" in row[1] for row in rows.values())
     assert rows[".75"][0] == f"{100 * scores['SmoothL1Loss'].full.mean():.1f}"
     assert len(section.figures) == 2
 
