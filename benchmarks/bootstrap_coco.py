@@ -6,6 +6,15 @@ Generates a ground truth like COCO's val2017 (5,000 images, 80 classes, about 36
 them crowds) and result files with 50 detections an image. Then it reads and matches each file
 once, and accumulates all of them again on every resample of the images. `--peer` compares two of
 the files with hotcoco, whose `compare()` bootstraps one pair, in the same process afterwards.
+
+Measured with this command on two cores which ran about ten other processes at the same time, so
+look at the CPU time (of all threads) rather than at the clock:
+
+    30 files: read and matched in 266 s, 1000 resamples in 2159 s; 2425 s in all (598 s of CPU),
+    peak memory 1.19 GiB
+    hotcoco: one pair of files, 1000 resamples in 237 s (196 s of CPU)
+
+Of the memory, 0.92 GiB was there before the first file was read: the imports and the generator.
 """
 
 import argparse
