@@ -14,7 +14,7 @@ class MatchedLoss:
         given_weight: its loss weight there.
         loss_weight: the matched one.
         norm: mean gradient norm with the given weight, at the warmed-up weights.
-        initial_norm: the same at the initial weights.
+        initial_norm: the same at the initial weights, on fewer batches.
         error: standard error of ``loss_weight`` as a fraction of it, from the spread over batches.
     """
 

@@ -127,21 +127,21 @@ def test_on_other_batches_norms_agree_as_well_as_the_standard_error_says(matchin
 
 
 @pytest.mark.slow
-def test_on_the_quickstart_norms_on_32_other_batches_agree_within_2_percent(tmp_path):
+def test_on_the_quickstart_norms_on_as_many_other_batches_agree_within_2_percent(tmp_path):
+    # 62 batches go through the training set once: matching takes two passes over it,
+    # the other batches are of two more, in another order and with other flips.
     cfg = Config.fromfile(configs_root() / "quickstart" / "retinanet_shapes.py")
     for key in ("train_dataloader", "val_dataloader"):
         cfg[key].dataset.data_root = str(tmp_path / "shapes")
-    names = ("SmoothL1Loss", "L1Loss", "GIoULoss", "CIoULoss", "EIoULoss")
+    names = ("SmoothL1Loss", "L1Loss", "IoULoss", "GIoULoss", "CIoULoss", "EIoULoss")
     losses = {name: loss_config(cfg, "RetinaNet", "loss_bbox", name)[0] for name in names}
     found = match_weights(cfg, "loss_bbox", losses, names[0], work_dir=tmp_path, seed=SEED)
     cfg.model.loss_bbox = ConfigDict(losses[names[0]])
     models = warm_up(cfg, found.warmup_steps, SEED, tmp_path)
     configs = {k: {**losses[k], "loss_weight": found.losses[k].loss_weight} for k in losses}
-    held_out = range(BATCHES, BATCHES + 32)
-    norms = norms_on(models, models.trained, configs, held_out)
-    for label, values in norms.items():
-        ratio = values.mean() / norms[names[0]].mean()
-        assert ratio == pytest.approx(1, abs=0.02), label
+    norms = norms_on(models, models.trained, configs, range(BATCHES, 2 * BATCHES))
+    ratios = {label: values.mean() / norms[names[0]].mean() for label, values in norms.items()}
+    assert ratios == pytest.approx(dict.fromkeys(names, 1.0), abs=0.02)
 
 
 def test_the_standard_error_of_a_ratio_is_its_spread_over_many_samples():
