@@ -7,12 +7,13 @@ them crowds) and result files with 50 detections an image. Then it reads and mat
 once, and accumulates all of them again on every resample of the images. `--peer` compares two of
 the files with hotcoco, whose `compare()` bootstraps one pair, in the same process afterwards.
 
-Measured with this command on two cores which ran about ten other processes at the same time, so
-look at the CPU time (of all threads) rather than at the clock:
+Measured on two cores of an Intel Xeon, with one other process beside it:
 
-    30 files: read and matched in 266 s, 1000 resamples in 2159 s; 2425 s in all (598 s of CPU),
-    peak memory 1.19 GiB
-    hotcoco: one pair of files, 1000 resamples in 237 s (196 s of CPU)
+    30 files: read and matched in 114 s, 1000 resamples in 369 s; 484 s in all (656 s of CPU),
+    peak memory 1.18 GiB
+
+and, with `--peer` on the same machine under more load (598 s of CPU for ours), hotcoco needed 196 s
+of CPU for 1000 resamples of one pair of files.
 
 Of the memory, 0.92 GiB was there before the first file was read: the imports and the generator.
 """
