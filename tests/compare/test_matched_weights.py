@@ -128,8 +128,8 @@ def test_on_other_batches_norms_agree_as_well_as_the_standard_error_says(matchin
 
 @pytest.mark.slow
 def test_on_the_quickstart_norms_on_as_many_other_batches_agree_within_2_percent(tmp_path):
-    # 62 batches go through the training set once: matching takes two passes over it,
-    # the other batches are of two more, in another order and with other flips.
+    # 62 batches go through the training set once, so matching takes four passes over it. The other
+    # batches are of four more, in another order and with other flips.
     cfg = Config.fromfile(configs_root() / "quickstart" / "retinanet_shapes.py")
     for key in ("train_dataloader", "val_dataloader"):
         cfg[key].dataset.data_root = str(tmp_path / "shapes")
