@@ -86,6 +86,12 @@ class BoxPair:
         w, h, wg, hg = (size.clamp(min=side) for size in (self.w, self.h, self.wg, self.hg))
         return torch.atan(wg / hg) - torch.atan(w / h)
 
+    def scaled(self, ratio: float) -> "BoxPair":
+        """Both boxes with their sides times ``ratio``, about their own centres."""
+        return box_pair(
+            _scaled(self.pred, ratio), _scaled(self.target, ratio), self.eps, self.inputs
+        )
+
 
 def box_pair(
     pred: Tensor,
@@ -139,6 +145,12 @@ def box_pair(
         iou=intersection / _denominator(union, overlap_w, overlap_h, eps),
         inputs=inputs or {},
     )
+
+
+def _scaled(boxes: Tensor, ratio: float) -> Tensor:
+    first, second = boxes.split(2, dim=-1)
+    center, half = (first + second) / 2, (second - first) * (ratio / 2)
+    return torch.cat([center - half, center + half], dim=-1)
 
 
 def _length(x: Tensor) -> Tensor:

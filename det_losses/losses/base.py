@@ -23,19 +23,34 @@ class Loss(nn.Module):
         loss_weight: factor on the result.
 
     Attributes:
-        kind: ``"box"`` or ``"classification"``.
+        kind: ``"box"``, ``"classification"``, or ``"distribution"`` of a side's distance.
         paper: short citation.
         space: of a box loss, ``"decoded"`` boxes or encoded ``"delta"``.
-        activation: of a classification loss, ``"sigmoid"`` or ``"softmax"``.
+        activation: of a classification loss, or of the logits that another asks for,
+            ``"sigmoid"`` or ``"softmax"``.
         inputs: names of the tensors that the loss needs beside pred and target.
         refused: arguments that a peer's class of the same name takes and this one does not, each
             with the reason that :func:`build_loss` gives.
+        example: the arguments of an example, for a loss that cannot be built without any.
+        constant_in_gradient: what the gradient takes as constant, in words; empty if nothing.
+        zero_at_target: whether a perfect prediction has loss 0.
+        invariances: of a box loss on decoded boxes, what changes neither value: ``"translation"``,
+            ``"scale"`` and ``"mirror"`` of both boxes together.
+        falls_with_distance: why the loss may fall when a box moves away from a target of its own
+            size, in words; empty if it never does.
     """
 
     kind: ClassVar[str]
     paper: ClassVar[str]
-    inputs: ClassVar[tuple[str, ...]] = ()
+    space: str | None = None
+    activation: str | None = None
+    inputs: tuple[str, ...] = ()
     refused: ClassVar[Mapping[str, str]] = {}
+    example: ClassVar[Mapping[str, Any]] = {}
+    constant_in_gradient: ClassVar[str] = ""
+    zero_at_target: ClassVar[bool] = True
+    invariances: ClassVar[tuple[str, ...]] = ("translation", "scale", "mirror")
+    falls_with_distance: ClassVar[str] = ""
 
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from det_losses.losses.base import Loss
+from det_losses.losses.expression import parse_expression
 from det_losses.registry import MODELS, find
 
 
@@ -19,11 +20,12 @@ class LossInfo:
 
     Attributes:
         name: its ``type`` in a config.
-        kind: ``"box"`` or ``"classification"``.
+        kind: ``"box"``, ``"classification"`` or ``"distribution"``.
         space: of a box loss, ``"decoded"`` or ``"delta"``.
         activation: of a classification loss, ``"sigmoid"`` or ``"softmax"`` by default.
         paper: short citation.
         defaults: its constructor's defaults.
+        config: a config that builds it: its name, and arguments where it needs some.
     """
 
     name: str
@@ -32,6 +34,7 @@ class LossInfo:
     activation: str | None
     paper: str
     defaults: dict[str, Any]
+    config: dict[str, Any]
 
 
 def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> Loss:
@@ -42,7 +45,8 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
     this function too.
 
     Args:
-        loss: a name, a config with ``type``, or a module, which is returned as it is.
+        loss: a name, an expression such as ``"InnerIoU(CIoULoss, ratio=0.7)"``, a config with
+            ``type``, or a module, which is returned as it is.
         **kwargs: constructor arguments; they replace those of the config.
 
     Raises:
@@ -62,7 +66,7 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
             raise TypeError(f"{type(loss).__name__} is built already; got {', '.join(kwargs)} too")
         return loss
     if isinstance(loss, str):
-        loss = {"type": loss}
+        loss = parse_expression(loss)
     if not isinstance(loss, Mapping):
         raise TypeError(f"a loss is a name, a dict or a module, got {loss!r}")
     arguments = {**dict(loss.items()), **kwargs}
@@ -106,14 +110,13 @@ def list_losses() -> list[LossInfo]:
 
 def _info(name: str, cls: type[Loss]) -> LossInfo:
     parameters = inspect.signature(cls).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    complete = len(defaults) == len(parameters)
-    loss = cls() if complete else cls
+    loss = cls(**cls.example)
     return LossInfo(
         name=name,
         kind=loss.kind,
         space=getattr(loss, "space", None),
         activation=getattr(loss, "activation", None),
         paper=loss.paper,
-        defaults=defaults,
+        defaults={p.name: p.default for p in parameters if p.default is not p.empty},
+        config={"type": name, **cls.example},
     )

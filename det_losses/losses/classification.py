@@ -1,6 +1,7 @@
 """What classification losses share: the label convention, and labels put in place sparsely."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ class ClassificationLoss(Loss):
     """
 
     kind = "classification"
-    activation: str
 
     def unreduced_shape(self, pred: Tensor) -> torch.Size:
         """One value per channel (sigmoid) or per row (softmax)."""
@@ -94,3 +94,60 @@ def channel_weight(class_weight: Tensor | None, pred: Tensor) -> Tensor | None:
             f"has {pred.shape[-1]}"
         )
     return class_weight.to(pred)
+
+
+class QualityLoss(ClassificationLoss):
+    """A sigmoid loss whose target at the label's channel is a quality in [0, 1], such as the IoU.
+
+    The target is given in one of three ways: labels ``[N]`` and the input ``quality`` ``[N]``, as
+    the heads of this package do; ``(labels, quality)`` as in mmdetection's quality focal loss; or
+    ``[N, K]``, a value for each channel. All values count as constant.
+    """
+
+    activation = "sigmoid"
+    inputs = ("quality",)
+    zero_at_target: ClassVar[bool] = False
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor | tuple[Tensor, Tensor],
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+        **inputs: Tensor,
+    ) -> Tensor:
+        """Compute the loss; see :meth:`Loss.forward`."""
+        if isinstance(target, tuple):
+            target, inputs["quality"] = target
+        if "quality" not in inputs and target.shape == pred.shape:
+            inputs["quality"] = None
+        return super().forward(pred, target, weight, avg_factor, reduction_override, **inputs)
+
+
+def soft_targets(pred: Tensor, target: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the target of each channel, ``[N, K]``, and which rows count, ``[N, 1]``.
+
+    Args:
+        pred: logits ``[N, K]``, in the precision that the targets shall have.
+        target: labels ``[N]``, 0..K-1, background K, negative ignored; or, without ``quality``,
+            ``[N, K]`` values in [0, 1], of which negative ones are ignored: then ``[N, K]`` count.
+        quality: the value at the label's channel, ``[N]``.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if quality is None:
+        if not is_dense(pred, target):
+            raise ValueError("labels need a quality for each row: pass quality=..., [N] in [0, 1]")
+        target = target.detach().to(pred.dtype)
+        return target.clamp(min=0), is_valid(target, None)
+    check_labels(pred, target)
+    if quality.shape != target.shape:
+        raise ValueError(
+            f"quality must have one value per row, {list(target.shape)}, got {list(quality.shape)}"
+        )
+    labels = target.long().unsqueeze(-1)
+    channels = torch.arange(pred.shape[-1], device=pred.device)
+    value = quality.detach().to(pred.dtype).unsqueeze(-1)
+    return torch.where(labels == channels, value, 0.0), labels >= 0

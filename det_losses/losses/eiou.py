@@ -53,10 +53,11 @@ class EIoULoss(IoUFamilyLoss):
     }
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """The differences of centre and of sizes."""
+        """The differences of centre, width and height."""
         return (
             pair.center_distance2 / pair.hull_diagonal2,  # Eqn. (7)
-            pair.dw2 / pair.hull_w2 + pair.dh2 / pair.hull_h2,
+            pair.dw2 / pair.hull_w2,
+            pair.dh2 / pair.hull_h2,
         )
 
 

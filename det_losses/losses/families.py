@@ -1,7 +1,5 @@
 """The two families of box losses: elementwise on deltas, and built of IoU terms on boxes."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -16,7 +14,7 @@ class ElementwiseBoxLoss(Loss):
     """
 
     kind = "box"
-    space: ClassVar[str] = "delta"
+    space = "delta"
 
 
 class IoUFamilyLoss(Loss):
@@ -32,7 +30,7 @@ class IoUFamilyLoss(Loss):
     """
 
     kind = "box"
-    space: ClassVar[str] = "decoded"
+    space = "decoded"
 
     def __init__(
         self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
@@ -45,9 +43,9 @@ class IoUFamilyLoss(Loss):
         """IoU as the overlap term sees it, ``[N]``."""
         return pair.iou
 
-    def overlap(self, pair: BoxPair) -> Tensor:
-        """The overlap term, ``[N]``."""
-        return 1 - self.iou(pair)
+    def overlap(self, iou: Tensor) -> Tensor:
+        """The overlap term of that IoU, ``[N]``."""
+        return 1 - iou
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
         """The terms beside the overlap, each ``[N]``."""
@@ -59,7 +57,7 @@ class IoUFamilyLoss(Loss):
 
     def per_box(self, pair: BoxPair) -> Tensor:
         """Sum of the terms, ``[N]``."""
-        return sum(self.penalties(pair), self.overlap(pair))
+        return sum(self.penalties(pair), self.overlap(self.iou(pair)))
 
     def unreduced(
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor

@@ -1,30 +1,12 @@
 """Focal-EIoU loss, and the focal factor of the IoU family."""
 
-import torch
 from torch import Tensor
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.base import check_argument
 from det_losses.losses.eiou import EIoULoss
+from det_losses.losses.focal_iou import iou_focus
 from det_losses.registry import MODELS
-
-
-def iou_focus(iou: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor:
-    """Return IoU^gamma, constant in the gradient, scaled to keep the sum of sample weights.
-
-    With W = IoU^gamma and sample weights s the factor is W sum(s) / sum(s W), so that the
-    unweighted mean of W E becomes sum(W E) / sum(W). All W = 0 gives 0.
-
-    Args:
-        iou: IoU of the plain boxes, ``[N]``.
-        gamma: the exponent, at least 0.
-        weight: sample weights s, ``[N]``; None is all ones. A nested focal factor passes its own
-            times the weights.
-    """
-    w = iou.detach() ** gamma
-    s = torch.ones_like(w) if weight is None else weight
-    total = (s * w).sum()
-    return w / torch.where(total > 0, total, 1.0) * s.sum()
 
 
 @MODELS.register_module()
@@ -62,6 +44,9 @@ class FocalEIoULoss(EIoULoss):
         >>> FocalEIoULoss()(pred, target)  # the disjoint box has no weight: EIoU of the first
         tensor(0.8000)
     """
+
+    constant_in_gradient = "the weight W"
+    falls_with_distance = "W falls with the overlap, and disjoint boxes have no weight"
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
 from det_losses.losses.base import check_argument
 from det_losses.losses.families import IoUFamilyLoss
 from det_losses.registry import MODELS
@@ -68,9 +67,8 @@ class IoULoss(IoUFamilyLoss):
         self.mode = "linear" if linear else mode
         self.linear = linear
 
-    def overlap(self, pair: BoxPair) -> Tensor:
+    def overlap(self, iou: Tensor) -> Tensor:
         """The overlap in the chosen mode."""
-        iou = self.iou(pair)
         if self.mode == "log":
             return -iou.clamp(min=self.eps).log()
         return 1 - (iou**2 if self.mode == "square" else iou)

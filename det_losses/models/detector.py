@@ -9,6 +9,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.models.weights import load_weights
@@ -132,6 +133,29 @@ class Detector(BaseModel):
             self.detector.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"weights {weights!r} do not fit this model: {error}") from None
+
+
+class SizingTransform(GeneralizedRCNNTransform):
+    """torchvision's transform, which also tells each target the size of its image."""
+
+    def __init__(self, transform: GeneralizedRCNNTransform) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(transform.__dict__)  # all that torchvision's constructor has set
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
+        """Do as torchvision does; ``image_size`` is width and height of the network's input."""
+        batch, targets = super().forward(images, targets)
+        if targets is not None:
+            for target, (height, width) in zip(targets, batch.image_sizes, strict=True):
+                target["image_size"] = target["boxes"].new_tensor([width, height])
+        return batch, targets
+
+
+def image_sizes(targets: Sequence[dict[str, Tensor]]) -> Tensor:
+    """Return width and height of each image, ``[B, 2]``, as :class:`SizingTransform` told them."""
+    return torch.stack([target["image_size"] for target in targets])
 
 
 def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import detection as tv
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -26,6 +27,7 @@ from det_losses.models.slots import (
     LossConfig,
     PairCoder,
     Slot,
+    box_quality,
     box_slot_loss,
     build_slot_losses,
 )
@@ -53,6 +55,7 @@ class _RPN(RegionProposalNetwork):
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Do as torchvision does, and name the losses by their slots."""
+        self.image_sizes = images.image_sizes
         boxes, losses = super().forward(images, features, targets)
         slots = {"loss_objectness": "loss_rpn_cls", "loss_rpn_box_reg": "loss_rpn_bbox"}
         return boxes, {slots[name]: loss for name, loss in losses.items()}
@@ -75,17 +78,24 @@ class _RPN(RegionProposalNetwork):
         # torchvision: 1 is an object. With one class here: 0 is the object, 1 the background.
         targets = 1 - torch.cat(labels)[sampled].to(torch.int64)
         boxes, anchors = torch.cat(regression_targets)[positive].split(4, dim=1)
+        pairs = (self.box_coder, pred_bbox_deltas[positive], boxes, anchors)
+        logits = objectness.flatten()[:, None]
+        inputs = {}
+        if "quality" in self.losses["loss_rpn_cls"].inputs:
+            inputs["quality"] = F.pad(box_quality(*pairs), (0, len(negative)))
         avg_factor = max(1, sampled.numel())
         with generators_kept():  # a loss that draws leaves the RoI head's sampling alone
             loss_cls = self.losses["loss_rpn_cls"](
-                objectness.flatten()[sampled, None], targets, avg_factor=avg_factor
+                logits[sampled], targets, avg_factor=avg_factor, **inputs
             )
             loss_bbox = box_slot_loss(
                 self.losses["loss_rpn_bbox"],
-                self.box_coder,
-                pred_bbox_deltas[positive],
-                boxes,
-                anchors,
+                *pairs,
+                offers={
+                    "image_size": lambda: _sizes_of(self.image_sizes, labels, boxes)[positive],
+                    "logits": lambda: logits[positive],
+                    "labels": lambda: targets[: len(positive)],
+                },
                 avg_factor=avg_factor,
             )
         return loss_cls, loss_bbox
@@ -115,7 +125,7 @@ class _RoIHeads(RoIHeads):
         proposals = [upcast(boxes) for boxes in proposals]
         proposals, _, labels, pairs = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
-        return [], self.compute_loss(*self.box_predictor(pooled), labels, pairs)
+        return [], self.compute_loss(*self.box_predictor(pooled), labels, pairs, image_shapes)
 
     def compute_loss(
         self,
@@ -123,6 +133,7 @@ class _RoIHeads(RoIHeads):
         box_regression: Tensor,
         labels: list[Tensor],
         pairs: list[Tensor],
+        image_shapes: list[tuple[int, int]],
     ) -> dict[str, Tensor]:
         """Return the losses of the sampled proposals, each divided by their number.
 
@@ -131,28 +142,37 @@ class _RoIHeads(RoIHeads):
             box_regression: ``[N, 4 C]``, deltas of each channel.
             labels: torchvision's for each image, 0 the background.
             pairs: ground truth and proposal of each row, ``[n, 8]`` an image.
+            image_shapes: height and width of each image.
         """
         label = torch.cat(labels)
         positive = torch.where(label > 0)[0]
         deltas = box_regression.reshape(len(label), -1, 4)
         channel = label[positive] - (0 if self.softmax else 1)
         boxes, proposals = torch.cat(pairs)[positive].split(4, dim=1)
+        positives = (self.box_coder, deltas[positive, channel], boxes, proposals)
         if self.softmax:
             class_logits = class_logits.roll(-1, dims=1)  # background last
         num_slots = class_logits.shape[1] - int(self.softmax)
+        inputs = {}
+        if "quality" in self.losses["loss_cls"].inputs:
+            quality = box_quality(*positives)
+            inputs["quality"] = quality.new_zeros(len(label)).index_put((positive,), quality)
         avg_factor = max(1, len(label))
         return {
             "loss_cls": self.losses["loss_cls"](
                 class_logits,
                 torch.where(label > 0, label - 1, num_slots),
                 avg_factor=avg_factor,
+                **inputs,
             ),
             "loss_bbox": box_slot_loss(
                 self.losses["loss_bbox"],
-                self.box_coder,
-                deltas[positive, channel],
-                boxes,
-                proposals,
+                *positives,
+                offers={
+                    "image_size": lambda: _sizes_of(image_shapes, labels, boxes)[positive],
+                    "logits": lambda: class_logits[positive],
+                    "labels": lambda: label[positive] - 1,
+                },
                 avg_factor=avg_factor,
             ),
         }
@@ -186,6 +206,15 @@ class _RoIHeads(RoIHeads):
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
         keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
         return boxes[keep], scores[keep], labels[keep]
+
+
+def _sizes_of(
+    image_shapes: Sequence[tuple[int, int]], rows: Sequence[Tensor], boxes: Tensor
+) -> Tensor:
+    """Return width and height of the image of each row, ``[N, 2]``, as precise as the boxes."""
+    sizes = boxes.new_tensor([(width, height) for height, width in image_shapes])
+    counts = torch.tensor([len(each) for each in rows], device=sizes.device)
+    return sizes.repeat_interleave(counts, dim=0)
 
 
 def _drop_background(predictor: FastRCNNPredictor) -> None:

@@ -15,12 +15,20 @@ from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
+    SizingTransform,
     anchor_generator,
     check_torchvision_arguments,
+    image_sizes,
     with_normalisation,
 )
 from det_losses.models.norms import norm_layer
-from det_losses.models.slots import LossConfig, Slot, box_slot_loss, build_slot_losses
+from det_losses.models.slots import (
+    LossConfig,
+    Slot,
+    box_quality,
+    box_slot_loss,
+    build_slot_losses,
+)
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
@@ -99,19 +107,29 @@ class _Head(RetinaNetHead):
             rows = matched[index][positive[index]]
             labels[index, positive[index]] = target["labels"][rows]
             boxes.append(target["boxes"][rows])
+        pairs = (
+            self.regression_head.box_coder,
+            deltas[positive],
+            torch.cat(boxes),
+            torch.stack(anchors)[positive],
+        )
+        inputs = {}
+        if "quality" in self.losses["loss_cls"].inputs:
+            quality = torch.zeros_like(weight)
+            quality[positive] = box_quality(*pairs).to(quality.dtype)
+            inputs["quality"] = quality[used]
         return {
             "loss_cls": self.losses["loss_cls"](
-                logits[used],
-                labels[used],
-                weight=weight[used],
-                avg_factor=avg_factor,
+                logits[used], labels[used], weight=weight[used], avg_factor=avg_factor, **inputs
             ),
             "loss_bbox": box_slot_loss(
                 self.losses["loss_bbox"],
-                self.regression_head.box_coder,
-                deltas[positive],
-                torch.cat(boxes),
-                torch.stack(anchors)[positive],
+                *pairs,
+                offers={
+                    "image_size": lambda: image_sizes(targets)[torch.where(positive)[0]],
+                    "logits": lambda: logits[positive],
+                    "labels": lambda: labels[positive],
+                },
                 weight=weight[positive],
                 avg_factor=avg_factor,
             ),
@@ -221,4 +239,5 @@ class RetinaNet(Detector):
         channels = head.classification_head.num_classes
         kwargs = with_normalisation(body, kwargs)
         self.detector = detector(body, channels, anchor_generator=generator, head=head, **kwargs)
+        self.detector.transform = SizingTransform(self.detector.transform)
         self.load_torchvision(weights)

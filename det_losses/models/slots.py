@@ -1,18 +1,29 @@
 """Where losses sit in a detector: the slots, what each takes, how a box loss is called there."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 
+from det_losses.boxes import box_pair
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
 from det_losses.tensors import upcast
 
 LossConfig = str | Mapping[str, Any] | nn.Module
+# What every head can pass to a loss beside pred and target, by the kind of the slot.
+INPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "box": ("image_size", "pred_deltas", "target_deltas", "logits", "labels"),
+        "classification": ("quality",),
+        "distribution": (),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class Slot:
     """A place of a detector that one loss fills.
 
     Attributes:
-        kind: ``"box"`` or ``"classification"``.
+        kind: ``"box"``, ``"classification"`` or ``"distribution"``.
         default: the configuration of torchvision's own loss at this place.
         activations: what a classification loss may bring here.
     """
@@ -44,8 +55,8 @@ def build_slot_losses(
         configs: for each slot a name, a config or a module; None is torchvision's own loss.
 
     Raises:
-        ValueError: the loss is of another kind, does not average, or has an activation that the
-            slot cannot take.
+        ValueError: the loss is of another kind, does not average, needs an input that no head has,
+            or has an activation that the slot, or the logits that it is given, cannot take.
     """
     losses = nn.ModuleDict()
     for name, slot in slots.items():
@@ -54,7 +65,19 @@ def build_slot_losses(
             loss = build_loss(dict(slot.default) if config is None else config)
         _check(detector, name, slot, loss)
         losses[name] = loss
+    for name, loss in losses.items():
+        if "logits" in loss.inputs:
+            _check_logits(detector, name, loss, losses)
     return losses
+
+
+def _check_logits(detector: str, name: str, loss: Loss, losses: nn.ModuleDict) -> None:
+    scores = name.replace("bbox", "cls")
+    if loss.activation not in (None, losses[scores].activation):
+        raise ValueError(
+            f"{detector}.{name} holds a classification loss for {loss.activation}, and "
+            f"{detector}.{scores} scores by {losses[scores].activation}: choose the same"
+        )
 
 
 def _check(detector: str, name: str, slot: Slot, loss: Loss) -> None:
@@ -75,6 +98,12 @@ def _check(detector: str, name: str, slot: Slot, loss: Loss) -> None:
             f"{detector}.{name} scores by {' or '.join(slot.activations)}, and {title} is for "
             f"{loss.activation}: choose another loss"
         )
+    for key in loss.inputs:
+        if key not in INPUTS[slot.kind]:
+            raise ValueError(
+                f"{detector}.{name}: {title} needs the input {key!r}; a detector passes "
+                f"{', '.join(INPUTS[slot.kind]) or 'none'} to a {slot.kind} loss"
+            )
     if slot.kind == "box" and loss.space not in ("delta", "decoded"):
         raise ValueError(f"{title}.space is {loss.space!r}; it must be 'delta' or 'decoded'")
 
@@ -99,6 +128,7 @@ def box_slot_loss(
     target_boxes: Tensor,
     anchors: Tensor,
     *,
+    offers: Mapping[str, Callable[[], Tensor]] = MappingProxyType({}),
     weight: Tensor | None = None,
     avg_factor: float | Tensor,
 ) -> Tensor:
@@ -110,12 +140,35 @@ def box_slot_loss(
         deltas: predicted deltas of the positives, ``[N, 4]``; half precision is raised to float32.
         target_boxes: their ground truth, ``[N, 4]``, xyxy, pixels of the network's input.
         anchors: their anchors or proposals, ``[N, 4]``, likewise.
+        offers: the other inputs that the loss may ask for, computed where it does:
+            ``image_size`` (``[N, 2]``, width and height of the network's input), ``logits``
+            (``[N, C]``) and ``labels`` (``[N]``).
         weight: sample weights, ``[N]``.
         avg_factor: what the sum over all elements is divided by.
     """
     deltas = upcast(deltas)
-    if loss.space == "delta":
-        pred, target = deltas, coder.encode_single(target_boxes, anchors).to(deltas.dtype)
-    else:
-        pred, target = coder.decode_single(deltas, anchors), target_boxes.to(deltas.dtype)
-    return loss(pred, target, weight=weight, avg_factor=avg_factor)
+    coded = partial(_coded, coder, deltas, target_boxes, anchors)
+    offers = {
+        **offers,
+        "pred_deltas": lambda: deltas,
+        "target_deltas": lambda: coded("delta")[1],
+    }
+    inputs = {name: offers[name]() for name in loss.inputs if name in offers}
+    return loss(*coded(loss.space), weight=weight, avg_factor=avg_factor, **inputs)
+
+
+def _coded(
+    coder: BoxCoder, deltas: Tensor, target_boxes: Tensor, anchors: Tensor, space: str
+) -> tuple[Tensor, Tensor]:
+    if space == "delta":
+        return deltas, coder.encode_single(target_boxes, anchors).to(deltas.dtype)
+    return coder.decode_single(deltas, anchors), target_boxes.to(deltas.dtype)
+
+
+@torch.no_grad()
+def box_quality(coder: BoxCoder, deltas: Tensor, target_boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Return the IoU of each predicted box with its ground truth, ``[N]``, without gradient.
+
+    The arguments are those of :func:`box_slot_loss`.
+    """
+    return box_pair(*_coded(coder, upcast(deltas), target_boxes, anchors, "decoded")).iou

@@ -54,7 +54,7 @@ def test_every_loss_gets_a_weight_in_every_slot_of_its_kind(detector, slot):
     taken = find(MODELS, detector).slots[slot]
     for info in list_losses():
         if info.kind == taken.kind and info.activation in (None, *taken.activations):
-            config, source = loss_config({}, detector, slot, info.name)
+            config, source = loss_config({}, detector, slot, info.name, info.config)
             assert config["loss_weight"] > 0
             assert "no table" not in source
 
@@ -117,3 +117,28 @@ def test_a_tuple_reads_back_as_it_was_planned():
     text = "CrossEntropyLoss:class_weight=(1, 2)"
     loss = parse_loss({}, "FasterRCNN", "loss_cls", text)
     assert loss.config["class_weight"] == [1, 2]
+
+
+def test_a_wrapper_without_a_line_gets_the_weight_of_the_loss_that_it_wraps():
+    text = "InnerIoU(FocalIoU(CIoULoss, gamma=1.0), ratio=0.7)"
+    loss = parse_loss({}, "FasterRCNN", "loss_bbox", text)
+    assert loss.label == text
+    assert loss.config == {
+        "type": "InnerIoU",
+        "loss_weight": 12.0,
+        "loss": {"type": "FocalIoU", "loss": {"type": "CIoULoss"}, "gamma": 1.0},
+        "ratio": 0.7,
+    }
+    assert "weight: mmdet faster-rcnn_r50_fpn_ciou" in loss.source
+
+
+def test_a_sum_has_weight_one_because_its_losses_have_their_own():
+    text = "SumLoss(L1Loss, GIoULoss(loss_weight=2.0))"
+    loss = parse_loss({}, "RetinaNet", "loss_bbox", text)
+    assert loss.config["loss_weight"] == 1.0
+    assert loss.config["losses"] == [{"type": "L1Loss"}, {"type": "GIoULoss", "loss_weight": 2.0}]
+
+
+def test_an_expression_that_cannot_be_read_is_quoted():
+    with pytest.raises(ValueError, match=r"loss 'InnerIoU\(CIoULoss': .*never closed"):
+        parse_loss({}, "RetinaNet", "loss_bbox", "InnerIoU(CIoULoss")

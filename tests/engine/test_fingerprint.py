@@ -58,7 +58,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_every_registered_loss_has_its_own_hash():
-    hashes = {info.name: loss_hash(build_loss(info.name)) for info in list_losses()}
+    hashes = {info.name: loss_hash(build_loss(info.config)) for info in list_losses()}
     assert len(set(hashes.values())) == len(hashes)
     assert all(len(value) == 64 for value in hashes.values())
 

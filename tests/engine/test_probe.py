@@ -54,12 +54,12 @@ def every_slot():
         for slot, place in detector.slots.items():
             for info in list_losses():
                 if info.kind == place.kind and info.activation in (None, *place.activations):
-                    yield pytest.param(detector, slot, info.name, id=f"{slot}-{info.name}")
+                    yield pytest.param(detector, slot, info.config, id=f"{slot}-{info.name}")
 
 
-@pytest.mark.parametrize(("detector", "slot", "name"), list(every_slot()))
-def test_every_loss_in_every_slot_is_proved(detector, slot, name):
-    found = probe(build(detector, **{slot: name}), {slot: name})
+@pytest.mark.parametrize(("detector", "slot", "loss"), list(every_slot()))
+def test_every_loss_in_every_slot_is_proved(detector, slot, loss):
+    found = probe(build(detector, **{slot: loss}), {slot: loss})
     assert found.keys() == detector.slots.keys()
     assert all(0 <= difference < 1e-6 for difference in found.values()), found
 

@@ -5,7 +5,7 @@ import torch
 from det_losses import build_loss, list_losses
 
 CLASSES = 3
-INFOS = [info for info in list_losses()]
+INFOS = [info for info in list_losses() if len(info.config) == 1]
 NAMES = [info.name for info in INFOS]
 BOX_NAMES = [info.name for info in INFOS if info.kind == "box"]
 IOU_NAMES = [info.name for info in INFOS if info.space == "decoded"]

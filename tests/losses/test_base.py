@@ -33,8 +33,8 @@ class Squared(IoUFamilyLoss):
     def iou(self, pair):
         return self.loss.iou(pair) ** 2
 
-    def overlap(self, pair):
-        return self.loss.overlap(pair) + self.loss.iou(pair) - self.iou(pair)
+    def overlap(self, iou):
+        return self.loss.overlap(iou)
 
     def penalties(self, pair):
         return self.loss.penalties(pair)

@@ -30,9 +30,9 @@ def pairs():
             for info in list_losses():
                 softmax_in_rpn = slot == "loss_rpn_cls" and info.activation == "softmax"
                 if info.kind == kind and not softmax_in_rpn:
-                    entry = (detector, slot, info.name)
-                    marks = () if entry in QUICK else pytest.mark.slow
-                    yield pytest.param(*entry, marks=marks)
+                    marks = () if (detector, slot, info.name) in QUICK else pytest.mark.slow
+                    name = f"{detector}-{slot}-{info.name}"
+                    yield pytest.param(detector, slot, info.config, marks=marks, id=name)
 
 
 def two_images():
@@ -82,10 +82,16 @@ def average_precision(model, images, targets):
     return metric.evaluate(size=len(images))["AP"]
 
 
-def build(detector, slot, name):
-    config, _ = loss_config({}, detector, slot, name)
+def build(detector, slot, loss):
+    config, _ = loss_config({}, detector, slot, loss["type"], loss)
     torch.manual_seed(0)
-    common = {"num_classes": 3, "anchors": ANCHORS, "min_size": 96, "max_size": 96, slot: config}
+    common = {
+        "num_classes": 3,
+        "anchors": ANCHORS,
+        "min_size": 96,
+        "max_size": 96,
+        slot: {**config, **loss},
+    }
     if detector == "RetinaNet":
         backbone = {**BACKBONE, "extra_levels": "pool"}
         return RetinaNet(backbone, head_norm="GN", num_convs=1, **common)
@@ -99,10 +105,10 @@ def build(detector, slot, name):
     )
 
 
-@pytest.mark.parametrize(("detector", "slot", "name"), list(pairs()))
-def test_two_images_are_learned_by_heart(detector, slot, name):
+@pytest.mark.parametrize(("detector", "slot", "loss"), list(pairs()))
+def test_two_images_are_learned_by_heart(detector, slot, loss):
     images, targets = two_images()
-    model = build(detector, slot, name).train()
+    model = build(detector, slot, loss).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     best = 0.0
     for step in range(1, 801):

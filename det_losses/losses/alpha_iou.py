@@ -1,0 +1,140 @@
+"""Alpha-IoU: a power of the overlap and of each penalty, for any loss of the IoU family."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from det_losses.boxes import BoxPair
+from det_losses.losses.base import check_argument
+from det_losses.losses.families import IoUFamilyLoss
+from det_losses.losses.iou_wrapper import IoUWrapper
+from det_losses.registry import MODELS
+
+
+@MODELS.register_module()
+class AlphaIoU(IoUWrapper):
+    r"""Raises IoU and each penalty of a loss to the power alpha.
+
+    .. math:: L_\alpha = 1 - IoU^\alpha + \sum_k P_k^\alpha
+
+    :math:`P_k` are the penalties of the wrapped loss. Its overlap term is replaced, so AlphaIoU of
+    IoULoss is AlphaIoULoss in whatever mode the wrapped loss is.
+
+    Args:
+        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        alpha: the exponent, at least 1; below, the gradient is infinite where boxes touch.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        With alpha above 1 boxes that overlap well get larger gradients, which moves AP at high
+        thresholds.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        As the wrapped loss; penalties below 1 attract less, by their power.
+
+    Raises:
+        ValueError: an alpha below 1, a wrapped loss of another family or with a loss_weight or
+            reduction of its own, or shapes that do not fit.
+
+    Reference:
+        Jiabo He, Sarah Erfani, Xingjun Ma, James Bailey, Ying Chi, Xian-Sheng Hua: Alpha-IoU: A
+        Family of Power Intersection over Union Losses for Bounding Box Regression.
+        arXiv 2110.13675, 2021.
+
+    Example:
+        >>> import torch
+        >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[20.0, 0, 30, 10]])
+        >>> AlphaIoU("DIoULoss", alpha=2.0)(pred, target)  # 1 + (400 / 1000)^2
+        tensor(1.1600)
+    """
+
+    paper = "He et al., Alpha-IoU, arXiv 2110.13675, 2021"
+    example: ClassVar[Mapping[str, Any]] = {"loss": "CIoULoss"}
+
+    def __init__(
+        self,
+        loss: str | Mapping[str, Any] | nn.Module,
+        *,
+        alpha: float = 3.0,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(loss, reduction=reduction, loss_weight=loss_weight)
+        check_argument("alpha", alpha, alpha >= 1, "at least 1")
+        self.alpha = alpha
+
+    def overlap(self, iou: Tensor) -> Tensor:
+        """1 - IoU^alpha."""
+        return 1 - iou**self.alpha
+
+    def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
+        """Each wrapped penalty to the power alpha."""
+        return tuple(penalty**self.alpha for penalty in self.loss.penalties(pair))
+
+
+@MODELS.register_module()
+class AlphaIoULoss(IoUFamilyLoss):
+    r"""One minus a power of IoU.
+
+    .. math:: L = 1 - IoU^\alpha
+
+    Args:
+        alpha: the exponent, at least 1; 1 is the linear IoU loss.
+        eps: the smallest denominator, an area in square pixels.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        With alpha above 1 boxes that overlap well get larger gradients, which moves AP at high
+        thresholds. AlphaIoU does the same to a loss with penalties.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        The constant loss 1, without gradient.
+
+    Raises:
+        ValueError: an alpha below 1, a negative eps, or shapes that do not fit.
+
+    Reference:
+        Jiabo He, Sarah Erfani, Xingjun Ma, James Bailey, Ying Chi, Xian-Sheng Hua: Alpha-IoU: A
+        Family of Power Intersection over Union Losses for Bounding Box Regression.
+        arXiv 2110.13675, 2021, Eqn. (3).
+
+    Example:
+        >>> import torch
+        >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
+        >>> AlphaIoULoss()(pred, target)  # 1 - (1/2)^3
+        tensor(0.8750)
+    """
+
+    paper = "He et al., Alpha-IoU, arXiv 2110.13675, 2021"
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 3.0,
+        eps: float = 1e-7,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
+        check_argument("alpha", alpha, alpha >= 1, "at least 1")
+        self.alpha = alpha
+
+    def overlap(self, iou: Tensor) -> Tensor:
+        """1 - IoU^alpha."""
+        return 1 - iou**self.alpha
+
+
+def alpha_iou_loss(
+    pred: Tensor, target: Tensor, *, alpha: float = 3.0, eps: float = 1e-7
+) -> Tensor:
+    """Alpha-IoU loss of each box, ``[N]``; see :class:`AlphaIoULoss`."""
+    return AlphaIoULoss(alpha=alpha, eps=eps).unreduced(pred, target)

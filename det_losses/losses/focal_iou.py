@@ -1,0 +1,94 @@
+"""The focus on boxes that overlap well, for any loss of the IoU family."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from det_losses.boxes import BoxPair
+from det_losses.losses.base import check_argument
+from det_losses.losses.iou_wrapper import IoUWrapper
+from det_losses.registry import MODELS
+
+
+def iou_focus(iou: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor:
+    """Return IoU^gamma, constant in the gradient, scaled to keep the sum of sample weights.
+
+    With W = IoU^gamma and sample weights s the factor is W sum(s) / sum(s W), so that the
+    unweighted mean of W E becomes sum(W E) / sum(W). All W = 0 gives 0.
+
+    Args:
+        iou: IoU of the plain boxes, ``[N]``.
+        gamma: the exponent, at least 0.
+        weight: sample weights s, ``[N]``; None is all ones.
+    """
+    w = iou.detach() ** gamma
+    s = torch.ones_like(w) if weight is None else weight
+    total = (s * w).sum()
+    return w / torch.where(total > 0, total, 1.0) * s.sum()
+
+
+@MODELS.register_module()
+class FocalIoU(IoUWrapper):
+    r"""Weighs the boxes of a loss by a power of their IoU, normalised by the sum of the weights.
+
+    .. math:: L = \frac{\sum_i W_i L_i}{\sum_i W_i}, \qquad W_i = IoU_i^\gamma
+
+    :math:`L_i` is the wrapped loss of a box, and IoU that of the plain boxes however deep the
+    wrapper stands. With sample weights s, W is scaled by :math:`\sum s / \sum s W`, and the result
+    is reduced like any other loss. W is constant in the gradient. FocalIoU of EIoULoss is
+    FocalEIoULoss.
+
+    Args:
+        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        gamma: exponent of IoU, at least 0; 0 is the wrapped loss.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        To look more at boxes that are nearly right, as the paper does with EIoU.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        No weight: loss 0 and no gradient.
+
+    Raises:
+        ValueError: a negative gamma, a wrapped loss of another family or with a loss_weight or
+            reduction of its own, or shapes that do not fit.
+
+    Reference:
+        Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and
+        Efficient IOU Loss for Accurate Bounding Box Regression. arXiv 2101.08158, 2021,
+        Eqn. (10) and (11).
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+        >>> target = torch.tensor([[0.0, 0, 20, 10], [0, 0, 20, 10]])
+        >>> FocalIoU("GIoULoss")(pred, target)  # GIoU of the first, whose weight is all there is
+        tensor(0.5000)
+    """
+
+    paper = "Zhang et al., Focal and Efficient IOU Loss, arXiv 2101.08158, 2021"
+    example: ClassVar[Mapping[str, Any]] = {"loss": "CIoULoss"}
+    constant_in_gradient = "the weight W"
+    falls_with_distance = "W falls with the overlap, and disjoint boxes have no weight"
+
+    def __init__(
+        self,
+        loss: str | Mapping[str, Any] | nn.Module,
+        *,
+        gamma: float = 0.5,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(loss, reduction=reduction, loss_weight=loss_weight)
+        check_argument("gamma", gamma, gamma >= 0, "at least 0")
+        self.gamma = gamma
+
+    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """The wrapped factor times the normalised IoU^gamma."""
+        return self.loss.factor(pair, weight) * iou_focus(pair.iou, self.gamma, weight)

@@ -1,0 +1,73 @@
+"""Inner-IoU: the overlap of scaled boxes, for any loss of the IoU family."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from det_losses.boxes import BoxPair
+from det_losses.losses.base import check_argument
+from det_losses.losses.iou_wrapper import IoUWrapper
+from det_losses.registry import MODELS
+
+
+@MODELS.register_module()
+class InnerIoU(IoUWrapper):
+    r"""Takes the overlap of both boxes scaled by ``ratio`` about their centres.
+
+    .. math:: L_{inner} = L + IoU - IoU_{inner}
+
+    Only the IoU that the overlap term sees changes: :math:`1 - IoU` becomes
+    :math:`1 - IoU_{inner}`. The penalties, CIoU's alpha and GIoU's union keep the plain boxes.
+
+    Args:
+        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        ratio: the scale of both boxes, above 0; the paper uses 0.5 to 1.5.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        Below 1 the gradient is larger where boxes overlap well; above 1, for small objects, it
+        reaches boxes further away.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        As the wrapped loss, but the overlap term is constant where the scaled boxes are disjoint:
+        with a ratio below 1 sooner, above 1 later than where the boxes are.
+
+    Raises:
+        ValueError: a ratio that is not above 0, a wrapped loss of another family or with a
+            loss_weight or reduction of its own, or shapes that do not fit.
+
+    Reference:
+        Hao Zhang, Cong Xu, Shuaijie Zhang: Inner-IoU: More Effective Intersection over Union Loss
+        with Auxiliary Bounding Box. arXiv 2311.02877, 2023.
+
+    Example:
+        >>> import torch
+        >>> pred, target = torch.tensor([[0.0, 0, 20, 10]]), torch.tensor([[10.0, 0, 30, 10]])
+        >>> # of the halves, 10 wide and 10 apart, nothing overlaps; GIoU's hull has no empty part
+        >>> InnerIoU("GIoULoss", ratio=0.5)(pred, target)
+        tensor(1.)
+    """
+
+    paper = "Zhang et al., Inner-IoU, arXiv 2311.02877, 2023"
+    example: ClassVar[Mapping[str, Any]] = {"loss": "CIoULoss"}
+
+    def __init__(
+        self,
+        loss: str | Mapping[str, Any] | nn.Module,
+        *,
+        ratio: float = 0.75,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(loss, reduction=reduction, loss_weight=loss_weight)
+        check_argument("ratio", ratio, ratio > 0, "above 0")
+        self.ratio = ratio
+
+    def iou(self, pair: BoxPair) -> Tensor:
+        """The wrapped loss's IoU of the scaled boxes."""
+        return self.loss.iou(pair.scaled(self.ratio))
