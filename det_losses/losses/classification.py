@@ -1,9 +1,10 @@
 """What classification losses share: the label convention, and labels put in place sparsely."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.base import Loss
@@ -96,12 +97,37 @@ def channel_weight(class_weight: Tensor | None, pred: Tensor) -> Tensor | None:
     return class_weight.to(pred)
 
 
+def require_sigmoid(loss: str, use_sigmoid: bool) -> None:
+    """Refuse the softmax for a loss that is defined on the sigmoid alone."""
+    if not use_sigmoid:
+        raise ValueError(
+            f"use_sigmoid must be True, got {use_sigmoid!r}: {loss} is defined on the sigmoid; for "
+            "the softmax take CrossEntropyLoss or FocalLoss"
+        )
+
+
+def sigmoid_power(logits: Tensor, exponent: float) -> Tensor:
+    """Sigmoid to a power, in log space: value and gradient are finite for every logit."""
+    return (exponent * F.logsigmoid(logits)).exp()
+
+
+def safe_power(base: Tensor, exponent: float) -> Tensor:
+    """``base ** exponent`` of what is at least 0, with gradient 0 where ``base`` is 0.
+
+    A direct power below 1 has an infinite gradient there.
+    """
+    inside = base > torch.finfo(base.dtype).tiny
+    power = torch.where(inside, base, 1.0) ** exponent
+    return torch.where(inside, power, 0.0**exponent)
+
+
 class QualityLoss(ClassificationLoss):
     """A sigmoid loss whose target at the label's channel is a quality in [0, 1], such as the IoU.
 
     The target is given in one of three ways: labels ``[N]`` and the input ``quality`` ``[N]``, as
     the heads of this package do; ``(labels, quality)`` as in mmdetection's quality focal loss; or
-    ``[N, K]``, a value for each channel. All values count as constant.
+    ``[N, K]``, a value for each channel, of which negative ones are ignored. Qualities are constant
+    and count as at most 1 and at least 0.
     """
 
     activation = "sigmoid"
@@ -111,43 +137,62 @@ class QualityLoss(ClassificationLoss):
     def forward(
         self,
         pred: Tensor,
-        target: Tensor | tuple[Tensor, Tensor],
+        target: Tensor | Sequence[Tensor],
         weight: Tensor | None = None,
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
-        **inputs: Tensor,
+        **inputs: Tensor | None,
     ) -> Tensor:
-        """Compute the loss; see :meth:`Loss.forward`."""
-        if isinstance(target, tuple):
+        """Compute the loss; see :meth:`Loss.forward`.
+
+        Raises:
+            ValueError: a pair of another length than two, or a pair and ``quality`` too.
+        """
+        if not isinstance(target, Tensor):
+            if len(target) != 2:
+                raise ValueError(f"target must be (labels, quality), got {len(target)} tensors")
+            if "quality" in inputs:
+                raise ValueError("target is (labels, quality) already: leave out quality=...")
             target, inputs["quality"] = target
         if "quality" not in inputs and target.shape == pred.shape:
             inputs["quality"] = None
         return super().forward(pred, target, weight, avg_factor, reduction_override, **inputs)
 
 
-def soft_targets(pred: Tensor, target: Tensor, quality: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the target of each channel, ``[N, K]``, and which rows count, ``[N, 1]``.
+def quality_channels(
+    logits: Tensor,
+    target: Tensor,
+    quality: Tensor | None,
+    negative: Callable[[Tensor], Tensor],
+    positive: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Loss of each channel, ``[N, K]``, against qualities, which count as within [0, 1].
 
     Args:
-        pred: logits ``[N, K]``, in the precision that the targets shall have.
+        logits: ``[N, K]``.
         target: labels ``[N]``, 0..K-1, background K, negative ignored; or, without ``quality``,
-            ``[N, K]`` values in [0, 1], of which negative ones are ignored: then ``[N, K]`` count.
+            ``[N, K]`` values, of which those above 0 are positive and negative ones ignored.
         quality: the value at the label's channel, ``[N]``.
+        negative: loss of logits whose target is 0.
+        positive: loss of logits at the label's channel, given also their quality, which may be 0.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or labels come without quality.
     """
     if quality is None:
-        if not is_dense(pred, target):
+        if not is_dense(logits, target):
             raise ValueError("labels need a quality for each row: pass quality=..., [N] in [0, 1]")
-        target = target.detach().to(pred.dtype)
-        return target.clamp(min=0), is_valid(target, None)
-    check_labels(pred, target)
+        value = target.detach().to(logits.dtype).clamp(0, 1)
+        loss = torch.where(value > 0, positive(logits, value), negative(logits))
+        return torch.where(is_valid(target, None), loss, 0.0)
+    check_labels(logits, target)
     if quality.shape != target.shape:
         raise ValueError(
             f"quality must have one value per row, {list(target.shape)}, got {list(quality.shape)}"
         )
-    labels = target.long().unsqueeze(-1)
-    channels = torch.arange(pred.shape[-1], device=pred.device)
-    value = quality.detach().to(pred.dtype).unsqueeze(-1)
-    return torch.where(labels == channels, value, 0.0), labels >= 0
+    # What stands at a row without a class is never read, not even a NaN.
+    has_class = (target >= 0) & (target < logits.shape[-1])
+    value = torch.where(has_class, quality.detach().to(logits.dtype), 0.0).clamp(0, 1)
+    return sparse_channels(
+        logits, target, negative, lambda own, _: positive(own, value.unsqueeze(-1))
+    )

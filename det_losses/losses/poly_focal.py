@@ -1,0 +1,129 @@
+"""Poly-1 focal loss: focal loss with another leading coefficient of its polynomial."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from det_losses.losses.base import check_argument
+from det_losses.losses.classification import (
+    ClassificationLoss,
+    is_dense,
+    is_valid,
+    sparse_channels,
+)
+from det_losses.registry import MODELS
+from det_losses.tensors import upcast
+
+
+def poly_focal_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    eps1: float = 1.0,
+    gamma: float = 2.0,
+    alpha: float | None = 0.25,
+) -> Tensor:
+    """Poly-1 focal loss of each channel, ``[N, K]``; see :class:`PolyFocalLoss`."""
+    _check(eps1, gamma, alpha)
+    dense = is_dense(pred, target)
+    pred = upcast(pred)
+    a_pos, a_neg = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+
+    def polynomial(log_miss: Tensor, cross_entropy: Tensor) -> Tensor:
+        # log_miss is ln(1 - p_t): powers in log space have finite gradients.
+        focal = (gamma * log_miss).exp() * cross_entropy
+        return focal + eps1 * ((gamma + 1) * log_miss).exp()
+
+    def of_true(x: Tensor) -> Tensor:
+        return polynomial(F.logsigmoid(-x), -F.logsigmoid(x))
+
+    if not dense:
+        return sparse_channels(
+            pred,
+            target,
+            negative=lambda x: a_neg * of_true(-x),
+            positive=lambda x, _: a_pos * of_true(x),
+        )
+    value = target.to(pred.dtype).clamp(0, 1)
+    log_p, log_q = F.logsigmoid(pred), F.logsigmoid(-pred)
+    log_miss = torch.logaddexp(value.log() + log_q, (1 - value).log() + log_p)
+    alpha_t = a_pos * value + a_neg * (1 - value)
+    loss = alpha_t * polynomial(log_miss, -value * log_p - (1 - value) * log_q)
+    return torch.where(is_valid(target, None), loss, 0.0)
+
+
+@MODELS.register_module()
+class PolyFocalLoss(ClassificationLoss):
+    r"""Focal loss whose first polynomial coefficient is moved by ``eps1``.
+
+    .. math:: L = \alpha_t \left( -(1 - p_t)^\gamma \ln p_t
+        + \epsilon_1 (1 - p_t)^{\gamma + 1} \right)
+
+    Focal loss expands to :math:`\sum_j (1 - p_t)^{\gamma + j} / j`; Poly-1 changes the first
+    coefficient from 1 to :math:`1 + \epsilon_1`. Per channel :math:`p_t = \sigma(x), \alpha_t =
+    \alpha` for the label's channel and :math:`p_t = 1 - \sigma(x), \alpha_t = 1 - \alpha` for the
+    others. Divide by the number of positives as for focal loss: pass it as ``avg_factor``.
+
+    Args:
+        eps1: what is added to the first coefficient, at least -1; 0 is focal loss.
+        gamma: how fast easy examples fade, at least 0.
+        alpha: weight of positives, in [0, 1]; None is no balance, as in the paper's formula.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        Where focal loss is in place and one more number may be tuned: above 0 it pulls harder on
+        all that is not yet sure, below 0 less. The paper tunes eps1 for each task.
+
+    Shape:
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
+        or values in [0, 1] of the shape of ``pred``, negative ignored, for which
+        :math:`p_t = y \sigma + (1 - y)(1 - \sigma)` as in torchvision's focal loss. Unreduced:
+        ``[N, K]``.
+
+    Raises:
+        ValueError: eps1, gamma or alpha out of range, or a target of another shape or type.
+
+    Reference:
+        Zhaoqi Leng, Mingxing Tan, Chenxi Liu, Ekin Dogus Cubuk, Xiaojie Shi, Shuyang Cheng,
+        Dragomir Anguelov: PolyLoss: A Polynomial Expansion Perspective of Classification Loss
+        Functions. arXiv 2204.12511, 2022.
+
+    Note:
+        Here alpha weighs the whole polynomial, as it does in the expansion of balanced focal
+        loss. Some ports of Poly-1 weigh the focal term alone, which is another loss.
+
+    Example:
+        >>> import torch
+        >>> PolyFocalLoss()(torch.zeros(1, 1), torch.tensor([0]))  # 0.25 (0.5^2 ln 2 + 0.5^3)
+        tensor(0.0746)
+    """
+
+    paper = "Leng et al., PolyLoss, arXiv 2204.12511, 2022"
+    activation = "sigmoid"
+
+    def __init__(
+        self,
+        *,
+        eps1: float = 1.0,
+        gamma: float = 2.0,
+        alpha: float | None = 0.25,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        _check(eps1, gamma, alpha)
+        self.eps1 = eps1
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each channel."""
+        return poly_focal_loss(pred, target, eps1=self.eps1, gamma=self.gamma, alpha=self.alpha)
+
+
+def _check(eps1: float, gamma: float, alpha: float | None) -> None:
+    check_argument("eps1", eps1, eps1 >= -1, "at least -1")
+    check_argument("gamma", gamma, gamma >= 0, "at least 0")
+    balanced = alpha is None or 0 <= alpha <= 1
+    check_argument("alpha", alpha, balanced, "in [0, 1], or None for no balance")

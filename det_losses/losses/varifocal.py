@@ -1,0 +1,134 @@
+"""Varifocal loss: positives weighted by their quality, negatives by their score."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from det_losses.losses.base import check_argument
+from det_losses.losses.classification import (
+    QualityLoss,
+    quality_channels,
+    require_sigmoid,
+    sigmoid_power,
+)
+from det_losses.registry import MODELS
+from det_losses.tensors import upcast
+
+
+def varifocal_loss(
+    pred: Tensor,
+    target: Tensor,
+    quality: Tensor | None = None,
+    *,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    iou_weighted: bool = True,
+) -> Tensor:
+    """Varifocal loss of each channel, ``[N, K]``; see :class:`VarifocalLoss`."""
+    _check(alpha, gamma)
+
+    def negative(x: Tensor) -> Tensor:
+        return -alpha * sigmoid_power(x, gamma) * F.logsigmoid(-x)
+
+    def positive(x: Tensor, q: Tensor) -> Tensor:
+        entropy = F.binary_cross_entropy_with_logits(x, q, reduction="none")
+        return torch.where(q > 0, q * entropy if iou_weighted else entropy, negative(x))
+
+    return quality_channels(upcast(pred), target, quality, negative, positive)
+
+
+@MODELS.register_module()
+class VarifocalLoss(QualityLoss):
+    r"""Cross-entropy towards the quality, weighted by it, and focal loss of the negatives.
+
+    .. math::
+        L = \begin{cases}
+        -q \left( q \ln p + (1 - q) \ln (1 - p) \right) & q > 0 \\
+        -\alpha p^\gamma \ln (1 - p) & q = 0 \end{cases}
+
+    :math:`p = \sigma(x)`; :math:`q` is the quality (the IoU of the predicted box with its ground
+    truth) at the label's channel and 0 elsewhere. Positives keep their whole cross-entropy, only
+    negatives fade. A positive of quality 0 counts as negative. The weight :math:`p^\gamma` takes
+    part in the gradient. The paper divides the sum by the number of positives: pass it as
+    ``avg_factor``.
+
+    Args:
+        use_sigmoid: sigmoid of each channel; only True.
+        alpha: weight of the negatives, at least 0.
+        gamma: how fast easy negatives fade, at least 0.
+        iou_weighted: whether a positive is weighted by its quality, instead of by 1.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        Dense detectors whose class score ranks boxes by their IoU; well-placed positives count
+        most.
+
+    Shape:
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
+        with ``quality`` ``[N]`` in [0, 1], or ``(labels, quality)``; or values in [0, 1] of the
+        shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
+
+    Raises:
+        ValueError: use_sigmoid=False, alpha or gamma below 0, or a target or quality of another
+            shape or type.
+
+    Reference:
+        Haoyang Zhang, Ying Wang, Feras Dayoub, Niko Suenderhauf: VarifocalNet: An IoU-aware Dense
+        Object Detector. arXiv 2008.13367, 2020, Eqn. (2).
+
+    Note:
+        mmdetection, to which the authors gave their code, lets the gradient through
+        :math:`p^\gamma` as this does; RT-DETR's loss of that name holds it constant, and there a
+        positive of quality 0 counts nothing.
+
+    Example:
+        >>> import torch
+        >>> loss = VarifocalLoss(reduction="none")
+        >>> # at score 0.5: a positive of quality 0.8 costs 0.8 ln 2, background 0.75 * 0.5^2 ln 2
+        >>> loss(torch.zeros(2, 1), torch.tensor([0, 1]), quality=torch.tensor([0.8, 0.0]))
+        tensor([[0.5545],
+                [0.1300]])
+    """
+
+    paper = "Zhang et al., VarifocalNet, arXiv 2008.13367, 2020"
+
+    def __init__(
+        self,
+        *,
+        use_sigmoid: bool = True,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        iou_weighted: bool = True,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        require_sigmoid("VarifocalLoss", use_sigmoid)
+        _check(alpha, gamma)
+        self.use_sigmoid = use_sigmoid
+        self.alpha = alpha
+        self.gamma = gamma
+        self.iou_weighted = iou_weighted
+
+    def unreduced(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        quality: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of each channel."""
+        return varifocal_loss(
+            pred,
+            target,
+            quality,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            iou_weighted=self.iou_weighted,
+        )
+
+
+def _check(alpha: float, gamma: float) -> None:
+    check_argument("alpha", alpha, alpha >= 0, "at least 0")
+    check_argument("gamma", gamma, gamma >= 0, "at least 0")
