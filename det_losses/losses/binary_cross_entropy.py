@@ -49,6 +49,10 @@ class BinaryCrossEntropyLoss(ClassificationLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        Objectness, and classes that do not exclude each other, where positives and negatives are
+        in balance.
+
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
         or values in [0, 1] of the shape of ``pred``. Unreduced: ``[N, K]``.

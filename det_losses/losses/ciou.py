@@ -30,8 +30,16 @@ class CIoULoss(IoUFamilyLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        As DIoU, where the aspect ratio matters too; the default of many YOLO detectors.
+
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        As DIoU: the loss rises as the prediction moves straight away from a target of its own size
+        and may fall as it moves sideways. The aspect ratio is trained there too, with an
+        alpha_gate above 0 no more.
 
     Raises:
         ValueError: alpha_gate outside [0, 1], a negative eps, or shapes that do not fit.
@@ -46,6 +54,11 @@ class CIoULoss(IoUFamilyLoss):
         mmdetection's alpha of identical boxes is NaN, torchvision's v of a box without height too.
         mmdetection cuts the loss at 2, and with it the gradient.
 
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.7 / 39.2; Smooth L1 there 35.9 /
+        38.4. Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.65; IoU loss there 37.93.
+        torchvision's RetinaNet R50-FPN v2 (pull request 5984): AP 41.1, with GIoU 41.5.
+
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[0.0, 0, 20, 10]])
@@ -54,6 +67,7 @@ class CIoULoss(IoUFamilyLoss):
     """
 
     paper = "Zheng et al., Distance-IoU Loss, arXiv 1911.08287, 2019"
+    constant_in_gradient = "alpha"
 
     def __init__(
         self,

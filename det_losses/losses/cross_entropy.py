@@ -54,6 +54,10 @@ class CrossEntropyLoss(ClassificationLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        The classifier of two-stage detectors, whose sampler keeps classes and background in
+        balance.
+
     Shape:
         pred: logits ``[N, K + 1]``, background last; with ``use_sigmoid`` ``[N, K]``. target:
         labels ``[N]``, 0..K-1, background K, negative ignored; with ``use_sigmoid`` also values

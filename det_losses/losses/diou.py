@@ -21,8 +21,17 @@ class DIoULoss(IoUFamilyLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        As GIoU, with a direct pull on the centre, which also acts where one box contains the
+        other.
+
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        The loss stays below 2 and rises as the prediction moves straight away from a target of its
+        own size. Moved sideways it may fall, for the enclosing box then grows faster than the
+        distance. The gradient moves the prediction nearer and enlarges it.
 
     Raises:
         ValueError: a negative eps, or shapes that do not fit.
@@ -34,6 +43,10 @@ class DIoULoss(IoUFamilyLoss):
     Note:
         mmdetection computes areas in the precision it is given: in float16 its loss of two
         overlapping 200 px boxes is 1. Here half precision is raised to float32.
+
+    Published:
+        Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.09; IoU loss there 37.93. torchvision's
+        RetinaNet R50-FPN v2 (pull request 5984): AP 41.3, with GIoU 41.5.
 
     Example:
         >>> import torch

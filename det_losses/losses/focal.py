@@ -91,6 +91,9 @@ class FocalLoss(ClassificationLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        Dense detectors (RetinaNet, FCOS), where nearly all anchors are easy background.
+
     Shape:
         pred: logits ``[N, K]``, with softmax ``[N, K + 1]``, background last. target: labels
         ``[N]``, 0..K-1, background K, negative ignored; with sigmoid also values in [0, 1] of
@@ -106,6 +109,10 @@ class FocalLoss(ClassificationLoss):
     Note:
         mmdetection has the sigmoid only. torchvision takes the power directly: with gamma 0.5
         its gradient is NaN at logits of 100.
+
+    Published:
+        RetinaNet R50-FPN at 600 px, arXiv 1708.02002, Table 1b: AP 34.0; with gamma 0, the
+        balanced cross-entropy, 31.1.
 
     Example:
         >>> import torch

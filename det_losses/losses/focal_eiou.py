@@ -26,8 +26,15 @@ class FocalEIoULoss(EIoULoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        EIoU that looks more at boxes which are nearly right; only where most predictions overlap
+        their targets.
+
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        No weight: loss 0 and no gradient.
 
     Raises:
         ValueError: a negative gamma or eps, or shapes that do not fit.
@@ -36,6 +43,10 @@ class FocalEIoULoss(EIoULoss):
         Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and
         Efficient IOU Loss for Accurate Bounding Box Regression. arXiv 2101.08158, 2021,
         Eqn. (10) and (11). The paper does not say whether W is constant in the gradient.
+
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 37.5 / 40.0, EIoU 37.0 / 39.5;
+        Smooth L1 there 35.9 / 38.4. Faster R-CNN R50 there 38.9, with Smooth L1 37.3.
 
     Example:
         >>> import torch

@@ -42,6 +42,9 @@ class FocalL1Loss(ElementwiseBoxLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        Where many poor boxes drown the good ones: errors around 1 / (e beta) pull most.
+
     Shape:
         pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
         Unreduced: the shape of ``pred``.
@@ -56,6 +59,10 @@ class FocalL1Loss(ElementwiseBoxLoss):
 
     Note:
         The "focal L1" of arXiv 2102.09554 is another loss.
+
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 38.9; Smooth L1 there 35.9 /
+        38.4.
 
     Example:
         >>> import torch

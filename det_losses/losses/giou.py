@@ -21,8 +21,16 @@ class GIoULoss(IoUFamilyLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        A box loss on decoded boxes for any detector, also where predictions miss their targets at
+        first.
+
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        The loss rises from 1 towards 2 with the empty part of the enclosing box. The gradient
+        moves the prediction nearer and enlarges it.
 
     Raises:
         ValueError: a negative eps, or shapes that do not fit.
@@ -34,6 +42,12 @@ class GIoULoss(IoUFamilyLoss):
 
     Note:
         torchvision's loss can be 0 for an inverted prediction; here it is at least 1.
+
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 39.0; Smooth L1 there 35.9 /
+        38.4. mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.6 at weight 10; L1 there
+        37.4. Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.02; IoU loss there 37.93.
+        torchvision's RetinaNet R50-FPN v2 (pull request 5984): AP 41.5.
 
     Example:
         >>> import torch

@@ -30,6 +30,10 @@ class HuberLoss(ElementwiseBoxLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        Like Smooth L1, where delta shall set the largest slope as well as the place where it
+        begins.
+
     Shape:
         pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
         Unreduced: the shape of ``pred``.

@@ -27,20 +27,33 @@ class IoULoss(IoUFamilyLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        Where predictions overlap their targets already, as in a second stage or with a point
+        inside the object (FCOS).
+
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        The constant loss -ln eps (13.8 with the default) or 1, without gradient: such boxes are
+        not trained.
 
     Raises:
         ValueError: an unknown mode, ``linear`` with mode ``"square"``, a negative eps, or shapes
             that do not fit.
 
+    Reference:
+        Jiahui Yu, Yuning Jiang, Zhangyang Wang, Zhimin Cao, Thomas Huang: UnitBox: An Advanced
+        Object Detection Network. arXiv 1608.01471, 2016.
+
     Note:
         The logarithm's gradient is the inverse of the overlap's width: below 1.5e-5 px it does
         not fit float16.
 
-    Reference:
-        Jiahui Yu, Yuning Jiang, Zhangyang Wang, Zhimin Cao, Thomas Huang: UnitBox: An Advanced
-        Object Detection Network. arXiv 1608.01471, 2016.
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 38.9; Smooth L1 there 35.9 /
+        38.4. mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.9 at weight 10; L1 there
+        37.4.
 
     Example:
         >>> import torch

@@ -23,6 +23,10 @@ class L1Loss(ElementwiseBoxLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        The usual box loss on deltas; mmdetection's default. All errors pull alike, so outliers do
+        not dominate.
+
     Shape:
         pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
         Unreduced: the shape of ``pred``.
@@ -32,6 +36,9 @@ class L1Loss(ElementwiseBoxLoss):
 
     Reference:
         Least absolute deviations; the classical L1 norm.
+
+    Published:
+        mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.4.
 
     Example:
         >>> import torch

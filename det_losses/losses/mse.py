@@ -23,6 +23,10 @@ class MSELoss(ElementwiseBoxLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        Rarely for boxes: large errors dominate the gradient. For comparison with losses that are
+        robust.
+
     Shape:
         pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
         Unreduced: the shape of ``pred``.

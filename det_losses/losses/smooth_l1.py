@@ -29,6 +29,10 @@ class SmoothL1Loss(ElementwiseBoxLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
+    Use:
+        The box loss of Fast and Faster R-CNN. Near the target the gradient falls to 0, so small
+        errors do not jitter.
+
     Shape:
         pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
         Unreduced: the shape of ``pred``.
@@ -41,6 +45,9 @@ class SmoothL1Loss(ElementwiseBoxLoss):
 
     Note:
         mmdetection refuses beta = 0; here, as in torch, it is L1.
+
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 35.9 / 38.4.
 
     Example:
         >>> import torch
