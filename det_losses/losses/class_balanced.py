@@ -1,0 +1,139 @@
+"""Class-balanced: rows weighted by the effective number of samples of their class."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from det_losses.losses.base import check_argument
+from det_losses.losses.build import build_loss
+from det_losses.losses.classification import ClassificationLoss, check_labels
+from det_losses.registry import MODELS
+
+
+@MODELS.register_module()
+class ClassBalanced(ClassificationLoss):
+    r"""Weighs a classification loss by the inverse effective number of samples of the label.
+
+    .. math::
+        L_{CB} = w_y L, \qquad
+        w_c = \frac{K}{\sum_j 1 / E_j} \frac{1}{E_c}, \qquad
+        E_c = \frac{1 - \beta^{n_c}}{1 - \beta}
+
+    :math:`n_c` is the number of objects of class c in the training set. All channels of a row take
+    the weight of its label. The weights have mean 1 over the classes; rows of the background weigh
+    1.
+
+    Args:
+        loss: a classification loss: its name, its config, or the loss itself.
+        class_counts: how many objects each class has in the training set, K numbers of at least 1.
+        beta: in [0, 1]. 0 weighs all classes alike, 1 by the inverse of their counts; the paper
+            tries 0.9 to 0.9999.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        Classes of very different frequency, when their counts are known: with FocalLoss or
+        CrossEntropyLoss inside.
+
+    Shape:
+        pred: logits as the wrapped loss takes them. target: labels ``[N]``, 0..K-1, background K,
+        negative ignored. Unreduced: as the wrapped loss.
+
+    Raises:
+        ValueError: no class_counts or one below 1, beta out of range, a wrapped loss of another
+            kind or with a loss_weight, reduction or avg_non_ignore of its own, another number of
+            classes than counts, or a target that is not labels.
+
+    Reference:
+        Yin Cui, Menglin Jia, Tsung-Yi Lin, Yang Song, Serge Belongie: Class-Balanced Loss Based on
+        Effective Number of Samples. arXiv 1901.05555, 2019. Formula and normalisation are those of
+        the authors' code.
+
+    Note:
+        The paper is about classification, without a background: its weight of 1 is a choice of
+        this package. ultralytics 8.4.190 (``cls_pw``) weighs each class's channel in all rows
+        instead, by a power of the inverse count.
+
+    Example:
+        >>> import torch
+        >>> loss = ClassBalanced("CrossEntropyLoss", class_counts=[30, 10], beta=1.0)
+        >>> loss.class_weight  # 1/30 and 1/10, scaled to the mean 1
+        tensor([0.5000, 1.5000], dtype=torch.float64)
+        >>> loss(torch.zeros(1, 3), torch.tensor([1]))  # 1.5 ln 3
+        tensor(1.6479)
+    """
+
+    paper = "Cui et al., Class-Balanced Loss, arXiv 1901.05555, 2019"
+    example: ClassVar[Mapping[str, Any]] = {"loss": "FocalLoss", "class_counts": [50, 20, 5]}
+    class_weight: Tensor
+
+    def __init__(
+        self,
+        loss: str | Mapping[str, Any] | nn.Module,
+        *,
+        class_counts: Sequence[int],
+        beta: float = 0.999,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        inner = build_loss(loss)
+        _check_wrapped(inner)
+        check_argument("beta", beta, 0 <= beta <= 1, "in [0, 1]")
+        enough = len(class_counts) > 0 and min(class_counts) >= 1
+        check_argument("class_counts", class_counts, enough, "numbers of at least 1")
+        self.loss = inner
+        self.class_counts = class_counts
+        self.beta = beta
+        self.activation = inner.activation
+        self.inputs = inner.inputs
+        self.constant_in_gradient = inner.constant_in_gradient
+        self.zero_at_target = inner.zero_at_target
+        self.register_buffer("class_weight", _class_weight(class_counts, beta), persistent=False)
+
+    def unreduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
+    ) -> Tensor:
+        """Return the wrapped loss, times the weight of each row's label."""
+        if not isinstance(target, Tensor):
+            raise ValueError(
+                "ClassBalanced takes labels as target: pass the quality as quality=..."
+            )
+        check_labels(pred, target)
+        classes = pred.shape[-1] - (self.activation == "softmax")
+        if classes != len(self.class_counts):
+            raise ValueError(
+                f"class_counts must have one entry per class: {len(self.class_counts)} given, pred "
+                f"has {classes} classes"
+            )
+        loss = self.loss.unreduced(pred, target, weight, **inputs)
+        table = torch.cat([self.class_weight, self.class_weight.new_ones(1)]).to(loss.dtype)
+        factor = table[target.long().clamp(0, classes)]
+        return loss * (factor.unsqueeze(-1) if loss.dim() > target.dim() else factor)
+
+    def unreduced_shape(self, pred: Tensor) -> torch.Size:
+        """As the wrapped loss."""
+        return self.loss.unreduced_shape(pred)
+
+
+def _check_wrapped(inner: nn.Module) -> None:
+    name = type(inner).__name__
+    if not isinstance(inner, ClassificationLoss):
+        raise ValueError(f"ClassBalanced weighs a classification loss, and {name} is none")
+    if inner.loss_weight != 1 or inner.reduction != "mean":
+        raise ValueError(
+            "ClassBalanced: give loss_weight and reduction to ClassBalanced, those of the wrapped "
+            f"{name} have no effect"
+        )
+    if getattr(inner, "avg_non_ignore", False):
+        raise ValueError(f"ClassBalanced: avg_non_ignore of the wrapped {name} has no effect")
+
+
+def _class_weight(counts: Sequence[int], beta: float) -> Tensor:
+    """Inverse effective numbers of samples, ``[K]``, with mean 1."""
+    n = torch.tensor(counts, dtype=torch.float64)
+    # (1 - beta^n) / (1 - beta) is n in the limit of 1.
+    inverse = 1 / n if beta == 1 else (1 - beta) / (1 - beta**n)
+    return inverse / inverse.mean()
