@@ -1,4 +1,4 @@
-"""Where a detector puts out the boxes of a slot: encoded deltas, before anything decodes them."""
+"""Where a detector puts out the boxes of a slot, before anything decodes them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,11 +6,13 @@ from types import MappingProxyType
 from torch import nn
 
 from det_losses.models.faster_rcnn import FasterRCNN
+from det_losses.models.fcos import FCOS
 from det_losses.models.retinanet import RetinaNet
 
-# What each layer puts out are the slot's deltas.
+# What each layer puts out are the slot's deltas, or what a head makes them of by itself.
 _LAYERS: Mapping[type[nn.Module], Mapping[str, str]] = MappingProxyType(
     {
+        FCOS: {"loss_bbox": "detector.head.regression_head.bbox_reg"},
         RetinaNet: {"loss_bbox": "detector.head.regression_head.bbox_reg"},
         FasterRCNN: {
             "loss_rpn_bbox": "detector.rpn.head.bbox_pred",
@@ -25,7 +27,8 @@ def box_layer_name(detector: type[nn.Module], slot: str) -> str:
 
     The layer is called once for each feature level in RetinaNet's head and in the RPN (output
     ``[B, 4 A, H, W]``, A anchors a place), and once in the RoI head (output ``[N, 4 C]``, deltas of
-    each channel).
+    each channel). FCOS's head takes the positive part of the output (``[B, 4, H, W]``), or with a
+    distribution for each side its mean (``[B, 4 (n + 1), H, W]``, logits).
 
     Args:
         detector: the detector's class, or one derived from it.

@@ -32,12 +32,13 @@ class Slot:
 
     Attributes:
         kind: ``"box"``, ``"classification"`` or ``"distribution"``.
-        default: the configuration of torchvision's own loss at this place.
+        default: the configuration of torchvision's own loss at this place; None where torchvision
+            has no such place, which is then left out unless a config fills it.
         activations: what a classification loss may bring here.
     """
 
     kind: str
-    default: Mapping[str, Any]
+    default: Mapping[str, Any] | None
     activations: tuple[str, ...] = ("sigmoid", "softmax")
 
 
@@ -52,7 +53,8 @@ def build_slot_losses(
     Args:
         detector: the name that errors speak of.
         slots: the detector's slots by name.
-        configs: for each slot a name, a config or a module; None is torchvision's own loss.
+        configs: for each slot a name, a config or a module; None is torchvision's own loss, if
+            there is one.
 
     Raises:
         ValueError: the loss is of another kind, does not average, needs an input that no head has,
@@ -60,9 +62,11 @@ def build_slot_losses(
     """
     losses = nn.ModuleDict()
     for name, slot in slots.items():
-        config = configs[name]
+        config = slot.default if configs[name] is None else configs[name]
+        if config is None:
+            continue
         with generators_kept():
-            loss = build_loss(dict(slot.default) if config is None else config)
+            loss = build_loss(config)
         _check(detector, name, slot, loss)
         losses[name] = loss
     for name, loss in losses.items():

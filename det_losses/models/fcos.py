@@ -1,0 +1,226 @@
+"""FCOS on torchvision's own, with its losses from the config; with two of them it is GFL."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection as tv
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from det_losses.losses import Loss
+from det_losses.models.backbones import build_backbone
+from det_losses.models.detector import (
+    Detector,
+    SizingTransform,
+    check_torchvision_arguments,
+    with_normalisation,
+)
+from det_losses.models.fcos_head import Head
+from det_losses.models.norms import norm_layer
+from det_losses.models.slots import LossConfig, Slot, build_slot_losses
+from det_losses.registry import MODELS
+
+REG_MAX = 16  # mmdet gfl_r50_fpn
+CENTERNESS_TARGETS = ("centerness", "iou")
+BOX_WEIGHTS = ("uniform", "centerness", "score", "iou")
+
+
+class _ScoredByClass(tv.FCOS):
+    """torchvision's FCOS without a centre-ness branch: the class score is the whole score."""
+
+    def postprocess_detections(
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Hand torchvision a centre-ness that equals the class: the root of p times p is p."""
+        outputs = {**head_outputs, "bbox_ctrness": head_outputs["cls_logits"]}
+        return super().postprocess_detections(outputs, anchors, image_shapes)
+
+
+def takes_soft_targets(loss: Loss) -> bool:
+    """Whether a classification loss takes a value in [0, 1] as the target of each channel."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(loss).eval()(torch.zeros(1, 1), torch.full((1, 1), 0.5))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+@MODELS.register_module()
+class FCOS(Detector):
+    """FCOS (Tian et al., 1904.01355, 2019), and with QFL and DFL GFL (Li et al., 2006.04388, 2020).
+
+    The losses are chosen by name; without a choice they are torchvision's: focal loss, GIoU on
+    decoded boxes and binary cross entropy on centre-ness, each a sum divided by the number of
+    positives of the batch. The same weights load as in ``torchvision.models.detection.FCOS``.
+    Places are assigned to boxes as torchvision does it.
+
+    A classification loss that asks for ``quality`` (such as QFL and VFL) learns the IoU of the
+    predicted box as the class score. There is no centre-ness branch then, and a detection's score
+    is its class score; else it is the root of class score times centre-ness. A ``score_thresh`` of
+    0.2 on the root is one of 0.04 on the product, so set it lower without the branch.
+
+    With ``loss_dfl`` each side's distance is the mean of a distribution over 0..n strides, and the
+    layer ``bbox_reg`` puts out its logits, 4 (n + 1) channels, in place of four distances. Longer
+    distances, which only the last level can have where n is 8 or more, count as n in ``loss_dfl``.
+    GFL and mmdetection scale the logits by a learned number for each level; here, as in
+    torchvision's FCOS, there is none.
+
+    Args:
+        backbone: config of a registered backbone, or a module with ``out_channels``.
+        num_classes: number of classes K, without background.
+        loss_cls: classification loss, sigmoid, K channels.
+        loss_bbox: box loss of either space; deltas are the distances l, t, r, b in strides.
+        loss_centerness: sigmoid loss with a target in [0, 1].
+        loss_dfl: loss of the sides' distributions, such as ``"DistributionFocalLoss"``; None:
+            the head puts out distances.
+        centerness_target: what the centre-ness branch learns: ``"centerness"``, or ``"iou"``, the
+            IoU of the predicted box.
+        box_weight: what a positive counts in ``loss_bbox`` and ``loss_dfl``, which are weighted
+            means: ``"uniform"`` (torchvision), ``"centerness"`` of the place (mmdet's FCOS),
+            ``"score"``, its highest class score (GFL), or ``"iou"`` of the predicted box (VFNet).
+            mmdet divides by the sum of weights or by 1 if that is more, here it is always the sum.
+        reg_max: n of the distributions; None is 16. Only with ``loss_dfl``.
+        anchor_sizes: for each feature level the side of its square anchor: the stride, as in
+            torchvision. It is the unit of distances; a level takes boxes whose largest distance is
+            4 to 8 of them.
+        head_norm: normalisation of the head's convolutions: ``"GN"`` (torchvision), ``"BN"`` or
+            None.
+        num_convs: convolutions in each branch of the head.
+        label_slots: channel of each class where channels and classes differ (see Detector).
+        num_slots: number of class channels; default ``num_classes``.
+        weights: local file, or a name such as ``"FCOS_ResNet50_FPN_Weights.COCO_V1"``.
+        **kwargs: further arguments of torchvision's FCOS (``min_size``, ``max_size``,
+            ``center_sampling_radius``, ``score_thresh``, ``nms_thresh``, ...).
+
+    Raises:
+        ValueError: an argument is out of range, has no effect beside these losses, or a loss does
+            not fit its slot.
+        TypeError: an argument that neither this class nor torchvision's has.
+    """
+
+    slots: Mapping[str, Slot] = MappingProxyType(
+        {
+            "loss_cls": Slot("classification", {"type": "FocalLoss"}, ("sigmoid",)),
+            "loss_bbox": Slot("box", {"type": "GIoULoss"}),
+            "loss_centerness": Slot(
+                "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",)
+            ),
+            "loss_dfl": Slot("distribution", None),
+        }
+    )
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any] | nn.Module,
+        num_classes: int,
+        *,
+        loss_cls: LossConfig | None = None,
+        loss_bbox: LossConfig | None = None,
+        loss_centerness: LossConfig | None = None,
+        loss_dfl: LossConfig | None = None,
+        centerness_target: str | None = None,
+        box_weight: str = "uniform",
+        reg_max: int | None = None,
+        anchor_sizes: Sequence[int] = (8, 16, 32, 64, 128),
+        head_norm: str | None = "GN",
+        num_convs: int = 4,
+        label_slots: Sequence[int] | None = None,
+        num_slots: int | None = None,
+        weights: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_torchvision_arguments(FCOS, tv.FCOS, kwargs)
+        super().__init__(num_classes, label_slots, num_slots or num_classes, first_slot=0)
+        configs = {
+            "loss_cls": loss_cls,
+            "loss_bbox": loss_bbox,
+            "loss_centerness": loss_centerness,
+            "loss_dfl": loss_dfl,
+        }
+        self.losses = _losses(self.slots, configs)
+        branch = "loss_centerness" in self.losses
+        _check(branch, "loss_dfl" in self.losses, centerness_target, box_weight, reg_max, num_convs)
+        body = build_backbone(backbone)
+        head = Head(
+            body.out_channels,
+            self.num_slots,
+            self.losses,
+            norm_layer(head_norm) or (lambda _channels: nn.Identity()),
+            num_convs,
+            centerness_target or "centerness",
+            box_weight,
+            (reg_max or REG_MAX) if "loss_dfl" in self.losses else None,
+        )
+        self.detector = (tv.FCOS if branch else _ScoredByClass)(
+            body,
+            self.num_slots,
+            anchor_generator=_anchor_generator(anchor_sizes, body),
+            head=head,
+            **with_normalisation(body, kwargs),
+        )
+        self.detector.transform = SizingTransform(self.detector.transform)
+        self.load_torchvision(weights)
+
+
+def _losses(slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None]) -> nn.ModuleDict:
+    """Build the losses, without one of centre-ness where the class score is the quality itself."""
+    losses = build_slot_losses("FCOS", slots, configs)
+    if "quality" in losses["loss_cls"].inputs:
+        if configs["loss_centerness"] is not None:
+            raise ValueError(
+                f"FCOS.loss_centerness: {type(losses['loss_cls']).__name__} scores by the quality "
+                "itself, and the head has no centre-ness branch then; leave loss_centerness out"
+            )
+        del losses["loss_centerness"]
+    elif not takes_soft_targets(losses["loss_centerness"]):
+        raise ValueError(
+            "FCOS.loss_centerness has a target between 0 and 1, and "
+            f"{type(losses['loss_centerness']).__name__} takes labels only: choose another loss"
+        )
+    return losses
+
+
+def _check(
+    branch: bool,
+    distribution: bool,
+    centerness_target: str | None,
+    box_weight: str,
+    reg_max: int | None,
+    num_convs: int,
+) -> None:
+    if centerness_target is not None:
+        if centerness_target not in CENTERNESS_TARGETS:
+            raise ValueError(
+                f"FCOS centerness_target must be 'centerness' or 'iou', got {centerness_target!r}"
+            )
+        if not branch:
+            raise ValueError(
+                "FCOS centerness_target has no effect: with this loss_cls there is no centre-ness "
+                "branch; leave it out"
+            )
+    if box_weight not in BOX_WEIGHTS:
+        raise ValueError(f"FCOS box_weight must be one of {BOX_WEIGHTS}, got {box_weight!r}")
+    if reg_max is not None:
+        if reg_max < 1:
+            raise ValueError(f"FCOS reg_max must be at least 1, got {reg_max}")
+        if not distribution:
+            raise ValueError("FCOS reg_max has no effect without loss_dfl; leave it out")
+    if num_convs < 1:
+        raise ValueError(f"FCOS num_convs must be at least 1, got {num_convs}")
+
+
+def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> AnchorGenerator:
+    levels = getattr(body, "level_names", sizes)
+    if len(sizes) != len(levels):
+        raise ValueError(
+            f"FCOS anchor_sizes needs one for each of the backbone's {len(levels)} levels "
+            f"({', '.join(map(str, levels))}), got {tuple(sizes)}"
+        )
+    return AnchorGenerator(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))
