@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.base import Loss, check_argument, reduce_loss
-from det_losses.losses.classification import ClassificationLoss, is_dense, is_valid
+from det_losses.losses.classification import ClassificationLoss, is_dense, is_valid, require_sigmoid
 from det_losses.losses.families import ElementwiseBoxLoss
 from det_losses.losses.state import RunningMean, counted_rows, over_ranks
 from det_losses.registry import MODELS
@@ -153,7 +153,7 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         self._start(bins, momentum)
-        check_argument("use_sigmoid", use_sigmoid, use_sigmoid is True, "True")
+        require_sigmoid("GHMCLoss", use_sigmoid)
         self.use_sigmoid = use_sigmoid
 
     def elements(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
