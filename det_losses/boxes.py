@@ -86,6 +86,40 @@ class BoxPair:
         w, h, wg, hg = (size.clamp(min=side) for size in (self.w, self.h, self.wg, self.hg))
         return torch.atan(wg / hg) - torch.atan(w / h)
 
+    @property
+    def size_gaps(self) -> tuple[Tensor, Tensor]:
+        """Relative differences of width and height, |w - wg| / max(w, wg); above 1 if inverted."""
+        side = self.eps**0.5
+        return (
+            (self.w - self.wg).abs() / torch.maximum(self.w, self.wg).clamp(min=side),
+            (self.h - self.hg).abs() / torch.maximum(self.h, self.hg).clamp(min=side),
+        )
+
+    @property
+    def edge_offsets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Offsets of x1, y1, x2 and y2 from those of the target."""
+        x1, y1, x2, y2 = (self.pred - self.target).unbind(-1)
+        return x1, y1, x2, y2
+
+    @property
+    def extended_iou(self) -> Tensor:
+        """IoU whose intersection goes on below 0 where the boxes are apart."""
+        x1, y1, x2, y2 = self.pred.unbind(-1)
+        x1g, y1g, x2g, y2g = self.target.unbind(-1)
+        overlap_w, gap_w, lead_w = _meeting(x1, x2, x1g, x2g)
+        overlap_h, gap_h, lead_h = _meeting(y1, y2, y1g, y2g)
+        missing = (
+            gap_w * (2 * lead_h + overlap_h) + gap_h * (2 * lead_w + overlap_w) + 2 * gap_w * gap_h
+        )
+        union = _denominator(self.union + missing, self.hull_w, self.hull_h, self.eps)
+        return (self.intersection - missing) / union
+
+    def interpolated(self, alpha: float | Tensor) -> "BoxPair":
+        """The predicted box moved towards the target by the part ``alpha``, beside the target."""
+        rest = (1 - alpha).unsqueeze(-1) if isinstance(alpha, Tensor) else 1 - alpha
+        moved = self.target + rest * (self.pred - self.target)
+        return box_pair(moved, self.target, self.eps, self.inputs)
+
     def scaled(self, ratio: float) -> "BoxPair":
         """Both boxes with their sides times ``ratio``, about their own centres."""
         return box_pair(
@@ -163,6 +197,13 @@ def _extent(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
     low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
     high = torch.maximum(torch.maximum(a1, a2), torch.maximum(b1, b2))
     return high - low
+
+
+def _meeting(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Length that two intervals share, the gap between them, and what their hull has before it."""
+    start, end = torch.maximum(a1, b1), torch.minimum(a2, b2)
+    low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
+    return _length(end - start), torch.relu(start - end), torch.minimum(start, end) - low
 
 
 def _denominator(area: Tensor, w: Tensor, h: Tensor, eps: float) -> Tensor:

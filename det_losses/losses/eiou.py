@@ -1,7 +1,6 @@
 """Efficient IoU loss."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+import warnings
 
 from torch import Tensor
 
@@ -26,9 +25,19 @@ class EIoULoss(IoUFamilyLoss):
         eps: the smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
+        smooth_point: for configs of mmdetection, whose EIoULoss is another loss; without effect,
+            and answered by a warning.
+
+    Use:
+        Where width and height should be drawn to the target's each for itself, which CIoU's aspect
+        ratio does not do.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        Attracts by the distance of the centres; where the sizes differ, their terms may outweigh
+        it, for they shrink as the enclosing box grows.
 
     Raises:
         ValueError: a negative eps, or shapes that do not fit.
@@ -38,7 +47,8 @@ class EIoULoss(IoUFamilyLoss):
         Efficient IOU Loss for Accurate Bounding Box Regression. arXiv 2101.08158, 2021, Eqn. (7).
 
     Note:
-        mmdetection's EIoULoss is another loss, the Extended IoU with ``smooth_point``.
+        mmdetection's EIoULoss is another loss, the Extended IoU with ``smooth_point``; here it is
+        ExtendedIoULoss.
 
     Example:
         >>> import torch
@@ -48,9 +58,23 @@ class EIoULoss(IoUFamilyLoss):
     """
 
     paper = "Zhang et al., Focal and Efficient IOU Loss, arXiv 2101.08158, 2021"
-    refused: ClassVar[Mapping[str, str]] = {
-        "smooth_point": "it belongs to mmdetection's EIoULoss, the Extended IoU, another loss"
-    }
+
+    def __init__(
+        self,
+        *,
+        eps: float = 1e-7,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+        smooth_point: float | None = None,
+    ) -> None:
+        super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
+        if smooth_point is not None:
+            warnings.warn(
+                "smooth_point belongs to mmdetection's EIoULoss, the Extended IoU, which is "
+                "ExtendedIoULoss here; EIoULoss is the Efficient IoU and has no use for it",
+                stacklevel=2,
+            )
+        self.smooth_point = smooth_point
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
         """The differences of centre, width and height."""

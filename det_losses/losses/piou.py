@@ -1,0 +1,144 @@
+"""Powerful-IoU losses."""
+
+import torch
+from torch import Tensor
+
+from det_losses.boxes import BoxPair
+from det_losses.losses.base import check_argument
+from det_losses.losses.families import IoUFamilyLoss
+from det_losses.registry import MODELS
+
+
+@MODELS.register_module()
+class PIoULoss(IoUFamilyLoss):
+    r"""Overlap, and the offsets of the four edges as parts of the target's size.
+
+    .. math::
+        L = 1 - IoU + 1 - e^{-P^2}, \qquad
+        P = \frac{1}{4} \left(\frac{d_{w1}}{w_g} + \frac{d_{w2}}{w_g} + \frac{d_{h1}}{h_g}
+        + \frac{d_{h2}}{h_g}\right)
+
+    :math:`d_{w1}, d_{w2}` are the distances of the left and of the right edges, :math:`d_{h1},
+    d_{h2}` those of the upper and of the lower ones. P does not shrink as a box grows, so no box is
+    enlarged on its way to the target.
+
+    Args:
+        eps: the smallest denominator, an area in square pixels.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        In place of penalties that are divided by the enclosing box and can enlarge a box.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        Attracts, most at P = 0.7, a shift by 1.4 times the target's size along one axis; next to
+        no gradient from several sizes on.
+
+    Raises:
+        ValueError: a negative eps, or shapes that do not fit.
+
+    Reference:
+        Can Liu, Kaige Wang, Qing Li, Fazhan Zhao, Kun Zhao, Hongtu Ma: Powerful-IoU: More
+        straightforward and faster bounding box regression loss with a nonmonotonic focusing
+        mechanism. Neural Networks, doi 10.1016/j.neunet.2023.11.041, 2024. The formula is that of
+        the authors' code.
+
+    Note:
+        The authors' code sorts the corners of an inverted box; here its edges are further off.
+
+    Example:
+        >>> import torch
+        >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
+        >>> # half overlaps; the right edge is off by half the target's width
+        >>> PIoULoss()(pred, target)  # 1/2 + 1 - exp(-1/64)
+        tensor(0.5155)
+    """
+
+    paper = "Liu et al., Powerful-IoU, Neural Networks, doi 10.1016/j.neunet.2023.11.041, 2024"
+
+    def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
+        """The bounded function of the edges' offsets."""
+        return (1 - torch.exp(-(edge_penalty(pair) ** 2)),)
+
+
+@MODELS.register_module()
+class PIoUv2Loss(PIoULoss):
+    r"""PIoU times an attention that is largest for boxes of medium quality.
+
+    .. math::
+        L = u(\lambda q) L_{PIoU}, \qquad u(x) = 3 x e^{-x^2}, \qquad q = e^{-P}
+
+    P is the penalty of PIoULoss. The gradient flows through the attention too, as in the authors'
+    code.
+
+    Args:
+        lambda_: where the attention peaks, above 0: at :math:`q = 1 / (\sqrt{2} \lambda)`.
+        eps: the smallest denominator, an area in square pixels.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Use:
+        To look at boxes of medium quality more than at those that are nearly right or far off.
+
+    Shape:
+        pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
+
+    Disjoint:
+        Repels: the attention falls faster than PIoU grows, so a box that is far off lowers its
+        loss by moving away.
+
+    Raises:
+        ValueError: a lambda_ that is not above 0, a negative eps, or shapes that do not fit.
+
+    Reference:
+        Can Liu, Kaige Wang, Qing Li, Fazhan Zhao, Kun Zhao, Hongtu Ma: Powerful-IoU: More
+        straightforward and faster bounding box regression loss with a nonmonotonic focusing
+        mechanism. Neural Networks, doi 10.1016/j.neunet.2023.11.041, 2024. The formula, its
+        constants and the gradient through the attention are those of the authors' code.
+
+    Example:
+        >>> import torch
+        >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
+        >>> # P = 1/8, so that lambda q = 1.1472 and u = 0.9230
+        >>> PIoUv2Loss()(pred, target)
+        tensor(0.4758)
+    """
+
+    falls_with_distance = "the attention falls to 0 as the box moves away, faster than PIoU grows"
+
+    def __init__(
+        self,
+        *,
+        lambda_: float = 1.3,
+        eps: float = 1e-7,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
+        check_argument("lambda_", lambda_, lambda_ > 0, "above 0")
+        self.lambda_ = lambda_
+
+    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """The attention of each box."""
+        x = self.lambda_ * torch.exp(-edge_penalty(pair))
+        return 3 * x * torch.exp(-(x**2))
+
+
+def edge_penalty(pair: BoxPair) -> Tensor:
+    """Return P, the mean offset of the four edges as a part of the target's size."""
+    x1, y1, x2, y2 = pair.edge_offsets
+    wg, hg = (size.clamp(min=pair.eps**0.5) for size in (pair.wg, pair.hg))
+    return ((x1.abs() + x2.abs()) / wg + (y1.abs() + y2.abs()) / hg) / 4
+
+
+def piou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """PIoU loss of each box, ``[N]``; see :class:`PIoULoss`."""
+    return PIoULoss(eps=eps).unreduced(pred, target)
+
+
+def piouv2_loss(pred: Tensor, target: Tensor, *, lambda_: float = 1.3, eps: float = 1e-7) -> Tensor:
+    """PIoU v2 loss of each box, ``[N]``; see :class:`PIoUv2Loss`."""
+    return PIoUv2Loss(lambda_=lambda_, eps=eps).unreduced(pred, target)
