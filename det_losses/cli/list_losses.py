@@ -1,33 +1,79 @@
-"""Show every loss."""
+"""Show every loss, or the card of one."""
+
+import argparse
+import difflib
+from pathlib import Path
 
 from det_losses import list_losses
 from det_losses.cli.arguments import new_parser
+from det_losses.cli.errors import user_errors
 from det_losses.compare.tables import table
+from det_losses.files import write_text
+from det_losses.losses.card import loss_card, loss_cards
+from det_losses.losses.card_text import SHARED, card_text, cards_markdown
 
-_SHARED = ("reduction", "loss_weight")
+KINDS = ("box", "classification", "distribution")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print name, kind, space or activation, paper and defaults of each loss as a table."""
+    """Print a table of the losses, or one card, or write all cards as Markdown."""
+    args = _parser().parse_args(argv)
+    with user_errors():
+        if args.markdown:
+            _write_markdown(Path(args.markdown))
+        elif args.name:
+            print(_card(args.name))
+        else:
+            print(_table(args.kind))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "list_losses",
-        "Show every registered loss. A box loss lives on decoded boxes or on encoded deltas; "
+        "Show every registered loss, or the card of one: formula, parameters, use, what it does "
+        "on disjoint boxes, paper. A box loss lives on decoded boxes or on encoded deltas; "
         "a classification loss brings its activation.",
-        "  det-losses list_losses --kind box",
+        "  det-losses list_losses GIoULoss\n  det-losses list_losses --kind box",
     )
-    parser.add_argument("--kind", choices=("box", "classification"), help="only these")
-    args = parser.parse_args(argv)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("name", nargs="?", metavar="NAME", help="show the card of this loss")
+    what.add_argument("--kind", choices=KINDS, help="only these")
+    what.add_argument(
+        "--markdown",
+        metavar="FILE",
+        help="write all cards to FILE; its part 'Beside other libraries' stays",
+    )
+    return parser
+
+
+def _table(kind: str | None) -> str:
     lines = [
         [
             info.name,
             info.kind,
             info.space or info.activation or "-",
             info.paper,
-            ", ".join(f"{k}={v!r}" for k, v in info.defaults.items() if k not in _SHARED),
+            ", ".join(f"{k}={v!r}" for k, v in info.defaults.items() if k not in SHARED),
         ]
         for info in list_losses()
-        if args.kind in (None, info.kind)
+        if kind in (None, info.kind)
     ]
-    print(table(["loss", "kind", "space", "paper", "defaults"], lines))
-    print("All of them: reduction='mean', loss_weight=1.0.")
-    return 0
+    shown = table(["loss", "kind", "space", "paper", "defaults"], lines)
+    return f"{shown}\nAll of them: reduction='mean', loss_weight=1.0."
+
+
+def _card(name: str) -> str:
+    known = {info.name: info for info in list_losses()}
+    if name not in known:
+        by_lower = {each.lower(): each for each in known}
+        near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(by_lower[each] for each in near)}?" if near else ""
+        raise ValueError(f"no loss {name!r}.{hint} Without NAME all are listed")
+    return card_text(loss_card(known[name]))
+
+
+def _write_markdown(path: Path) -> None:
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    write_text(path, cards_markdown(loss_cards(), old))
+    print(f"wrote {path}")
