@@ -1,0 +1,337 @@
+"""GCD, normalised L1, IA-BCE, slide, label smoothing, equalized focal, class-balanced."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from loss_inputs import SIZES, awkward_pairs, box_pairs
+from reference_further import REFERENCES, class_weights
+
+from det_losses import build_loss, functional
+
+K = 3
+NAMES = sorted(REFERENCES)
+CLASSIFICATION = [name for name in NAMES if name not in ("GCDLoss", "NormalizedL1Loss")]
+# every class, the background K, an ignored label
+LABELS = torch.tensor([0, 1, 2, K, -1, 2, K, 0])
+QUALITY = torch.tensor([0.9, 0.35, 0.62, 0.0, 0.8, 0.55, 0.7, 0.0], dtype=torch.float64)
+SIZE = torch.tensor([[640.0, 480.0]], dtype=torch.float64)
+CASES = [(n, k, f) for n in NAMES for k, f in REFERENCES[n]]
+
+
+def arguments(name):
+    return REFERENCES[name][0][0]
+
+
+def inputs(loss, dtype=torch.float64):
+    """Return pred (with gradient), target and the inputs that the loss asks for."""
+    extra = {}
+    if loss.kind == "box":
+        pred, target = box_pairs(8, dtype)
+        extra = {"image_size": SIZE.expand(8, 2)}
+    else:
+        generator = torch.Generator().manual_seed(0)
+        channels = K + (loss.activation == "softmax")
+        pred = torch.randn(8, channels, generator=generator, dtype=torch.float64).to(dtype) * 3
+        target, extra = LABELS, {"quality": QUALITY}
+    extra = {key: value for key, value in extra.items() if key in loss.inputs}
+    return pred.clone().requires_grad_(), target, extra
+
+
+def expected(loss, function, pred, target, extra, **more):
+    arrays = {key: value.numpy() for key, value in extra.items()}
+    parameters = {k: v for k, v in loss.params().items() if k not in ("reduction", "loss_weight")}
+    return function(pred.detach().numpy(), target.numpy(), **parameters, **arrays, **more)
+
+
+def state(loss):
+    return {key: value.double().numpy().copy() for key, value in loss.state_dict().items()}
+
+
+@pytest.mark.parametrize(("name", "kwargs", "function"), CASES)
+def test_value_is_that_of_the_equation(name, kwargs, function):
+    loss = build_loss(name, reduction="none", **kwargs).eval()
+    pred, target, extra = inputs(loss)
+    value = loss(pred, target, **extra).detach().numpy()
+    reference = expected(loss, function, pred, target, extra, state=state(loss))
+    np.testing.assert_allclose(value, reference, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "kwargs", "function"), CASES)
+def test_gradient_is_that_of_the_equation_with_its_constants_held(name, kwargs, function):
+    loss = build_loss(name, reduction="sum", **kwargs).eval()
+    pred, target, extra = inputs(loss)
+    (gradient,) = torch.autograd.grad(loss(pred, target, **extra), pred)
+    center, step, numeric = pred.detach().numpy(), 1e-6, np.zeros(pred.shape)
+    held = {"constant": center, "state": state(loss)}
+    for at in np.ndindex(*pred.shape):
+        moved = [pred.detach().clone(), pred.detach().clone()]
+        moved[0][at] += step
+        moved[1][at] -= step
+        up, down = (expected(loss, function, p, target, extra, **held).sum() for p in moved)
+        numeric[at] = (up - down) / (2 * step)
+    np.testing.assert_allclose(gradient.numpy(), numeric, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "size"), SIZES)
+@pytest.mark.parametrize("name", ["GCDLoss", "NormalizedL1Loss"])
+def test_awkward_boxes_have_finite_loss_and_gradient(name, dtype, size):
+    loss = build_loss(name, reduction="none")
+    pred, target = awkward_pairs(dtype, size)
+    pred.requires_grad_()
+    extra = {"image_size": SIZE.expand(len(pred), 2)} if loss.inputs else {}
+    value = loss(pred, target, **extra)
+    value.sum().backward()
+    assert value.isfinite().all() and pred.grad.isfinite().all() and value.dtype != torch.float16
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_extreme_logits_have_finite_loss_and_gradient(name, dtype):
+    loss = build_loss(name, reduction="sum", **arguments(name))
+    pred, target, extra = inputs(loss)
+    extremes = torch.tensor([1e4, -1e4, 100.0, -100.0, 0.0], dtype=dtype)
+    pred = extremes.repeat(12)[: pred.numel()].reshape(pred.shape).requires_grad_()
+    for _ in range(2):  # the second time with the state of the first
+        value = loss(pred, target, **extra)
+        value.backward()
+        assert value.isfinite() and pred.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["ClassBalanced", "EqualizedFocalLoss", "SlideLoss"])
+def test_compiles_without_a_graph_break(name):
+    torch.compiler.reset()
+    loss, twin = (build_loss(name, **arguments(name)) for _ in range(2))
+    pred, target, extra = inputs(loss, torch.float32)
+    weight = torch.linspace(0, 2, len(pred))
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        value = compiled(pred, target, weight, **extra)
+        torch.testing.assert_close(value, twin(pred, target, weight, **extra))
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_weight_zero_change_nothing_beside_an_avg_factor(name):
+    alone, padded = (build_loss(name, **arguments(name)) for _ in range(2))
+    pred, target, extra = inputs(alone)
+    weight = torch.linspace(0.5, 2, len(pred), dtype=torch.float64)
+    weight[5:] = 0
+    first = {key: value[:5] for key, value in extra.items()}
+    for _ in range(2):
+        value = padded(pred, target, weight, avg_factor=7, **extra)
+        torch.testing.assert_close(
+            value, alone(pred[:5], target[:5], weight[:5], avg_factor=7, **first)
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_batch_is_a_zero_that_back_propagates(name):
+    loss = build_loss(name, **arguments(name))
+    pred, target, extra = inputs(loss)
+    pred = pred.detach()[:0].requires_grad_()
+    value = loss(pred, target[:0], **{key: each[:0] for key, each in extra.items()})
+    value.backward()
+    assert value == 0 and pred.grad.shape == pred.shape
+
+
+def test_gcd_knows_no_pixels_and_grows_with_the_distance():
+    target = torch.tensor([[0.0, 0, 8, 4]], dtype=torch.float64)
+    shifts = torch.linspace(0, 30, 61, dtype=torch.float64)[:, None]
+    moved = target + shifts * torch.tensor([1.0, 0, 1, 0])
+    loss = functional.gcd_loss(moved, target.expand_as(moved))
+    assert loss[0] == 0 and (loss.diff() > 0).all()
+    scaled = functional.gcd_loss(1e3 * moved, 1e3 * target.expand_as(moved))
+    torch.testing.assert_close(scaled, loss)
+    # A box of equal size, off by its own width: D^2 = (1 + 1) / 2.
+    assert loss[16].item() == pytest.approx(1 - math.exp(-1))
+
+
+def test_inner_iou_of_gcd_is_the_distance_of_the_scaled_boxes():
+    pred, target = box_pairs(4)
+    scaled = [torch.cat([b[:, :2] + b[:, 2:]] * 2, 1) / 2 for b in (pred, target)]
+    half = [(b + c) / 2 for b, c in zip((pred, target), scaled, strict=True)]
+    value = build_loss("InnerIoU(GCDLoss, ratio=0.5)", reduction="none")(pred, target)
+    torch.testing.assert_close(value, functional.gcd_loss(*half))
+
+
+def test_normalized_l1_is_detrs():
+    """DETR: sum |difference| of (cx, cy, w, h), in units of the image, over the number of boxes."""
+    pred, target = box_pairs(4)
+    scale = torch.cat([SIZE, SIZE], 1)
+
+    def cxcywh(b):
+        return torch.cat([(b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]], 1) / scale
+
+    value = build_loss("NormalizedL1Loss")(pred, target, avg_factor=4, image_size=SIZE.expand(4, 2))
+    torch.testing.assert_close(
+        value, F.l1_loss(cxcywh(pred), cxcywh(target), reduction="none").sum() / 4
+    )
+    with pytest.raises(TypeError, match="NormalizedL1Loss needs the input 'image_size'"):
+        build_loss("NormalizedL1Loss")(pred, target)
+    with pytest.raises(ValueError, match=r"image_size must hold .*\[4, 2\], got \[4, 4\]"):
+        functional.normalized_l1_loss(pred, target, pred)
+    with pytest.raises(ValueError, match=r"boxes must have 4 values .* got shape \[4, 2\]"):
+        functional.normalized_l1_loss(pred[:, :2], target[:, :2], pred[:, :2])
+
+
+def test_ia_bce_is_bce_to_the_quality_without_score_and_fading():
+    """alpha 0: t is the quality; gamma 0: negatives do not fade. What is left is BCE."""
+    loss = build_loss("IoUAwareBCELoss", alpha=0.0, gamma=0.0, min_target=0.0, reduction="none")
+    pred, target, extra = inputs(loss)
+    soft = F.one_hot(LABELS.clamp(min=0), K + 1)[:, :K] * QUALITY[:, None]
+    entropy = F.binary_cross_entropy_with_logits(pred, soft, reduction="none")
+    torch.testing.assert_close(loss(pred, target, **extra), entropy * (LABELS >= 0)[:, None])
+
+
+@pytest.mark.parametrize("name", ["IoUAwareBCELoss", "SlideLoss"])
+def test_dense_qualities_equal_labels_with_quality(name):
+    loss = build_loss(name, reduction="none")
+    pred, _, _ = inputs(loss)
+    labels, quality = torch.tensor([0, 1, 2, K, 1, 2, K, 0]), QUALITY.clamp(min=0.1)
+    dense = F.one_hot(labels, K + 1)[:, :K] * quality[:, None]
+    torch.testing.assert_close(loss(pred, dense), loss(pred, labels, quality=quality))
+    torch.testing.assert_close(loss(pred, dense), loss(pred, (labels, quality)))
+
+
+def test_slide_without_positives_is_cross_entropy():
+    pred = torch.randn(4, K, dtype=torch.float64)
+    background = torch.full((4,), K)
+    value = functional.slide_loss(pred, background, pred.new_ones(4))
+    torch.testing.assert_close(value, functional.binary_cross_entropy_loss(pred, background))
+
+
+def test_label_smoothing_equals_torch_and_the_targets_of_yolov5():
+    loss = build_loss("LabelSmoothingLoss", epsilon=0.2, reduction="none")
+    pred, target, _ = inputs(loss)
+    value = F.cross_entropy(pred, target, ignore_index=-1, reduction="none", label_smoothing=0.2)
+    torch.testing.assert_close(loss(pred, target), value)
+    sigmoid = build_loss("LabelSmoothingLoss", epsilon=0.2, use_sigmoid=True, reduction="none")
+    soft = torch.where(F.one_hot(LABELS.clamp(min=0), K + 1)[:, :K] > 0, 0.9, 0.1).double()
+    entropy = F.binary_cross_entropy_with_logits(pred[:, :K], soft, reduction="none")
+    torch.testing.assert_close(sigmoid(pred[:, :K], target), entropy * (LABELS >= 0)[:, None])
+
+
+def test_equalized_focal_starts_as_focal_loss_and_collects_its_own_gradient():
+    loss = build_loss("EqualizedFocalLoss", num_classes=K, reduction="none")
+    pred, target, _ = inputs(loss)
+    weight = torch.linspace(0.5, 2, len(pred), dtype=torch.float64)
+    own = F.one_hot(LABELS.clamp(min=0), K + 1)[:, :K] * (LABELS >= 0)[:, None]
+    focal = functional.sigmoid_focal_loss(pred, target)
+    torch.testing.assert_close(loss(pred, target, weight), focal * weight[:, None])
+    sums = np.zeros((2, K))
+    for _ in range(2):  # the step above, then one whose focusing factors it has set
+        before = state(loss)
+        twin = build_loss("EqualizedFocalLoss", num_classes=K, reduction="sum").eval()
+        sums = np.stack([before["positive_gradient"], before["negative_gradient"]])
+        twin.load_state_dict(loss.state_dict())
+        (gradient,) = torch.autograd.grad(twin(pred, target, weight), pred)
+        loss(pred, target, weight)
+        found = [loss.positive_gradient, loss.negative_gradient]
+        for part, total, collected in zip((own, 1 - own), sums, found, strict=True):
+            step = (gradient.abs() * part).sum(0).numpy()
+            np.testing.assert_allclose(collected.numpy(), total + step, rtol=1e-5)
+    assert (loss.balance() < 1).any()
+
+
+def test_equalized_focal_sums_over_the_ranks(monkeypatch):
+    alone, one_of_two = (build_loss("EqualizedFocalLoss", num_classes=K) for _ in range(2))
+    pred, target, _ = inputs(alone)
+    alone(pred, target)
+    monkeypatch.setattr("det_losses.losses.equalized_focal.over_ranks", lambda total: 2 * total)
+    one_of_two(pred, target)
+    torch.testing.assert_close(one_of_two.positive_gradient, 2 * alone.positive_gradient)
+    torch.testing.assert_close(one_of_two.negative_gradient, 2 * alone.negative_gradient)
+
+
+def test_equalized_focal_focuses_more_on_a_class_without_positives():
+    """Its gamma is 2 + 8: at a score of 1/2 its negatives cost 5 / 2^8 of focal loss."""
+    loss = build_loss("EqualizedFocalLoss", num_classes=2, reduction="none")
+    logits, labels = torch.zeros(40, 2), torch.zeros(40, dtype=torch.long)
+    first = loss(logits, labels)
+    assert loss.balance().tolist() == [1, 0]
+    second = loss(logits, labels)
+    assert (second[:, 1] / first[:, 1]).mean().item() == pytest.approx(5 / 2**8)
+    torch.testing.assert_close(second[:, 0], first[:, 0])
+
+
+def test_equalized_focal_keeps_its_state_in_evaluation_and_in_the_state_dict():
+    loss = build_loss("EqualizedFocalLoss", num_classes=K)
+    pred, target, _ = inputs(loss)
+    loss(pred, target)
+    before = state(loss)
+    value = loss.eval()(pred, target)
+    assert all((before[key] == each).all() for key, each in state(loss).items())
+    resumed = build_loss("EqualizedFocalLoss", num_classes=K).eval()
+    assert resumed(pred, target) != value
+    resumed.load_state_dict(loss.state_dict())
+    assert resumed(pred, target) == value
+
+
+def test_class_balanced_weights_lie_between_equal_and_inverse_counts():
+    counts = [50, 20, 5]
+    for beta, by_hand in [(0.0, [1, 1, 1]), (1.0, np.array([0.02, 0.05, 0.2]) / 0.09)]:
+        loss = build_loss("ClassBalanced", loss="FocalLoss", class_counts=counts, beta=beta)
+        np.testing.assert_allclose(loss.class_weight, by_hand)
+        np.testing.assert_allclose(loss.class_weight, class_weights(counts, beta))
+    near = build_loss("ClassBalanced", loss="FocalLoss", class_counts=counts, beta=1 - 1e-9)
+    np.testing.assert_allclose(near.class_weight, loss.class_weight, rtol=1e-6)
+
+
+def test_class_balanced_softmax_is_torchs_class_weight_with_background_1():
+    counts = [30, 10, 4]
+    loss = build_loss(
+        f"ClassBalanced(CrossEntropyLoss, class_counts={counts}, beta=0.9)", reduction="none"
+    )
+    pred, target, _ = inputs(loss)
+    weight = torch.tensor([*class_weights(counts, 0.9), 1.0])
+    value = F.cross_entropy(pred, target, weight, ignore_index=-1, reduction="none")
+    torch.testing.assert_close(loss(pred, target), value)
+
+
+def test_class_balanced_passes_the_quality_on():
+    loss = build_loss("ClassBalanced(IoUAwareBCELoss, class_counts=[9, 3, 1])", reduction="none")
+    pred, target, extra = inputs(loss)
+    plain = build_loss("IoUAwareBCELoss", reduction="none")(pred, target, **extra)
+    ratio = (loss(pred, target, **extra) / plain)[LABELS >= 0]
+    table = torch.cat([loss.class_weight, torch.ones(1)])
+    torch.testing.assert_close(ratio, table[LABELS[LABELS >= 0], None].expand_as(ratio))
+    with pytest.raises(ValueError, match="ClassBalanced takes labels as target: pass the quality"):
+        loss(pred, (target, QUALITY), **extra)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("IoUAwareBCELoss(alpha=2)", r"alpha must be in \[0, 1\], got 2"),
+        ("IoUAwareBCELoss(gamma=-1)", "gamma must be at least 0, got -1"),
+        ("IoUAwareBCELoss(min_target=-1)", r"min_target must be in \[0, 1\], got -1"),
+        ("SlideLoss(min_mean=0)", r"min_mean must be in \[0.1, 1\], got 0"),
+        ("LabelSmoothingLoss(epsilon=2)", r"epsilon must be in \[0, 1\], got 2"),
+        ("EqualizedFocalLoss(num_classes=0)", "num_classes must be at least 1, got 0"),
+        ("EqualizedFocalLoss(num_classes=3, gamma=0)", "gamma must be above 0, got 0"),
+        ("EqualizedFocalLoss(num_classes=3, alpha=2)", r"alpha must be in \[0, 1\], or None"),
+        ("EqualizedFocalLoss(num_classes=3, scale=-1)", "scale must be at least 0, got -1"),
+        ("ClassBalanced(GIoULoss, class_counts=[1])", "weighs a classification loss, and GIoU"),
+        ("ClassBalanced(FocalLoss, class_counts=[1, 0])", "class_counts must be numbers of at"),
+        ("ClassBalanced(FocalLoss, class_counts=[1], beta=2)", r"beta must be in \[0, 1\], got 2"),
+        ("ClassBalanced(FocalLoss(loss_weight=2), class_counts=[1])", "give loss_weight and red"),
+        (
+            "ClassBalanced(CrossEntropyLoss(avg_non_ignore=True), class_counts=[1])",
+            "avg_non_ignore of the wrapped CrossEntropyLoss has no effect",
+        ),
+    ],
+)
+def test_arguments_that_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_loss(config)
+
+
+def test_another_number_of_classes_is_refused():
+    pred, labels = torch.zeros(2, 4), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="num_classes=3, pred has 4 channels"):
+        build_loss("EqualizedFocalLoss", num_classes=3)(pred, labels)
+    with pytest.raises(ValueError, match="class_counts must have one entry per class: 3 given"):
+        build_loss("ClassBalanced(FocalLoss, class_counts=[1, 2, 3])")(pred, labels)
