@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from det_losses.cli.arguments import new_parser
-from det_losses.cli.errors import user_errors
+from det_losses.cli.errors import interruptible, user_errors
 from det_losses.cli.report import add_statistics
 from det_losses.report import Study, details, summary, write_report
 
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="write the report there")
     add_statistics(parser)
     args = parser.parse_args(argv)
-    with user_errors():
+    with interruptible(), user_errors():
         study = Study.of_detections(
             Path(args.truth),
             parse_results(args.results),

@@ -4,13 +4,16 @@ import argparse
 import contextlib
 import shlex
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
-from det_losses.cli.errors import user_errors
+from det_losses.cli.errors import interruptible, user_errors
 from det_losses.cli.experiment import load_experiment
 from det_losses.compare import preflight
 from det_losses.compare.budget import Budget, measure_run, parse_duration
@@ -18,12 +21,13 @@ from det_losses.compare.choice import Choice, matched
 from det_losses.compare.comparison import Comparison
 from det_losses.compare.guard import locked, signals_as_interrupt
 from det_losses.compare.plan import Plan
+from det_losses.compare.run import is_finished
 from det_losses.compare.screening import FRACTIONS, RISK, screen, shortened
 from det_losses.compare.tables import weight_table
 from det_losses.compare.variants import Variant
 from det_losses.evaluation.matching import METRICS
 from det_losses.report import Study, summary, write_report
-from det_losses.statistics import Difference
+from det_losses.statistics import Verdict
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --losses SmoothL1Loss GIoULoss EIoULoss:loss_weight=2 --seeds 0 1 2
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "det_losses", "compare", *given])
     with contextlib.ExitStack() as stack:
         stack.enter_context(signals_as_interrupt())
-        with user_errors():
+        with interruptible(), user_errors():
             cfg = load_experiment(args)
             choice = Choice.of(cfg, args)
             root = Path(args.work_dir or f"work_dirs/{Path(args.config).stem}_{choice.name}")
@@ -74,13 +78,15 @@ def _compare(
         if args.match_weights:
             variants = matched(cfg, choice, root)
         variants = choice.swept(variants)
-        budget, seeds = _budget(cfg, args, variants)
+        budget = _budget(cfg, args, variants)
         dropped = []
         if args.screen:
-            variants, dropped = screen(
-                cfg, variants, choice.baseline, root, _short_runs(args, facts, seeds[0], lock)
-            )
-        plan = Plan.of(cfg, choice.components, variants, seeds)
+            train = _short_runs(args, facts, lock, budget)
+            variants, dropped = screen(cfg, variants, choice.baseline, root, train)
+        plan = Plan.of(cfg, choice.components, variants, args.seeds or [0])
+        if budget:
+            unfinished = partial(_unfinished, plan, root)
+            plan = replace(plan, seeds=budget.seeds(unfinished, args.seeds))
         comparison = Comparison(cfg, plan, root, lock, facts, args.jobs, budget)
     for each in dropped:
         comparison.note(str(each))
@@ -198,34 +204,41 @@ def _check(cfg: Config, choice: Choice, args: argparse.Namespace) -> None:
         preflight.check_runner(cfg, variant)
 
 
-def _budget(
-    cfg: Config, args: argparse.Namespace, variants: list[Variant]
-) -> tuple[Budget | None, list[int]]:
-    """Return the budget, if one was asked for, and the seeds that are planned."""
+def _budget(cfg: Config, args: argparse.Namespace, variants: Sequence[Variant]) -> Budget | None:
+    """Return the budget, if one was asked for; it runs from now on."""
     if args.budget is None:
-        return None, args.seeds if args.seeds is not None else [0]
+        return None
     print("Measuring how long a run takes", flush=True)
-    budget = Budget(args.budget, measure_run(cfg, variants[0], args.jobs), args.jobs)
-    return budget, budget.seeds(len(variants), args.seeds)
+    return Budget(args.budget, measure_run(cfg, variants[0], args.jobs), args.jobs)
 
 
-def _short_runs(args: argparse.Namespace, facts: dict[str, Any], seed: int, lock: int) -> Any:
+def _unfinished(plan: Plan, root: Path, seed: int) -> int:
+    """Return how many runs of a seed are still to be trained."""
+    runs = replace(plan, seeds=[seed]).runs(root)
+    return sum(not is_finished(run.work_dir) for run in runs)
+
+
+def _short_runs(
+    args: argparse.Namespace, facts: dict[str, Any], lock: int, budget: Budget | None
+) -> Callable[[Config, Sequence[Variant], Path, float], Verdict | None]:
     """Return how a rung of the screening trains: a comparison of its own, with one seed."""
 
-    def train(cfg: Config, variants: list[Variant], folder: Path) -> Any:
+    def train(
+        cfg: Config, variants: Sequence[Variant], folder: Path, fraction: float
+    ) -> Verdict | None:
         folder.mkdir(parents=True, exist_ok=True)
         components = sorted({slot for variant in variants for slot in variant.factors})
-        plan = Plan.of(cfg, components, variants, [seed])
+        plan = Plan.of(cfg, components, variants, (args.seeds or [0])[:1])
         print(f"Screening {len(variants)} variants, {cfg.train_cfg.max_epochs} epochs each")
-        rung = Comparison(cfg, plan, folder, lock, facts, args.jobs)
+        own = budget.for_part(fraction) if budget else None
+        rung = Comparison(cfg, plan, folder, lock, facts, args.jobs, own)
         rung.execute()
-        rung.write()
-        verdict = Study.load([folder]).verdict(args.metric)
-
-        def difference(first: str, second: str) -> Difference:
-            return verdict.difference(first, second)
-
-        return difference
+        _, results = rung.write()
+        done = {run["variant"] for run in results if run["status"] == "done"}
+        if facts["baseline"] not in done:
+            print("The baseline's short training gave no result; nothing is dropped")
+            return None
+        return Study.load([folder]).verdict(args.metric)
 
     return train
 

@@ -27,6 +27,20 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a tool in one line.
+
+    Raises:
+        SystemExit: with status 130.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def _is_deliberate(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.filename is not None:
         return True  # a path of the user's: open() and the like

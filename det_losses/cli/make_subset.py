@@ -5,8 +5,8 @@ from typing import Any
 
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.compare.tables import table
 from det_losses.data.subset import make_subset
+from det_losses.report.markdown import table
 
 EXAMPLE = """  det-losses make_subset work_dirs/cats_and_dogs \\
       --train-ann coco/annotations/instances_train2017.json \\

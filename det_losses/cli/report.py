@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from det_losses.cli.arguments import new_parser
-from det_losses.cli.errors import user_errors
+from det_losses.cli.errors import interruptible, user_errors
 from det_losses.report import Study, summary, write_report
 
 EXAMPLE = """  det-losses report work_dirs/quickstart
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="where it is written (default: the one DIR)")
     add_statistics(parser)
     args = parser.parse_args(argv)
-    with user_errors():
+    with interruptible(), user_errors():
         if len(args.dirs) > 1 and args.out is None:
             raise ValueError(f"--out is needed to merge {len(args.dirs)} directories")
         dirs = [Path(folder) for folder in args.dirs]

@@ -1,22 +1,23 @@
 """How long a comparison takes, and how many of its seeds fit into a given time."""
 
+import itertools
 import math
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from det_losses.compare.progress import duration
 from det_losses.compare.run import build_parts
 from det_losses.compare.variants import Variant
 from det_losses.engine import build_runner
+from det_losses.report.formats import duration
 
 WARM_UP, TIMED = 2, 6  # steps of training that a measurement does
 _START = 10.0  # seconds that a process needs to import torch
@@ -66,23 +67,39 @@ class Budget:
         expected = sum(finished) / len(finished) if finished else self.run_seconds
         return expected <= self.left
 
-    def seeds(self, variants: int, asked: Sequence[int] | None, most: int = 10) -> list[int]:
+    def seeds(
+        self, unfinished: Callable[[int], int], asked: Sequence[int] | None, most: int = 10
+    ) -> list[int]:
         """Return the seeds that fit: of those asked for, or as many as there is time for.
+
+        Args:
+            unfinished: seed -> how many of its runs are still to be trained.
+            asked: the seeds in question, in their order; None is 0, 1, ...
+            most: how many at most where none were asked for.
 
         Raises:
             ValueError: not even one fits.
         """
-        rounds = math.floor(self.left / self.run_seconds)
-        fit = rounds * self.jobs // variants
-        if fit < 1:
-            whole = math.ceil(variants / self.jobs) * self.run_seconds
-            raise ValueError(
-                f"--budget {duration(self.seconds)}: one seed of {variants} variants takes about "
-                f"{duration(whole)} ({duration(self.run_seconds)} a run). Compare fewer, shorten "
-                "the runs (--cfg-options train_cfg.max_epochs=...), or give more time"
-            )
         wanted = list(asked) if asked is not None else list(range(most))
-        return wanted[:fit]
+        runs = list(itertools.accumulate(map(unfinished, wanted)))
+        fit = [
+            seed for seed, todo in zip(wanted, runs, strict=True) if self._take(todo) <= self.left
+        ]
+        if not fit:
+            raise ValueError(
+                f"--budget {duration(self.seconds)}: one seed of {runs[0]} runs takes about "
+                f"{duration(self._take(runs[0]))} ({duration(self.run_seconds)} a run). Compare "
+                "fewer, shorten the runs (--cfg-options train_cfg.max_epochs=...), or give more "
+                "time"
+            )
+        return fit
+
+    def for_part(self, fraction: float) -> "Budget":
+        """Return this budget, of the same end, for runs of a fraction of the length."""
+        return replace(self, run_seconds=self.run_seconds * fraction)
+
+    def _take(self, runs: int) -> float:
+        return math.ceil(runs / self.jobs) * self.run_seconds
 
 
 def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:

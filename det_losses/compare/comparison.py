@@ -15,13 +15,14 @@ from det_losses.compare.budget import Budget
 from det_losses.compare.files import read_json, write_json
 from det_losses.compare.plan import Plan, PlannedRun, run_config
 from det_losses.compare.process import run_process, train_command
-from det_losses.compare.progress import RunDisplay, duration
-from det_losses.compare.rows import RESULTS_FILE, rows, set_status, write_results
+from det_losses.compare.progress import RunDisplay
+from det_losses.compare.rows import rows, set_status, write_results
 from det_losses.compare.run import CONFIG_FILE, is_finished, read_metrics
 from det_losses.files import write_text
+from det_losses.report.formats import duration
+from det_losses.report.merge import RESULTS_FILE, TRUTH_FILE
 
 LOG_FILE = "output.log"
-TRUTH_FILE = "ground_truth.json"
 BUDGET_NOTE = (
     "The time budget ended before all planned runs; the same command with a new budget goes on."
 )
@@ -73,7 +74,11 @@ class Comparison:
         ]
         previous = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
         self._started = previous.get("started", _now())
-        self._notes = previous.get("notes", [])
+        before = previous.get("commands", [])
+        own = [facts["command"]] if "command" in facts else []
+        self._commands = list(dict.fromkeys([*before, *own]))
+        # Whether a budget ends this time, this time will say.
+        self._notes = [note for note in previous.get("notes", []) if note != BUDGET_NOTE]
 
     def execute(self) -> None:
         """Train what is not finished; results are written after every run.
@@ -150,6 +155,7 @@ class Comparison:
             "seeds": self.plan.seeds,
             "hash": self.plan.hash,
             **self._facts,
+            "commands": self._commands,
             "started": self._started,
             "finished": _now(),
             "notes": self._notes,

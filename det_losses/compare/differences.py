@@ -1,7 +1,7 @@
-"""What differs between two configs, key by key."""
+"""A config as two comparisons see it: without what does not change the result."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -26,32 +26,3 @@ def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dic
             inner = inner.get(parent, {})
         inner.pop(last, None)
     return content
-
-
-def differences(old: Any, new: Any) -> list[str]:
-    """Return lines such as ``train_cfg.max_epochs: 12 -> 24``."""
-    return [
-        f"{key}: {'(none)' if a is _NONE else repr(a)} -> {'(none)' if b is _NONE else repr(b)}"
-        for key, a, b in _walk("", old, new)
-    ]
-
-
-def describe(lines: list[str], most: int = 5) -> str:
-    """Return the first lines, joined, and how many more there are."""
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return "; ".join(lines[:most]) + more
-
-
-_NONE = object()
-
-
-def _walk(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            name = f"{prefix}.{key}" if prefix else key
-            yield from _walk(name, old.get(key, _NONE), new.get(key, _NONE))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (a, b) in enumerate(zip(old, new, strict=True)):
-            yield from _walk(f"{prefix}.{index}", a, b)
-    elif old is _NONE or new is _NONE or old != new:
-        yield prefix, old, new

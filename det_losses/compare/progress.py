@@ -8,20 +8,7 @@ from typing import Any, TextIO
 
 from det_losses.compare.files import read_json
 from det_losses.compare.recorder import PROGRESS_FILE
-
-
-def duration(seconds: float) -> str:
-    """Return seconds for people.
-
-    >>> duration(42), duration(125), duration(7384)
-    ('42 s', '2 min 05 s', '2 h 03 min')
-    """
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+from det_losses.report.formats import duration
 
 
 def remaining(

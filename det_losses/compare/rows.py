@@ -11,9 +11,9 @@ from det_losses.compare.run import read_metrics
 from det_losses.compare.variants import Variant
 from det_losses.engine.probe import TOLERANCE
 from det_losses.files import finite, write_text
+from det_losses.report.merge import RESULTS_FILE
 
 STATUS_FILE = "status.json"
-RESULTS_FILE = "results.json"
 _RECORDED = (
     "train_seconds",
     "seconds_per_iteration",

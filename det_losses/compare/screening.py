@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from det_losses.compare.variants import Variant
-from det_losses.statistics import Difference
+from det_losses.statistics import Difference, Verdict
 
 FRACTIONS = (0.25, 0.5)  # of the whole training, one after the other
 RISK = (
@@ -27,17 +27,20 @@ class Dropped:
         label: its label.
         epochs: epochs of the training after which it was dropped.
         difference: its difference to the best variant there.
+        metric: the metric of the difference.
     """
 
     label: str
     epochs: int
     difference: Difference
+    metric: str
 
     def __str__(self) -> str:
         d = self.difference
         return (
-            f"Screening dropped {self.label} after {self.epochs} epochs: {100 * d.value:+.1f} AP "
-            f"[{100 * d.low:.1f}, {100 * d.high:.1f}] against {d.second}, the best one there."
+            f"Screening dropped {self.label} after {self.epochs} epochs: {100 * d.value:+.1f} "
+            f"{self.metric} [{100 * d.low:.1f}, {100 * d.high:.1f}] against {d.second}, "
+            "the best one there."
         )
 
 
@@ -73,7 +76,7 @@ def screen(
     variants: Sequence[Variant],
     baseline: str,
     root: Path,
-    train: Callable[[Config, Sequence[Variant], Path], Callable[[str, str], Difference]],
+    train: Callable[[Config, Sequence[Variant], Path, float], Verdict | None],
 ) -> tuple[list[Variant], list[Dropped]]:
     """Train all variants ever longer and drop those that are clearly behind the best one.
 
@@ -85,8 +88,9 @@ def screen(
         variants: what is compared.
         baseline: its label.
         root: the directory of the comparison; a rung trains in ``screen/<epochs>_epochs``.
-        train: trains the variants with that config in that directory, and returns the difference
-            between two labels; a label that has no result is absent there (KeyError).
+        train: trains the variants with that config, whose length is that fraction, in that
+            directory, and returns what differs; None if the baseline has no result. A variant
+            without a result stays, for the whole training to say why.
 
     Returns:
         The variants that stay, and those that were dropped.
@@ -97,22 +101,17 @@ def screen(
             break
         short = shortened(cfg, fraction)
         epochs = short.train_cfg.max_epochs
-        difference = train(short, left, root / "screen" / f"{epochs}_epochs")
-        behind = _behind_the_best([v.label for v in left], difference)
+        verdict = train(short, left, root / "screen" / f"{epochs}_epochs", fraction)
+        behind = [] if verdict is None else _behind_the_best(verdict)
         going = [d for d in behind if d.first != baseline][: len(left) // 2]
-        dropped += [Dropped(d.first, epochs, d) for d in going]
+        dropped += [Dropped(d.first, epochs, d, verdict.metric) for d in going]
         gone = {d.first for d in going}
         left = [variant for variant in left if variant.label not in gone]
     return left, dropped
 
 
-def _behind_the_best(
-    labels: Sequence[str], difference: Callable[[str, str], Difference]
-) -> list[Difference]:
-    """Return the differences to the best label that exclude zero, the worst first."""
-    best = labels[0]
-    for label in labels[1:]:
-        if difference(label, best).value > 0:
-            best = label
-    found = [difference(label, best) for label in labels if label != best]
+def _behind_the_best(verdict: Verdict) -> list[Difference]:
+    """Return the differences to the best variant that exclude zero, the worst first."""
+    best, *others = (summary.label for summary in verdict.summaries)
+    found = [verdict.difference(label, best) for label in others]
     return sorted((d for d in found if d.high < 0), key=lambda d: d.value)

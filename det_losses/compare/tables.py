@@ -1,18 +1,8 @@
 """The table of weights that a comparison prints before it starts."""
 
-from collections.abc import Sequence
 from typing import Any
 
-
-def table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a markdown table whose columns are aligned, to be read as plain text too."""
-    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in (headers, *lines)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(headers))]
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)) + " |"
-        for line in cells
-    )
+from det_losses.report.markdown import table
 
 
 def weight_table(meta: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@ from collections import Counter
 from typing import Any
 
 from det_losses.report.formats import listed, points
-from det_losses.report.result_files import missing
+from det_losses.report.merge import missing
 from det_losses.report.study import Study
+from det_losses.report.words import weak_baseline
 from det_losses.statistics import caution
 
 _TOLERANCE = 5e-4  # between a run's recorded AP and that of its detections
@@ -14,6 +15,7 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and that of its detections
 def cautions(study: Study) -> list[str]:
     """Return what to be careful about, most important first; empty where all is well."""
     found = caution(study.verdict()) if study.comparable else []
+    found += filter(None, [weak_baseline(study)])
     found += [*_unfinished(study), *_left_out(study), *_files(study), *_origins(study)]
     return found + list(study.meta.get("notes") or [])
 
@@ -59,7 +61,10 @@ def _files(study: Study) -> list[str]:
         )
     bare = [_name(run) for run in done if study.origins and not study.history(run)]
     if bare:
-        sentences.append(f"Without training curves, for history.jsonl is missing: {listed(bare)}.")
+        sentences.append(
+            "Without training curves, for history.jsonl is missing or cannot be read: "
+            f"{listed(bare)}."
+        )
     return sentences
 
 
@@ -68,7 +73,7 @@ def _name(run: dict[str, Any]) -> str:
 
 
 def _mismatch(study: Study, run: dict[str, Any]) -> str | None:
-    recorded = run["metrics"].get("AP")
+    recorded = (run.get("metrics") or {}).get("AP")
     if recorded is None:
         return None
     computed = study.full(run)["AP"]
@@ -81,10 +86,13 @@ def _origins(study: Study) -> list[str]:
     if len(study.origins) < 2:
         return []
     folders = listed([str(part.folder) for part in study.origins])
-    machines = {str((part.meta.get("hardware") or {}).get("gpus")) for part in study.origins}
+    hardware = [part.meta.get("hardware") or {} for part in study.origins]
+    machines = {str(each.get("gpus") or each.get("cpu")) for each in hardware}
     versions = {str(part.meta.get("versions")) for part in study.origins}
     unlike = [
-        name for name, kinds in (("GPUs", machines), ("versions", versions)) if len(kinds) > 1
+        name for name, kinds in (("machines", machines), ("versions", versions)) if len(kinds) > 1
     ]
     apart = f" They were made with different {listed(unlike)}." if unlike else ""
+    if len(machines) > 1:
+        apart += " Times and memory are then of machines as much as of losses."
     return [f"Merged from {folders}.{apart}"]

@@ -1,10 +1,12 @@
 """A comparison as it was stored, and several of them as one."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from det_losses.report.differences import describe, differences
 
 RESULTS_FILE = "results.json"
 TRUTH_FILE = "ground_truth.json"
@@ -42,8 +44,9 @@ def read_stored(folder: Path) -> Stored:
     try:
         meta, rows, variants = results["meta"], results["runs"], results["meta"]["variants"]
     except (KeyError, TypeError):
-        variants = None
-    if not variants:
+        variants = rows = None
+    listed = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not (listed and variants and isinstance(variants, dict)):
         raise ValueError(f"{file} is not of a comparison: it needs meta with variants, and runs")
     if meta.get("baseline") not in variants:
         raise ValueError(f"{file}: the baseline {meta.get('baseline')} is none of the variants")
@@ -64,7 +67,8 @@ def read_stored(folder: Path) -> Stored:
 def merge(stored: Sequence[Stored]) -> Stored:
     """Return several comparisons as one: all variants, all seeds, all notes.
 
-    What is said once (baseline, metric, command) is the first one's.
+    What is said once (baseline, metric, command) is the first one's; images are read from the
+    first folder that is there.
 
     Raises:
         ValueError: they are not on one config or ground truth, name two variants alike, or did a
@@ -77,6 +81,8 @@ def merge(stored: Sequence[Stored]) -> Stored:
     notes = list(dict.fromkeys(note for part in stored for note in part.meta.get("notes") or []))
     seeds = sorted({run["seed"] for run in runs})
     meta = {**first.meta, "variants": _merged_variants(stored), "seeds": seeds, "notes": notes}
+    folders = [part.meta.get("image_dir") for part in stored]
+    meta["image_dir"] = next((f for f in folders if f and Path(f).is_dir()), folders[0])
     return Stored(first.folder, meta, runs, first.truth, first.truth_file)
 
 
@@ -95,26 +101,12 @@ def read_json(file: Path, advice: str) -> Any:
         raise ValueError(f"{file} is no JSON ({error})") from None
 
 
-def differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """Return lines such as ``train_cfg.max_epochs: 12 -> 24``."""
-    return list(_walk(old, new, key))
-
-
-def _walk(old: Any, new: Any, key: str) -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in dict.fromkeys([*old, *new]):
-            inner = f"{key}.{name}" if key else name
-            yield from _walk(old.get(name), new.get(name), inner)
-    elif old != new:
-        yield f"{key}: {old!r} -> {new!r}" if key else f"{old!r} -> {new!r}"
-
-
 def _check_shared(first: Stored, other: Stored) -> None:
     if first.meta.get("hash") != other.meta.get("hash"):
         plans = [_plan(part) for part in (first, other)]
         lines = [line for key in _SHARED for line in _differing(key, first, other)]
         lines += differences(*plans) if all(plans) else []
-        what = _few(list(dict.fromkeys(lines))) if lines else "their hashes differ"
+        what = describe(list(dict.fromkeys(lines))) if lines else "their hashes differ"
         raise ValueError(
             f"{other.folder} is not on the config of {first.folder}: {what}; "
             "merge comparisons whose runs differ in losses and seeds only"
@@ -150,7 +142,7 @@ def _merged_variants(stored: Sequence[Stored]) -> dict[str, Any]:
             lines = differences(known.get("changes"), variant.get("changes"))
             if lines:
                 raise ValueError(
-                    f"{part.folder} has another {label} than {owner} ({_few(lines)}); "
+                    f"{part.folder} has another {label} than {owner} ({describe(lines)}); "
                     "merge comparisons in which a label has one configuration"
                 )
     return variants
@@ -169,15 +161,22 @@ def _merged_runs(stored: Sequence[Stored]) -> list[dict[str, Any]]:
                         f"{run['variant']} seed {run['seed']} was done in {places[key]} and in "
                         f"{part.folder}, with different results; leave out one of them"
                     )
+                if missing(known) and not missing(run):
+                    runs[key], places[key] = run, part.folder
             elif known is None or run["status"] == "done":
                 runs[key], places[key] = run, part.folder
     return list(runs.values())
 
 
+def detection_files(run: Mapping[str, Any]) -> list[Path]:
+    """Return the detections files of a run, the last evaluation's last."""
+    return [Path(run["directory"], name) for name in run.get("detections") or ["detections.json"]]
+
+
+def missing(run: Mapping[str, Any]) -> list[Path]:
+    """Return those detections files of a run that are not there."""
+    return [file for file in detection_files(run) if not file.is_file()]
+
+
 def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return all(first.get(key) == second.get(key) for key in ("metrics", "initial_weights"))
-
-
-def _few(lines: list[str], most: int = 5) -> str:
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return "; ".join(lines[:most]) + more

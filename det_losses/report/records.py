@@ -96,8 +96,7 @@ def how_to_repeat(study: Study) -> Part | None:
     texts, codes = [], []
     for part in study.origins:
         meta = part.meta
-        if meta.get("command"):
-            codes.append(str(meta["command"]))
+        codes += map(str, meta.get("commands") or filter(None, [meta.get("command")]))
         place = f"{part.folder}: " if len(study.origins) > 1 else ""
         text = " ".join(filter(None, [_config(meta), _machine(meta), _times(meta)]))
         texts.append(f"{place}{text}")

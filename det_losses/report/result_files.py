@@ -1,20 +1,10 @@
-"""COCO result files: those of a run, and those of another framework in the form of runs."""
+"""COCO result files of another framework, in the form of a comparison's runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from det_losses.report.merge import Stored, read_json
-
-
-def detection_files(run: Mapping[str, Any]) -> list[Path]:
-    """Return the detections files of a run, the last evaluation's last."""
-    return [Path(run["directory"], name) for name in run.get("detections") or ["detections.json"]]
-
-
-def missing(run: Mapping[str, Any]) -> list[Path]:
-    """Return those detections files of a run that are not there."""
-    return [file for file in detection_files(run) if not file.is_file()]
 
 
 def stored_of_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> Stored:
@@ -26,7 +16,8 @@ def stored_of_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> St
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no label, a label with more files than another, or a broken ground truth.
+        ValueError: no label, a label with more files than another or one file twice, or a broken
+            ground truth.
     """
     counts = {label: len(paths) for label, paths in files.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
@@ -35,6 +26,11 @@ def stored_of_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> St
             f"each name needs as many result files as the others, one a seed in the same order: "
             f"{given}"
         )
+    for label, paths in files.items():
+        if len({Path(path).resolve() for path in paths}) < len(paths):
+            raise ValueError(
+                f"{label} names one file twice: each seed has a result file of its own"
+            )
     meta = {
         "variants": {label: {"changes": {}, "factors": {}} for label in files},
         "baseline": next(iter(files)),

@@ -139,7 +139,9 @@ def _row(study: Study, verdict: Verdict | None, label: str, place: int, ranked: 
 
 def _recorded(study: Study, label: str) -> str:
     """Return what the runs recorded, of a variant that is not compared."""
-    values = [run["metrics"].get(study.metric) for run in study.of(label) if _is_done(run)]
+    values = [
+        (run.get("metrics") or {}).get(study.metric) for run in study.of(label) if _is_done(run)
+    ]
     known = [value for value in values if value is not None]
     if not known:
         return "n/a"

@@ -1,5 +1,6 @@
 """What a report is about: the runs of a comparison, with their scores when asked for."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ import numpy as np
 
 from det_losses.evaluation.matching import METRICS, GroundTruth, Matches, match, read_detections
 from det_losses.report.formats import listed
-from det_losses.report.merge import Stored, merge, read_stored
+from det_losses.report.merge import Stored, detection_files, merge, missing, read_stored
 from det_losses.report.resampled import Bootstrap
-from det_losses.report.result_files import detection_files, missing, stored_of_files
+from det_losses.report.result_files import stored_of_files
 from det_losses.statistics import Scores, Verdict, analyse
 
 RESAMPLES = 1000
@@ -133,15 +134,15 @@ class Study:
         return self._match(detection_files(run)[-1])
 
     def history(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the lines of a run's history; none where there is no such file."""
+        """Return what can be read of a run's history; nothing where there is no such file."""
         file = Path(run["directory"], run.get("history") or "history.jsonl")
         if not file.is_file():
             return []
-        lines = file.read_text(encoding="utf-8").splitlines()
-        try:
-            return [json.loads(line) for line in lines if line.strip()]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is no JSON, line by line ({error})") from None
+        found = []
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # half a line, where a machine stopped
+                found.append(json.loads(line))
+        return found
 
     @property
     def compared(self) -> list[str]:
@@ -224,7 +225,8 @@ def _ground_truth(merged: Stored) -> GroundTruth:
     try:
         return GroundTruth(merged.truth)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{merged.truth_file}: {error}") from None
+        reason = str(error).removeprefix("ground truth: ")
+        raise ValueError(f"{merged.truth_file}: {reason}") from None
 
 
 def _one_of(name: str, names: Sequence[str], what: str) -> str:

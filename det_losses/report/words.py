@@ -9,7 +9,7 @@ from det_losses.report.section import Part, Section
 from det_losses.report.study import Study
 from det_losses.statistics import answer
 
-TOO_LOW = 0.10  # baseline AP under which differences say nothing about losses
+TOO_LOW = 0.10  # AP under which differences say nothing about losses
 
 
 def title(study: Study) -> str:
@@ -46,18 +46,34 @@ def headline(study: Study) -> str:
 
 
 def too_low(study: Study) -> str | None:
-    """Return the sentence that forbids a ranking, if the baseline is too weak for one."""
+    """Return the sentence that forbids a ranking, if not even the best variant has learned."""
     if not study.comparable:
         return None
-    own = study.scores("AP")[study.baseline]
-    value = float(own.full.mean())
+    best = max((value for value in _means(study).values() if value >= 0), default=math.nan)
+    if math.isnan(best) or best >= TOO_LOW:
+        return None
+    return (
+        f"No ranking should be read from this comparison: the best variant reaches AP "
+        f"{points(best)}, below {points(TOO_LOW)}. Train longer, on more images or on fewer "
+        "classes."
+    )
+
+
+def weak_baseline(study: Study) -> str | None:
+    """Return the sentence that warns of a baseline which has hardly learned, where others have."""
+    if not study.comparable or too_low(study):
+        return None
+    value = _means(study)[study.baseline]
     if math.isnan(value) or value >= TOO_LOW:
         return None
     return (
-        f"No ranking should be read from this comparison: the baseline {study.baseline} reaches "
-        f"AP {points(value)}, below {points(TOO_LOW)}. Train longer, on more images or on fewer "
-        "classes."
+        f"The baseline {study.baseline} reaches AP {points(value)} only, below {points(TOO_LOW)}: "
+        "to beat it says little. Name another one with --baseline."
     )
+
+
+def _means(study: Study) -> dict[str, float]:
+    return {label: float(own.full.mean()) for label, own in study.scores("AP").items()}
 
 
 def shown_order(study: Study) -> list[str]:
@@ -88,9 +104,20 @@ def spread(study: Study) -> Part | None:
             f"A single test at the 5% level finds a true difference to the baseline of {least} "
             f"points with 80% power{'' if least == most else f' ({most} for the noisiest variant)'}"
             ". Smaller ones will mostly be missed, and what is missed is not shown to be equal."
+            f"{_bridge(len(known))}"
         )
         sentences += _shares([d for d in known if d.seed_sd is not None])
     return Part(Section("Spread and what can be found", " ".join(sentences))) if sentences else None
+
+
+def _bridge(tests: int) -> str:
+    """Say why the sentence on top may name a larger difference."""
+    if tests < 2:
+        return ""
+    return (
+        f" Where the sentence on top names a larger one, it is for the noisiest variant and after "
+        f"Holm's correction for {tests} comparisons."
+    )
 
 
 def _shares(known: list) -> list[str]:

@@ -30,7 +30,8 @@ def answer(verdict: Verdict) -> str:
     clauses = _findings(verdict, known)
     if unknown:
         clauses.append(f"there is no {_unit(verdict)} to compare for {_names(unknown)}")
-    clauses += _one_seed(known)
+    if all(pair.seeds == 1 for pair in verdict.pairs):
+        clauses.append("seeds were not varied, so this says nothing about another training")
     sentence = "; ".join(clause for clause in clauses if clause)
     return f"{sentence}."
 
@@ -39,11 +40,16 @@ def caution(verdict: Verdict) -> list[str]:
     """Return plain sentences on what so few seeds or images cannot say; empty where all is well."""
     sentences = []
     seeds = {difference.seeds for difference in verdict.pairs}
-    if 1 in seeds:
+    if seeds == {1}:
         sentences.append(
             "With one seed the intervals are about other images only: how much the result changes "
             "from training to training is unknown, and another seed may turn the order round. "
             "Run at least three seeds."
+        )
+    elif 1 in seeds:
+        sentences.append(
+            "Some variants have one seed in common: their intervals take the spread between "
+            "trainings from the variants that have more."
         )
     if 2 in seeds:
         sentences.append(
@@ -148,16 +154,6 @@ def _beyond_baseline(verdict: Verdict) -> str:
     if widest.value < 0:
         widest = verdict.difference(widest.second, widest.first)
     return f"but {widest.first} beats {widest.second} by {_amount(verdict, widest)}"
-
-
-def _one_seed(known: Sequence[Difference]) -> list[str]:
-    once = [d.first for d in known if d.seeds == 1]
-    if not once:
-        return []
-    if len(once) == len(known):
-        return ["seeds were not varied, so this says nothing about another training"]
-    names = _names(once) if len(once) <= _NAMED else f"{len(once)} variants"
-    return [f"for {names} only one seed counts, which says nothing about another training"]
 
 
 def _sensitivity(verdict: Verdict, difference: Difference, tests: int) -> float:

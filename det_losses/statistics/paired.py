@@ -92,9 +92,11 @@ def paired_differences(
     worst case, 7.5% of its 95% intervals are false alarms with three seeds, 6% with five and 13%
     with two. At the small levels of Holm's correction over many pairs it would be far worse.
 
-    With one seed :math:`v_1` is unknown and left out: the interval is then about other images for
-    these two trainings, not about other trainings. Draws without ground truth for the metric are
-    left out.
+    Where a pair has one seed in common and others have more, :math:`v_1` is that median, with the
+    degrees of freedom of the most seeds: one training more says nothing about the spread, but it
+    has no less of it. If no pair has two seeds, :math:`v_1` is unknown and left out: intervals are
+    then about other images for these trainings, not about other trainings. Draws without ground
+    truth for the metric are left out.
 
     The noise of single images in single runs (the interaction of images and seeds, of variance
     :math:`c / (I S)` in d) is in both :math:`v_1` and :math:`v_2`, so it is counted twice. Where
@@ -118,7 +120,8 @@ def paired_differences(
     found = [_pair(first, second, scores) for first, second in pairs]
     spreads = [p.seed_sd for p in found if p.seed_sd is not None and not math.isnan(p.seed_sd)]
     usual = float(np.median(np.square(spreads))) if spreads else 0.0
-    return with_holm([_difference(pair, usual, images, level) for pair in found])
+    seeds = max((p.seeds for p in found), default=1)
+    return with_holm([_difference(pair, usual, seeds, images, level) for pair in found])
 
 
 def with_holm(family: Sequence[Difference]) -> list[Difference]:
@@ -154,12 +157,13 @@ def _pair(first: str, second: str, scores: Mapping[str, Scores]) -> _Pair:
     )
 
 
-def _difference(pair: _Pair, usual: float, images: int, level: float) -> Difference:
-    """Infer from one pair; `usual` is the variance over seeds that pairs usually have."""
-    v1 = 0.0 if pair.seed_sd is None else pair.seed_sd**2 / pair.seeds
+def _difference(pair: _Pair, usual: float, most: int, images: int, level: float) -> Difference:
+    """Infer from one pair; the variance over seeds that pairs of `most` seeds have is `usual`."""
+    known_from = most if pair.seeds == 1 else pair.seeds
+    v1 = usual if pair.seed_sd is None else pair.seed_sd**2 / pair.seeds
     v2 = pair.image_se**2
     se = math.sqrt(v1 + v2)
-    df = _degrees_of_freedom(max(v1, usual / pair.seeds), pair.seeds, v2, images)
+    df = _degrees_of_freedom(max(v1, usual / pair.seeds), known_from, v2, images)
     if math.isnan(pair.value) or math.isnan(se):
         se = df = half = p = math.nan
     elif se == 0:

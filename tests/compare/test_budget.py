@@ -12,14 +12,21 @@ def test_what_is_no_duration_is_refused(text):
 def test_as_many_seeds_as_fit_are_planned():
     # 100 minutes hold ten rounds of ten minutes; two runs a round make 20 runs: 5 seeds of 4.
     budget = Budget(6000.5, 600, jobs=2)
-    assert budget.seeds(4, None) == [0, 1, 2, 3, 4]
-    assert budget.seeds(4, [7, 8, 9]) == [7, 8, 9]
-    assert budget.seeds(10, [7, 8, 9]) == [7, 8]
+    assert budget.seeds(lambda seed: 4, None) == [0, 1, 2, 3, 4]
+    assert budget.seeds(lambda seed: 4, [7, 8, 9]) == [7, 8, 9]
+    assert budget.seeds(lambda seed: 10, [7, 8, 9]) == [7, 8]
+
+
+def test_finished_runs_take_no_time():
+    # Twenty minutes hold two runs. Seeds 0 and 1 are done, of seed 2 one of three is left.
+    budget = Budget(1200.5, 600, jobs=1)
+    assert budget.seeds({0: 0, 1: 0, 2: 1, 3: 3}.get, [0, 1, 2, 3]) == [0, 1, 2]
+    assert budget.seeds({0: 0, 1: 3}.get, [0, 1]) == [0]
 
 
 def test_a_budget_that_holds_no_seed_is_refused_with_the_time_that_one_takes():
-    with pytest.raises(ValueError, match=r"one seed of 4 variants takes about 40 min 00 s"):
-        Budget(1200, 600, jobs=1).seeds(4, None)
+    with pytest.raises(ValueError, match=r"one seed of 4 runs takes about 40 min 00 s"):
+        Budget(1200, 600, jobs=1).seeds(lambda seed: 4, None)
 
 
 def test_measured_runs_replace_the_estimate(monkeypatch):

@@ -1,6 +1,7 @@
 from mmengine.config import Config
 
-from det_losses.compare.differences import describe, differences, plain
+from det_losses.compare.differences import plain
+from det_losses.report.differences import describe, differences
 
 
 def test_differences_are_named_by_key():

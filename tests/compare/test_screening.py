@@ -24,8 +24,12 @@ def trained(values, error):
     """Trainings whose scores are known; an interval is the value and the error either way."""
     rungs = []
 
-    def train(cfg, variants, folder):
+    def train(cfg, variants, folder, fraction):
+        assert cfg.train_cfg.max_epochs == 12 * fraction
         rungs.append((cfg.train_cfg.max_epochs, [v.label for v in variants], folder.name))
+        done = [v.label for v in variants if v.label in values]
+        if variants[0].label not in done:
+            return None
 
         def difference(first, second):
             value = values[first] - values[second]
@@ -33,7 +37,9 @@ def trained(values, error):
                 first=first, second=second, value=value, low=value - error, high=value + error
             )
 
-        return difference
+        best_first = sorted(done, key=values.get, reverse=True)
+        summaries = [SimpleNamespace(label=label) for label in best_first]
+        return SimpleNamespace(metric="AP50", summaries=summaries, difference=difference)
 
     train.rungs = rungs
     return train
@@ -63,8 +69,18 @@ def test_what_is_clearly_behind_goes_and_at_most_half_of_them(cfg, tmp_path):
         (6, ["A", "B", "C"], "6_epochs"),
     ]
     assert str(dropped[0]) == (
-        "Screening dropped D after 3 epochs: -25.0 AP [-27.0, -23.0] against B, the best one there."
+        "Screening dropped D after 3 epochs: -25.0 AP50 [-27.0, -23.0] against B, "
+        "the best one there."
     )
+
+
+def test_what_has_no_result_stays_for_the_whole_training_to_say_why(cfg, tmp_path):
+    values = {"A": 0.10, "B": 0.30, "D": 0.05}
+    left, dropped = screen(cfg, variants("ABCD"), "A", tmp_path, trained(values, error=0.02))
+    assert [variant.label for variant in left] == ["A", "B", "C"]
+    assert [each.label for each in dropped] == ["D"]
+    left, dropped = screen(cfg, variants("CABD"), "C", tmp_path, trained(values, error=0.02))
+    assert (len(left), dropped) == (4, [])
 
 
 def test_what_cannot_be_told_apart_stays(cfg, tmp_path):

@@ -182,13 +182,21 @@ def test_figures_and_tables_of_a_section(make_comparison, monkeypatch):
 def test_below_ap_10_no_ranking_is_to_be_read(make_comparison, no_analyses, monkeypatch):
     root = make_comparison(seeds=(0,))
     study, _ = render(root)
-    value = study.full(study.of("SmoothL1Loss")[0])["AP"]
-    monkeypatch.setattr(words, "TOO_LOW", value)
+    own, best = (
+        f(study.full(study.of(x)[0])["AP"] for x in which)
+        for f, which in ((max, [study.baseline]), (max, study.labels))
+    )
+    monkeypatch.setattr(words, "TOO_LOW", own)
     assert words.headline(study) == answer(study.verdict())
-    monkeypatch.setattr(words, "TOO_LOW", value + 1e-9)
+    assert words.weak_baseline(study) is None
+    monkeypatch.setattr(words, "TOO_LOW", best)  # the baseline is below, the best is not
+    assert words.headline(study) == answer(study.verdict())
+    assert "Name another one with --baseline" in words.weak_baseline(study)
+    monkeypatch.setattr(words, "TOO_LOW", best + 1e-9)
+    assert words.weak_baseline(study) is None
     _, text = render(root)
     (headline,) = Page(text).of("h1")
-    assert headline.startswith("No ranking should be read from this comparison: the baseline")
+    assert headline.startswith("No ranking should be read from this comparison: the best variant")
     table = Page(text).rows[:5]
     assert [row[0] for row in table] == ["variant", *study.labels]  # as planned, without ranks
     assert not {"p (Holm)", "groups"} & set(table[0])
@@ -241,7 +249,10 @@ def test_cautions(make_comparison, no_analyses):
     study, text = render(root)
     found = Page(text).of("li")
     assert "Not in the statistics, for their detections are missing: new seed 1." in found
-    assert "Without training curves, for history.jsonl is missing: new seed 2." in found
+    assert (
+        "Without training curves, for history.jsonl is missing or cannot be read: new seed 2."
+        in found
+    )
     actual = 100 * study.full(study.of("base")[0])["AP"]
     assert (
         "The statistics are of the detections, which give another AP than was recorded: "

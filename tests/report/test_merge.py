@@ -44,6 +44,27 @@ def test_a_run_that_is_done_elsewhere_counts_as_done(make_comparison):
     assert study.of("new")[1]["directory"].startswith(str(second))
 
 
+def test_of_a_run_done_in_two_places_the_one_with_its_detections_is_taken(make_comparison):
+    first, second = (make_comparison(name, noise=TWO, seeds=(0,)) for name in "ab")
+    (first / "runs/new/seed_0/detections.json").unlink()
+    study = Study.load([first, second])
+    assert study.of("new")[0]["directory"] == str(second / "runs/new/seed_0")
+    assert study.of("base")[0]["directory"] == str(first / "runs/base/seed_0")
+
+
+def test_images_are_read_from_the_first_folder_that_is_there(make_comparison, tmp_path):
+    first = make_comparison("a", noise=TWO, seeds=(0,), meta={"image_dir": "/of/another/machine"})
+    second = make_comparison("b", noise=TWO, seeds=(1,), meta={"image_dir": str(tmp_path)})
+    assert Study.load([first, second]).meta["image_dir"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("runs", [None, {}, [1]])
+def test_runs_that_are_no_list_of_rows_are_refused(make_comparison, runs):
+    root = make_comparison("a", noise=TWO, seeds=(0,))
+    edit(root / "results.json", lambda results: results.update(runs=runs))
+    refused("results.json is not of a comparison", root)
+
+
 def test_a_run_with_two_results_is_refused(make_comparison):
     first, second = (make_comparison(name, noise=TWO, seeds=(0,)) for name in "ab")
     edit(second / "results.json", lambda r: r["runs"][1]["metrics"].update(AP=0.5))

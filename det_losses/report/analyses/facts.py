@@ -6,8 +6,9 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 
 from det_losses.evaluation.accumulation import THRESHOLDS
+from det_losses.evaluation.candidates import rank_within
 from det_losses.evaluation.ground_truth import GroundTruth
-from det_losses.report.analyses.matched import Pairs, assign, find_pairs, rank_within
+from det_losses.report.analyses.matched import Pairs, assign, find_pairs
 
 ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from det_losses.evaluation.candidates import box_iou, rank_within
 from det_losses.evaluation.ground_truth import GroundTruth
 
 MAX_DETS = 100  # detections of an image and a class that COCO's evaluation looks at
@@ -85,33 +86,6 @@ def assign(pairs: Pairs, crowd: np.ndarray, threshold: float = 0.5) -> tuple[np.
     hit = truth_of[pairs.detection] == pairs.truth
     iou_of[pairs.detection[hit]] = pairs.iou[hit]
     return truth_of, iou_of
-
-
-def box_iou(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Return the IoU of aligned boxes ``[P, 4]`` (x, y, w, h), as pycocotools computes it.
-
-    For a crowd the union is the detection alone.
-    """
-    low = np.maximum(found[:, :2], truth[:, :2])
-    high = np.minimum(found[:, :2] + found[:, 2:], truth[:, :2] + truth[:, 2:])
-    inter = np.clip(high - low, 0, None).prod(1)
-    area = found[:, 2] * found[:, 3]
-    union = np.where(crowd, area, area + truth[:, 2] * truth[:, 3] - inter)
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-
-
-def rank_within(groups: np.ndarray) -> np.ndarray:
-    """Return the place of each row within its group: 0 for the first of a group.
-
-    >>> rank_within(np.array([7, 3, 7, 7, 3])).tolist()
-    [0, 0, 1, 2, 1]
-    """
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    starts = np.searchsorted(ordered, ordered, "left")
-    rank = np.empty(len(groups), int)
-    rank[order] = np.arange(len(groups)) - starts
-    return rank
 
 
 def _keys(truth: GroundTruth, detections: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
