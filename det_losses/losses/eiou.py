@@ -50,6 +50,10 @@ class EIoULoss(IoUFamilyLoss):
         mmdetection's EIoULoss is another loss, the Extended IoU with ``smooth_point``; here it is
         ExtendedIoULoss.
 
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 37.0 / 39.5; Smooth L1 there 35.9 /
+        38.4.
+
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
