@@ -4,8 +4,10 @@
 
 Trains the quickstart's RetinaNet with two losses and several seeds. After each of the last epochs
 the weights, and two exponential moving averages of them (kept beside the same training, so at
-equal cost), are evaluated on 1,000 images. `--warmup 200` and so on change the training itself:
-one WORK_DIR each. `--summary` prints the table of what is in the directories given.
+equal cost), are evaluated on 1,000 images. `--warmup 200`, `--faster-rcnn` (a small one) and
+`--free-sampling` (random numbers go on from step to step, so that two losses sample other
+proposals) change the training itself: one WORK_DIR each. `--summary` prints the table of what is
+in the directories given.
 
 Shown for each way to evaluate: the standard deviation of AP over seeds, and that of the paired
 difference between the two losses, which is what a comparison sees.
@@ -17,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.model import ExponentialMovingAverage
 
 from det_losses.engine import build_runner
+from det_losses.engine.seed import SeedHook
 from det_losses.evaluation import CocoMetric
 from det_losses.paths import find_config
 
@@ -30,15 +33,27 @@ LOSSES = {
     "GIoULoss": dict(type="GIoULoss", loss_weight=2.5),
 }
 MOMENTA = {"EMA of 100 steps": 0.01, "EMA of 500 steps": 0.002}
-PARTS = (125, 250, 500, 1000)
-LAST = 3
+PARTS = (250, 500, 1000)
+FASTER_RCNN = dict(
+    type="FasterRCNN",
+    num_classes=None,
+    min_size=128,
+    max_size=128,
+    backbone=dict(type="SmallResNetFPN", out_channels=64, extra_levels=None),
+    anchors=dict(sizes=[[16], [32], [64]], aspect_ratios=(0.5, 1.0, 2.0)),
+    representation_size=128,
+    roi_size=5,
+    box_batch_size_per_image=64,
+    rpn_post_nms_top_n_train=200,
+    rpn_post_nms_top_n_test=200,
+)
 
 
 class EvaluateHook(Hook):
     """Evaluates the weights and their averages after each of the last epochs."""
 
-    def __init__(self, records: list) -> None:
-        self.records = records
+    def __init__(self, records: list, last: int) -> None:
+        self.records, self.last = records, last
 
     def before_train(self, runner) -> None:
         """Start the averages at the initial weights."""
@@ -55,7 +70,7 @@ class EvaluateHook(Hook):
     def after_train_epoch(self, runner) -> None:
         """Evaluate, in the last epochs."""
         epoch = runner.epoch + 1
-        if epoch <= runner.max_epochs - LAST:
+        if epoch <= runner.max_epochs - self.last:
             return
         models = {"weights": runner.model}
         models |= {name: average.module for name, average in self.averages.items()}
@@ -77,31 +92,48 @@ def evaluate(model, loader) -> dict[int, dict[str, float]]:
     return {part: metric.compute_metrics(metric.results[:part]) for part in PARTS}
 
 
-def train(root: Path, loss: str, seed: int, warmup: int, epochs: int) -> None:
+class FreeSampling(SeedHook):
+    """Seeds at the start of an epoch only, as torchvision's samplers are usually left."""
+
+    def before_train_iter(self, runner, *args, **kwargs) -> None:
+        """Leave the generators as the last step left them."""
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        """Leave the generators as this step left them."""
+
+
+def train(root: Path, loss: str, seed: int, args: argparse.Namespace) -> None:
     """Train one run, unless its file is there."""
     file = root / f"{loss}_{seed}.json"
     if file.is_file():
         return
     cfg = Config.fromfile(find_config("quickstart/retinanet_shapes"))
     cfg.work_dir = str(root / f"{loss}_{seed}")
-    cfg.model.loss_bbox = LOSSES[loss]
+    if args.faster_rcnn:
+        cfg.model = ConfigDict(FASTER_RCNN)
+        cfg.optim_wrapper.optimizer.lr = 1e-3
+    cfg.model.loss_bbox = LOSSES[loss] | (dict(loss_weight=10.0) if args.faster_rcnn else {})
+    if args.faster_rcnn and loss == "SmoothL1Loss":
+        cfg.model.loss_bbox.loss_weight = 1.0
     cfg.randomness = dict(seed=seed)
     for name in ("train", "val"):
         loader = cfg[f"{name}_dataloader"]
         loader.dataset |= dict(data_root=str(root.parent / "shapes"), num_val=1000)
         loader |= dict(num_workers=0, persistent_workers=False)
-    cfg.train_cfg |= dict(max_epochs=epochs, val_interval=10**6)
-    cfg.param_scheduler[0].end = warmup
+    cfg.train_cfg |= dict(max_epochs=args.epochs, val_interval=10**6)
+    cfg.param_scheduler[0].end = args.warmup
     cfg.default_hooks.pop("run_record")
     cfg.default_hooks.checkpoint.interval = -1
     runner = build_runner(cfg)
     records: list = []
-    runner.register_hook(EvaluateHook(records), priority="LOWEST")
+    runner.register_hook(EvaluateHook(records, args.last), priority="LOWEST")
+    if args.free_sampling:
+        runner._hooks = [FreeSampling() if type(h) is SeedHook else h for h in runner._hooks]
     runner.train()
     file.write_text(json.dumps(records))
 
 
-def summary(roots: list[Path]) -> None:
+def summary(roots: list[Path], longest: int) -> None:
     """Print the table."""
     print("| training | evaluated | images | AP | SD over seeds | SD of the difference | seeds |")
     print("|---|---|---|---|---|---|---|")
@@ -110,7 +142,7 @@ def summary(roots: list[Path]) -> None:
         runs = {tuple(file.stem.rsplit("_", 1)): json.loads(file.read_text()) for file in files}
         seeds = sorted({s for _, s in runs if all((loss, s) in runs for loss in LOSSES)})
         for name in ("weights", *MOMENTA):
-            for last in (1, LAST):
+            for last in sorted({1, longest}):
                 for part in PARTS:
                     ap = np.array(
                         [[value(runs[loss, s], name, part, last) for s in seeds] for loss in LOSSES]
@@ -136,13 +168,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--last", type=int, default=3, help="epochs that are evaluated")
+    parser.add_argument("--faster-rcnn", action="store_true")
+    parser.add_argument("--free-sampling", action="store_true")
     parser.add_argument("--summary", action="store_true")
     args = parser.parse_args()
     if not args.summary:
         for seed in args.seeds:
             for loss in LOSSES:
-                train(args.work_dirs[0].absolute(), loss, seed, args.warmup, args.epochs)
-    summary(args.work_dirs)
+                train(args.work_dirs[0].absolute(), loss, seed, args)
+    summary(args.work_dirs, args.last)
 
 
 if __name__ == "__main__":
