@@ -21,6 +21,12 @@ loss_weights = dict(
                 loss_weight=1.0,
                 source="no published setting for softmax here; 1, as the focal loss",
             ),
+            GHMCLoss=dict(
+                loss_weight=1.0,
+                bins=30,
+                momentum=0.75,
+                source="mmdet retinanet_ghm_r50_fpn (2.x)",
+            ),
             fallback=dict(
                 sigmoid=dict(loss_weight=1.0, source="no published setting; 1, as the focal loss"),
                 softmax=dict(loss_weight=1.0, source="no published setting; 1, as the focal loss"),
@@ -39,6 +45,12 @@ loss_weights = dict(
             ),
             FocalL1Loss=dict(
                 loss_weight=1.0, source="no weight in 2101.08158; 1, as every l_n loss here"
+            ),
+            BalancedL1Loss=dict(
+                loss_weight=1.0, beta=0.11, source="mmdet libra_retinanet_r50_fpn (2.x)"
+            ),
+            GHMRLoss=dict(
+                loss_weight=10.0, momentum=0.7, source="mmdet retinanet_ghm_r50_fpn (2.x)"
             ),
             IoULoss=dict(loss_weight=2.5, source="2101.08158, for its IoU-type losses"),
             GIoULoss=dict(loss_weight=2.5, source="2101.08158, for its IoU-type losses"),
@@ -111,6 +123,8 @@ loss_weights = dict(
         loss_bbox=dict(
             SmoothL1Loss=dict(loss_weight=1.0, beta=1 / 9, source="torchvision"),
             L1Loss=dict(loss_weight=1.0, source="mmdet faster-rcnn_r50_fpn"),
+            BalancedL1Loss=dict(loss_weight=1.0, source="mmdet libra-faster-rcnn_r50_fpn"),
+            BoundedIoULoss=dict(loss_weight=10.0, source="mmdet faster-rcnn_r50_fpn_bounded-iou"),
             IoULoss=dict(loss_weight=10.0, source="mmdet faster-rcnn_r50_fpn_iou"),
             GIoULoss=dict(loss_weight=10.0, source="mmdet faster-rcnn_r50_fpn_giou"),
             DIoULoss=dict(
@@ -129,6 +143,51 @@ loss_weights = dict(
                 decoded=dict(
                     loss_weight=10.0,
                     source="no published setting; 10, as mmdet's GIoU in a RoI head",
+                ),
+            ),
+        ),
+    ),
+    FCOS=dict(
+        loss_cls=dict(
+            FocalLoss=dict(
+                loss_weight=1.0,
+                source="1904.01355; torchvision; mmdet fcos_r50-caffe_fpn_gn-head",
+            ),
+            QualityFocalLoss=dict(loss_weight=1.0, source="2006.04388; mmdet gfl_r50_fpn"),
+            VarifocalLoss=dict(loss_weight=1.0, source="mmdet vfnet_r50_fpn"),
+            fallback=dict(
+                sigmoid=dict(loss_weight=1.0, source="no published setting; 1, as the focal loss"),
+            ),
+        ),
+        loss_bbox=dict(
+            IoULoss=dict(loss_weight=1.0, source="1904.01355; mmdet fcos_r50-caffe_fpn_gn-head"),
+            GIoULoss=dict(
+                loss_weight=1.0,
+                source="torchvision; mmdet fcos_r50-caffe_fpn_gn-head-center-normbbox-"
+                "centeronreg-giou",
+            ),
+            fallback=dict(
+                delta=dict(loss_weight=1.0, source="no published setting; 1, as the IoU loss"),
+                decoded=dict(loss_weight=1.0, source="no published setting; 1, as the GIoU loss"),
+            ),
+        ),
+        loss_centerness=dict(
+            BinaryCrossEntropyLoss=dict(
+                loss_weight=1.0,
+                source="1904.01355; torchvision; mmdet fcos_r50-caffe_fpn_gn-head",
+            ),
+            fallback=dict(
+                sigmoid=dict(
+                    loss_weight=1.0, source="no published setting; 1, as the cross entropy"
+                ),
+            ),
+        ),
+        loss_dfl=dict(
+            DistributionFocalLoss=dict(loss_weight=0.25, source="2006.04388; mmdet gfl_r50_fpn"),
+            fallback=dict(
+                distribution=dict(
+                    loss_weight=0.25,
+                    source="no published setting; 0.25, as the distribution focal loss",
                 ),
             ),
         ),

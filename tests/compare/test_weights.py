@@ -5,7 +5,7 @@ from det_losses.compare.weights import loss_config, parse_loss, shipped_table
 from det_losses.models.slots import build_slot_losses
 from det_losses.registry import MODELS, NotRegisteredError, find
 
-SLOTS = [(d, s) for d in ("RetinaNet", "FasterRCNN") for s in find(MODELS, d).slots]
+SLOTS = [(d, s) for d in ("RetinaNet", "FasterRCNN", "FCOS") for s in find(MODELS, d).slots]
 ENTRIES = [
     (detector, slot, name, entry)
     for detector, slots in shipped_table().items()

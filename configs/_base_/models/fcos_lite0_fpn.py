@@ -1,0 +1,21 @@
+"""FCOS on EfficientNet-Lite0 at 320 px: levels take boxes half as large as at 800 px."""
+
+model = dict(
+    type="FCOS",
+    num_classes=None,  # from the data
+    min_size=320,
+    max_size=320,
+    backbone=dict(
+        type="EfficientNetLite0FPN",
+        frozen_stages=2,
+        out_channels=96,
+        extra_levels="p6p7",
+        fpn_norm="GN",
+    ),
+    num_convs=2,
+    anchor_sizes=(4, 8, 16, 32, 64),
+    center_sampling_radius=3.0,  # of these sizes, so 1.5 strides as in the paper
+    score_thresh=0.05,  # torchvision: 0.2, which cuts off more of a score without centre-ness
+    loss_cls=dict(type="FocalLoss", loss_weight=1.0),
+    loss_bbox=dict(type="GIoULoss", loss_weight=1.0),
+)

@@ -1,0 +1,22 @@
+"""FCOS on EfficientNet-Lite0 at 320 px, for COCO subsets on one small machine.
+
+    python tools/train.py small/fcos_lite0 --train-ann FILE --train-images DIR \\
+        --val-ann FILE --val-images DIR
+
+Time and result: not measured yet.
+"""
+
+_base_ = [
+    "../_base_/models/fcos_lite0_fpn.py",
+    "../_base_/datasets/coco.py",
+    "../_base_/schedules/small.py",
+    "../_base_/runtime.py",
+    "../_base_/loss_weights.py",
+]
+train_dataloader = dict(batch_size=8, num_workers=1)
+val_dataloader = dict(num_workers=1)
+# The pretrained body learns at a tenth of the rate of pyramid and heads, which start from nothing.
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-3),
+    paramwise_cfg=dict(custom_keys={"detector.backbone.body": dict(lr_mult=0.1)}),
+)
