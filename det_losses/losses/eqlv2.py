@@ -162,5 +162,6 @@ class EQLv2Loss(ClassificationLoss):
     def _collect(self, gradient: Tensor, positive: Tensor) -> None:
         sides = (torch.where(side, gradient, 0.0) for side in (positive, ~positive))
         total = over_ranks(torch.stack([side.flatten(0, -2).sum(0) for side in sides]))
-        self.positive_gradient.add_(total[0].to(self.positive_gradient))
-        self.negative_gradient.add_(total[1].to(self.negative_gradient))
+        # New tensors: q is computed again in a compiled backward, from the old ones.
+        self.positive_gradient = self.positive_gradient + total[0].to(self.positive_gradient)
+        self.negative_gradient = self.negative_gradient + total[1].to(self.negative_gradient)

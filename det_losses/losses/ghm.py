@@ -18,7 +18,13 @@ class _HarmonizedLoss(Loss):
     """A loss whose elements weigh N over the density of their gradient's norm.
 
     A subclass gives the loss, the gradient's norm and which elements are examples.
+
+    Attributes:
+        own_mean: what ``mean`` divides by, whatever ``avg_factor`` is.
     """
+
+    own_mean: ClassVar[str] = "the sum of the examples' sample weights"
+    constant_in_gradient: ClassVar[str] = "the harmonizing parameter beta"
 
     def _start(self, bins: int, momentum: float) -> None:
         whole = isinstance(bins, int) and bins > 0
@@ -140,7 +146,6 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
 
     paper = "Li et al., Gradient Harmonized Single-stage Detector, arXiv 1811.05181, 2019"
     activation = "sigmoid"
-    constant_in_gradient: ClassVar[str] = "the harmonizing parameter beta"
 
     def __init__(
         self,
@@ -225,7 +230,7 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
     """
 
     paper = "Li et al., Gradient Harmonized Single-stage Detector, arXiv 1811.05181, 2019"
-    constant_in_gradient: ClassVar[str] = "the harmonizing parameter beta"
+    falls_with_distance = "errors that share a bin with more others weigh less"
 
     def __init__(
         self,

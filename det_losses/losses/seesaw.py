@@ -131,7 +131,8 @@ class SeesawLoss(ClassificationLoss):
         if self.training:
             found = self.class_counts.new_zeros(self.num_classes + 1)
             found = found.scatter_add(0, label.flatten(), counted.flatten().long())
-            self.class_counts.add_(over_ranks(found)[:-1])
+            # A new tensor: M is computed again in a compiled backward, from the old one.
+            self.class_counts = self.class_counts + over_ranks(found)[:-1]
         return self.class_counts.clamp(min=1)
 
     def _log_factors(self, pred: Tensor, label: Tensor, counts: Tensor) -> Tensor:

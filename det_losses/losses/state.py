@@ -47,9 +47,10 @@ class RunningMean(nn.Module):
             return torch.where(started, self.mean.to(value.dtype), value)
         weight = (1 / (self.batches + 1).to(value.dtype)).clamp(min=self.momentum)
         moved = self.mean + weight * (value - self.mean)
-        self.mean.copy_(torch.where(present, moved, self.mean))
-        self.batches.add_(present.long())
-        return self.mean.to(value.dtype, copy=True)
+        # New tensors: a compiled backward may compute again what stands here, from the old ones.
+        self.mean = torch.where(present, moved.to(self.mean.dtype), self.mean)
+        self.batches = self.batches + present.long()
+        return self.mean.to(value.dtype)
 
 
 def counted_rows(values: Tensor, weight: Tensor | None) -> Tensor:
