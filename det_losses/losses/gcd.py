@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
-from det_losses.losses.families import IoUFamilyLoss
+from det_losses.boxes import box_pair
+from det_losses.losses.base import Loss, check_argument
 from det_losses.registry import MODELS
 
 
 @MODELS.register_module()
-class GCDLoss(IoUFamilyLoss):
+class GCDLoss(Loss):
     r"""Distance of the boxes as Gaussians, measured in the sizes of both boxes.
 
     .. math::
@@ -20,8 +20,7 @@ class GCDLoss(IoUFamilyLoss):
         \left(d_y^2 + \frac{(h - h_g)^2}{4}\right)
         \left(\frac{1}{h^2} + \frac{1}{h_g^2}\right)\right]
 
-    :math:`d_x, d_y` are the offsets of the centres. :math:`e^{-\sqrt{D^2}}` stands where other
-    losses have IoU, so what wraps a loss changes it there.
+    :math:`d_x, d_y` are the offsets of the centres.
 
     Args:
         eps: the smallest area of a denominator: a side counts as its square root at least.
@@ -41,7 +40,7 @@ class GCDLoss(IoUFamilyLoss):
         loss close to 1 and almost no gradient.
 
     Raises:
-        ValueError: a negative eps, or shapes that do not fit.
+        ValueError: an eps that is not above 0, or shapes that do not fit.
 
     Reference:
         Ziqian Guan, Xieyi Fu, Pengjun Huang, Hengyuan Zhang, Hubin Du, Yongtao Liu, Yinglin Wang,
@@ -51,7 +50,8 @@ class GCDLoss(IoUFamilyLoss):
 
     Note:
         The authors' code adds its eps to the distance, so identical boxes have a loss of about
-        0.0007 there; here it is 0, with gradient 0.
+        0.0007 there; here it is 0, with gradient 0. The loss has no IoU term, so nothing that
+        changes one can wrap it.
 
     Example:
         >>> import torch
@@ -60,17 +60,32 @@ class GCDLoss(IoUFamilyLoss):
         tensor(0.4282)
     """
 
+    kind = "box"
+    space = "decoded"
     paper = "Guan et al., Gaussian Combined Distance, arXiv 2510.27649, 2025"
 
-    def iou(self, pair: BoxPair) -> Tensor:
-        """The similarity that stands in the place of IoU."""
+    def __init__(
+        self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None:
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        check_argument("eps", eps, eps > 0, "above 0")
+        self.eps = eps
+
+    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
+        pair = box_pair(pred, target, self.eps)
         side = self.eps**0.5
         w, h, wg, hg = (size.clamp(min=side) for size in (pair.w, pair.h, pair.wg, pair.hg))
-        distance2 = (pair.dx**2 + pair.dw2 / 4) * (w**-2 + wg**-2)
-        distance2 = (distance2 + (pair.dy**2 + pair.dh2 / 4) * (h**-2 + hg**-2)) / 2
-        # The slope of a square root is infinite at 0.
-        apart = distance2 > 0
-        return torch.exp(-torch.where(apart, torch.where(apart, distance2, 1.0).sqrt(), 0.0))
+        squared = (pair.dx**2 + pair.dw2 / 4) * (w**-2 + wg**-2) / 2
+        squared = squared + (pair.dy**2 + pair.dh2 / 4) * (h**-2 + hg**-2) / 2
+        # The root has no slope at 0: it is taken of 1 there, and left out of the gradient.
+        apart = squared > 0
+        distance = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+        return 1 - torch.exp(-distance)
+
+    def unreduced_shape(self, pred: Tensor) -> torch.Size:
+        """One value per box."""
+        return pred.shape[:-1]
 
 
 def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:

@@ -37,6 +37,7 @@ class SlideLoss(QualityLoss):
 
     Use:
         In forks of YOLO, to look more at boxes of middling quality, which the paper calls hard.
+        The score becomes an estimate of the IoU.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
@@ -48,13 +49,13 @@ class SlideLoss(QualityLoss):
 
     Reference:
         Ziping Yu, Hongbo Huang, Weijun Chen, Yongxin Su, Yahui Liu, Xiuying Wang: YOLO-FaceV2: A
-        Scale and Occlusion Aware Face Detector. arXiv 2208.02019, 2022. The bound of 0.2 on the
-        mean is that of the authors' code.
+        Scale and Occlusion Aware Face Detector. arXiv 2208.02019, 2022. Formula and ``min_mean``
+        are those of the authors' code.
 
     Note:
-        In the authors' code the y of f is the target of the cross-entropy. Where that is a hard
-        label, as in YOLOv5, f is 1 everywhere and the loss is plain cross-entropy; so the target
-        is the quality here, as in the forks on YOLOv8, whose targets are soft.
+        The authors' code weighs the objectness of YOLOv5 so, whose target is the IoU, as the class
+        scores are here; its mean is that of CIoU, of each level apart. It weighs the class scores
+        too, but of a hard label f is always 1. Their first version had :math:`e^\mu` in the middle.
 
     Example:
         >>> import torch

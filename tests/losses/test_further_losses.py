@@ -149,12 +149,9 @@ def test_gcd_knows_no_pixels_and_grows_with_the_distance():
     assert loss[16].item() == pytest.approx(1 - math.exp(-1))
 
 
-def test_inner_iou_of_gcd_is_the_distance_of_the_scaled_boxes():
-    pred, target = box_pairs(4)
-    scaled = [torch.cat([b[:, :2] + b[:, 2:]] * 2, 1) / 2 for b in (pred, target)]
-    half = [(b + c) / 2 for b, c in zip((pred, target), scaled, strict=True)]
-    value = build_loss("InnerIoU(GCDLoss, ratio=0.5)", reduction="none")(pred, target)
-    torch.testing.assert_close(value, functional.gcd_loss(*half))
+def test_gcd_has_no_iou_that_a_wrapper_could_change():
+    with pytest.raises(ValueError, match="InnerIoU changes the terms of an IoU loss, and GCDLoss"):
+        build_loss("InnerIoU(GCDLoss, ratio=0.5)")
 
 
 def test_normalized_l1_is_detrs():
@@ -257,6 +254,15 @@ def test_equalized_focal_focuses_more_on_a_class_without_positives():
     torch.testing.assert_close(second[:, 0], first[:, 0])
 
 
+def test_equalized_focal_takes_a_class_of_many_positives_as_balanced():
+    """39 positives of gradient 0.25 each beside a negative of 0.75: more than enough."""
+    loss = build_loss("EqualizedFocalLoss", num_classes=2)
+    loss(torch.zeros(40, 2), torch.tensor([0] * 39 + [1]))
+    assert loss.positive_gradient[0] > 10 * loss.negative_gradient[0] > 0
+    assert loss.balance()[0] == 1
+    assert loss.balance()[1].item() == pytest.approx(0.25 / (39 * 0.75))
+
+
 def test_equalized_focal_keeps_its_state_in_evaluation_and_in_the_state_dict():
     loss = build_loss("EqualizedFocalLoss", num_classes=K)
     pred, target, _ = inputs(loss)
@@ -305,6 +311,7 @@ def test_class_balanced_passes_the_quality_on():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ("GCDLoss(eps=0)", "eps must be above 0, got 0"),
         ("IoUAwareBCELoss(alpha=2)", r"alpha must be in \[0, 1\], got 2"),
         ("IoUAwareBCELoss(gamma=-1)", "gamma must be at least 0, got -1"),
         ("IoUAwareBCELoss(min_target=-1)", r"min_target must be in \[0, 1\], got -1"),
