@@ -178,9 +178,11 @@ def test_a_wrong_argument_names_the_loss_and_lists_its_own():
     )
 
 
-def test_an_argument_of_a_peers_loss_of_the_same_name_says_why_not():
-    with pytest.raises(TypeError, match=r"EIoULoss: .* smooth_point: it belongs to mmdet.*another"):
-        build_loss("EIoULoss", smooth_point=0.1)
+def test_an_argument_of_a_peers_loss_of_the_same_name_says_why_not(monkeypatch):
+    refused = {"mode": "it belongs to another loss"}
+    monkeypatch.setattr(MODELS.module_dict["GIoULoss"], "refused", refused)
+    with pytest.raises(TypeError, match=r"GIoULoss: .* mode: it belongs to another loss\. Its arg"):
+        build_loss("GIoULoss", mode="linear")
 
 
 def test_what_is_no_config_is_refused():
@@ -211,7 +213,8 @@ def test_the_list_tells_what_the_classes_declare():
     eiou = infos["EIoULoss"]
     assert (eiou.kind, eiou.space, eiou.activation) == ("box", "decoded", None)
     assert "2101.08158" in eiou.paper
-    assert eiou.defaults == dict(eps=1e-7, reduction="mean", loss_weight=1.0)
+    expected = dict(eps=1e-7, reduction="mean", loss_weight=1.0, smooth_point=None)
+    assert eiou.defaults == expected
     focal = infos["FocalLoss"]
     assert (focal.kind, focal.space, focal.activation) == ("classification", None, "sigmoid")
     assert [info.kind for info in infos.values()] == sorted(info.kind for info in infos.values())

@@ -51,7 +51,8 @@ class ExtendedIoULoss(IoUFamilyLoss):
         This is mmdetection's EIoULoss; EIoULoss here is the Efficient IoU. The negative
         intersection refers to the top left corner of the enclosing box, so the loss of disjoint
         boxes is another when both are mirrored. mmdetection counts the area of a box that is
-        inverted in both axes; here it has none.
+        inverted in both axes, and its hull by the first corners; here such a box has no area.
+        For all others both agree, with ``smooth_point`` as it is there.
 
     Example:
         >>> import torch

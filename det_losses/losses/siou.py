@@ -42,7 +42,7 @@ class SIoULoss(IoUFamilyLoss):
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts by the distance cost, ever less the further: it is at most 1.
+        Attracts by the distance cost, the less the further: it tends to a constant.
 
     Raises:
         ValueError: a theta below 1, a negative eps, or shapes that do not fit.
@@ -54,8 +54,7 @@ class SIoULoss(IoUFamilyLoss):
     Note:
         mmdetection's default ``neg_gamma=False`` turns the sign in the distance cost, so that its
         loss falls as a box moves away; a config of mmdetection that does not set ``neg_gamma``
-        trains with the paper's sign here. mmdetection also cuts the loss at 2, and with it the
-        gradient.
+        trains with the paper's sign here. With ``neg_gamma=True`` both compute the same.
 
     Example:
         >>> import torch

@@ -82,9 +82,8 @@ def dynamic_alpha(b, g, *, alpha_min, alpha_max, **_):
 
 
 def dynamic_interp_iou(b, g, *, alpha=None, **bounds):
-    return interp_iou(
-        b, g, **(dynamic_alpha(b, g, **bounds) if alpha is None else {"alpha": alpha})
-    )
+    known = dynamic_alpha(b, g, **bounds) if alpha is None else {"alpha": alpha}
+    return interp_iou(b, g, **known)
 
 
 def nwd(b, g, *, constant, **_):

@@ -218,9 +218,7 @@ def test_configs_of_mmdetection_move_over():
 
 def test_mpdiou_without_the_image_size_says_what_is_missing():
     pred, target = (torch.tensor([box]) for box in HALF)
-    with pytest.raises(
-        TypeError, match="MPDIoULoss needs the input 'image_size'; pass image_size="
-    ):
+    with pytest.raises(TypeError, match="MPDIoULoss needs the input 'image_size'; pass image_"):
         build_loss("MPDIoULoss")(pred, target)
 
 
