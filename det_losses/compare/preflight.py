@@ -45,7 +45,8 @@ def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
             for slot in slots
             if f"model.{slot}" in variant.changes
         }
-        build_slot_losses(cfg.model.type, {slot: slots[slot] for slot in own}, own)
+        classes = cfg.model.get("num_classes") or 1
+        build_slot_losses(cfg.model.type, {slot: slots[slot] for slot in own}, own, classes)
 
 
 def check_runner(cfg: Config, variant: Variant) -> None:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from det_losses import build_loss
 from det_losses.compare.values import parse_arguments
 from det_losses.losses import Loss
+from det_losses.losses.build import with_classes
 from det_losses.losses.expression import parse_expression
 from det_losses.paths import configs_root
 from det_losses.registry import MODELS, find
@@ -79,9 +80,9 @@ def shipped_table() -> dict[str, Any]:
 
 
 def _nature(name: str, own: Mapping[str, Any]) -> str:
-    """Return what the fallback goes by: the space of a box loss, the activation of another."""
-    loss = build_loss({"type": name, **own})
-    return loss.space if loss.kind == "box" else loss.activation
+    """Return what the fallback goes by: the space of a box loss, the activation, or the kind."""
+    loss = build_loss(with_classes({"type": name, **own}, 1))
+    return loss.space or loss.activation or loss.kind
 
 
 def parse_loss(cfg: Mapping[str, Any], detector: str, slot: str, text: str) -> NamedLoss:

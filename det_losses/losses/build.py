@@ -78,6 +78,33 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
     return cls(**arguments)
 
 
+def with_classes(
+    loss: str | Mapping[str, Any] | nn.Module, num_classes: int
+) -> str | Mapping[str, Any] | nn.Module:
+    """Return a loss's config with ``num_classes`` where a class needs it and the config lacks it.
+
+    Args:
+        loss: as :func:`build_loss` takes it; losses that it holds are completed too.
+        num_classes: what the place of the loss tells apart, without background.
+
+    Raises:
+        NotRegisteredError: no such loss; the nearest names are suggested.
+    """
+    if isinstance(loss, nn.Module):
+        return loss
+    config = parse_expression(loss) if isinstance(loss, str) else dict(loss.items())
+    cls = config.get("type")
+    cls = find(MODELS, cls) if isinstance(cls, str) else cls
+    parameter = inspect.signature(cls).parameters.get("num_classes") if cls else None
+    if parameter is not None and parameter.default is parameter.empty:
+        config.setdefault("num_classes", num_classes)
+    if "loss" in config:
+        config["loss"] = with_classes(config["loss"], num_classes)
+    if "losses" in config:
+        config["losses"] = [with_classes(each, num_classes) for each in config["losses"]]
+    return config
+
+
 def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     signature = inspect.signature(cls)
     for name, value in arguments.items():

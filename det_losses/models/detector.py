@@ -68,6 +68,7 @@ class Detector(BaseModel):
             )
         self.num_classes = num_classes
         self.num_slots = num_slots
+        self.loss_classes = num_slots - first_slot  # channels of classes, as losses see them
         inverse = torch.full((num_slots,), -1)
         inverse[slots] = torch.arange(num_classes)
         self.register_buffer("_slot_of_class", torch.tensor(slots), persistent=False)

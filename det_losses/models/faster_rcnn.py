@@ -265,7 +265,7 @@ class FasterRCNN(Detector):
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_rpn_cls": Slot(
-                "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",)
+                "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",), classes=1
             ),
             "loss_rpn_bbox": Slot("box", {"type": "SmoothL1Loss", "beta": 1 / 9}),
             "loss_cls": Slot("classification", {"type": "CrossEntropyLoss"}),
@@ -299,7 +299,7 @@ class FasterRCNN(Detector):
             "loss_cls": loss_cls,
             "loss_bbox": loss_bbox,
         }
-        self.losses = build_slot_losses("FasterRCNN", self.slots, configs)
+        self.losses = build_slot_losses("FasterRCNN", self.slots, configs, self.loss_classes)
         softmax = self.losses["loss_cls"].activation == "softmax"
         body = build_backbone(backbone)
         default = {"sizes": ANCHOR_SIZES, "aspect_ratios": ASPECT_RATIOS}

@@ -110,7 +110,7 @@ class FCOS(Detector):
             "loss_cls": Slot("classification", {"type": "FocalLoss"}, ("sigmoid",)),
             "loss_bbox": Slot("box", {"type": "GIoULoss"}),
             "loss_centerness": Slot(
-                "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",)
+                "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",), classes=1
             ),
             "loss_dfl": Slot("distribution", None),
         }
@@ -144,7 +144,7 @@ class FCOS(Detector):
             "loss_centerness": loss_centerness,
             "loss_dfl": loss_dfl,
         }
-        self.losses = _losses(self.slots, configs)
+        self.losses = _losses(self.slots, configs, self.loss_classes)
         branch = "loss_centerness" in self.losses
         _check(branch, "loss_dfl" in self.losses, centerness_target, box_weight, reg_max, num_convs)
         body = build_backbone(backbone)
@@ -169,9 +169,11 @@ class FCOS(Detector):
         self.load_torchvision(weights)
 
 
-def _losses(slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None]) -> nn.ModuleDict:
+def _losses(
+    slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None], num_classes: int
+) -> nn.ModuleDict:
     """Build the losses, without one of centre-ness where the class score is the quality itself."""
-    losses = build_slot_losses("FCOS", slots, configs)
+    losses = build_slot_losses("FCOS", slots, configs, num_classes)
     if "quality" in losses["loss_cls"].inputs:
         if configs["loss_centerness"] is not None:
             raise ValueError(

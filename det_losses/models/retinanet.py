@@ -220,7 +220,7 @@ class RetinaNet(Detector):
             raise ValueError(f"RetinaNet num_convs must be 1 to 4, got {num_convs}")
         super().__init__(num_classes, label_slots, num_slots or num_classes, first_slot=0)
         configs = {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
-        self.losses = build_slot_losses("RetinaNet", self.slots, configs)
+        self.losses = build_slot_losses("RetinaNet", self.slots, configs, self.loss_classes)
         body = build_backbone(backbone)
         generator: AnchorGenerator = (
             anchor_generator("RetinaNet", **anchors) if anchors else _default_anchorgen()

@@ -13,6 +13,7 @@ from torchvision.models.detection._utils import BoxCoder
 from det_losses.boxes import box_pair
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
+from det_losses.losses.build import with_classes
 from det_losses.tensors import upcast
 
 LossConfig = str | Mapping[str, Any] | nn.Module
@@ -35,15 +36,20 @@ class Slot:
         default: the configuration of torchvision's own loss at this place; None where torchvision
             has no such place, which is then left out unless a config fills it.
         activations: what a classification loss may bring here.
+        classes: how many classes are told apart here; None is as many as the detector has.
     """
 
     kind: str
     default: Mapping[str, Any] | None
     activations: tuple[str, ...] = ("sigmoid", "softmax")
+    classes: int | None = None
 
 
 def build_slot_losses(
-    detector: str, slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None]
+    detector: str,
+    slots: Mapping[str, Slot],
+    configs: Mapping[str, LossConfig | None],
+    num_classes: int,
 ) -> nn.ModuleDict:
     """Build the loss of each slot and refuse one that the slot cannot take.
 
@@ -55,6 +61,7 @@ def build_slot_losses(
         slots: the detector's slots by name.
         configs: for each slot a name, a config or a module; None is torchvision's own loss, if
             there is one.
+        num_classes: of the detector, for losses that keep something of each class.
 
     Raises:
         ValueError: the loss is of another kind, does not average, needs an input that no head has,
@@ -66,7 +73,7 @@ def build_slot_losses(
         if config is None:
             continue
         with generators_kept():
-            loss = build_loss(config)
+            loss = build_loss(with_classes(config, slot.classes or num_classes))
         _check(detector, name, slot, loss)
         losses[name] = loss
     for name, loss in losses.items():
@@ -77,7 +84,7 @@ def build_slot_losses(
 
 def _check_logits(detector: str, name: str, loss: Loss, losses: nn.ModuleDict) -> None:
     scores = name.replace("bbox", "cls")
-    if loss.activation not in (None, losses[scores].activation):
+    if scores in losses and loss.activation not in (None, losses[scores].activation):
         raise ValueError(
             f"{detector}.{name} holds a classification loss for {loss.activation}, and "
             f"{detector}.{scores} scores by {losses[scores].activation}: choose the same"

@@ -44,7 +44,7 @@ def test_the_table_has_every_slot_of_every_detector():
 def test_each_entry_builds_in_its_slot_and_says_where_it_is_from(detector, slot, name, entry):
     config, source = loss_config({}, detector, slot, name)
     one = {slot: find(MODELS, detector).slots[slot]}
-    built = build_slot_losses(detector, one, {slot: config})[slot]
+    built = build_slot_losses(detector, one, {slot: config}, 3)[slot]
     assert built.loss_weight == entry["loss_weight"]
     assert source == entry["source"]
 

@@ -211,3 +211,24 @@ def test_normalizers_of_retinanet(normalizer):
         else:
             want = (first * counts[0] + second * counts[1]) / (counts[0] + counts[1])
         torch.testing.assert_close(both[slot], want)
+
+
+@pytest.mark.parametrize(
+    ("build", "slot", "classes"),
+    [
+        (retinanet, "loss_cls", 3),
+        (faster_rcnn, "loss_cls", 3),
+        (faster_rcnn, "loss_rpn_cls", 1),
+    ],
+)
+def test_a_loss_that_keeps_something_of_each_class_learns_their_number(build, slot, classes):
+    assert build(**{slot: "EQLv2Loss"}).losses[slot].num_classes == classes
+    given = {"type": "EQLv2Loss", "num_classes": 7}
+    assert build(**{slot: given}).losses[slot].num_classes == 7
+    nested = build(**{slot: "SumLoss(EQLv2Loss, FocalLoss)"}).losses[slot]
+    assert nested.losses[0].num_classes == classes
+
+
+def test_channels_count_where_there_are_more_than_classes():
+    model = retinanet(loss_cls="EQLv2Loss", label_slots=[1, 2, 4], num_slots=5)
+    assert model.losses["loss_cls"].num_classes == 5
