@@ -226,13 +226,25 @@ def test_asymmetric_with_one_gamma_is_focal_loss():
     torch.testing.assert_close(functional.asymmetric_loss(logits(), labels, **arguments), expected)
 
 
-def test_asymmetric_drops_negatives_below_the_margin():
+@pytest.mark.parametrize("gamma_neg", [0.0, 0.5, 4.0])
+def test_asymmetric_drops_negatives_below_the_margin(gamma_neg):
     """A negative of score 0.04 is nothing and has no gradient; one of 0.3 counts as 0.25."""
     pred = torch.tensor([[0.04], [0.3]], dtype=torch.float64).logit().requires_grad_()
-    value = functional.asymmetric_loss(pred, torch.tensor([1, 1]), clip=0.05)
+    labels = torch.tensor([1, 1])
+    value = functional.asymmetric_loss(pred, labels, gamma_neg=gamma_neg, clip=0.05)
     value.sum().backward()
     assert value[0] == 0 and pred.grad[0] == 0 and pred.grad[1] > 0
-    assert value[1].item() == pytest.approx(-(0.25**4) * np.log(0.75), rel=1e-12)
+    assert value[1].item() == pytest.approx(-(0.25**gamma_neg) * np.log(0.75), rel=1e-12)
+
+
+@pytest.mark.parametrize("logit", [0.0, -1e4])
+def test_asymmetric_at_and_below_the_margin_has_no_nan_on_the_way_back(logit):
+    """A direct power of 0.5 has an infinite slope at 0; anomaly detection sees it within."""
+    pred = torch.full((1, 1), logit, requires_grad=True)
+    with torch.autograd.set_detect_anomaly(True):
+        value = functional.asymmetric_loss(pred, torch.tensor([1]), gamma_neg=0.5, clip=0.5)
+        value.sum().backward()
+    assert pred.grad.isfinite().all()
 
 
 def test_distribution_focal_at_a_whole_number_is_torchs_cross_entropy():
