@@ -38,9 +38,53 @@ def test_quantities_of_two_overlapping_boxes():
         dw2=4**2,
         dh2=4**2,
         angle_gap=math.atan(8 / 10) - math.atan(12 / 6),
+        extended_iou=32 / 120,
     )
     for name, value in expected.items():
         assert getattr(pair, name).item() == pytest.approx(value, rel=1e-12), name
+
+
+def test_offsets_of_edges_and_relative_differences_of_sizes():
+    """12 x 6 at (0, 0) and 8 x 10 at (4, 2) end at (12, 6) and (12, 12)."""
+    pair = pair_of([0, 0, 12, 6], [4, 2, 12, 12])
+    assert [x.item() for x in pair.edge_offsets] == [-4, -2, 0, -6]
+    assert [x.item() for x in pair.size_gaps] == pytest.approx([4 / 12, 4 / 10])
+
+
+def test_relative_differences_of_sizes_without_size_are_zero_and_of_inverted_ones_above_one():
+    """Of points; and -3 against 3, of which 3 is the larger, beside 0 against 4."""
+    assert [x.item() for x in pair_of([5, 5, 5, 5], [5, 5, 5, 5]).size_gaps] == [0, 0]
+    assert [x.item() for x in pair_of([3, 1, 0, 1], [0, 0, 3, 4]).size_gaps] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("pred", "target", "intersection", "union"),
+    [
+        # one beside the other with a gap of 5: 5 x 10 is missing, of 100 + 200
+        ([0, 0, 10, 10], [15, 0, 35, 10], -50, 350),
+        # touching along an edge
+        ([0, 0, 10, 10], [10, 0, 30, 10], 0, 300),
+        # a gap of 5, and 6 of the height shared after a lead of 4: 5 (2 * 4 + 6) is missing
+        ([0, 0, 10, 10], [15, 4, 35, 14], -70, 370),
+        # gaps of 5 and 2, both after a lead of 10: 2 (5 * 10 + 2 * 10 + 5 * 2) is missing
+        ([0, 0, 10, 10], [15, 12, 35, 22], -160, 460),
+        # inverted in both, with the target's corners: gaps 3 and 4, no area of its own
+        ([3, 4, 0, 0], [0, 0, 3, 4], -24, 36),
+    ],
+)
+def test_extended_iou_counts_what_boxes_are_apart(pred, target, intersection, union):
+    for pair in (pair_of(pred, target), pair_of(*([x * 7 for x in b] for b in (pred, target)))):
+        assert pair.extended_iou.item() == pytest.approx(intersection / union, rel=1e-12)
+
+
+def test_an_interpolated_box_stands_between_prediction_and_target():
+    """Three quarters of the way from (8, 0, 16, 4) to (0, 0, 4, 4), with one alpha or its own."""
+    pair = pair_of([8, 0, 16, 4], [0, 0, 4, 4], inputs={"image_size": torch.ones(1, 2)})
+    for alpha in (0.75, torch.tensor([0.75])):
+        between = pair.interpolated(alpha)
+        assert between.pred.tolist() == [[2, 0, 7, 4]] and torch.equal(between.target, pair.target)
+        assert between.inputs is pair.inputs and between.eps == pair.eps
+    assert torch.equal(pair.interpolated(1.0).pred, pair.target)
 
 
 def test_iou_and_areas_equal_torchvisions():

@@ -15,7 +15,8 @@ class MPDIoULoss(IoUFamilyLoss):
     .. math:: L = 1 - IoU + \frac{d_1^2}{W^2 + H^2} + \frac{d_2^2}{W^2 + H^2}
 
     :math:`d_1` is the distance of the two top left corners, :math:`d_2` that of the bottom right
-    ones, W and H are the sizes of the image that the boxes lie in.
+    ones, W and H are the sizes of the image that the boxes lie in. So the scale of boxes and image
+    together does not matter, but that of the boxes alone does.
 
     Args:
         eps: the smallest denominator, an area in square pixels.
@@ -52,7 +53,6 @@ class MPDIoULoss(IoUFamilyLoss):
 
     paper = "Ma and Xu, MPDIoU, arXiv 2307.07662, 2023"
     inputs = ("image_size",)
-    invariances = ("translation", "mirror")
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
         """The squared distances of the top left and of the bottom right corners."""
