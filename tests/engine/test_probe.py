@@ -12,18 +12,25 @@ from torch import nn
 from det_losses.engine import LossProofError, probe_losses
 from det_losses.engine.proof import named_losses
 from det_losses.losses import Loss, build_loss, list_losses
-from det_losses.models import FasterRCNN, RetinaNet
+from det_losses.models import FCOS, FasterRCNN, RetinaNet
+from det_losses.models.fcos import takes_soft_targets
 from det_losses.registry import MODELS
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (8, 8, 16), "out_channels": 8, "norm": "BN"}
 COMMON = dict(
     num_classes=2,
-    anchors={"sizes": [[16, 32]], "aspect_ratios": [1.0]},
     backbone=BACKBONE | {"extra_levels": None},
     min_size=64,
     max_size=64,
 )
-RCNN = dict(representation_size=8, roi_size=2, rpn_pre_nms_top_n_train=20)
+ANCHORS = {"sizes": [[16, 32]], "aspect_ratios": [1.0]}
+OWN = {
+    RetinaNet: dict(anchors=ANCHORS),
+    FasterRCNN: dict(
+        anchors=ANCHORS, representation_size=8, roi_size=2, rpn_pre_nms_top_n_train=20
+    ),
+    FCOS: dict(anchor_sizes=(8,), num_convs=1),
+}
 
 
 def batch(boxes=2):
@@ -42,7 +49,8 @@ def batch(boxes=2):
 
 def build(detector=RetinaNet, **losses):
     torch.manual_seed(0)
-    return detector(**COMMON, **(RCNN if detector is FasterRCNN else {}), **losses)
+    own = next(OWN[cls] for cls in detector.__mro__ if cls in OWN)
+    return detector(**COMMON, **own, **losses)
 
 
 def probe(model, config, *batches):
@@ -50,17 +58,20 @@ def probe(model, config, *batches):
 
 
 def every_slot():
-    for detector in (RetinaNet, FasterRCNN):
+    for detector in (RetinaNet, FasterRCNN, FCOS):
         for slot, place in detector.slots.items():
             for info in list_losses():
-                if info.kind == place.kind and info.activation in (None, *place.activations):
+                fits = info.kind == place.kind and info.activation in (None, *place.activations)
+                soft = slot == "loss_centerness"
+                if fits and not (soft and not takes_soft_targets(build_loss(info.config))):
                     yield pytest.param(detector, slot, info.config, id=f"{slot}-{info.name}")
 
 
 @pytest.mark.parametrize(("detector", "slot", "loss"), list(every_slot()))
 def test_every_loss_in_every_slot_is_proved(detector, slot, loss):
-    found = probe(build(detector, **{slot: loss}), {slot: loss})
-    assert found.keys() == detector.slots.keys()
+    model = build(detector, **{slot: loss})
+    found = probe(model, {slot: loss})
+    assert found.keys() == model.losses.keys() and slot in found
     assert all(0 <= difference < 1e-6 for difference in found.values()), found
 
 

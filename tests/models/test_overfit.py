@@ -3,17 +3,15 @@
 import pytest
 import torch
 
-from det_losses import list_losses
+from det_losses import build_loss, list_losses
 from det_losses.compare.weights import loss_config
 from det_losses.evaluation import CocoMetric
-from det_losses.models import FasterRCNN, RetinaNet
+from det_losses.models import FCOS, FasterRCNN, RetinaNet
+from det_losses.models.fcos import takes_soft_targets
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (16, 32, 48, 64), "out_channels": 32}
 ANCHORS = {"sizes": [[16, 24], [32, 48], [64, 80]], "aspect_ratios": [0.5, 1.0, 2.0]}
-SLOTS = {
-    "RetinaNet": ("loss_cls", "loss_bbox"),
-    "FasterRCNN": ("loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"),
-}
+DETECTORS = {"RetinaNet": RetinaNet, "FasterRCNN": FasterRCNN, "FCOS": FCOS}
 # One of each nature, in each kind of slot; the others are marked slow.
 QUICK = {
     ("RetinaNet", "loss_cls", "CrossEntropyLoss"),
@@ -24,12 +22,12 @@ QUICK = {
 
 
 def pairs():
-    for detector, slots in SLOTS.items():
-        for slot in slots:
-            kind = "box" if slot.endswith("bbox") else "classification"
+    for detector, cls in DETECTORS.items():
+        for slot, place in cls.slots.items():
             for info in list_losses():
-                softmax_in_rpn = slot == "loss_rpn_cls" and info.activation == "softmax"
-                if info.kind == kind and not softmax_in_rpn:
+                fits = info.kind == place.kind and info.activation in (None, *place.activations)
+                soft = slot == "loss_centerness"
+                if fits and not (soft and not takes_soft_targets(build_loss(info.config))):
                     marks = () if (detector, slot, info.name) in QUICK else pytest.mark.slow
                     name = f"{detector}-{slot}-{info.name}"
                     yield pytest.param(detector, slot, info.config, marks=marks, id=name)
@@ -82,21 +80,17 @@ def average_precision(model, images, targets):
     return metric.evaluate(size=len(images))["AP"]
 
 
-def build(detector, slot, loss):
-    config, _ = loss_config({}, detector, slot, loss["type"], loss)
+def build(detector, **own):
     torch.manual_seed(0)
-    common = {
-        "num_classes": 3,
-        "anchors": ANCHORS,
-        "min_size": 96,
-        "max_size": 96,
-        slot: {**config, **loss},
-    }
+    backbone = {**BACKBONE, "extra_levels": "pool"}
+    common = {"num_classes": 3, "min_size": 96, "max_size": 96, **own}
     if detector == "RetinaNet":
-        backbone = {**BACKBONE, "extra_levels": "pool"}
-        return RetinaNet(backbone, head_norm="GN", num_convs=1, **common)
+        return RetinaNet(backbone, head_norm="GN", num_convs=1, anchors=ANCHORS, **common)
+    if detector == "FCOS":
+        return FCOS(backbone, num_convs=1, anchor_sizes=(8, 16, 32), score_thresh=0.05, **common)
     return FasterRCNN(
-        {**BACKBONE, "extra_levels": "pool"},
+        backbone,
+        anchors=ANCHORS,
         representation_size=64,
         box_batch_size_per_image=64,
         rpn_post_nms_top_n_train=100,
@@ -105,11 +99,9 @@ def build(detector, slot, loss):
     )
 
 
-@pytest.mark.parametrize(("detector", "slot", "loss"), list(pairs()))
-def test_two_images_are_learned_by_heart(detector, slot, loss):
+def learn(model):
     images, targets = two_images()
-    model = build(detector, slot, loss).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=2e-3)
     best = 0.0
     for step in range(1, 801):
         optimizer.zero_grad()
@@ -122,3 +114,33 @@ def test_two_images_are_learned_by_heart(detector, slot, loss):
         if best > 0.9:
             break
     assert best > 0.9, f"AP {best:.3f} after {step} steps"
+
+
+@pytest.mark.parametrize(("detector", "slot", "loss"), list(pairs()))
+def test_two_images_are_learned_by_heart(detector, slot, loss):
+    config, _ = loss_config({}, detector, slot, loss["type"], loss)
+    learn(build(detector, **{slot: {**config, **loss}}))
+
+
+GIOU, DFL = (
+    {"type": "GIoULoss", "loss_weight": 2.0},
+    {"type": "DistributionFocalLoss", "loss_weight": 0.25},
+)
+TOGETHER = {
+    "gfl": dict(loss_cls="QualityFocalLoss", loss_bbox=GIOU, loss_dfl=DFL, box_weight="score"),
+    "vfl": dict(loss_cls="VarifocalLoss", loss_bbox=GIOU, box_weight="iou"),
+    "distribution and centre-ness": dict(loss_dfl=DFL, box_weight="centerness", reg_max=8),
+    "branch of the IoU": dict(centerness_target="iou"),
+    "distances as deltas": dict(loss_bbox="SmoothL1Loss"),
+}
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        pytest.param(losses, id=name, marks=() if name == "gfl" else pytest.mark.slow)
+        for name, losses in TOGETHER.items()
+    ],
+)
+def test_fcos_learns_two_images_by_heart_with_losses_that_go_together(losses):
+    learn(build("FCOS", **losses))

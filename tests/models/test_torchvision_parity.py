@@ -1,12 +1,15 @@
 """With torchvision's default losses, the detectors are torchvision's."""
 
+from functools import partial
+
 import pytest
 import torch
 from torchvision.models import detection as tv
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import generalized_box_iou_loss
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from det_losses.models import FasterRCNN, ResNetFPN, RetinaNet
+from det_losses.models import FCOS, FasterRCNN, ResNetFPN, RetinaNet
 
 SIZE = {"min_size": 96, "max_size": 128}
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
@@ -14,9 +17,10 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
 def batch(dtype, labels):
-    """Three images, the second without a box."""
+    """Three images, the second of another size and without a box."""
     generator = torch.Generator().manual_seed(3)
-    images = [torch.rand(3, 96, 112, generator=generator, dtype=dtype) for _ in range(3)]
+    sizes = ((96, 112), (128, 96), (96, 112))
+    images = [torch.rand(3, *size, generator=generator, dtype=dtype) for size in sizes]
     boxes = [
         torch.tensor([[4.0, 6.0, 60.0, 40.0], [50.0, 30.0, 100.0, 90.0]], dtype=dtype),
         torch.zeros(0, 4, dtype=dtype),
@@ -42,7 +46,7 @@ def train_once(model, images, targets, **kwargs):
     return losses, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-def retinanets(dtype):
+def one_stage(their_class, our_class, dtype):
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
         backbone_name="resnet18",
@@ -51,10 +55,20 @@ def retinanets(dtype):
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
-    theirs = tv.RetinaNet(backbone, num_classes=5, **SIZE)
+    theirs = their_class(backbone, num_classes=5, **SIZE)
     fpn = ResNetFPN("resnet18", norm="FrozenBN", returned_layers=(2, 3, 4), extra_levels="p6p7")
-    ours = RetinaNet(fpn, num_classes=5, **SIZE)
+    ours = our_class(fpn, num_classes=5, **SIZE)
     return theirs.to(dtype), ours.to(dtype)
+
+
+def retinanets(dtype):
+    return one_stage(tv.RetinaNet, RetinaNet, dtype)
+
+
+def fcoses(dtype):
+    theirs, ours = one_stage(tv.FCOS, FCOS, dtype)
+    # As they are, nearly every predicted box is a point: its distances are random and cut off at 0.
+    return lively(theirs, FCOS_LAYERS), ours
 
 
 def faster_rcnns(dtype):
@@ -71,9 +85,15 @@ def faster_rcnns(dtype):
     return theirs.to(dtype), ours.to(dtype)
 
 
+FCOS_LAYERS = [
+    "head.classification_head.cls_logits.weight",
+    "head.regression_head.bbox_reg.weight",
+    "head.regression_head.bbox_ctrness.weight",
+]
 NAMES = {
     "classification": "loss_cls",
     "bbox_regression": "loss_bbox",
+    "bbox_ctrness": "loss_centerness",
     "loss_classifier": "loss_cls",
     "loss_box_reg": "loss_bbox",
     "loss_objectness": "loss_rpn_cls",
@@ -82,8 +102,11 @@ NAMES = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("pair", "first_label"), [(retinanets, 0), (faster_rcnns, 1)])
-def test_losses_and_gradients_equal_torchvisions(pair, first_label, dtype):
+@pytest.mark.parametrize(("pair", "first_label"), [(retinanets, 0), (faster_rcnns, 1), (fcoses, 0)])
+def test_losses_and_gradients_equal_torchvisions(pair, first_label, dtype, monkeypatch):
+    # torchvision's GIoU adds 1e-7 to its denominators, which at 12 digits is another number.
+    exact = partial(generalized_box_iou_loss, eps=0.0)
+    monkeypatch.setattr(tv.fcos, "generalized_box_iou_loss", exact)
     theirs, ours = pair(dtype)
     ours.detector.load_state_dict(theirs.state_dict())
     images, targets = batch(dtype, ([0, 4], [], [2]))
@@ -104,10 +127,9 @@ def test_losses_and_gradients_equal_torchvisions(pair, first_label, dtype):
     assert (flat[1] - flat[0]).norm() / flat[0].norm() < TOLERANCE[dtype]
 
 
-def test_losses_lie_outside_torchvisions_state_dict():
-    theirs, ours = retinanets(torch.float32)
-    assert ours.detector.state_dict().keys() == theirs.state_dict().keys()
-    theirs, ours = faster_rcnns(torch.float32)
+@pytest.mark.parametrize("pair", [retinanets, faster_rcnns, fcoses])
+def test_losses_lie_outside_torchvisions_state_dict(pair):
+    theirs, ours = pair(torch.float32)
     assert ours.detector.state_dict().keys() == theirs.state_dict().keys()
 
 
@@ -120,7 +142,7 @@ def lively(model, names):
     return model.eval()
 
 
-@pytest.mark.parametrize("detector", ["RetinaNet", "FasterRCNN"])
+@pytest.mark.parametrize("detector", ["RetinaNet", "FasterRCNN", "FCOS"])
 def test_coco_weights_of_91_slots_predict_the_same_detections(detector, tmp_path):
     torch.manual_seed(0)
     if detector == "RetinaNet":
@@ -131,6 +153,11 @@ def test_coco_weights_of_91_slots_predict_the_same_detections(detector, tmp_path
         ]
         arguments = {"returned_layers": (2, 3, 4), "extra_levels": "p6p7"}
         ours = RetinaNet
+    elif detector == "FCOS":
+        theirs = tv.fcos_resnet50_fpn(weights=None, weights_backbone=None, **SIZE)
+        names = FCOS_LAYERS
+        arguments = {"returned_layers": (2, 3, 4), "extra_levels": "p6p7"}
+        ours = FCOS
     else:
         theirs = tv.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, **SIZE)
         names = ["roi_heads.box_predictor.cls_score.weight"]
