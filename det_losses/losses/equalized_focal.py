@@ -9,6 +9,7 @@ from torch import Tensor
 
 from det_losses.losses.base import check_argument
 from det_losses.losses.classification import ClassificationLoss, check_labels, is_valid
+from det_losses.losses.seesaw import check_channels, check_class_number
 from det_losses.losses.state import over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -83,7 +84,7 @@ class EqualizedFocalLoss(ClassificationLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        check_argument("num_classes", num_classes, num_classes >= 1, "at least 1")
+        check_class_number(num_classes)
         check_argument("gamma", gamma, gamma > 0, "above 0")
         balanced = alpha is None or 0 <= alpha <= 1
         check_argument("alpha", alpha, balanced, "in [0, 1], or None for no balance")
@@ -104,11 +105,7 @@ class EqualizedFocalLoss(ClassificationLoss):
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel, ``[N, K]``; in training mode, add to its state."""
         check_labels(pred, target)
-        if pred.shape[-1] != self.num_classes:
-            raise ValueError(
-                f"EqualizedFocalLoss has num_classes={self.num_classes}, pred has "
-                f"{pred.shape[-1]} channels: give num_classes the number of classes"
-            )
+        check_channels(self, pred, self.num_classes)
         pred = upcast(pred)
         positive = target.unsqueeze(-1) == torch.arange(self.num_classes, device=pred.device)
         valid = is_valid(target, None).unsqueeze(-1)
@@ -129,7 +126,9 @@ class EqualizedFocalLoss(ClassificationLoss):
         gradient = factor * (gamma * F.logsigmoid(-x)).exp() * (miss - gamma * p * log_p)
         if weight is not None:
             gradient = gradient * weight
-        own = torch.where(positive, gradient, 0.0).sum(0)
-        sums = over_ranks(torch.stack([own, gradient.sum(0) - own]))
-        self.positive_gradient.add_(sums[0])
-        self.negative_gradient.add_(sums[1])
+        own = torch.where(positive, gradient, 0.0).flatten(0, -2).sum(0)
+        others = torch.where(positive, 0.0, gradient).flatten(0, -2).sum(0)
+        total = over_ranks(torch.stack([own, others])).to(self.positive_gradient)
+        # New tensors: gamma is computed again in a compiled backward, from the old ones.
+        self.positive_gradient = self.positive_gradient + total[0]
+        self.negative_gradient = self.negative_gradient + total[1]

@@ -58,7 +58,6 @@ class NormalizedL1Loss(ElementwiseBoxLoss):
     space = "decoded"
     paper = "Carion et al., DETR, arXiv 2005.12872, 2020"
     inputs = ("image_size",)
-    invariances = ("translation", "mirror")
 
     def unreduced(
         self,

@@ -26,8 +26,7 @@ class SlideLoss(QualityLoss):
         \end{cases}
 
     y is the quality (IoU) at the label's channel and 0 elsewhere, :math:`\mu` the mean quality of
-    the positives of this call, at least ``min_mean``. f and y are constant in the gradient. Rows
-    of weight 0 do not enter :math:`\mu`.
+    the positives of this call, at least ``min_mean``. Rows of weight 0 do not enter :math:`\mu`.
 
     Args:
         min_mean: the smallest :math:`\mu`, in [0.1, 1], so that channels without an object always
@@ -67,7 +66,6 @@ class SlideLoss(QualityLoss):
     """
 
     paper = "Yu et al., YOLO-FaceV2, arXiv 2208.02019, 2022"
-    constant_in_gradient = "the weight f"
 
     def __init__(
         self, *, min_mean: float = 0.2, reduction: str = "mean", loss_weight: float = 1.0
