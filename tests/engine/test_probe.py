@@ -7,18 +7,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from slot_losses import losses_of_slot
 from torch import nn
 
 from det_losses.engine import LossProofError, probe_losses
 from det_losses.engine.proof import named_losses
-from det_losses.losses import Loss, build_loss, list_losses
+from det_losses.losses import Loss, build_loss
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
-from det_losses.models.fcos import takes_soft_targets
 from det_losses.registry import MODELS
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (8, 8, 16), "out_channels": 8, "norm": "BN"}
 COMMON = dict(
-    num_classes=2,
+    num_classes=3,
     backbone=BACKBONE | {"extra_levels": None},
     min_size=64,
     max_size=64,
@@ -59,12 +59,10 @@ def probe(model, config, *batches):
 
 def every_slot():
     for detector in (RetinaNet, FasterRCNN, FCOS):
-        for slot, place in detector.slots.items():
-            for info in list_losses():
-                fits = info.kind == place.kind and info.activation in (None, *place.activations)
-                soft = slot == "loss_centerness"
-                if fits and not (soft and not takes_soft_targets(build_loss(info.config))):
-                    yield pytest.param(detector, slot, info.config, id=f"{slot}-{info.name}")
+        for slot in detector.slots:
+            for info in losses_of_slot(detector, slot):
+                name = f"{detector.__name__}-{slot}-{info.name}"
+                yield pytest.param(detector, slot, info.config, id=name)
 
 
 @pytest.mark.parametrize(("detector", "slot", "loss"), list(every_slot()))

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from slot_losses import losses_of_slot
 
-from det_losses import build_loss, list_losses
 from det_losses.compare.weights import loss_config
 from det_losses.evaluation import CocoMetric
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
-from det_losses.models.fcos import takes_soft_targets
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (16, 32, 48, 64), "out_channels": 32}
 ANCHORS = {"sizes": [[16, 24], [32, 48], [64, 80]], "aspect_ratios": [0.5, 1.0, 2.0]}
@@ -23,14 +22,11 @@ QUICK = {
 
 def pairs():
     for detector, cls in DETECTORS.items():
-        for slot, place in cls.slots.items():
-            for info in list_losses():
-                fits = info.kind == place.kind and info.activation in (None, *place.activations)
-                soft = slot == "loss_centerness"
-                if fits and not (soft and not takes_soft_targets(build_loss(info.config))):
-                    marks = () if (detector, slot, info.name) in QUICK else pytest.mark.slow
-                    name = f"{detector}-{slot}-{info.name}"
-                    yield pytest.param(detector, slot, info.config, marks=marks, id=name)
+        for slot in cls.slots:
+            for info in losses_of_slot(cls, slot):
+                marks = () if (detector, slot, info.name) in QUICK else pytest.mark.slow
+                name = f"{detector}-{slot}-{info.name}"
+                yield pytest.param(detector, slot, info.config, marks=marks, id=name)
 
 
 def two_images():
