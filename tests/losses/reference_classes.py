@@ -1,7 +1,8 @@
 """Losses of soft targets, and of hard ones with other focal terms, from the papers' equations.
 
 Arrays of the whole batch in float64; nothing here is shared with the package. ``target`` is labels
-``[N]`` with ``quality`` ``[N]``, or values ``[N, K]``.
+``[N]`` with ``quality`` ``[N]``, or values ``[N, K]``. What is constant in a gradient stands beside
+the loss as the third entry.
 """
 
 import numpy as np
@@ -76,28 +77,37 @@ def distribution_focal(pred, target, **_):
     return np.array(loss)
 
 
+def nothing(pred, target, **_):
+    """Nothing is constant: the whole of the reference is differentiated."""
+    return {}
+
+
+def logits_of_weight(pred, target, **_):
+    return {"constant": pred}
+
+
 REFERENCES = {
     "QualityFocalLoss": [
-        ({}, quality_focal),
-        ({"beta": 0.5}, quality_focal),
-        ({"beta": 0.0}, quality_focal),
+        ({}, quality_focal, nothing),
+        ({"beta": 0.5}, quality_focal, nothing),
+        ({"beta": 0.0}, quality_focal, nothing),
     ],
     "VarifocalLoss": [
-        ({}, varifocal),
-        ({"alpha": 0.3, "gamma": 0.5, "iou_weighted": False}, varifocal),
+        ({}, varifocal, nothing),
+        ({"alpha": 0.3, "gamma": 0.5, "iou_weighted": False}, varifocal, nothing),
     ],
     "MatchabilityAwareLoss": [
-        ({}, matchability_aware),
-        ({"gamma": 0.5}, matchability_aware),
+        ({}, matchability_aware, logits_of_weight),
+        ({"gamma": 0.5}, matchability_aware, logits_of_weight),
     ],
     "PolyFocalLoss": [
-        ({}, poly_focal),
-        ({"eps1": -1.0, "gamma": 0.5, "alpha": None}, poly_focal),
+        ({}, poly_focal, nothing),
+        ({"eps1": -1.0, "gamma": 0.5, "alpha": None}, poly_focal, nothing),
     ],
     "AsymmetricLoss": [
-        ({}, asymmetric),
-        ({"gamma_pos": 0.5, "gamma_neg": 1.5, "clip": 0.2}, asymmetric),
-        ({"gamma_pos": 1.0, "gamma_neg": 0.0, "clip": 0.0}, asymmetric),
+        ({}, asymmetric, nothing),
+        ({"gamma_pos": 0.5, "gamma_neg": 1.5, "clip": 0.2}, asymmetric, nothing),
+        ({"gamma_pos": 1.0, "gamma_neg": 0.0, "clip": 0.0}, asymmetric, nothing),
     ],
-    "DistributionFocalLoss": [({}, distribution_focal)],
+    "DistributionFocalLoss": [({}, distribution_focal, nothing)],
 }

@@ -20,7 +20,7 @@ CLASS_NAMES = QUALITY_NAMES + HARD_NAMES
 CASES = [
     pytest.param(name, arguments, function, id=f"{name}-{arguments}")
     for name, cases in REFERENCES.items()
-    for arguments, function in cases
+    for arguments, function, _constants in cases
 ]
 LN2 = float(np.log(2))
 
