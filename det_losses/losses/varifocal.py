@@ -75,7 +75,7 @@ class VarifocalLoss(QualityLoss):
 
     Reference:
         Haoyang Zhang, Ying Wang, Feras Dayoub, Niko Suenderhauf: VarifocalNet: An IoU-aware Dense
-        Object Detector. arXiv 2008.13367, 2020, Eqn. (2).
+        Object Detector. arXiv 2008.13367, 2020.
 
     Note:
         mmdetection, to which the authors gave their code, lets the gradient through
