@@ -104,22 +104,34 @@ def class_balanced_focal(pred, target, *, loss, class_counts, beta, **_):
     return focal * weights[np.clip(target, 0, len(class_counts))][:, None]
 
 
+def nothing(*_, **__):
+    """No part is constant in the gradient but what the function is given."""
+    return {}
+
+
+def logits_of_target(pred, *_, **__):
+    return {"constant": pred}
+
+
 COUNTS = {"loss": "FocalLoss", "class_counts": [50, 20, 5]}
 REFERENCES = {
-    "GCDLoss": [({}, gcd)],
-    "NormalizedL1Loss": [({}, normalized_l1)],
-    "IoUAwareBCELoss": [({}, ia_bce), ({"alpha": 0.6, "gamma": 1.0, "min_target": 0.1}, ia_bce)],
-    "SlideLoss": [({}, slide), ({"min_mean": 0.7}, slide)],
+    "GCDLoss": [({}, gcd, nothing)],
+    "NormalizedL1Loss": [({}, normalized_l1, nothing)],
+    "IoUAwareBCELoss": [
+        ({}, ia_bce, logits_of_target),
+        ({"alpha": 0.6, "gamma": 1.0, "min_target": 0.1}, ia_bce, logits_of_target),
+    ],
+    "SlideLoss": [({}, slide, nothing), ({"min_mean": 0.7}, slide, nothing)],
     "LabelSmoothingLoss": [
-        ({}, label_smoothing),
-        ({"epsilon": 0.3, "use_sigmoid": True}, label_smoothing),
+        ({}, label_smoothing, nothing),
+        ({"epsilon": 0.3, "use_sigmoid": True}, label_smoothing, nothing),
     ],
     "EqualizedFocalLoss": [
-        ({"num_classes": 3}, equalized_focal),
-        ({"num_classes": 3, "gamma": 1.5, "alpha": None, "scale": 4.0}, equalized_focal),
+        ({"num_classes": 3}, equalized_focal, nothing),
+        ({"num_classes": 3, "gamma": 1.5, "alpha": None, "scale": 4.0}, equalized_focal, nothing),
     ],
     "ClassBalanced": [
-        (COUNTS, class_balanced_focal),
-        ({**COUNTS, "beta": 1.0}, class_balanced_focal),
+        (COUNTS, class_balanced_focal, nothing),
+        ({**COUNTS, "beta": 1.0}, class_balanced_focal, nothing),
     ],
 }
