@@ -39,7 +39,7 @@ def _dense_sigmoid_focal(
     pred: Tensor, target: Tensor, gamma: float, a_pos: float, a_neg: float
 ) -> Tensor:
     valid = is_valid(target, None)
-    target = target.clamp(min=0)  # a logarithm of an ignored value would put NaN into the gradient
+    target = target.clamp(0, 1)  # a logarithm of another value would put NaN into the gradient
     log_p, log_q = F.logsigmoid(pred), F.logsigmoid(-pred)
     # ln(1 - p_t) with 1 - p_t = y (1 - p) + (1 - y) p
     log_miss = torch.logaddexp(target.log() + log_q, (1 - target).log() + log_p)
