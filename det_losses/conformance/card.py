@@ -42,9 +42,9 @@ def card(case: Case) -> None:
 def text(case: Case) -> None:
     """``repr`` and ``params()`` each build the same loss again."""
     loss = case.build()
-    shown = repr(loss)
     names = {type(module).__name__: type(module) for module in loss.modules()}
-    again = repr(eval(shown, names))
-    expect(again == shown, f"repr: expected {shown}, got {again}")
-    rebuilt = repr(build_loss({"type": case.cls, **loss.params()}))
-    expect(rebuilt == shown, f"params(): expected {shown}, got {rebuilt}")
+    again = eval(repr(loss), names)
+    expected, got = repr(loss.params()), repr(again.params())
+    expect(got == expected, f"repr {loss!r}: expected the arguments {expected}, it builds {got}")
+    got = repr(build_loss({"type": case.cls, **loss.params()}).params())
+    expect(got == expected, f"params(): expected the arguments {expected}, they build {got}")

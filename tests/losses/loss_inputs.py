@@ -9,8 +9,9 @@ from det_losses.conformance.inputs import (
     awkward_pairs,
     box_pairs,
     example_inputs,
-    random_boxes,
 )
+
+__all__ = ["AWKWARD", "SIZES", "awkward_pairs", "box_pairs", "build_and_inputs"]
 
 INFOS = [info for info in list_losses() if len(info.config) == 1]
 NAMES = [info.name for info in INFOS]

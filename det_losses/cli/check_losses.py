@@ -1,0 +1,171 @@
+"""Check that losses hold to what every loss must, those of another package too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from det_losses.cli.arguments import new_parser
+from det_losses.cli.errors import user_errors
+from det_losses.report.markdown import table
+
+if TYPE_CHECKING:  # it needs hypothesis, and this module's help must not
+    from det_losses.conformance import Case, Result
+
+_MARKS = {"pass": "+", "fail": "F", "skip": "s"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print a table of the checks of each loss, then each failure; 1 if there is any."""
+    args = _parser().parse_args(argv)
+    with user_errors():
+        cases = _cases(args)
+    results: dict[str, list[Result]] = {}
+    for case in cases:
+        print(f"checking {case.name} ({len(results) + 1} of {len(cases)})", file=sys.stderr)
+        results[case.name] = _suite().run(case, slow=args.inductor)
+    print(_report(results))
+    return int(any(result.status == "fail" for each in results.values() for result in each))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "check_losses",
+        "Run the conformance suite over registered losses: formula, gradient, invariances, finite "
+        "values on any input, compilation, weights, reductions, errors, docstring. Without "
+        "--import those of this package, with it those that the imported modules register.",
+        "  det-losses check_losses --import my_losses --references my_references",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these losses")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules that register losses, installed or in the present folder",
+    )
+    parser.add_argument(
+        "--references",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules with REFERENCES = {name: [(constructor arguments, function)]}, "
+        "function(pred, target, **parameters) in numpy; and INPUTS = {name: function(n, "
+        "generator)} where a loss asks for inputs of its own",
+    )
+    parser.add_argument(
+        "--inductor", action="store_true", help="compile with inductor too (seconds a loss)"
+    )
+    return parser
+
+
+def _suite() -> ModuleType:
+    try:
+        return import_module("det_losses.conformance")
+    except ModuleNotFoundError as error:
+        if error.name != "hypothesis":
+            raise
+        raise ImportError(
+            "check_losses needs hypothesis: pip install 'det-losses[check]'"
+        ) from None
+
+
+def _cases(args: argparse.Namespace) -> list[Case]:
+    suite = _suite()
+    before = suite.registered()
+    for name in args.modules:
+        _imported("--import", name)
+    modules = [_imported("--references", name) for name in args.references]
+    references = suite.references_of(*modules)
+    inputs = {k: v for module in modules for k, v in getattr(module, "INPUTS", {}).items()}
+    known = suite.registered()
+    _check_known("--references", references, known)
+    _check_known("NAME", args.names, known)
+    chosen = args.names or [
+        name
+        for name, cls in known.items()
+        if not args.modules or name not in before or _defined_in(cls, args.modules)
+    ]
+    if not chosen:
+        raise ValueError(
+            f"--import {' '.join(args.modules)} registers no loss: it needs a subclass of "
+            "det_losses.losses.Loss with @det_losses.registry.MODELS.register_module()"
+        )
+    return [suite.case_of(name, references, inputs) for name in chosen]
+
+
+def _imported(option: str, name: str) -> ModuleType:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the present folder, which a console script does not have
+    try:
+        return import_module(name)
+    except Exception as error:
+        raise ImportError(
+            f"{option} {name}: cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_known(what: str, names: Iterable[str], known: Mapping[str, type]) -> None:
+    from det_losses.registry import MODELS, find
+
+    for name in names:
+        if name not in known:
+            found = find(MODELS, name)
+            raise ValueError(f"{what} {name}: {found.__qualname__} is no det_losses.losses.Loss")
+
+
+def _defined_in(cls: type, modules: Sequence[str]) -> bool:
+    return any(f"{cls.__module__}.".startswith(f"{module}.") for module in modules)
+
+
+def _report(results: Mapping[str, Sequence[Result]]) -> str:
+    suite = _suite()
+    checks = list(suite.CHECKS)
+    rows = []
+    for name, each in results.items():
+        marks = {result.check: _MARKS[result.status] for result in each}
+        rows.append([name, *(marks.get(check, "") for check in checks)])
+    numbers = [str(number + 1) for number in range(len(checks))]
+    lines = [table(["loss", *numbers], rows), "", "+ passed, F failed, s skipped"]
+    width = max(map(len, checks))
+    for number, check in zip(numbers, checks, strict=True):
+        lines.append(f"{number:>2} {check:{width}}  {suite.explained(check)}")
+    return "\n".join([*lines, "", *_skips(results), *_failures(results), _total(results)])
+
+
+def _skips(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, each in results.items():
+        for result in each:
+            if result.status == "skip":
+                reasons.setdefault((result.check, result.message), []).append(name)
+    return [
+        f"skipped {check}: {message} ({_few(names)})" for (check, message), names in reasons.items()
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} losses"
+
+
+def _failures(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    return [
+        f"FAILED {name}, {result.check}: {result.message}"
+        for name, each in results.items()
+        for result in each
+        if result.status == "fail"
+    ]
+
+
+def _total(results: Mapping[str, Sequence[Result]]) -> str:
+    statuses = [result.status for each in results.values() for result in each]
+    counts = ", ".join(
+        f"{statuses.count(status)} {word}"
+        for status, word in (("pass", "passed"), ("fail", "failed"), ("skip", "skipped"))
+    )
+    return f"{len(results)} {'loss' if len(results) == 1 else 'losses'}: {counts}"
