@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from det_losses import list_losses
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -41,3 +43,9 @@ def test_tools_and_targets_that_are_named_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make (\w+) ", README):
         assert f"\n{target}:" in makefile
+
+
+def test_the_table_of_losses_names_every_loss():
+    table = README.partition("## Losses\n")[2].partition("\n\n")[0]
+    named = re.findall(r"\b[A-Z]\w+", table.replace("| a side's", ""))
+    assert sorted(named) == sorted(info.name for info in list_losses())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from det_losses.engine.fingerprint import configuration
 from det_losses.engine.untouched import cloned, untouched
 from det_losses.generators import generator_states, generators_kept, set_generator_states
+from det_losses.losses.state import on_this_rank_alone
 
 TOLERANCE = 1e-4  # of the relative difference of two gradients that are one
 
@@ -54,7 +55,7 @@ def probe_losses(
     found: dict[str, float | None] = dict.fromkeys(named)
     with generators_kept(0):
         for batch in batches:
-            with untouched(model), torch.enable_grad():
+            with untouched(model), on_this_rank_alone(), torch.enable_grad():
                 missing = {slot: loss for slot, loss in named.items() if found[slot] is None}
                 found.update(_probe_batch(model, missing, batch))
             if None not in found.values():

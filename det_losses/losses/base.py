@@ -36,6 +36,8 @@ class Loss(nn.Module):
         zero_at_target: whether a perfect prediction has loss 0.
         invariances: of a box loss on decoded boxes, what changes neither value: ``"translation"``,
             ``"scale"`` and ``"mirror"`` of both boxes together.
+        own_mean: of a loss that is a mean by its definition, how, in words: ``avg_factor`` then has
+            no effect; empty for all others.
         falls_with_distance: why the loss may fall when a box moves away from a target of its own
             size, in words; empty if it never does.
     """
@@ -51,6 +53,7 @@ class Loss(nn.Module):
     zero_at_target: ClassVar[bool] = True
     invariances: ClassVar[tuple[str, ...]] = ("translation", "scale", "mirror")
     falls_with_distance: ClassVar[str] = ""
+    own_mean: ClassVar[str] = ""
 
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__()

@@ -29,8 +29,8 @@ class CompositeLoss(Loss):
         loss_weight: factor on the result.
 
     Raises:
-        ValueError: fewer than two losses, one with a reduction of its own, or classification
-            losses of two activations.
+        ValueError: fewer than two losses, one with a reduction or a mean of its own, or
+            classification losses of two activations.
     """
 
     def __init__(
@@ -48,6 +48,11 @@ class CompositeLoss(Loss):
         for loss in self.losses:
             if loss.reduction != "mean":
                 raise ValueError(f"{name}: give reduction to {name}, not to {type(loss).__name__}")
+            if loss.own_mean:
+                raise ValueError(
+                    f"{name}: {type(loss).__name__} is a mean of its own ({loss.own_mean}), not a "
+                    "value of each box; it cannot be put together with others"
+                )
         kinds = [loss.kind for loss in self.losses]
         if "distribution" in kinds:
             raise ValueError(f"{name} takes box and classification losses, no distribution loss")
