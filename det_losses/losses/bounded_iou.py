@@ -43,8 +43,8 @@ class BoundedIoULoss(Loss):
 
     Reference:
         Lachlan Tychsen-Smith, Lars Petersson: Improving Object Localization with Fitness NMS and
-        Bounded IoU Loss. arXiv 1711.00164, 2017. The four costs are summed, as in the smooth L1
-        loss that they replace.
+        Bounded IoU Loss. arXiv 1711.00164, 2017. The costs are summed over the coordinates, as
+        those of the smooth L1 loss of Fast R-CNN are, which they replace.
 
     Note:
         mmdetection returns the four costs of a box apart. With an ``avg_factor``, which its heads

@@ -42,10 +42,10 @@ class ExtendedIoULoss(IoUFamilyLoss):
         ValueError: a negative smooth_point or eps, or shapes that do not fit.
 
     Reference:
-        Extended-IoU Loss: A Systematic IoU-Related Method: Beyond Simplified Regression for Better
-        Localization. IEEE Transactions on Image Processing, document 9429909, 2021. The formula is
-        that of mmdetection's code, which takes it from libfacedetection.train; that of the paper is
-        not verified.
+        Hanyang Peng, Shiqi Yu: A Systematic IoU-Related Method: Beyond Simplified Regression for
+        Better Localization. arXiv 2112.01793, IEEE document 9429909, 2021. The formula is that of
+        mmdetection's code, which takes it from libfacedetection.train; that of the paper is not
+        verified.
 
     Note:
         This is mmdetection's EIoULoss; EIoULoss here is the Efficient IoU. The negative
@@ -61,7 +61,7 @@ class ExtendedIoULoss(IoUFamilyLoss):
         tensor(1.2833)
     """
 
-    paper = "Extended-IoU Loss, IEEE Transactions on Image Processing, document 9429909, 2021"
+    paper = "Peng and Yu, A Systematic IoU-Related Method, arXiv 2112.01793, 2021"
     invariances = ("translation", "scale")
 
     def __init__(

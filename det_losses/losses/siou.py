@@ -27,8 +27,8 @@ class SIoULoss(IoUFamilyLoss):
     number, whose gradient is finite: 0 for centres above or beside each other, 1 on the diagonal.
 
     Args:
-        theta: how much the shape counts, at least 1; the larger, the less small differences do.
-            The paper takes 4 and says to look for it between 2 and 6.
+        theta: how much the shape counts, at least 1; the larger, the less small differences do. To
+            the paper it belongs to the data set; mmdetection has 4 for all.
         neg_gamma: for configs of mmdetection: True is the paper's sign, which is computed always;
             False, mmdetection's default, is answered by a warning.
         eps: the smallest denominator, an area in square pixels.
