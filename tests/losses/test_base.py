@@ -6,7 +6,7 @@ from loss_inputs import box_pairs
 from torch import nn
 
 from det_losses import build_loss, functional
-from det_losses.losses import EIoULoss, FocalEIoULoss, GIoULoss, Loss
+from det_losses.losses import FocalEIoULoss, GIoULoss, Loss
 from det_losses.losses.families import IoUFamilyLoss
 
 
@@ -75,8 +75,8 @@ def test_a_focal_factor_survives_a_wrapper_and_sees_the_sample_weights():
 
 
 def test_repr_shows_nested_losses_on_one_line():
-    assert repr(EIoULoss(loss_weight=2.5)) == (
-        "EIoULoss(eps=1e-07, reduction='mean', loss_weight=2.5)"
+    assert repr(GIoULoss(loss_weight=2.5)) == (
+        "GIoULoss(eps=1e-07, reduction='mean', loss_weight=2.5)"
     )
     text = repr(nn.ModuleDict({"loss_bbox": FocalEIoULoss()}))
     assert "(loss_bbox): FocalEIoULoss(gamma=0.5, eps=1e-07," in text
