@@ -4,6 +4,7 @@ import pytest
 
 from det_losses import list_losses
 from det_losses.cli import main
+from det_losses.losses.card_text import BY_HAND
 from det_losses.paths import shipped_configs
 
 
@@ -24,6 +25,40 @@ def test_list_losses_of_one_kind(capsys):
     text = capsys.readouterr().out
     assert "FocalLoss" in text
     assert "GIoULoss" not in text
+
+
+def test_list_losses_shows_the_card_of_one(capsys):
+    assert main(["list_losses", "EIoULoss"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("EIoULoss: box loss on decoded boxes\n\nEfficient IoU: overlap")
+    for part in ("\\frac{(w - w_g)^2}{C_w^2}", "eps (1e-07): ", "Disjoint boxes\n", "2101.08158"):
+        assert part in text
+    assert text.endswith("Example\n  EIoULoss\n")
+
+
+def test_list_losses_suggests_a_name(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["list_losses", "giou"])
+    assert "error: no loss 'giou'. Did you mean GIoULoss" in capsys.readouterr().err
+
+
+def test_list_losses_shows_a_card_or_a_kind_or_writes_all(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["list_losses", "GIoULoss", "--kind", "box"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_list_losses_writes_all_cards_and_keeps_what_is_by_hand(tmp_path, capsys):
+    file = tmp_path / "docs" / "losses.md"
+    assert main(["list_losses", "--markdown", str(file)]) == 0
+    cards = file.read_text(encoding="utf-8")
+    assert all(f"\n### {info.name}\n" in cards for info in list_losses())
+    file.write_text(f"# Old\n\n{BY_HAND}\n\nMine.\n", encoding="utf-8")
+    main(["list_losses", "--markdown", str(file)])
+    again = file.read_text(encoding="utf-8")
+    assert again.endswith(f"{BY_HAND}\n\nMine.\n") and "# Old" not in again
+    assert "\n### GIoULoss\n" in again
+    assert capsys.readouterr().out == f"wrote {file}\n" * 2
 
 
 def test_list_configs_shows_every_config_with_its_first_line(capsys):

@@ -12,7 +12,11 @@ from det_losses.losses.card import Parameter, loss_card, loss_cards
 from det_losses.losses.card_text import BY_HAND, card_markdown, card_text, cards_markdown
 from det_losses.registry import MODELS
 
-CARDS = loss_cards()
+CARDS = [
+    card
+    for card in loss_cards()
+    if MODELS.module_dict[card.name].__module__.startswith("det_losses.losses.")
+]
 
 
 class BarLoss(IoUFamilyLoss):
