@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from det_losses.losses.expression import expression
 from det_losses.report.markdown import table
 
 
@@ -12,11 +13,11 @@ def weight_table(meta: dict[str, Any]) -> str:
         for label, variant in meta["variants"].items()
         for key, value in (variant["changes"] or {"-": None}).items()
     ]
-    return table(["variant", "changes", "loss_weight", "other parameters", "source"], lines)
+    return table(["variant", "changes", "loss_weight", "loss and parameters", "source"], lines)
 
 
 def _parameters(value: Any) -> list[str]:
     if not isinstance(value, dict) or "type" not in value:
         return ["", "" if value is None else str(value)]
-    rest = ", ".join(f"{k}={v}" for k, v in value.items() if k != "loss_weight")
-    return [f"{value.get('loss_weight', 1.0):.4g}", rest]
+    rest = {key: inner for key, inner in value.items() if key != "loss_weight"}
+    return [f"{value.get('loss_weight', 1.0):.4g}", expression(rest)]

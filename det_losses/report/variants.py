@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from det_losses.losses.expression import HELD, expression
 from det_losses.report.formats import NONE, listed, number, spread
 from det_losses.report.section import Part, Section, Table, without_empty
 from det_losses.report.standings import loss_weight
@@ -110,11 +111,14 @@ def initial_weights(study: Study) -> tuple[str, Table | None]:
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return dotted keys and values as texts."""
+    """Return dotted keys and values as texts; losses that a loss holds as one expression."""
     found: list[tuple[str, str]] = []
     for key, inner in value.items():
         name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(inner, Mapping) and inner:
+        if key in HELD and "type" in value:
+            held = inner if isinstance(inner, list) else [inner]
+            found.append((name, ", ".join(map(expression, held))))
+        elif isinstance(inner, Mapping) and inner:
             found += _leaves(inner, name)
         else:
             found.append((name, inner if isinstance(inner, str) else repr(inner)))

@@ -183,3 +183,18 @@ def test_a_run_is_measured_by_its_steps_and_evaluations(tiny_config):
     short = measure_run(cfg, variant, 1)
     cfg.train_cfg.max_epochs = 2000
     assert measure_run(cfg, variant, 1) > 2 * short
+
+
+def test_a_loss_that_wraps_others_is_named_by_its_expression(
+    tiny_config, tmp_path, trained, capsys
+):
+    wrapped = "InnerIoU(FocalIoU(CIoULoss), ratio=0.75)"
+    both = "SumLoss(L1Loss, GIoULoss(loss_weight=2.0))"
+    folder = tmp_path / "out"
+    main([str(tiny_config), "--work-dir", str(folder), "--losses", "CIoULoss", wrapped, both])
+    assert changes(folder)[wrapped]["model.loss_bbox"]["loss"]["loss"] == {"type": "CIoULoss"}
+    printed = capsys.readouterr().out
+    assert printed.count(wrapped) >= 2 and printed.count(both) >= 2  # label and configuration
+    assert "{" not in printed
+    configs = sorted(folder.glob("runs/*/seed_0/config.py"))
+    assert len(configs) == 3 and any("InnerIoU" in config.read_text() for config in configs)
