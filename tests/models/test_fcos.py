@@ -239,6 +239,14 @@ class TestBranches:
             assert set(plain) - shared <= {n for n in plain if "bbox_" in n}
             assert all(torch.equal(plain[name], other[name]) for name in shared)
 
+    def test_a_distribution_shifts_no_later_draw(self):
+        drawn = []
+        for losses in ({}, GFL):
+            torch.manual_seed(0)
+            FCOS(BACKBONE | {"extra_levels": None}, 3, anchor_sizes=(8, 16), **losses)
+            drawn.append(torch.rand(3))
+        assert torch.equal(*drawn)
+
     def test_an_image_without_boxes_trains(self):
         for losses in ({}, GFL | {"box_weight": "score"}):
             model = fcos(**losses)
