@@ -88,11 +88,15 @@ class BoxPair:
 
     @property
     def size_gaps(self) -> tuple[Tensor, Tensor]:
-        """Relative differences of width and height, |w - wg| / max(w, wg); above 1 if inverted."""
+        """Relative differences of width and height, |w - wg| / max(w, wg).
+
+        Above 1 if ``pred`` is inverted; an inverted ``target`` counts as one without size.
+        """
         side = self.eps**0.5
+        wg, hg = self.wg.clamp(min=0), self.hg.clamp(min=0)
         return (
-            (self.w - self.wg).abs() / torch.maximum(self.w, self.wg).clamp(min=side),
-            (self.h - self.hg).abs() / torch.maximum(self.h, self.hg).clamp(min=side),
+            (self.w - wg).abs() / torch.maximum(self.w, wg).clamp(min=side),
+            (self.h - hg).abs() / torch.maximum(self.h, hg).clamp(min=side),
         )
 
     @property

@@ -52,9 +52,10 @@ def test_offsets_of_edges_and_relative_differences_of_sizes():
 
 
 def test_relative_differences_of_sizes_without_size_are_zero_and_of_inverted_ones_above_one():
-    """Of points; and -3 against 3, of which 3 is the larger, beside 0 against 4."""
+    """Of points; -3 against 3, of which 3 is the larger, beside 0 against 4; 3 against -3."""
     assert [x.item() for x in pair_of([5, 5, 5, 5], [5, 5, 5, 5]).size_gaps] == [0, 0]
     assert [x.item() for x in pair_of([3, 1, 0, 1], [0, 0, 3, 4]).size_gaps] == [2, 1]
+    assert [x.item() for x in pair_of([0, 0, 3, 4], [3, 1, 0, 1]).size_gaps] == [1, 1]
 
 
 @pytest.mark.parametrize(
