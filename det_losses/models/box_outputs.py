@@ -12,12 +12,12 @@ from det_losses.models.retinanet import RetinaNet
 # What each layer puts out are the slot's deltas, or what a head makes them of by itself.
 _LAYERS: Mapping[type[nn.Module], Mapping[str, str]] = MappingProxyType(
     {
-        FCOS: {"loss_bbox": "detector.head.regression_head.bbox_reg"},
         RetinaNet: {"loss_bbox": "detector.head.regression_head.bbox_reg"},
         FasterRCNN: {
             "loss_rpn_bbox": "detector.rpn.head.bbox_pred",
             "loss_bbox": "detector.roi_heads.box_predictor.bbox_pred",
         },
+        FCOS: {"loss_bbox": "detector.head.regression_head.bbox_reg"},
     }
 )
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from det_losses.models import FasterRCNN, RetinaNet
+from det_losses.models import FCOS, FasterRCNN, RetinaNet
 from det_losses.models.box_outputs import box_layer_name
 
 BACKBONE = {"type": "SmallResNetFPN", "out_channels": 16, "extra_levels": None}
@@ -72,7 +72,8 @@ def test_a_derived_detector_has_the_layers_of_its_base():
     [
         (RetinaNet, "loss_cls", "RetinaNet puts out no boxes for 'loss_cls'.*are loss_bbox$"),
         (FasterRCNN, "loss_box", "its box slots are loss_rpn_bbox, loss_bbox"),
-        (nn.Linear, "loss_bbox", "Linear: the box outputs of RetinaNet, FasterRCNN only are known"),
+        (FCOS, "loss_dfl", "FCOS puts out no boxes for 'loss_dfl'.*are loss_bbox$"),
+        (nn.Linear, "loss_bbox", "outputs of RetinaNet, FasterRCNN, FCOS only are known"),
     ],
 )
 def test_other_slots_and_detectors_are_refused(detector, slot, message):
