@@ -9,6 +9,12 @@ def upcast(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def root(squared: Tensor) -> Tensor:
+    """Return the square root; at 0, where its slope is infinite, with a gradient of 0."""
+    above = squared > 0
+    return torch.where(above, torch.where(above, squared, 1.0).sqrt(), 0.0)
+
+
 def aligned(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return both tensors in the upcast precision of ``pred``.
 

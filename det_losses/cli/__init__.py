@@ -10,7 +10,7 @@ TOOLS = {
     "compare_losses": "train one config with several losses and report mAP of each (also: compare)",
     "report": "write the report of stored comparisons, several of them as one",
     "compare_detections": "say which COCO result files differ, from any framework",
-    "list_losses": "show every loss with its paper and defaults",
+    "list_losses": "show every loss, or the card of one: formula, parameters, paper",
     "check_losses": "check that losses, also your own, hold to what every loss must",
     "list_configs": "show the shipped configs",
     "make_subset": "cut a small COCO set out of a large one",

@@ -70,7 +70,7 @@ class AlphaIoU(IoUWrapper):
 
     def overlap(self, iou: Tensor) -> Tensor:
         """1 - IoU^alpha."""
-        return 1 - iou**self.alpha
+        return 1 - iou.clamp(min=0) ** self.alpha  # the extended IoU is negative apart
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
         """Each wrapped penalty to the power alpha."""

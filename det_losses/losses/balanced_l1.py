@@ -54,6 +54,10 @@ class BalancedL1Loss(ElementwiseBoxLoss):
         before it: its gradient at zero error is alpha (1 / beta - 1), 4.5 for beta = 0.1; here it
         is 0.
 
+    Published:
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.3 / 38.8; Smooth L1 there 35.9 /
+        38.4.
+
     Example:
         >>> import torch
         >>> loss = BalancedL1Loss(alpha=0.5, gamma=0.5)  # b = e - 1

@@ -4,13 +4,14 @@ import torch
 from torch import Tensor
 
 from det_losses.boxes import BoxPair, box_pair
-from det_losses.losses.base import Loss, check_argument
+from det_losses.losses.base import check_argument
+from det_losses.losses.families import DecodedBoxLoss
 from det_losses.losses.smooth_l1 import smooth_l1_loss
 from det_losses.registry import MODELS
 
 
 @MODELS.register_module()
-class BoundedIoULoss(Loss):
+class BoundedIoULoss(DecodedBoxLoss):
     r"""What x, y, width and height each take from the best IoU that is still possible.
 
     .. math::
@@ -52,6 +53,9 @@ class BoundedIoULoss(Loss):
         and a quarter of ours. It is no loss of an IoU term and penalties, so nothing that changes
         these can wrap it.
 
+    Published:
+        mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.4 at weight 10; L1 there 37.4.
+
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
@@ -60,8 +64,6 @@ class BoundedIoULoss(Loss):
         tensor(0.9667)
     """
 
-    kind = "box"
-    space = "decoded"
     paper = "Tychsen-Smith and Petersson, Bounded IoU Loss, arXiv 1711.00164, 2017"
 
     def __init__(
@@ -83,10 +85,6 @@ class BoundedIoULoss(Loss):
         pair = box_pair(pred, target, self.eps)
         costs = torch.stack([*center_costs(pair), *pair.size_gaps])
         return smooth_l1_loss(costs, torch.zeros_like(costs), beta=self.beta).sum(0)
-
-    def unreduced_shape(self, pred: Tensor) -> torch.Size:
-        """One value per box."""
-        return pred.shape[:-1]
 
 
 def center_costs(pair: BoxPair) -> tuple[Tensor, Tensor]:

@@ -56,8 +56,8 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
         ValueError: the config has no type.
 
     Example:
-        >>> build_loss("EIoULoss", loss_weight=2.0)
-        EIoULoss(eps=1e-07, reduction='mean', loss_weight=2.0)
+        >>> build_loss("GIoULoss", loss_weight=2.0)
+        GIoULoss(eps=1e-07, reduction='mean', loss_weight=2.0)
         >>> build_loss(dict(type="SmoothL1Loss", beta=0.1))
         SmoothL1Loss(beta=0.1, reduction='mean', loss_weight=1.0)
     """

@@ -17,7 +17,21 @@ class ElementwiseBoxLoss(Loss):
     space = "delta"
 
 
-class IoUFamilyLoss(Loss):
+class DecodedBoxLoss(Loss):
+    """A loss of a whole decoded box.
+
+    ``weight`` has one entry per box, or four, whose mean counts.
+    """
+
+    kind = "box"
+    space = "decoded"
+
+    def unreduced_shape(self, pred: Tensor) -> torch.Size:
+        """One value per box."""
+        return pred.shape[:-1]
+
+
+class IoUFamilyLoss(DecodedBoxLoss):
     """A loss of a whole decoded box: an overlap term and penalties, times a factor.
 
     A subclass gives its terms; what wraps a loss asks the wrapped one for its terms and changes
@@ -28,9 +42,6 @@ class IoUFamilyLoss(Loss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
     """
-
-    kind = "box"
-    space = "decoded"
 
     def __init__(
         self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
@@ -65,7 +76,3 @@ class IoUFamilyLoss(Loss):
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
         pair = box_pair(pred, target, self.eps, inputs)
         return self.per_box(pair) * self.factor(pair, weight)
-
-    def unreduced_shape(self, pred: Tensor) -> torch.Size:
-        """One value per box."""
-        return pred.shape[:-1]

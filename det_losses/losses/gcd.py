@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from det_losses.boxes import box_pair
-from det_losses.losses.base import Loss, check_argument
+from det_losses.losses.base import check_argument
+from det_losses.losses.families import DecodedBoxLoss
 from det_losses.registry import MODELS
+from det_losses.tensors import root
 
 
 @MODELS.register_module()
-class GCDLoss(Loss):
+class GCDLoss(DecodedBoxLoss):
     r"""Distance of the boxes as Gaussians, measured in the sizes of both boxes.
 
     .. math::
@@ -60,8 +62,6 @@ class GCDLoss(Loss):
         tensor(0.4282)
     """
 
-    kind = "box"
-    space = "decoded"
     paper = "Guan et al., Gaussian Combined Distance, arXiv 2510.27649, 2025"
 
     def __init__(
@@ -78,14 +78,8 @@ class GCDLoss(Loss):
         w, h, wg, hg = (size.clamp(min=side) for size in (pair.w, pair.h, pair.wg, pair.hg))
         squared = (pair.dx**2 + pair.dw2 / 4) * (w**-2 + wg**-2) / 2
         squared = squared + (pair.dy**2 + pair.dh2 / 4) * (h**-2 + hg**-2) / 2
-        # The root has no slope at 0: it is taken of 1 there, and left out of the gradient.
-        apart = squared > 0
-        distance = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+        distance = root(squared)
         return 1 - torch.exp(-distance)
-
-    def unreduced_shape(self, pred: Tensor) -> torch.Size:
-        """One value per box."""
-        return pred.shape[:-1]
 
 
 def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:

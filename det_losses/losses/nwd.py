@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from det_losses.boxes import box_pair
-from det_losses.losses.base import Loss, check_argument
+from det_losses.losses.base import check_argument
+from det_losses.losses.families import DecodedBoxLoss
 from det_losses.registry import MODELS
+from det_losses.tensors import root
 
 
 @MODELS.register_module()
-class NWDLoss(Loss):
+class NWDLoss(DecodedBoxLoss):
     r"""The distance of the two boxes as Gaussian distributions, on a scale of pixels.
 
     .. math::
@@ -54,8 +56,6 @@ class NWDLoss(Loss):
         tensor(0.6321)
     """
 
-    kind = "box"
-    space = "decoded"
     paper = "Wang et al., Normalized Gaussian Wasserstein Distance, arXiv 2110.13389, 2021"
     invariances = ("translation", "mirror")
 
@@ -70,14 +70,8 @@ class NWDLoss(Loss):
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
         pair = box_pair(pred, target)
         squared = pair.center_distance2 + (pair.dw2 + pair.dh2) / 4
-        # The root has no slope at 0: it is taken of 1 there, and left out of the gradient.
-        apart = squared > 0
-        distance = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+        distance = root(squared)
         return 1 - torch.exp(-distance / self.constant)
-
-    def unreduced_shape(self, pred: Tensor) -> torch.Size:
-        """One value per box."""
-        return pred.shape[:-1]
 
 
 def nwd_loss(pred: Tensor, target: Tensor, *, constant: float = 12.8) -> Tensor:

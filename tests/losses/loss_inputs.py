@@ -10,13 +10,19 @@ from det_losses.conformance.inputs import (
     box_pairs,
     example_inputs,
 )
+from det_losses.losses import IoUFamilyLoss
+from det_losses.registry import MODELS
 
 __all__ = ["AWKWARD", "SIZES", "awkward_pairs", "box_pairs", "build_and_inputs"]
 
 INFOS = [info for info in list_losses() if len(info.config) == 1]
 NAMES = [info.name for info in INFOS]
 BOX_NAMES = [info.name for info in INFOS if info.kind == "box"]
-IOU_NAMES = [info.name for info in INFOS if info.space == "decoded"]
+IOU_NAMES = [
+    name
+    for name in BOX_NAMES
+    if issubclass(MODELS.module_dict[name], IoUFamilyLoss) and not build_loss(name).inputs
+]
 DELTA_NAMES = [info.name for info in INFOS if info.space == "delta"]
 CLASSIFICATION_NAMES = [info.name for info in INFOS if info.kind == "classification"]
 

@@ -62,7 +62,8 @@ def test_ciou_gate_silences_alpha_where_the_overlap_is_small():
 def test_functions_are_the_modules_terms():
     pred, target = box_pairs()
     functions = {name.replace("_", ""): getattr(functional, name) for name in functional.__all__}
-    for name in IOU_NAMES:
+    stateless = [name for name in IOU_NAMES if not [*build_loss(name).buffers()]]
+    for name in stateless:
         function = functions[name.lower()]
         loss = build_loss(name)
         pair = box_pair(pred, target, loss.eps)
