@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     results: dict[str, list[Result]] = {}
     for case in cases:
         print(f"checking {case.name} ({len(results) + 1} of {len(cases)})", file=sys.stderr)
-        results[case.name] = _suite().run(case, slow=args.inductor)
+        results[case.name] = _suite().run(case, slow=args.slow)
     print(_report(results))
     return int(any(result.status == "fail" for each in results.values() for result in each))
 
@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         "generator)} where a loss asks for inputs of its own",
     )
     parser.add_argument(
-        "--inductor", action="store_true", help="compile with inductor too (seconds a loss)"
+        "--slow",
+        action="store_true",
+        help="also what takes many seconds a loss: a longer search, compilation with inductor",
     )
     return parser
 

@@ -160,7 +160,7 @@ def expect_close(
         index = np.unravel_index(np.argmax(wrong * _distance(actual, expected)), wrong.shape)
         where = f" at {[int(i) for i in index]}" if index else ""
         raise Failed(
-            f"{what}{where}: expected {expected[index]:.8g}, got {actual[index]:.8g} "
+            f"{what}{where}: expected {expected[index]:.10g}, got {actual[index]:.10g} "
             f"({int(wrong.sum())} of {wrong.size} values differ)"
         )
 

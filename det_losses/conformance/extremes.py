@@ -23,15 +23,7 @@ HALF_SHARE = 0.06
 HALF_STEP = 2.0**-10
 TINY = (1e-30, 1e-7, 3e-4)
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
-ROWS = 4
-SEARCH = settings(
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=(Phase.generate, Phase.shrink),
-    suppress_health_check=list(HealthCheck),
-)
+ROWS = 3
 
 
 def awkward(case: Case) -> None:
@@ -45,10 +37,26 @@ def awkward(case: Case) -> None:
 
 def search(case: Case) -> None:
     """The same over a search of boxes up to 1e6 (float16: 6e4) px and logits up to +-1e4."""
+    _search(case, 20)
+
+
+def long_search(case: Case) -> None:
+    """The same over three hundred examples."""
+    _search(case, 300)
+
+
+def _search(case: Case, examples_tried: int) -> None:
     losses = {dtype: _built(case, dtype) for dtype in PRECISIONS}
     loss = losses[torch.float32]
 
-    @SEARCH
+    @settings(
+        max_examples=examples_tried,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
     @given(_inputs(loss, examples(case, loss, ROWS)))
     def finite(inputs: Inputs) -> None:
         for dtype, each in losses.items():

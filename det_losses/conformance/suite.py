@@ -35,6 +35,7 @@ CHECKS: dict[str, Check] = {
     "order": geometry.order,
     "awkward": extremes.awkward,
     "search": extremes.search,
+    "long_search": extremes.long_search,
     "weights": calling.weights,
     "zero_weight": calling.zero_weight,
     "avg_factor": calling.avg_factor,
@@ -52,7 +53,7 @@ CHECKS: dict[str, Check] = {
     "card": card.card,
 }
 # What takes many seconds a loss is left out unless asked for.
-SLOW = ("inductor",)
+SLOW = ("long_search", "inductor")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def run(case: Case, *, slow: bool = False) -> list[Result]:
         message = f"cannot be built from {case.config()}: {type(error).__name__}: {error}"
         return [Result("text", "fail", message)]
     return [
-        Result(name, "skip", "slow, not asked for")
+        Result(name, "skip", "slow, made by --slow")
         if name in SLOW and not slow
         else _result(name, check, case)
         for name, check in CHECKS.items()

@@ -224,7 +224,8 @@ def test_a_broken_loss_is_noticed(check, cls, message):
 
 
 def test_no_check_is_without_a_loss_that_it_notices():
-    assert {check for check, _, _ in BROKEN} == set(CHECKS)
+    # The long search is the short one with more examples.
+    assert {check for check, _, _ in BROKEN} == set(CHECKS) - {"long_search"}
 
 
 @pytest.fixture
@@ -239,7 +240,7 @@ def test_a_right_loss_passes_all_but_the_card():
     results = run(Case("Plain", Plain))
     assert [r.check for r in results if r.status == "fail"] == ["card"]
     skipped = {r.check: r.message for r in results if r.status == "skip"}
-    assert skipped["inductor"] == "slow, not asked for"
+    assert skipped["inductor"] == "slow, made by --slow"
     assert skipped["value"].startswith("no reference: give REFERENCES")
 
 
