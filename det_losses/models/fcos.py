@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection as tv
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from det_losses.losses import Loss
+from det_losses.models.anchors import FullPrecisionAnchors
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
@@ -218,11 +218,11 @@ def _check(
         raise ValueError(f"FCOS num_convs must be at least 1, got {num_convs}")
 
 
-def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> AnchorGenerator:
+def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> FullPrecisionAnchors:
     levels = getattr(body, "level_names", sizes)
     if len(sizes) != len(levels):
         raise ValueError(
             f"FCOS anchor_sizes needs one for each of the backbone's {len(levels)} levels "
             f"({', '.join(map(str, levels))}), got {tuple(sizes)}"
         )
-    return AnchorGenerator(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))
+    return FullPrecisionAnchors(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))

@@ -84,7 +84,7 @@ class BoxHead(FCOSRegressionHead):
         features = [self.conv(level) for level in x]
         raw = _rows(self.bbox_reg(level) for level in features)
         if self.reg_max is None:
-            outputs = {"bbox_regression": raw.relu()}
+            outputs = {"bbox_regression": upcast(raw).relu()}
         else:
             outputs = {"bbox_regression": expected_distance(raw), "bbox_distribution": raw}
         if self.bbox_ctrness is not None:

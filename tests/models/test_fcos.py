@@ -264,6 +264,24 @@ class TestBranches:
             losses = losses_of(fcos(**GFL, box_weight="score"))
         assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
 
+    @pytest.mark.parametrize("losses", [{}, GFL])
+    def test_under_autocast_boxes_and_anchors_are_exact(self, losses):
+        # bfloat16 counts in steps of 8 at 1280: anchors of 8 px would have no width there.
+        model = fcos(**losses, max_size=1400)
+        image = torch.rand(3, 64, 1400)
+        target = {"boxes": torch.tensor([[1283.3, 10, 1331.7, 50]]), "labels": torch.tensor([1])}
+        seen = []
+        model.detector.anchor_generator.register_forward_hook(lambda _m, _i, o: seen.append(o[0]))
+        model.detector.head.register_forward_hook(lambda _m, _i, o: seen.append(o))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model([image], [target], mode="loss")
+        outputs, anchors = seen
+        assert outputs["cls_logits"].dtype == torch.bfloat16
+        assert outputs["bbox_regression"].dtype == anchors.dtype == torch.float32
+        sides = anchors[:, 2:] - anchors[:, :2]
+        assert torch.equal(sides.unique(), torch.tensor([8.0, 16.0]))
+        assert all(value.isfinite() and value > 0 for value in found.values())
+
 
 class TestScores:
     def predictions(self, model):
