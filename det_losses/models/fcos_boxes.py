@@ -50,7 +50,8 @@ def expected_distance(logits: Tensor, sides: int = 4) -> Tensor:
         sides: number of distributions in a row.
     """
     probabilities = upcast(logits).unflatten(-1, (sides, -1)).softmax(-1)
-    return probabilities @ torch.arange(probabilities.shape[-1]).to(probabilities)
+    # Not a matrix product, which autocast would compute in half precision.
+    return (probabilities * torch.arange(probabilities.shape[-1]).to(probabilities)).sum(-1)
 
 
 class BoxHead(FCOSRegressionHead):
