@@ -32,7 +32,9 @@ def gradient_norm(model: nn.Module, batch: Mapping[str, Any], slot: str) -> floa
         slot: a box slot, such as ``"loss_bbox"``.
 
     Returns:
-        The norm, summed in float64. 0 where no anchor or proposal of the batch is positive.
+        The norm, summed in float64. 0 where no anchor or proposal of the batch is positive. The raw
+        output is what the head's last layer puts out: encoded deltas, or in FCOS with ``loss_dfl``
+        the logits of the sides' distributions; norms compare within one head only.
 
     Raises:
         ValueError: the detector has no such box slot.

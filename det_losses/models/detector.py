@@ -1,4 +1,4 @@
-"""What both detectors share: mmengine's model contract, labels, and torchvision's weights."""
+"""What all detectors share: mmengine's model contract, labels, and torchvision's weights."""
 
 import difflib
 import inspect
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from det_losses.models.anchors import FullPrecisionAnchors
 from det_losses.models.weights import load_weights
 
 # Arguments of torchvision's detectors that ours build themselves.
@@ -188,8 +188,8 @@ def anchor_generator(
     detector: str,
     sizes: Sequence[Sequence[float]],
     aspect_ratios: Sequence[float] | Sequence[Sequence[float]],
-) -> AnchorGenerator:
-    """Build torchvision's generator from ``sizes``, one tuple a level, and the aspect ratios.
+) -> FullPrecisionAnchors:
+    """Build the generator from ``sizes``, one tuple a level, and the aspect ratios.
 
     Raises:
         ValueError: the levels have different numbers of anchors; ``detector`` is named.
@@ -203,4 +203,4 @@ def anchor_generator(
             f"{detector} anchors: every level needs the same number of sizes and ratios, "
             f"got sizes={sizes}, aspect_ratios={aspect_ratios}"
         )
-    return AnchorGenerator(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))
+    return FullPrecisionAnchors(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))

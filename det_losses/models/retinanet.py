@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection as tv
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 
 from det_losses.generators import generators_kept
@@ -222,8 +221,10 @@ class RetinaNet(Detector):
         configs = {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
         self.losses = build_slot_losses("RetinaNet", self.slots, configs, self.loss_classes)
         body = build_backbone(backbone)
-        generator: AnchorGenerator = (
-            anchor_generator("RetinaNet", **anchors) if anchors else _default_anchorgen()
+        default = _default_anchorgen()
+        generator = anchor_generator(
+            "RetinaNet",
+            **(anchors or dict(sizes=default.sizes, aspect_ratios=default.aspect_ratios)),
         )
         head = _Head(
             body.out_channels,

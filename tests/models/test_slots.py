@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.image_list import ImageList
 
 from det_losses import build_loss
 from det_losses.models import FasterRCNN, RetinaNet
@@ -232,3 +233,18 @@ def test_a_loss_that_keeps_something_of_each_class_learns_their_number(build, sl
 def test_channels_count_where_there_are_more_than_classes():
     model = retinanet(loss_cls="EQLv2Loss", label_slots=[1, 2, 4], num_slots=5)
     assert model.losses["loss_cls"].num_classes == 5
+
+
+def test_anchors_are_exact_for_features_of_half_precision():
+    # In bfloat16, 1280 and its neighbour are 8 apart: a box of 16 px about it would be rounded.
+    for generator in (
+        retinanet().detector.anchor_generator,
+        RetinaNet(BACKBONE | {"extra_levels": "p6p7"}, num_classes=3).detector.anchor_generator,
+        faster_rcnn().detector.rpn.anchor_generator,
+    ):
+        images = ImageList(torch.zeros(1, 3, 32, 1312), [(32, 1312)])
+        levels = [torch.zeros(1, 1, 2, 82)] * len(generator.sizes)
+        exact = generator(images, levels)[0]
+        half = generator(images, [level.bfloat16() for level in levels])[0]
+        assert half.dtype == torch.float32 and torch.equal(half, exact)
+        assert generator(images, [level.double() for level in levels])[0].dtype == torch.float64
