@@ -2,7 +2,7 @@
 
     make quickstart
 
-With 10 epochs and 500 evaluated images: not measured yet.
+With 6 epochs and 500 evaluated images: not measured yet.
 """
 
 _base_ = [
@@ -13,4 +13,4 @@ _base_ = [
     "../_base_/loss_weights.py",
 ]
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-train_cfg = dict(max_epochs=10, val_interval=2)
+train_cfg = dict(max_epochs=6, val_interval=2)
