@@ -15,7 +15,7 @@ from det_losses.conformance.case import (
 )
 from det_losses.conformance.inputs import examples
 from det_losses.conformance.state import state_of
-from det_losses.losses.base import REDUCTIONS, Loss
+from det_losses.losses.base import REDUCTIONS
 
 
 def weights(case: Case) -> None:
@@ -63,7 +63,7 @@ def avg_factor(case: Case) -> None:
     loss = case.build()
     inputs = examples(case, loss)
     weight = torch.linspace(0.5, 2, 12, dtype=torch.float64)
-    if own_mean(loss):
+    if loss.own_mean:
         value = call(loss, inputs, weight)
         for factor in (7, torch.tensor([7.0])):
             with_factor = call(loss, inputs, weight, factor)
@@ -90,7 +90,7 @@ def reductions(case: Case) -> None:
     )
     plain = call(case.build(reduction="none"), inputs)
     expect_close("loss with loss_weight=2.5", none, 2.5 * plain)
-    if not own_mean(loss):
+    if not loss.own_mean:
         expect_close("mean", call(loss, inputs), none.mean())
     expect_close("sum", call(loss, inputs, reduction="sum"), none.sum())
     expect_close("sum as built", call(case.build(reduction="sum"), inputs), plain.sum())
@@ -153,11 +153,6 @@ def errors(case: Case) -> None:
             TypeError,
             f"needs the input {name!r}",
         )
-
-
-def own_mean(loss: Loss) -> str:
-    """Return why the loss's mean is of its own and takes no avg_factor, in words, if it is."""
-    return getattr(loss, "own_mean", "")
 
 
 def _refuses(function: Callable[[], object], kind: type[Exception], message: str) -> None:
