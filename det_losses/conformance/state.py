@@ -1,6 +1,7 @@
 """Running means: where they live, when they move, and that nothing else remembers."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,9 +49,16 @@ def memory(case: Case) -> None:
 
 def state(case: Case) -> None:
     """Buffers move in training only and are all in the state_dict, which restores the value."""
-    loss = case.build().train()
-    if not has_state(loss):
+    variants = [{}, *(dict(reference.kwargs) for reference in case.references)]
+    stateful = [kwargs for kwargs in variants if has_state(case.build(**kwargs))]
+    if not stateful:
         raise Skipped("no state")
+    for kwargs in stateful:
+        _check_state(case, kwargs)
+
+
+def _check_state(case: Case, kwargs: dict[str, Any]) -> None:
+    loss = case.build(**kwargs).train()
     fresh, trained = state_of(loss), warm(case, loss)
     moved = [n for n, buffer in state_of(trained).items() if not torch.equal(buffer, fresh[n])]
     saved = trained.state_dict()
@@ -61,7 +69,7 @@ def state(case: Case) -> None:
     value = call_in_place(trained.eval(), inputs)
     for name, buffer in state_of(trained).items():
         expect_close(f"buffer {name!r} after a call in evaluation", buffer, before[name], 0, 0)
-    restored = case.build()
+    restored = case.build(**kwargs)
     try:
         restored.load_state_dict(saved)
     except RuntimeError as error:
