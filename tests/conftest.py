@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from PIL import Image
 collect_ignore_glob = ["*conftest.py"]
 
 torch.set_num_threads(1)
+# A job in the background of a shell inherits that Ctrl-C is ignored; some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO = Path(__file__).resolve().parents[1]
 
