@@ -33,7 +33,8 @@ class LabelSmoothingLoss(ClassificationLoss):
         loss_weight: factor on the result.
 
     Use:
-        Labels with mistakes, or a softmax classifier that is too sure of itself.
+        Labels with mistakes, or a softmax classifier that is too sure of itself, as in the RoI head
+        of Faster R-CNN. On all anchors of a dense head the background's rows outweigh the objects'.
 
     Shape:
         pred: logits ``[N, K + 1]``, background last; with ``use_sigmoid`` ``[N, K]``. target:
