@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import Loss
+from det_losses.losses.base import Loss, check_argument
 
 
 class ClassificationLoss(Loss):
@@ -196,3 +196,18 @@ def quality_channels(
     return sparse_channels(
         logits, target, negative, lambda own, _: positive(own, value.unsqueeze(-1))
     )
+
+
+def check_class_number(num_classes: int) -> None:
+    """Refuse a number of classes that is none."""
+    valid = isinstance(num_classes, int) and num_classes > 0
+    check_argument("num_classes", num_classes, valid, "the number of classes without background")
+
+
+def check_channels(loss: ClassificationLoss, pred: Tensor, channels: int) -> None:
+    """Refuse logits of another number of classes than the loss counts."""
+    if pred.shape[-1] != channels:
+        raise ValueError(
+            f"{type(loss).__name__}: num_classes={loss.num_classes} goes with {channels} channels, "
+            f"pred has {pred.shape[-1]}; set num_classes to the detector's"
+        )

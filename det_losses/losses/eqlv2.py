@@ -11,11 +11,12 @@ from torch import Tensor
 from det_losses.losses.base import check_argument
 from det_losses.losses.classification import (
     ClassificationLoss,
+    check_channels,
+    check_class_number,
     check_labels,
     is_valid,
     require_sigmoid,
 )
-from det_losses.losses.seesaw import check_channels, check_class_number
 from det_losses.losses.state import over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast

@@ -8,8 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.base import check_argument
-from det_losses.losses.classification import ClassificationLoss, check_labels, is_valid
-from det_losses.losses.seesaw import check_channels, check_class_number
+from det_losses.losses.classification import (
+    ClassificationLoss,
+    check_channels,
+    check_class_number,
+    check_labels,
+    is_valid,
+)
 from det_losses.losses.state import over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast

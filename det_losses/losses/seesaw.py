@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from det_losses.losses.base import check_argument
-from det_losses.losses.classification import ClassificationLoss, check_labels, is_valid
+from det_losses.losses.classification import (
+    ClassificationLoss,
+    check_channels,
+    check_class_number,
+    check_labels,
+    is_valid,
+)
 from det_losses.losses.state import counted_rows, over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -147,18 +153,3 @@ class SeesawLoss(ClassificationLoss):
         between = (label < self.num_classes) & (label != channels)
         factors = torch.where(between, mitigation + compensation, 0.0)
         return torch.nn.functional.pad(factors, (0, 1))
-
-
-def check_class_number(num_classes: int) -> None:
-    """Refuse a number of classes that is none."""
-    valid = isinstance(num_classes, int) and num_classes > 0
-    check_argument("num_classes", num_classes, valid, "the number of classes without background")
-
-
-def check_channels(loss: ClassificationLoss, pred: Tensor, channels: int) -> None:
-    """Refuse logits of another number of classes than the loss counts."""
-    if pred.shape[-1] != channels:
-        raise ValueError(
-            f"{type(loss).__name__}: num_classes={loss.num_classes} goes with {channels} channels, "
-            f"pred has {pred.shape[-1]}; set num_classes to the detector's"
-        )
