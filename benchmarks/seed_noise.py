@@ -33,33 +33,33 @@ LOSSES = {
     "GIoULoss": dict(type="GIoULoss", loss_weight=2.5),
 }
 MOMENTA = {"EMA of 100 steps": 0.01, "EMA of 500 steps": 0.002}
-PARTS = (250, 500, 1000)
+PARTS = (250, 500, 1000)  # evaluated images
 FASTER_RCNN = dict(
     type="FasterRCNN",
     num_classes=None,
-    min_size=128,
-    max_size=128,
-    backbone=dict(type="SmallResNetFPN", out_channels=64, extra_levels=None),
-    anchors=dict(sizes=[[16], [32], [64]], aspect_ratios=(0.5, 1.0, 2.0)),
+    min_size=96,
+    max_size=96,
+    backbone=dict(type="SmallResNetFPN", out_channels=32, extra_levels=None),
+    anchors=dict(sizes=[[12], [24], [48]], aspect_ratios=(0.5, 1.0, 2.0)),
     representation_size=128,
     roi_size=5,
-    box_batch_size_per_image=64,
-    rpn_post_nms_top_n_train=200,
-    rpn_post_nms_top_n_test=200,
+    box_batch_size_per_image=32,
+    rpn_post_nms_top_n_train=100,
+    rpn_post_nms_top_n_test=100,
 )
 
 
 class EvaluateHook(Hook):
     """Evaluates the weights and their averages after each of the last epochs."""
 
-    def __init__(self, records: list, last: int) -> None:
-        self.records, self.last = records, last
+    def __init__(self, records: list, last: int, momenta: dict[str, float]) -> None:
+        self.records, self.last, self.momenta = records, last, momenta
 
     def before_train(self, runner) -> None:
         """Start the averages at the initial weights."""
         self.averages = {
             name: ExponentialMovingAverage(runner.model, momentum=momentum)
-            for name, momentum in MOMENTA.items()
+            for name, momentum in self.momenta.items()
         }
 
     def after_train_iter(self, runner, *args, **kwargs) -> None:
@@ -89,7 +89,8 @@ def evaluate(model, loader) -> dict[int, dict[str, float]]:
         for batch in loader:
             metric.process(batch, model.val_step(batch))
     model.train()
-    return {part: metric.compute_metrics(metric.results[:part]) for part in PARTS}
+    parts = [part for part in PARTS if part <= len(metric.results)]
+    return {part: metric.compute_metrics(metric.results[:part]) for part in parts}
 
 
 class FreeSampling(SeedHook):
@@ -118,7 +119,7 @@ def train(root: Path, loss: str, seed: int, args: argparse.Namespace) -> None:
     cfg.randomness = dict(seed=seed)
     for name in ("train", "val"):
         loader = cfg[f"{name}_dataloader"]
-        loader.dataset |= dict(data_root=str(root.parent / "shapes"), num_val=1000)
+        loader.dataset |= dict(data_root=str(root.parent / "shapes"), num_val=args.images)
         loader |= dict(num_workers=0, persistent_workers=False)
     cfg.train_cfg |= dict(max_epochs=args.epochs, val_interval=10**6)
     cfg.param_scheduler[0].end = args.warmup
@@ -126,7 +127,8 @@ def train(root: Path, loss: str, seed: int, args: argparse.Namespace) -> None:
     cfg.default_hooks.checkpoint.interval = -1
     runner = build_runner(cfg)
     records: list = []
-    runner.register_hook(EvaluateHook(records, args.last), priority="LOWEST")
+    momenta = {} if args.no_averages else MOMENTA
+    runner.register_hook(EvaluateHook(records, args.last, momenta), priority="LOWEST")
     if args.free_sampling:
         runner._hooks = [FreeSampling() if type(h) is SeedHook else h for h in runner._hooks]
     runner.train()
@@ -141,9 +143,10 @@ def summary(roots: list[Path], longest: int) -> None:
         files = root.glob("*.json")
         runs = {tuple(file.stem.rsplit("_", 1)): json.loads(file.read_text()) for file in files}
         seeds = sorted({s for _, s in runs if all((loss, s) in runs for loss in LOSSES)})
-        for name in ("weights", *MOMENTA):
-            for last in sorted({1, longest}):
-                for part in PARTS:
+        known = {(r["weights"], r["part"]) for run in runs.values() for r in run}
+        for last in sorted({1, longest}):
+            for name in ("weights", *MOMENTA):
+                for part in (part for part in PARTS if (name, part) in known):
                     ap = np.array(
                         [[value(runs[loss, s], name, part, last) for s in seeds] for loss in LOSSES]
                     )
@@ -169,6 +172,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--last", type=int, default=3, help="epochs that are evaluated")
+    parser.add_argument("--images", type=int, default=1000, help="to evaluate on")
+    parser.add_argument("--no-averages", action="store_true", help="without the moving averages")
     parser.add_argument("--faster-rcnn", action="store_true")
     parser.add_argument("--free-sampling", action="store_true")
     parser.add_argument("--summary", action="store_true")
