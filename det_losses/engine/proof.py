@@ -17,7 +17,6 @@ from det_losses.engine.fingerprint import loss_hash
 from det_losses.engine.probe import LossProofError, probe_losses
 from det_losses.generators import generators_kept
 from det_losses.losses import build_loss
-from det_losses.losses.build import with_classes
 from det_losses.registry import HOOKS
 
 _IMAGES = 2  # a batch of the probe
@@ -164,10 +163,10 @@ def named_losses(model: nn.Module, config: Any) -> dict[str, nn.Module]:
     named = {}
     for slot, built in losses_of(model).items():
         loss = config.get(slot) if known else None
-        if loss is None:
-            loss = slots[slot].default if slot in slots else built
         if slot in slots:
-            loss = with_classes(loss, slots[slot].classes or model.loss_classes)
+            loss = slots[slot].config(loss, model.loss_classes)
+        if loss is None:
+            loss = built
         with generators_kept():
             loss = copy.deepcopy(loss) if isinstance(loss, nn.Module) else build_loss(loss)
         named[slot] = loss.to(next(model.parameters()).device)

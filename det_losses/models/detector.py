@@ -144,19 +144,19 @@ class SizingTransform(GeneralizedRCNNTransform):
         self.__dict__.update(transform.__dict__)  # all that torchvision's constructor has set
 
     def forward(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
-    ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
+        self, images: list[Tensor], targets: list[dict[str, Any]] | None = None
+    ) -> tuple[ImageList, list[dict[str, Any]] | None]:
         """Do as torchvision does; ``image_size`` is width and height of the network's input."""
         batch, targets = super().forward(images, targets)
         if targets is not None:
             for target, (height, width) in zip(targets, batch.image_sizes, strict=True):
-                target["image_size"] = target["boxes"].new_tensor([width, height])
+                target["image_size"] = (width, height)
         return batch, targets
 
 
-def image_sizes(targets: Sequence[dict[str, Tensor]]) -> Tensor:
+def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
     """Return width and height of each image, ``[B, 2]``, as :class:`SizingTransform` told them."""
-    return torch.stack([target["image_size"] for target in targets])
+    return targets[0]["boxes"].new_tensor([target["image_size"] for target in targets])
 
 
 def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:

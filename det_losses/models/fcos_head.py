@@ -9,7 +9,7 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead
 
 from det_losses.models.detector import image_sizes
 from det_losses.models.fcos_boxes import BoxHead, LinearCoder, centerness
-from det_losses.models.slots import box_quality, box_slot_loss
+from det_losses.models.slots import asked_for, at_positives, box_quality, box_slot_loss
 from det_losses.tensors import upcast
 
 
@@ -100,12 +100,9 @@ class Head(FCOSHead):
     def _class_loss(
         self, logits: Tensor, labels: Tensor, positives: "_Positives", count: Tensor
     ) -> Tensor:
-        loss, inputs = self.losses["loss_cls"], {}
-        if "quality" in loss.inputs:
-            iou = positives.iou
-            quality = iou.new_zeros(labels.shape).masked_scatter(labels < self.num_slots, iou)
-            inputs["quality"] = quality.flatten()
-        return loss(logits.flatten(0, 1), labels.flatten(), avg_factor=count, **inputs)
+        loss, labels = self.losses["loss_cls"], labels.flatten()
+        quality = {"quality": lambda: at_positives(positives.iou, labels < self.num_slots)}
+        return loss(logits.flatten(0, 1), labels, avg_factor=count, **asked_for(loss, quality))
 
     def _targets(
         self, targets: Sequence[dict[str, Tensor]], matched: Tensor

@@ -24,6 +24,8 @@ from det_losses.models.norms import norm_layer
 from det_losses.models.slots import (
     LossConfig,
     Slot,
+    asked_for,
+    at_positives,
     box_quality,
     box_slot_loss,
     build_slot_losses,
@@ -112,14 +114,15 @@ class _Head(RetinaNetHead):
             torch.cat(boxes),
             torch.stack(anchors)[positive],
         )
-        inputs = {}
-        if "quality" in self.losses["loss_cls"].inputs:
-            quality = torch.zeros_like(weight)
-            quality[positive] = box_quality(*pairs).to(quality.dtype)
-            inputs["quality"] = quality[used]
+        loss_cls = self.losses["loss_cls"]
+        quality = {"quality": lambda: at_positives(box_quality(*pairs), positive)[used]}
         return {
-            "loss_cls": self.losses["loss_cls"](
-                logits[used], labels[used], weight=weight[used], avg_factor=avg_factor, **inputs
+            "loss_cls": loss_cls(
+                logits[used],
+                labels[used],
+                weight=weight[used],
+                avg_factor=avg_factor,
+                **asked_for(loss_cls, quality),
             ),
             "loss_bbox": box_slot_loss(
                 self.losses["loss_bbox"],

@@ -44,6 +44,16 @@ class Slot:
     activations: tuple[str, ...] = ("sigmoid", "softmax")
     classes: int | None = None
 
+    def config(self, given: LossConfig | None, num_classes: int) -> LossConfig | None:
+        """Return the loss's configuration here, complete: the one given, or the default.
+
+        Args:
+            given: a name, a config or a module; None is the default.
+            num_classes: of the detector.
+        """
+        config = self.default if given is None else given
+        return None if config is None else with_classes(config, self.classes or num_classes)
+
 
 def build_slot_losses(
     detector: str,
@@ -69,11 +79,11 @@ def build_slot_losses(
     """
     losses = nn.ModuleDict()
     for name, slot in slots.items():
-        config = slot.default if configs[name] is None else configs[name]
+        config = slot.config(configs[name], num_classes)
         if config is None:
             continue
         with generators_kept():
-            loss = build_loss(with_classes(config, slot.classes or num_classes))
+            loss = build_loss(config)
         _check(detector, name, slot, loss)
         losses[name] = loss
     for name, loss in losses.items():
@@ -164,8 +174,13 @@ def box_slot_loss(
         "pred_deltas": lambda: deltas,
         "target_deltas": lambda: coded("delta")[1],
     }
-    inputs = {name: offers[name]() for name in loss.inputs if name in offers}
+    inputs = asked_for(loss, offers)
     return loss(*coded(loss.space), weight=weight, avg_factor=avg_factor, **inputs)
+
+
+def asked_for(loss: Loss, offers: Mapping[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
+    """Compute those of a head's offers that a loss asks for, by name."""
+    return {name: offers[name]() for name in loss.inputs if name in offers}
 
 
 def _coded(
@@ -183,3 +198,8 @@ def box_quality(coder: BoxCoder, deltas: Tensor, target_boxes: Tensor, anchors: 
     The arguments are those of :func:`box_slot_loss`.
     """
     return box_pair(*_coded(coder, upcast(deltas), target_boxes, anchors, "decoded")).iou
+
+
+def at_positives(values: Tensor, positive: Tensor) -> Tensor:
+    """Return zeros in the shape of the mask ``positive``, and the values, in order, where it is."""
+    return values.new_zeros(positive.shape).masked_scatter(positive, values)
