@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,11 @@ from det_losses.compare.choice import Choice, matched
 from det_losses.compare.comparison import Comparison
 from det_losses.compare.guard import locked, signals_as_interrupt
 from det_losses.compare.plan import Plan
-from det_losses.compare.run import is_finished
-from det_losses.compare.screening import FRACTIONS, RISK, screen, shortened
+from det_losses.compare.screening import FRACTIONS, RISK, screen, short_runs, shortened
 from det_losses.compare.tables import weight_table
 from det_losses.compare.variants import Variant
 from det_losses.evaluation.matching import METRICS
 from det_losses.report import Study, summary, write_report
-from det_losses.statistics import Verdict
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --losses SmoothL1Loss GIoULoss EIoULoss:loss_weight=2 --seeds 0 1 2
@@ -81,11 +79,12 @@ def _compare(
         budget = _budget(cfg, args, variants)
         dropped = []
         if args.screen:
-            train = _short_runs(args, facts, lock, budget)
+            seed = (args.seeds or [0])[0]
+            train = short_runs(facts, seed, lock, args.jobs, budget)
             variants, dropped = screen(cfg, variants, choice.baseline, root, train)
         plan = Plan.of(cfg, choice.components, variants, args.seeds or [0])
         if budget:
-            unfinished = partial(_unfinished, plan, root)
+            unfinished = partial(plan.unfinished, root)
             plan = replace(plan, seeds=budget.seeds(unfinished, args.seeds))
         comparison = Comparison(cfg, plan, root, lock, facts, args.jobs, budget)
     for each in dropped:
@@ -210,37 +209,6 @@ def _budget(cfg: Config, args: argparse.Namespace, variants: Sequence[Variant]) 
         return None
     print("Measuring how long a run takes", flush=True)
     return Budget(args.budget, measure_run(cfg, variants[0], args.jobs), args.jobs)
-
-
-def _unfinished(plan: Plan, root: Path, seed: int) -> int:
-    """Return how many runs of a seed are still to be trained."""
-    runs = replace(plan, seeds=[seed]).runs(root)
-    return sum(not is_finished(run.work_dir) for run in runs)
-
-
-def _short_runs(
-    args: argparse.Namespace, facts: dict[str, Any], lock: int, budget: Budget | None
-) -> Callable[[Config, Sequence[Variant], Path, float], Verdict | None]:
-    """Return how a rung of the screening trains: a comparison of its own, with one seed."""
-
-    def train(
-        cfg: Config, variants: Sequence[Variant], folder: Path, fraction: float
-    ) -> Verdict | None:
-        folder.mkdir(parents=True, exist_ok=True)
-        components = sorted({slot for variant in variants for slot in variant.factors})
-        plan = Plan.of(cfg, components, variants, (args.seeds or [0])[:1])
-        print(f"Screening {len(variants)} variants, {cfg.train_cfg.max_epochs} epochs each")
-        own = budget.for_part(fraction) if budget else None
-        rung = Comparison(cfg, plan, folder, lock, facts, args.jobs, own)
-        rung.execute()
-        _, results = rung.write()
-        done = {run["variant"] for run in results if run["status"] == "done"}
-        if facts["baseline"] not in done:
-            print("The baseline's short training gave no result; nothing is dropped")
-            return None
-        return Study.load([folder]).verdict(args.metric)
-
-    return train
 
 
 def _announce(comparison: Comparison, budget: Budget | None) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 
 from det_losses.compare.differences import plain
 from det_losses.compare.files import read_json, write_json
+from det_losses.compare.run import is_finished
 from det_losses.compare.variants import Variant
 from det_losses.report.differences import describe, differences
 from det_losses.report.merge import PLAN_FILE
@@ -87,6 +88,11 @@ class Plan:
             for seed in self.seeds
             for variant in self.variants
         ]
+
+    def unfinished(self, root: Path, seed: int) -> int:
+        """Return how many runs of a seed are still to be trained."""
+        runs = replace(self, seeds=[seed]).runs(root)
+        return sum(not is_finished(run.work_dir) for run in runs)
 
     def joined(self, stored: "Plan", root: Path) -> "Plan":
         """Return the stored plan with this one's further variants and seeds.

@@ -1,15 +1,22 @@
 """Dropping what is clearly behind after a short training, by successive halving."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
+from det_losses.compare.budget import Budget
+from det_losses.compare.comparison import Comparison
+from det_losses.compare.plan import Plan
 from det_losses.compare.variants import Variant
+from det_losses.report import Study
 from det_losses.statistics import Difference, Verdict
 
+# Config, variants, folder and fraction of the whole training -> what differs.
+Train = Callable[[Config, Sequence[Variant], Path, float], Verdict | None]
 FRACTIONS = (0.25, 0.5)  # of the whole training, one after the other
 RISK = (
     "Screening trains each variant once and briefly. A variant that starts slowly, or was unlucky "
@@ -76,7 +83,7 @@ def screen(
     variants: Sequence[Variant],
     baseline: str,
     root: Path,
-    train: Callable[[Config, Sequence[Variant], Path, float], Verdict | None],
+    train: Train,
 ) -> tuple[list[Variant], list[Dropped]]:
     """Train all variants ever longer and drop those that are clearly behind the best one.
 
@@ -108,6 +115,39 @@ def screen(
         gone = {d.first for d in going}
         left = [variant for variant in left if variant.label not in gone]
     return left, dropped
+
+
+def short_runs(
+    facts: Mapping[str, Any], seed: int, lock: int, jobs: int, budget: Budget | None
+) -> Train:
+    """Return how a rung of the screening trains: a comparison of its own, with one seed.
+
+    Args:
+        facts: of the whole comparison, with its baseline and metric.
+        seed: of all runs.
+        lock: file descriptor of the comparison's lock.
+        jobs: runs at the same time.
+        budget: of the whole comparison, which a rung takes its time from.
+    """
+
+    def train(
+        cfg: Config, variants: Sequence[Variant], folder: Path, fraction: float
+    ) -> Verdict | None:
+        folder.mkdir(parents=True, exist_ok=True)
+        components = sorted({slot for variant in variants for slot in variant.factors})
+        plan = Plan.of(cfg, components, variants, [seed])
+        print(f"Screening {len(variants)} variants, {cfg.train_cfg.max_epochs} epochs each")
+        own = budget.for_part(fraction) if budget else None
+        rung = Comparison(cfg, plan, folder, lock, dict(facts), jobs, own)
+        rung.execute()
+        _, results = rung.write()
+        done = {run["variant"] for run in results if run["status"] == "done"}
+        if facts["baseline"] not in done:
+            print("The baseline's short training gave no result; nothing is dropped")
+            return None
+        return Study.load([folder]).verdict(facts["metric"])
+
+    return train
 
 
 def _behind_the_best(verdict: Verdict) -> list[Difference]:
