@@ -43,6 +43,14 @@ def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None
     write_text(path, json.dumps(value, allow_nan=False, **options) + "\n")
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return what a JSON file holds, or None where there is no file."""
+    path = Path(path)
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def finite(value: Any) -> Any:
     """Return ``value`` with every float that is not finite replaced by None, at any depth."""
     if isinstance(value, float):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from det_losses.losses.card import loss_cards
-from det_losses.losses.card_text import BY_HAND, COMMAND, cards_markdown
+from det_losses.losses.core.card import loss_cards
+from det_losses.losses.core.card_text import BY_HAND, COMMAND, cards_markdown
 from det_losses.registry import MODELS
 
 FILE = Path(__file__).parents[1] / "docs" / "losses.md"

@@ -19,11 +19,12 @@ from det_losses.compare import preflight
 from det_losses.compare.budget import Budget, measure_run, parse_duration
 from det_losses.compare.choice import Choice, matched
 from det_losses.compare.comparison import Comparison
-from det_losses.compare.guard import locked, signals_as_interrupt
+from det_losses.compare.lock import locked
 from det_losses.compare.plan import Plan
 from det_losses.compare.screening import FRACTIONS, RISK, screen, short_runs, shortened
 from det_losses.compare.tables import weight_table
 from det_losses.compare.variants import Variant
+from det_losses.engine.signals import signals_as_interrupt
 from det_losses.evaluation.matching import METRICS
 from det_losses.report import Study, summary, write_report
 

@@ -9,8 +9,8 @@ from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.compare.tables import table
 from det_losses.files import write_text
-from det_losses.losses.card import loss_card, loss_cards
-from det_losses.losses.card_text import SHARED, card_text, cards_markdown
+from det_losses.losses.core.card import loss_card, loss_cards
+from det_losses.losses.core.card_text import SHARED, card_text, cards_markdown
 
 KINDS = ("box", "classification", "distribution")
 

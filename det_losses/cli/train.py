@@ -7,8 +7,8 @@ from pathlib import Path
 from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.cli.experiment import load_experiment
-from det_losses.compare.run import build_parts, claim_work_dir, train_run
 from det_losses.engine import build_runner
+from det_losses.engine.run import build_parts, claim_work_dir, train_run
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
   det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --resume

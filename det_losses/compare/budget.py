@@ -14,9 +14,9 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from det_losses.compare.run import build_parts
 from det_losses.compare.variants import Variant
 from det_losses.engine import build_runner
+from det_losses.engine.run import build_parts
 from det_losses.report.formats import duration
 
 WARM_UP, TIMED = 2, 6  # steps of training that a measurement does

@@ -8,11 +8,12 @@ from pathlib import Path
 from mmengine.config import Config
 
 from det_losses.compare import preflight
-from det_losses.compare.files import read_json, write_json
+from det_losses.compare.files import write_json
 from det_losses.compare.matched_weights import Matching, match_weights
 from det_losses.compare.variants import Variant, crossed, parse_variant
 from det_losses.compare.variants import swept as swept_variants
 from det_losses.compare.weights import parse_loss
+from det_losses.files import read_json
 
 MATCHED_FILE = "matched_weights.json"
 

@@ -12,13 +12,13 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget
-from det_losses.compare.files import read_json, write_json
+from det_losses.compare.files import write_json
 from det_losses.compare.plan import Plan, PlannedRun, run_config
 from det_losses.compare.process import run_process, train_command
 from det_losses.compare.progress import RunDisplay
 from det_losses.compare.rows import rows, set_status, write_results
-from det_losses.compare.run import CONFIG_FILE, is_finished, read_metrics
-from det_losses.files import write_text
+from det_losses.engine.run import CONFIG_FILE, is_finished, read_metrics
+from det_losses.files import read_json, write_text
 from det_losses.report.formats import duration
 from det_losses.report.merge import RESULTS_FILE, TRUTH_FILE
 

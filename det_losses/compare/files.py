@@ -1,6 +1,5 @@
 """JSON files of a comparison, in which what is not finite is null."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,3 @@ from det_losses import files
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null, as JSON has no NaN."""
     files.write_json(path, files.finite(value), indent=2, default=str)
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, or None where there is no file."""
-    if not path.is_file():
-        return None
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -10,11 +10,11 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from det_losses.compare.differences import plain
-from det_losses.compare.files import read_json, write_json
-from det_losses.compare.run import is_finished
+from det_losses.compare.files import write_json
 from det_losses.compare.variants import Variant
-from det_losses.report.differences import describe, differences
+from det_losses.config_diff import describe, differences, plain
+from det_losses.engine.run import is_finished
+from det_losses.files import read_json
 from det_losses.report.merge import PLAN_FILE
 
 DETECTIONS_FILE = "detections.json"

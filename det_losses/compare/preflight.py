@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 
 from det_losses.compare.machine import describe_machine
-from det_losses.compare.run import build_parts
 from det_losses.compare.variants import Variant, slots_of
 from det_losses.engine import build_runner
+from det_losses.engine.run import build_parts
 from det_losses.evaluation.coco_metric import coco_json
 from det_losses.evaluation.table import count_boxes
 from det_losses.models.slots import build_slot_losses

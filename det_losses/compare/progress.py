@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from det_losses.compare.files import read_json
-from det_losses.compare.recorder import PROGRESS_FILE
+from det_losses.engine.progress import PROGRESS_FILE
+from det_losses.files import read_json
 from det_losses.report.formats import duration
 
 

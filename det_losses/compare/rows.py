@@ -5,12 +5,12 @@ import io
 from pathlib import Path
 from typing import Any
 
-from det_losses.compare.files import read_json, write_json
+from det_losses.compare.files import write_json
 from det_losses.compare.plan import DETECTIONS_FILE, Plan, PlannedRun
-from det_losses.compare.run import read_metrics
 from det_losses.compare.variants import Variant
 from det_losses.engine.probe import TOLERANCE
-from det_losses.files import finite, write_text
+from det_losses.engine.run import read_metrics
+from det_losses.files import finite, read_json, write_text
 from det_losses.report.merge import RESULTS_FILE
 
 STATUS_FILE = "status.json"

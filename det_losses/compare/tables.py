@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from det_losses.losses.expression import expression
+from det_losses.losses.core.expression import expression
 from det_losses.report.markdown import table
 
 

@@ -14,10 +14,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from det_losses.compare.guard import StopHook
-from det_losses.compare.run import build_parts
 from det_losses.engine import build_runner
 from det_losses.engine.gradient_norm import FixedBatches
+from det_losses.engine.run import build_parts
+from det_losses.engine.signals import StopHook
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from det_losses import build_loss
 from det_losses.compare.values import parse_arguments
 from det_losses.losses import Loss
-from det_losses.losses.build import with_classes
-from det_losses.losses.expression import parse_expression
+from det_losses.losses.core.build import with_classes
+from det_losses.losses.core.expression import parse_expression
 from det_losses.paths import configs_root
 from det_losses.registry import MODELS, find
 

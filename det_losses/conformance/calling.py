@@ -15,7 +15,7 @@ from det_losses.conformance.case import (
 )
 from det_losses.conformance.inputs import examples
 from det_losses.conformance.state import state_of
-from det_losses.losses.base import REDUCTIONS
+from det_losses.losses.core.base import REDUCTIONS
 
 
 def weights(case: Case) -> None:

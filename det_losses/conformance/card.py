@@ -4,7 +4,7 @@ import inspect
 import re
 
 from det_losses.conformance.case import Case, Skipped, expect
-from det_losses.losses.build import build_loss
+from det_losses.losses.core.build import build_loss
 
 SECTIONS = ("Args", "Use", "Shape", "Raises", "Reference", "Example")
 KINDS = ("box", "classification", "distribution")

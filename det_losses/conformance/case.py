@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from det_losses.losses.base import Loss
-from det_losses.losses.build import build_loss
+from det_losses.losses.core.base import Loss
+from det_losses.losses.core.build import build_loss
 
 # So many classes have the examples, whatever the number that a loss has by default.
 CLASSES = 3

@@ -14,7 +14,7 @@ from det_losses.conformance.case import (
 )
 from det_losses.conformance.inputs import SIZES, awkward_pairs, examples
 from det_losses.conformance.state import state_of
-from det_losses.losses.base import Loss
+from det_losses.losses.core.base import Loss
 
 # The largest coordinate, in pixels; float16 has a share of it, 6e4.
 LARGEST = 1e6

@@ -21,7 +21,7 @@ from det_losses.conformance.case import (
 from det_losses.conformance.detach import recorded, replayed
 from det_losses.conformance.inputs import CLASSES, examples
 from det_losses.conformance.state import has_state, state_of, warm
-from det_losses.losses.base import Loss
+from det_losses.losses.core.base import Loss
 
 SEEDS = (0, 1)
 STEP = 1e-6

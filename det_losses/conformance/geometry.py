@@ -16,7 +16,7 @@ from det_losses.conformance.case import (
 )
 from det_losses.conformance.inputs import examples
 from det_losses.conformance.state import has_state, state_of
-from det_losses.losses.base import Loss
+from det_losses.losses.core.base import Loss
 
 # Width and height in pixels; angles on and off the axes; how far in widths and heights.
 BOX_SIZES = ((20.0, 10.0), (8.0, 30.0), (64.0, 50.0))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from det_losses.conformance.case import CLASSES, Case, Inputs
-from det_losses.losses.base import Loss
+from det_losses.losses.core.base import Loss
 
 # Bins of the examples of a distribution loss, one more than the largest distance.
 BINS = 8

@@ -16,7 +16,7 @@ from det_losses.conformance.case import (
     expect_close,
 )
 from det_losses.conformance.inputs import examples
-from det_losses.losses.base import Loss
+from det_losses.losses.core.base import Loss
 
 
 def has_state(loss: Loss) -> bool:

@@ -19,7 +19,7 @@ from det_losses.conformance import (
     transforms,
 )
 from det_losses.conformance.case import Case, Failed, Reference, Skipped
-from det_losses.losses.base import Loss
+from det_losses.losses.core.base import Loss
 from det_losses.registry import MODELS
 
 Check = Callable[[Case], None]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from det_losses.engine.fingerprint import configuration
 from det_losses.engine.untouched import cloned, untouched
 from det_losses.generators import generator_states, generators_kept, set_generator_states
-from det_losses.losses.state import on_this_rank_alone
+from det_losses.losses.core.state import on_this_rank_alone
 
 TOLERANCE = 1e-4  # of the relative difference of two gradients that are one
 

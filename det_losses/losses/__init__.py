@@ -3,10 +3,10 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from det_losses.losses.base import Loss
-from det_losses.losses.build import LossInfo, build_loss, list_losses
-from det_losses.losses.classification import ClassificationLoss
-from det_losses.losses.families import ElementwiseBoxLoss, IoUFamilyLoss
+from det_losses.losses.core.base import Loss
+from det_losses.losses.core.build import LossInfo, build_loss, list_losses
+from det_losses.losses.core.classification import ClassificationLoss
+from det_losses.losses.core.families import ElementwiseBoxLoss, IoUFamilyLoss
 from det_losses.registry import MODELS
 
 for _module in iter_modules(__path__, f"{__name__}."):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.classification import (
+from det_losses.losses.core.classification import (
     ClassificationLoss,
     channel_weight,
     is_dense,

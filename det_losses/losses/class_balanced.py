@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from det_losses.losses.base import check_argument
-from det_losses.losses.build import build_loss
-from det_losses.losses.classification import ClassificationLoss, check_labels
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.build import build_loss
+from det_losses.losses.core.classification import ClassificationLoss, check_labels
 from det_losses.registry import MODELS
 
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from det_losses.losses.base import Loss
-from det_losses.losses.build import build_loss
+from det_losses.losses.core.base import Loss
+from det_losses.losses.core.build import build_loss
 from det_losses.registry import MODELS
 
 DELTAS = ("pred_deltas", "target_deltas")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from det_losses.losses.binary_cross_entropy import binary_cross_entropy_loss
-from det_losses.losses.classification import (
+from det_losses.losses.core.classification import (
     ClassificationLoss,
     channel_weight,
     check_labels,

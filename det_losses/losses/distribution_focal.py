@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from det_losses.losses.base import Loss
+from det_losses.losses.core.base import Loss
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import check_argument
-from det_losses.losses.classification import (
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.classification import (
     ClassificationLoss,
     check_channels,
     check_class_number,
@@ -17,7 +17,7 @@ from det_losses.losses.classification import (
     is_valid,
     require_sigmoid,
 )
-from det_losses.losses.state import over_ranks
+from det_losses.losses.core.state import over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 

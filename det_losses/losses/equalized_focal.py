@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import check_argument
-from det_losses.losses.classification import (
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.classification import (
     ClassificationLoss,
     check_channels,
     check_class_number,
     check_labels,
     is_valid,
 )
-from det_losses.losses.state import over_ranks
+from det_losses.losses.core.state import over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 

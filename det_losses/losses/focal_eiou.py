@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from det_losses.boxes import BoxPair
-from det_losses.losses.base import check_argument
+from det_losses.losses.core.base import check_argument
 from det_losses.losses.eiou import EIoULoss
 from det_losses.losses.focal_iou import iou_focus
 from det_losses.registry import MODELS

@@ -6,10 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import Loss, check_argument, reduce_loss
-from det_losses.losses.classification import ClassificationLoss, is_dense, is_valid, require_sigmoid
-from det_losses.losses.families import ElementwiseBoxLoss
-from det_losses.losses.state import RunningMean, counted_rows, over_ranks
+from det_losses.losses.core.base import Loss, check_argument, reduce_loss
+from det_losses.losses.core.classification import (
+    ClassificationLoss,
+    is_dense,
+    is_valid,
+    require_sigmoid,
+)
+from det_losses.losses.core.families import ElementwiseBoxLoss
+from det_losses.losses.core.state import RunningMean, counted_rows, over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import aligned, upcast
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from det_losses.boxes import BoxPair
-from det_losses.losses.base import check_argument
-from det_losses.losses.iou_wrapper import IoUWrapper
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.iou_wrapper import IoUWrapper
 from det_losses.registry import MODELS
 
 

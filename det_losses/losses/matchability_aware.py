@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import check_argument
-from det_losses.losses.classification import QualityLoss, quality_channels, sigmoid_power
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.classification import QualityLoss, quality_channels, sigmoid_power
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from det_losses.losses.base import check_argument
-from det_losses.losses.classification import (
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.classification import (
     ClassificationLoss,
     check_channels,
     check_class_number,
     check_labels,
     is_valid,
 )
-from det_losses.losses.state import counted_rows, over_ranks
+from det_losses.losses.core.state import counted_rows, over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 

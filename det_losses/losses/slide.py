@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import check_argument
-from det_losses.losses.classification import QualityLoss, quality_channels
-from det_losses.losses.state import counted_rows
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.classification import QualityLoss, quality_channels
+from det_losses.losses.core.state import counted_rows
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 

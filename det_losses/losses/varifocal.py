@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import check_argument
-from det_losses.losses.classification import (
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.classification import (
     QualityLoss,
     quality_channels,
     require_sigmoid,

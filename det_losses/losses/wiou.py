@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from det_losses.boxes import BoxPair
-from det_losses.losses.base import check_argument
-from det_losses.losses.families import IoUFamilyLoss
-from det_losses.losses.state import RunningMean, counted_rows, over_ranks
+from det_losses.losses.core.base import check_argument
+from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.state import RunningMean, counted_rows, over_ranks
 from det_losses.registry import MODELS
 
 

@@ -13,7 +13,7 @@ from torchvision.models.detection._utils import BoxCoder
 from det_losses.boxes import box_pair
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
-from det_losses.losses.build import with_classes
+from det_losses.losses.core.build import with_classes
 from det_losses.tensors import upcast
 
 LossConfig = str | Mapping[str, Any] | nn.Module

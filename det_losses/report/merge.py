@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from det_losses.report.differences import describe, differences
+from det_losses.config_diff import describe, differences
 
 RESULTS_FILE = "results.json"
 TRUTH_FILE = "ground_truth.json"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from det_losses.losses.expression import HELD, expression
+from det_losses.losses.core.expression import HELD, expression
 from det_losses.report.formats import NONE, listed, number, spread
 from det_losses.report.section import Part, Section, Table, without_empty
 from det_losses.report.standings import loss_weight

@@ -10,7 +10,7 @@ from det_losses.compare.process import run_process
 
 TIDY = """
 import time, pathlib
-from det_losses.compare.guard import signals_as_interrupt
+from det_losses.engine.signals import signals_as_interrupt
 try:
     with signals_as_interrupt():
         print("begun", flush=True)

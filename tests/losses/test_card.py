@@ -8,8 +8,8 @@ import torch
 
 from det_losses import list_losses
 from det_losses.losses import IoUFamilyLoss, build_loss
-from det_losses.losses.card import Parameter, loss_card, loss_cards
-from det_losses.losses.card_text import BY_HAND, card_markdown, card_text, cards_markdown
+from det_losses.losses.core.card import Parameter, loss_card, loss_cards
+from det_losses.losses.core.card_text import BY_HAND, card_markdown, card_text, cards_markdown
 from det_losses.registry import MODELS
 
 CARDS = [

@@ -12,7 +12,7 @@ import reference_stateful as paper
 import torch
 
 from det_losses import build_loss
-from det_losses.losses.state import RunningMean
+from det_losses.losses.core.state import RunningMean
 
 CONFIGS = {
     "WIoUv2Loss": {},
@@ -323,7 +323,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 sys.path.insert(0, {folder!r})
 from test_stateful import CONFIGS, batch, build, state
-from det_losses.losses.state import on_this_rank_alone
+from det_losses.losses.core.state import on_this_rank_alone
 
 def work(rank, folder):
     torch.set_num_threads(1)

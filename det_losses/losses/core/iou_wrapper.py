@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from det_losses.boxes import BoxPair
-from det_losses.losses.build import build_loss
-from det_losses.losses.families import IoUFamilyLoss
+from det_losses.losses.core.build import build_loss
+from det_losses.losses.core.families import IoUFamilyLoss
 
 
 class IoUWrapper(IoUFamilyLoss):

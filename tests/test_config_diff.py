@@ -1,7 +1,6 @@
 from mmengine.config import Config
 
-from det_losses.compare.differences import plain
-from det_losses.report.differences import describe, differences
+from det_losses.config_diff import describe, differences, plain
 
 
 def test_differences_are_named_by_key():

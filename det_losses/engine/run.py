@@ -11,13 +11,11 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from det_losses.compare.differences import plain
-from det_losses.compare.files import read_json
-from det_losses.compare.guard import StopHook
-from det_losses.compare.recorder import ProgressFileHook
+from det_losses.config_diff import describe, differences, plain
 from det_losses.engine import HistoryHook, LossProofHook, RunRecordHook
-from det_losses.files import write_text
-from det_losses.report.differences import describe, differences
+from det_losses.engine.progress import ProgressFileHook
+from det_losses.engine.signals import StopHook
+from det_losses.files import read_json, write_text
 
 CONFIG_FILE = "config.py"
 METRICS_FILE = "metrics.json"

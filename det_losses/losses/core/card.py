@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from det_losses.losses.base import Loss
-from det_losses.losses.build import LossInfo, build_loss, list_losses
-from det_losses.losses.expression import HELD, expression
+from det_losses.losses.core.base import Loss
+from det_losses.losses.core.build import LossInfo, build_loss, list_losses
+from det_losses.losses.core.expression import HELD, expression
 from det_losses.registry import MODELS
 
 _SECTION = re.compile(r"^([A-Z]\w*):$", re.MULTILINE)

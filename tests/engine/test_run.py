@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.run import claim_work_dir, is_finished
+from det_losses.engine.run import claim_work_dir, is_finished
 from det_losses.files import write_json
 
 

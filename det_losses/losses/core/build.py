@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from det_losses.losses.base import Loss
-from det_losses.losses.expression import parse_expression
+from det_losses.losses.core.base import Loss
+from det_losses.losses.core.expression import parse_expression
 from det_losses.registry import MODELS, find
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from det_losses.losses.base import Loss, check_argument
+from det_losses.losses.core.base import Loss, check_argument
 
 
 class ClassificationLoss(Loss):

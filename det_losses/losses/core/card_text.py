@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from det_losses.losses.card import Card, Parameter
+from det_losses.losses.core.card import Card, Parameter
 
 SHARED = ("reduction", "loss_weight")
 BY_HAND = "## Beside other libraries"

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from det_losses.boxes import BoxPair, box_pair
-from det_losses.losses.base import Loss, check_argument
+from det_losses.losses.core.base import Loss, check_argument
 
 
 class ElementwiseBoxLoss(Loss):
