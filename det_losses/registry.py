@@ -11,6 +11,8 @@ from typing import Any
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry as MMEngineRegistry
 
+from det_losses.errors import NotRegisteredError
+
 SCOPE = "det_losses"
 
 
@@ -56,12 +58,6 @@ EVALUATOR = _child("EVALUATOR")
 TASK_UTILS = _child("TASK_UTILS")
 INFERENCERS = _child("INFERENCERS")
 STRATEGIES = _child("STRATEGIES")
-
-
-class NotRegisteredError(KeyError):
-    """A name that no registry holds; prints its message as it is, where KeyError quotes it."""
-
-    __str__ = Exception.__str__
 
 
 def find(registry: MMEngineRegistry, name: str) -> Any:

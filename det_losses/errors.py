@@ -1,0 +1,27 @@
+"""Errors that a user can fix. Any other exception is a bug and keeps its traceback."""
+
+
+class UserError(Exception):
+    """The base of all errors whose message tells the user what to change.
+
+    Command-line tools print the message as ``error: ...`` and exit with status 2. Each subclass
+    is also the builtin exception that a caller from Python expects.
+    """
+
+
+class InputError(UserError, ValueError):
+    """An argument, a config entry or a file has a value that cannot be used."""
+
+
+class InputTypeError(UserError, TypeError):
+    """An argument is missing, unknown or of the wrong type."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file that the user named does not exist."""
+
+
+class NotRegisteredError(UserError, KeyError):
+    """A name that no registry holds."""
+
+    __str__ = Exception.__str__  # KeyError quotes its message
