@@ -164,7 +164,8 @@ def named_losses(model: nn.Module, config: Any) -> dict[str, nn.Module]:
     for slot, built in losses_of(model).items():
         loss = config.get(slot) if known else None
         if slot in slots:
-            loss = slots[slot].config(loss, model.loss_classes)
+            table = model.settings_table(config)
+            loss, _ = slots[slot].config(table, slot, loss, model.loss_classes)
         if loss is None:
             loss = built
         with generators_kept():

@@ -154,7 +154,7 @@ class TestFaults:
         self.refused(model, "the two differ by")
 
     def test_another_weight(self):
-        message = "the model holds GIoULoss.eps=1e-07, reduction='mean', loss_weight=1.0"
+        message = "the model holds GIoULoss.eps=1e-07, reduction='mean', loss_weight=2.5"
         self.refused(build(loss_bbox="GIoULoss"), message)
 
     @pytest.mark.parametrize(("factor", "passes"), [(1 + 2e-5, True), (1 + 1e-3, False)])
