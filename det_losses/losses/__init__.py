@@ -9,9 +9,9 @@ from det_losses.losses.ciou import CIoULoss
 from det_losses.losses.class_balanced import ClassBalanced
 from det_losses.losses.composite import ProductLoss, SumLoss
 from det_losses.losses.core.base import Loss
+from det_losses.losses.core.box import ElementwiseBoxLoss, IoUFamilyLoss
 from det_losses.losses.core.build import LossInfo, build_loss, list_losses
 from det_losses.losses.core.classification import ClassificationLoss
-from det_losses.losses.core.families import ElementwiseBoxLoss, IoUFamilyLoss
 from det_losses.losses.cross_entropy import CrossEntropyLoss
 from det_losses.losses.diou import DIoULoss
 from det_losses.losses.distribution_focal import DistributionFocalLoss
