@@ -39,7 +39,7 @@ class SilentDetach(Plain):
 
 
 class NamedButNotDetached(DIoULoss):
-    constant_in_gradient = "the hull"
+    constant_in_gradient = ("the hull",)
 
 
 class NotZero(Plain):
@@ -61,7 +61,7 @@ class DenyingMirror(Plain):
 
 
 class DenyingRise(DIoULoss):
-    falls_with_distance = "made up"
+    monotone_in_distance = False
 
 
 class FirstRowCounts(Plain):
@@ -190,8 +190,8 @@ BROKEN = [
     ("value", NegativeDistance, "value of NegativeDistance"),
     ("gradient", NoGrad, "analytic against finite differences"),
     ("reference_gradient", UndetachedHull, "gradient against the reference's"),
-    ("constant", SilentDetach, "constant_in_gradient must say on what"),
-    ("constant", NamedButNotDetached, "says 'the hull', but nothing is detached"),
+    ("constant", SilentDetach, "constant_in_gradient must name what"),
+    ("constant", NamedButNotDetached, "names the hull, but nothing is detached"),
     ("zero", NotZero, "expected 0 at a perfect prediction, got 0.1"),
     ("zero", DenyingZero, "zero_at_target is False, but"),
     ("invariances", InPixels, "names scale, but the value changes"),
@@ -288,9 +288,9 @@ def test_inputs_that_the_suite_does_not_know_come_with_the_case():
 
 
 def test_an_own_mean_takes_no_factor_and_must_say_so():
-    own = type("OwnMean", (DeafToFactor,), {"own_mean": "made up"})
+    own = type("OwnMean", (DeafToFactor,), {"own_mean": True})
     CHECKS["avg_factor"](Case("OwnMean", own))
-    stale = type("Stale", (Plain,), {"own_mean": "made up"})
+    stale = type("Stale", (Plain,), {"own_mean": True})
     with pytest.raises(Failed, match="own_mean"):
         CHECKS["avg_factor"](Case("Stale", stale))
 
