@@ -143,7 +143,7 @@ def lively(model, names):
 
 
 @pytest.mark.parametrize("detector", ["RetinaNet", "FasterRCNN", "FCOS"])
-def test_coco_weights_of_91_slots_predict_the_same_detections(detector, tmp_path):
+def test_coco_weights_of_91_channels_predict_the_same_detections(detector, tmp_path):
     torch.manual_seed(0)
     if detector == "RetinaNet":
         theirs = tv.retinanet_resnet50_fpn(weights=None, weights_backbone=None, **SIZE)
@@ -167,8 +167,8 @@ def test_coco_weights_of_91_slots_predict_the_same_detections(detector, tmp_path
     model = ours(
         {"type": "ResNetFPN", "name": "resnet50", "norm": "BN", **arguments},
         num_classes=80,
-        label_slots=COCO_IDS,
-        num_slots=91,
+        class_to_channel=COCO_IDS,
+        num_channels=91,
         weights=str(tmp_path / "weights.pth"),
         **SIZE,
     ).eval()
@@ -194,7 +194,7 @@ def test_weights_of_another_size_are_one_clear_error(tmp_path):
 
 def test_a_file_that_holds_no_weights_is_one_clear_error(tmp_path):
     (tmp_path / "junk.pth").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"weights .*junk.pth': no file of tensors"):
+    with pytest.raises(ValueError, match=r"weights .*junk.pth': torch.load cannot read this file"):
         RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights=str(tmp_path / "junk.pth"))
 
 
