@@ -3,6 +3,7 @@
 from det_losses.engine.active_losses import ActiveLossesHook, losses_of
 from det_losses.engine.build import build_runner
 from det_losses.engine.checks import fill_from_data
+from det_losses.engine.config_text import config_text
 from det_losses.engine.history import HistoryHook
 from det_losses.engine.non_finite import NonFiniteError, NonFiniteHook
 from det_losses.engine.probe import LossProofError, probe_losses
@@ -27,6 +28,7 @@ __all__ = [
     "SafeCheckpointHook",
     "SeedHook",
     "build_runner",
+    "config_text",
     "fill_from_data",
     "losses_of",
     "probe_losses",
