@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
-from det_losses.engine import HistoryHook, LossProofHook, RunRecordHook
+from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.build import rejected_by_constructors
 from det_losses.engine.config_text import config_text
 from det_losses.engine.progress import ProgressFileHook
@@ -89,7 +89,7 @@ def train_run(runner: Runner, cfg: Config) -> None:
     work_dir = Path(runner.work_dir)
     if is_main_process():
         write_text(work_dir / CONFIG_FILE, config_text(cfg))
-    for hook in (LossProofHook, RunRecordHook, HistoryHook):
+    for hook in (LossRecordHook, RunRecordHook, HistoryHook):
         if not any(isinstance(each, hook) for each in runner.hooks):
             runner.register_hook(hook())
     runner.register_hook(ProgressFileHook(work_dir))
