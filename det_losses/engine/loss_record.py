@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from det_losses.errors import UserError
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
-from det_losses.losses.core.expression import HELD, parse_expression
+from det_losses.losses.core.text import HELD, parse_loss
 from det_losses.registry import HOOKS, MODELS, find
 
 
@@ -120,7 +120,7 @@ def agrees(named: str | Mapping[str, Any] | nn.Module, loss: nn.Module) -> bool:
     """Return whether a loss has the type and the parameters that a slot's config states."""
     if isinstance(named, nn.Module):
         return type(named) is type(loss) and repr(named) == repr(loss)
-    config = parse_expression(named) if isinstance(named, str) else dict(named.items())
+    config = parse_loss(named) if isinstance(named, str) else dict(named.items())
     cls = config.pop("type")
     if type(loss) is not (find(MODELS, cls) if isinstance(cls, str) else cls):
         return False
