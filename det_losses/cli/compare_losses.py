@@ -25,7 +25,7 @@ from det_losses.compare.screening import FRACTIONS, RISK, screen, short_runs, sh
 from det_losses.compare.tables import weight_table
 from det_losses.compare.variants import Variant
 from det_losses.engine.signals import signals_as_interrupt
-from det_losses.evaluation.matching import METRICS
+from det_losses.evaluation.metrics import METRICS
 from det_losses.report import Study, summary, write_report
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\

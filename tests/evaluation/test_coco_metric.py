@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from det_losses.evaluation import CocoMetric
+from det_losses.evaluation.coco_metric import CocoMetric
 from det_losses.registry import METRICS
 
 META = {"classes": ("cat", "dog"), "category_ids": (17, 18)}

@@ -6,17 +6,15 @@ import pickle
 
 import numpy as np
 import pytest
-from coco_cases import CATEGORIES, coco_json, random_case, reference
+from coco_cases import CATEGORIES, coco_json, random_case, reference, reference_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from det_losses.evaluation import candidates
-from det_losses.evaluation.matching import (
-    METRICS,
-    GroundTruth,
-    match,
-    numbers,
-)
+from det_losses.evaluation import matching
+from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.matching import match, match_pairs
+from det_losses.evaluation.metrics import METRICS, THRESHOLDS
+from det_losses.evaluation.summary import ap_numbers
 
 
 def precision(coco, detections, max_dets=100):
@@ -35,6 +33,22 @@ def test_random_data(seed, ties):
     expected = assert_as_pycocotools(*random_case(seed, ties=ties))
     assert np.isnan(expected[:, 2]).all()  # zebras
     assert np.nanmax(expected) > 0.3
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct scores", "equal scores"])
+@pytest.mark.parametrize("max_dets", [2, 100])
+def test_pairs(max_dets, ties):
+    coco, detections = random_case(0, ties=ties)
+    pairs = match_pairs(GroundTruth(coco), detections, max_dets)
+    pair, threshold = np.nonzero(pairs.at)
+    key = zip(threshold.tolist(), pairs.detection[pair].tolist(), strict=True)
+    ours = dict(zip(key, pairs.truth[pair].tolist(), strict=True))
+    assert ours == reference_pairs(coco, detections, max_dets)
+    assert len(ours) == len(pair)  # at a threshold, a detection is in one pair
+    assert (pairs.iou[pair] >= THRESHOLDS[threshold]).all()
+    assert {0, 9} <= set(threshold.tolist())
+    crowds = np.array([entry["iscrowd"] for entry in coco["annotations"]])
+    assert crowds[pairs.truth].any() and not crowds[pairs.truth].all()
 
 
 @pytest.mark.parametrize("max_dets", [1, 3, 100])
@@ -66,7 +80,7 @@ def test_no_truth_at_all():
 def test_pairs_in_parts(monkeypatch):
     coco, detections = random_case(1)
     whole = precision(coco, detections)
-    monkeypatch.setattr(candidates, "_CHUNK", 3)
+    monkeypatch.setattr(matching, "_CHUNK", 3)
     np.testing.assert_array_equal(precision(coco, detections), whole)
 
 
@@ -140,8 +154,8 @@ class TestByHand:
     def test_numbers(self):
         # 100 x 85 inside 100 x 100: IoU 0.85, a hit at 8 of 10 thresholds, and large.
         ap = precision(one_class([0, 0, 100, 100]), np.array([[1, 0, 0, 100, 85, 0.9, 3]]))
-        found = numbers(ap)
-        assert tuple(found) == METRICS
+        found = ap_numbers(ap, ["car"])
+        assert tuple(found) == (*METRICS, "AP/car")
         expected = dict(AP=0.8, AP50=1, AP75=1, AP80=1, AP90=0, APl=0.8)
         assert {name: found[name] for name in expected} == pytest.approx(expected)
         assert math.isnan(found["APs"])
@@ -150,7 +164,9 @@ class TestByHand:
     def test_classes_without_truth_are_in_no_mean(self):
         ap = np.full((10, 2, 4), np.nan)
         ap[:, 0] = 0.5
-        assert numbers(ap) == dict.fromkeys(METRICS, 0.5)
+        found = ap_numbers(ap, ["car", "dog"])
+        assert math.isnan(found.pop("AP/dog"))
+        assert found == dict.fromkeys((*METRICS, "AP/car"), 0.5)
 
 
 def test_matches_can_be_pickled():

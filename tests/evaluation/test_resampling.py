@@ -9,7 +9,9 @@ from coco_cases import coco_json, copied, random_case, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from det_losses.evaluation.matching import METRICS, GroundTruth, match
+from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.matching import match
+from det_losses.evaluation.metrics import METRICS
 from det_losses.evaluation.resampling import draw_counts, resample
 
 

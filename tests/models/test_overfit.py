@@ -5,7 +5,7 @@ import torch
 from slot_losses import losses_of_slot
 
 from det_losses.compare.weights import loss_config
-from det_losses.evaluation import CocoMetric
+from det_losses.evaluation.coco_metric import CocoMetric
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (16, 32, 48, 64), "out_channels": 32}

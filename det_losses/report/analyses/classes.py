@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from det_losses.evaluation.backends import AREAS
+from det_losses.evaluation.metrics import AREAS, SIZE_METRICS
 from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.tables import against_baseline, difference_table
 from det_losses.report.plotting import INK, Style, chart, clean
@@ -18,7 +18,6 @@ TABLE_TITLE = "AP of each class"
 _FIGURES = 4  # variants that get a figure of their classes
 _EACH_WAY = 10  # largest gains, and largest losses, that it shows
 _ROW = 17  # units of a row
-SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
 
 
 def section(context: Context) -> Section | None:
@@ -99,13 +98,13 @@ def _class_figure(context: Context, label: str, found: list[tuple[str, Differenc
 
 
 def _sizes_figure(context: Context) -> Figure:
-    found = {name: against_baseline(context, metric) for metric, name in SIZES.items()}
+    found = {name: against_baseline(context, metric) for metric, name in SIZE_METRICS.items()}
     count = len(context.others)
     step = min(0.8 / count, 0.2)
 
     def paint(axes: Axes) -> None:
-        _rows(axes, list(SIZES.values()))
-        for row, size in enumerate(SIZES.values()):
+        _rows(axes, list(SIZE_METRICS.values()))
+        for row, size in enumerate(SIZE_METRICS.values()):
             for place, label in enumerate(context.others):
                 at = row + step * (place - (count - 1) / 2)
                 _interval(axes, found[size][label], at, context.styles[label])
@@ -143,7 +142,7 @@ def _interval(axes: Axes, found: Difference, row: float, style: Style) -> None:
 def _sizes_table(context: Context) -> Table:
     truth = context.study.truth
     rows = []
-    for metric, name in SIZES.items():
+    for metric, name in SIZE_METRICS.items():
         low, high = AREAS[name]
         inside = ~truth.crowds & (truth.areas >= low) & (truth.areas <= high)
         rows.append(([name, str(int(inside.sum()))], metric))

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from hotcoco import COCO, COCOeval
 
-from det_losses.evaluation.accumulation import THRESHOLDS
-from det_losses.evaluation.candidates import rank_within
 from det_losses.evaluation.ground_truth import GroundTruth
-from det_losses.report.analyses.matched import Pairs, assign, find_pairs
+from det_losses.evaluation.matching import MatchedPairs, match_pairs, rank_within
+from det_losses.evaluation.metrics import THRESHOLDS
 
 ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 
@@ -39,13 +38,11 @@ def examine(truth: GroundTruth, index: COCO, detections: np.ndarray, seed: int) 
         detections: ``[N, 7]`` of the run.
         seed: of the run.
     """
-    pairs = find_pairs(truth, detections)
-    found, iou = assign(pairs, truth.crowds)
-    matched = found >= 0
-    matched[matched] = ~truth.crowds[found[matched]]
+    pairs = match_pairs(truth, detections)
+    ious = pairs.iou[pairs.at[:, 0] & ~truth.crowds[pairs.truth]]
     kept, hits = image_hits(truth, detections, pairs)
     scores = image_scores(truth, detections[kept, 0], hits[kept])
-    return Facts(seed, iou[matched], tide(index, detections), scores)
+    return Facts(seed, ious, tide(index, detections), scores)
 
 
 def tide(index: COCO, detections: np.ndarray) -> dict[str, float]:
@@ -65,7 +62,7 @@ def tide(index: COCO, detections: np.ndarray) -> dict[str, float]:
 
 
 def image_hits(
-    truth: GroundTruth, detections: np.ndarray, pairs: Pairs
+    truth: GroundTruth, detections: np.ndarray, pairs: MatchedPairs
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose the detections of highest score, as many as the image has boxes, and judge them.
 
@@ -74,7 +71,7 @@ def image_hits(
     Args:
         truth: the ground truth.
         detections: ``[N, 7]``.
-        pairs: of the two, at IoU .5.
+        pairs: of the two.
 
     Returns:
         ``[M]`` rows of the chosen detections, by falling score, and ``[N, T]`` whether a detection
@@ -82,13 +79,9 @@ def image_hits(
     """
     hits = np.zeros((len(detections), len(THRESHOLDS)), bool)
     in_crowd = np.zeros(len(detections), bool)
-    for column, threshold in enumerate(THRESHOLDS):
-        found, _ = assign(pairs, truth.crowds, threshold)
-        matched = np.flatnonzero(found >= 0)
-        crowd = truth.crowds[found[matched]]
-        hits[matched[~crowd], column] = True
-        if column == 0:
-            in_crowd[matched[crowd]] = True
+    crowd = truth.crowds[pairs.truth]
+    np.logical_or.at(hits, pairs.detection[~crowd], pairs.at[~crowd])
+    in_crowd[pairs.detection[crowd & pairs.at[:, 0]]] = True
     order = np.argsort(-detections[:, 5], kind="stable")
     order = order[~in_crowd[order]]
     wanted = boxes_by_image(truth)[np.searchsorted(truth.image_ids, detections[order, 0])]

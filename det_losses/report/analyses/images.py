@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.matching import match_pairs
 from det_losses.report.analyses.arrays import nan_mean
 from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.facts import boxes_by_image, image_hits
-from det_losses.report.analyses.matched import find_pairs
 from det_losses.report.drawing import DrawnBox, Panel, read_jpeg, side_by_side
 from det_losses.report.plotting import clean
 from det_losses.report.section import Figure, Section
@@ -134,7 +134,7 @@ def _objects(truth: GroundTruth, place: int) -> list[DrawnBox]:
 
 
 def _judged(truth: GroundTruth, detections: np.ndarray) -> list[DrawnBox]:
-    kept, hits = image_hits(truth, detections, find_pairs(truth, detections))
+    kept, hits = image_hits(truth, detections, match_pairs(truth, detections))
     classes = np.searchsorted(truth.category_ids, detections[:, 6])
     return [
         DrawnBox(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.axes import Axes
 
-from det_losses.evaluation.backends import IOU_THRESHOLDS
+from det_losses.evaluation.metrics import THRESHOLD_METRICS, THRESHOLDS
 from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.tables import against_baseline, difference_table
 from det_losses.report.plotting import INK, Style, chart
@@ -16,8 +16,7 @@ from det_losses.statistics import Difference
 TITLE = "AP against IoU threshold"
 
 _BANDS = 4  # with more variants than that, bands and intervals would cover each other
-_X = 100 * np.array(IOU_THRESHOLDS)
-_NAMES = [f"AP{percent:.0f}" for percent in _X]
+_X = (100 * THRESHOLDS).round()
 
 
 def section(context: Context) -> Section | None:
@@ -32,13 +31,15 @@ def section(context: Context) -> Section | None:
         "Where a box loss acts: a better loss for boxes shows at high IoU thresholds first, where "
         "a detection must fit its object closely to count as right."
     )
-    rows = [([f".{x:.0f}"], name) for x, name in zip(_X, _NAMES, strict=True)]
+    rows = [([f".{x:.0f}"], name) for x, name in zip(_X, THRESHOLD_METRICS, strict=True)]
     return Section(TITLE, text, tuple(figures), (difference_table(context, ["IoU"], rows),))
 
 
 def threshold_curves(study: Study, label: str) -> np.ndarray:
     """Return AP at each threshold for each finished run of a variant, ``[S, T]``."""
-    return np.array([[study.full(run)[name] for name in _NAMES] for run in study.done(label)])
+    return np.array(
+        [[study.full(run)[name] for name in THRESHOLD_METRICS] for run in study.done(label)]
+    )
 
 
 def _absolute(context: Context, curves: dict[str, np.ndarray]) -> Figure:
@@ -62,7 +63,7 @@ def _absolute(context: Context, curves: dict[str, np.ndarray]) -> Figure:
 
 
 def _relative(context: Context) -> Figure:
-    at = [against_baseline(context, name) for name in _NAMES]
+    at = [against_baseline(context, name) for name in THRESHOLD_METRICS]
     bars = len(context.others) <= _BANDS
 
     def paint(axes: Axes) -> None:

@@ -1,70 +1,7 @@
-import contextlib
-import io
-
 import numpy as np
-import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from det_losses.evaluation.matching import match_pairs
 from det_losses.report.analyses.facts import examine, image_hits, image_scores, tide
-from det_losses.report.analyses.matched import assign, find_pairs
-
-
-def random_case(make_truth, seed):
-    """Boxes of few places and scores: equal ones come up, and crowds over objects."""
-    rng = np.random.default_rng(seed)
-    images = {}
-    for image_id in (4, 9, 30):
-        sizes = rng.integers(0, 2, (6, 2)) * 20
-        images[image_id] = [
-            (int(rng.choice([3, 7])), [int(x), int(y), 40, 30], int(rng.random() < 0.25))
-            for x, y in sizes
-        ]
-    truth, coco = make_truth(images)
-    found = []
-    for image_id, boxes in images.items():
-        for category, (x, y, w, h), _ in boxes:
-            for _ in range(3):
-                dx, dy, dw, dh = rng.integers(-4, 5, 4) * 3
-                score = rng.integers(1, 6) / 10
-                box = [x + dx, y + dy, w + dw, h + dh]
-                found.append([image_id, *box, score, category])
-    return truth, coco, np.array(found, float)
-
-
-def pycocotools_matches(coco, found, threshold, max_dets):
-    """Rows of found that pycocotools matches, with the row of the annotation each gets."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = coco
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
-        evaluation.params.iouThrs = [threshold]
-        evaluation.params.maxDets = [max_dets]
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.evaluate()
-    matches = {}
-    for image in evaluation.evalImgs:
-        if image is not None:
-            for detection, annotation in zip(image["dtIds"], image["dtMatches"][0], strict=True):
-                if annotation:
-                    matches[detection - 1] = int(annotation) - 1
-    return matches
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.75])
-@pytest.mark.parametrize("seed", range(4))
-def test_matches_are_those_of_pycocotools(make_truth, seed, threshold):
-    truth, coco, found = random_case(make_truth, seed)
-
-    for max_dets in (100, 4):
-        pairs = find_pairs(truth, found, max_dets=max_dets)
-        ours, iou = assign(pairs, truth.crowds, threshold)
-        expected = pycocotools_matches(coco, found, threshold, max_dets)
-
-        assert {row: ours[row] for row in np.flatnonzero(ours >= 0)} == expected
-        assert expected
-        assert (iou[ours >= 0] >= threshold).all() and np.isnan(iou[ours < 0]).all()
 
 
 def test_iou_of_three_matched_boxes_by_hand(make_truth, rows):
@@ -106,7 +43,7 @@ def test_score_of_an_image_by_hand(make_truth, rows):
         (5, [60, 0, 10, 20], 0.8, 7),  # on an image without a box
     )
 
-    kept, hits = image_hits(truth, found, find_pairs(truth, found))
+    kept, hits = image_hits(truth, found, match_pairs(truth, found))
     scores = image_scores(truth, found[kept, 0], hits[kept])
 
     assert sorted(kept.tolist()) == [0, 1, 4]

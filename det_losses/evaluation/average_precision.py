@@ -1,10 +1,10 @@
 """From matches to average precision, over the images or over a resample of them.
 
-COCO's average precision is the mean of the interpolated precision at 101 recalls. An image that a
-resample holds k times gives k copies of each of its boxes and detections. Copies of a detection
-follow one another. Along k equal true positives precision rises, and what it is at a recall is
-interpolated from the highest one at that recall or beyond: only the last copy matters. So true and
-false positives may be counted with the weight k, and nothing is ever copied.
+COCO's average precision is the mean of the interpolated precision at 101 recalls. An image that is
+k times in a resample gives k copies of each of its boxes and detections. Copies of a detection
+follow one another. Along k equal true positives precision rises, and the interpolated precision at
+a recall is the highest one at that recall or beyond: only the last copy matters. So true and false
+positives are counted with the weight k, and nothing is copied.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,17 @@ from functools import cached_property
 
 import numpy as np
 
-from det_losses.evaluation.backends import AREAS
+from det_losses.errors import InputError
 from det_losses.evaluation.ground_truth import Population
-
-# As pycocotools has them, to the last bit: 0.9 is 0.8999999999999999.
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0.0, 1.0, 101)
-
-METRICS = ("AP", *(f"AP{percent}" for percent in range(50, 100, 5)), "APs", "APm", "APl")
+from det_losses.evaluation.metrics import AREAS, RECALLS, THRESHOLDS
 
 
 @dataclass(frozen=True, eq=False)
 class Recalls:
-    """How many of the 101 recalls so many true positives reach, for all cells.
+    """How many of the 101 recalls are reached with a number of true positives, for all cells.
 
     Attributes:
-        boxes: ``[K * A]`` boxes that can be found in each cell (class, area).
+        boxes: ``[K * A]`` boxes to be found in each cell (class, area).
         start: ``[K * A]`` where the cell's part of ``reached`` starts.
         reached: for 0, 1, ... boxes[cell] true positives of each cell.
     """
@@ -53,22 +48,22 @@ class Matches:
     """The matches of a result file, ready to be weighted by images.
 
     A segment is (area, threshold, class), with at least one entry. Its entries, by falling score,
-    are the detections that found a box of the area, and those of the area whose match does not
-    count; whatever else lies in the area is a false positive.
+    are the detections matched with a box of the area, and those of the area whose match does not
+    count; every other detection of the area is a false positive.
 
     Attributes:
-        population: what can be found.
+        population: the boxes to be found.
         area_image: ``[M]`` image index of all detections inside an area range, by area, class and
             falling score.
         image: ``[E]`` image index of the entries, by segment and falling score.
         hit: ``[E]`` whether the entry is a true positive.
-        extra: ``[E]`` what the entry adds to the detections that count, beyond its being in the
-            area: 1 for a true positive outside of the area, -1 for an ignored one inside, else 0.
-        place: ``[E]`` how many of ``area_image`` come before or are the entry.
+        extra: ``[E]`` correction to the number of detections in the area that count: 1 for a true
+            positive outside of the area, -1 for an ignored one inside, else 0.
+        place: ``[E]`` number of ``area_image`` up to the entry, the entry included.
         start: ``[S]`` first entry of each segment.
         cell: ``[S]`` class index * A + area index.
         threshold: ``[S]`` index in THRESHOLDS.
-        before: ``[S]`` how many of ``area_image`` come before the segment's area and class.
+        before: ``[S]`` number of ``area_image`` before the segment's area and class.
     """
 
     population: Population
@@ -85,11 +80,11 @@ class Matches:
     def average_precision(self, counts: np.ndarray | None = None) -> np.ndarray:
         """Compute the average precision over the images, or over a resample of them.
 
-        The value of a resample is what COCO's evaluation gives for a data set that holds image i
+        The value of a resample is what COCO's evaluation gives for a dataset that has image i
         ``counts[i]`` times, copies side by side, if the scores within an image and class are
-        distinct. Detections of equal score come by image, then by place in the file; so do those
-        of the copies, but for two of the same image and class, of which each counts
-        ``counts[i]`` times before the other does.
+        distinct. Detections of equal score are ordered by image, then by place in the file. So are
+        those of the copies, except for two of the same image and class: the first counts
+        ``counts[i]`` times before the second does.
 
         Args:
             counts: ``[I]`` integers >= 0, multiplicity of each image by ascending image id.
@@ -100,7 +95,7 @@ class Matches:
             the areas all, small, medium, large; NaN where there is no box to find.
 
         Raises:
-            ValueError: ``counts`` are not so many integers >= 0.
+            InputError: ``counts`` is not one integer >= 0 for each image.
         """
         images = self.population.images
         weights = check_counts(np.ones(images, np.int64) if counts is None else counts, images)
@@ -147,33 +142,12 @@ def check_counts(counts: np.ndarray, images: int) -> np.ndarray:
     """Return ``counts`` (the last axis: images) as int64.
 
     Raises:
-        ValueError: not integers of at least 0, or not one for each image.
+        InputError: not integers of at least 0, or not one for each image.
     """
     counts = np.asarray(counts)
     if counts.dtype.kind not in "iu" or counts.shape[-1:] != (images,) or (counts < 0).any():
-        raise ValueError(
+        raise InputError(
             f"counts must be integers of at least 0, one for each of the {images} images, got "
             f"{counts.dtype} of shape {counts.shape}. Draw them with draw_counts."
         )
     return counts.astype(np.int64, copy=False)
-
-
-def numbers(ap: np.ndarray) -> dict[str, float]:
-    """Compute the METRICS of one evaluation.
-
-    Args:
-        ap: ``[T, K, A]``, of :meth:`Matches.average_precision`.
-
-    Returns:
-        For each of METRICS the mean over classes (and thresholds) with boxes; NaN without any.
-    """
-    areas = {f"AP{name[0]}": index for index, name in enumerate(AREAS) if name != "all"}
-    found = {"AP": _mean(ap[..., 0])}
-    for index in range(len(THRESHOLDS)):
-        found[f"AP{50 + 5 * index}"] = _mean(ap[index, :, 0])
-    return found | {name: _mean(ap[..., index]) for name, index in areas.items()}
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")

@@ -5,8 +5,7 @@ import math
 import numpy as np
 
 from det_losses.evaluation.backends import Curves
-from det_losses.evaluation.summary import coco_numbers
-from det_losses.evaluation.table import count_boxes, format_table
+from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
 
 
 def numbers_of(names, per_class):
