@@ -209,9 +209,9 @@ def test_ground_truth_of_a_file(tmp_path):
     [
         (
             dict(image_id=9),
-            r"ground truth: annotations\[0\] \(id 1\): 'image_id' is 9, which is no",
+            r"ground truth: annotations\[0\] \(id 1\): 'image_id' is 9, which is not",
         ),
-        (dict(category_id=9), r"annotations\[0\] \(id 1\): 'category_id' is 9, which is no id"),
+        (dict(category_id=9), r"annotations\[0\] \(id 1\): 'category_id' is 9, which is not an id"),
         (dict(bbox=[1, 2, 3]), r"'bbox' must be 4 finite numbers"),
         (dict(bbox=[1, 2, 3, math.nan]), r"'bbox' must be 4 finite numbers"),
     ],
