@@ -8,6 +8,7 @@ from det_losses import list_losses
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.compare.tables import table
+from det_losses.errors import InputError
 from det_losses.files import write_text
 from det_losses.losses.core.card import loss_card, loss_cards
 from det_losses.losses.core.card_text import SHARED, card_text, cards_markdown
@@ -69,7 +70,7 @@ def _card(name: str) -> str:
         by_lower = {each.lower(): each for each in known}
         near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
         hint = f" Did you mean {' or '.join(by_lower[each] for each in near)}?" if near else ""
-        raise ValueError(f"no loss {name!r}.{hint} Without NAME all are listed")
+        raise InputError(f"no loss {name!r}.{hint} Without NAME all are listed")
     return card_text(loss_card(known[name]))
 
 

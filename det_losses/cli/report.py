@@ -5,6 +5,7 @@ from pathlib import Path
 
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import interruptible, user_errors
+from det_losses.errors import InputError
 from det_losses.report import Study, summary, write_report
 
 EXAMPLE = """  det-losses report work_dirs/quickstart
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with interruptible(), user_errors():
         if len(args.dirs) > 1 and args.out is None:
-            raise ValueError(f"--out is needed to merge {len(args.dirs)} directories")
+            raise InputError(f"--out is needed to merge {len(args.dirs)} directories")
         dirs = [Path(folder) for folder in args.dirs]
         study = Study.load(
             dirs, baseline=args.baseline, metric=args.metric, resamples=args.resamples

@@ -7,6 +7,7 @@ from det_losses.cli.errors import user_errors
 from det_losses.cli.experiment import load_experiment
 from det_losses.cli.testing import load_checkpoint, prepare_test
 from det_losses.engine import build_runner
+from det_losses.errors import MissingFileError
 
 EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
   det-losses test CONFIG CHECKPOINT --val-ann mine.json --val-images images/ --out found.json"""
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         prepare_test(cfg, out=args.out, backend=args.backend)
         checkpoint = Path(args.checkpoint)
         if not checkpoint.is_file():
-            raise FileNotFoundError(f"checkpoint {checkpoint}: no such file")
+            raise MissingFileError(f"checkpoint {checkpoint}: no such file")
         runner = build_runner(cfg, train=False)
         load_checkpoint(runner, checkpoint)
     runner.test()

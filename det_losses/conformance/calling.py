@@ -59,7 +59,7 @@ def zero_weight(case: Case) -> None:
 
 
 def avg_factor(case: Case) -> None:
-    """Mean divides the sum by avg_factor, a number or tensor, 0 as 1; or own_mean says why not."""
+    """Mean divides the sum by avg_factor, a number or tensor, 0 as 1; not with own_mean."""
     loss = case.build()
     inputs = examples(case, loss)
     weight = torch.linspace(0.5, 2, 12, dtype=torch.float64)

@@ -96,9 +96,9 @@ def constant(case: Case) -> None:
         call(loss.train(), inputs)
     named = loss.constant_in_gradient
     if constants:
-        expect(named, "detach() is called, so constant_in_gradient must say on what; it is empty")
+        expect(named, "detach() is called, so constant_in_gradient must name what; it is empty")
     elif not has_state(loss):
-        expect(not named, f"constant_in_gradient says {named!r}, but nothing is detached")
+        expect(not named, f"constant_in_gradient names {', '.join(named)}, but nothing is detached")
 
 
 def zero(case: Case) -> None:

@@ -75,7 +75,7 @@ CHANGES = {
 
 
 def distance(case: Case) -> None:
-    """Loss of boxes of equal size never falls with distance, unless the class says why it does."""
+    """Loss of boxes of equal size never falls with distance, as monotone_in_distance says."""
     loss = case.build(reduction="none").eval()
     if loss.kind != "box":
         raise Skipped("not a box loss")
@@ -92,12 +92,10 @@ def distance(case: Case) -> None:
                     f"{STEPS[at]:.3g} to {STEPS[at + 1]:.3g} of its size at "
                     f"{math.degrees(angle):.0f} degrees"
                 )
-    if loss.falls_with_distance and has_state(loss):
-        return  # whether it falls depends on the state
-    if loss.falls_with_distance:
-        expect(fall > 1e-9, "falls_with_distance gives a reason, but the loss never falls")
-    else:
-        expect(fall <= 1e-9, f"falls_with_distance is empty, but the loss falls {where}")
+    if loss.monotone_in_distance:
+        expect(fall <= 1e-9, f"monotone_in_distance is True, but the loss falls {where}")
+    elif not has_state(loss):  # with a state it depends on the state
+        expect(fall > 1e-9, "monotone_in_distance is False, but the loss never falls")
 
 
 def _path(case: Case, loss: Loss, w: float, h: float, angle: float) -> Inputs:

@@ -1,7 +1,9 @@
 """torch.compile, torch.func.vmap and torch.func.grad."""
 
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Callable
 
 import torch
@@ -28,10 +30,21 @@ def compiles(case: Case) -> None:
 
 def inductor(case: Case) -> None:
     """The same with the code that inductor generates, where there is a C++ compiler."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
+    compiler = cpp_compiler()
+    if not has_command(compiler):
         raise Skipped(f"no C++ compiler {compiler!r}")
     _check_compiled(case, "inductor")
+
+
+def cpp_compiler() -> str:
+    """Return the command that inductor compiles C++ with."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
+def has_command(command: str) -> bool:
+    """Whether the program of a command line is installed."""
+    words = shlex.split(command)
+    return bool(words) and shutil.which(words[0]) is not None
 
 
 def _check_compiled(case: Case, backend: str) -> None:

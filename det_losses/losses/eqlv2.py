@@ -93,7 +93,7 @@ class EQLv2Loss(ClassificationLoss):
 
     paper = "Tan et al., Equalization Loss v2, arXiv 2012.08548, 2021"
     activation = "sigmoid"
-    constant_in_gradient: ClassVar[str] = "the weights q and r"
+    constant_in_gradient = ("the weights q and r",)
     example: ClassVar[Mapping[str, Any]] = {"num_classes": 3}
     refused: ClassVar[Mapping[str, str]] = {
         "use_distributed": "gradients are summed over the ranks wherever training is distributed"

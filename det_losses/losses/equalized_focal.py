@@ -73,7 +73,7 @@ class EqualizedFocalLoss(ClassificationLoss):
 
     paper = "Li et al., Equalized Focal Loss, arXiv 2201.02593, 2022"
     activation = "sigmoid"
-    constant_in_gradient = "the focusing factor of each class"
+    constant_in_gradient = ("the focusing factor of each class",)
     example: ClassVar[Mapping[str, Any]] = {"num_classes": 3}
     positive_gradient: Tensor
     negative_gradient: Tensor

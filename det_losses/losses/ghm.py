@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.core.base import Loss, check_argument, reduce_loss
+from det_losses.losses.core.box import ElementwiseBoxLoss
 from det_losses.losses.core.classification import (
     ClassificationLoss,
     is_dense,
     is_valid,
     require_sigmoid,
 )
-from det_losses.losses.core.families import ElementwiseBoxLoss
 from det_losses.losses.core.state import RunningMean, counted_rows, over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import aligned, upcast
@@ -25,11 +25,11 @@ class _HarmonizedLoss(Loss):
     A subclass gives the loss, the gradient's norm and which elements are examples.
 
     Attributes:
-        own_mean: what ``mean`` divides by, whatever ``avg_factor`` is.
+        own_mean: ``mean`` divides by the sum of the examples' sample weights.
     """
 
-    own_mean: ClassVar[str] = "the sum of the examples' sample weights"
-    constant_in_gradient: ClassVar[str] = "the harmonizing parameter beta"
+    own_mean: ClassVar[bool] = True
+    constant_in_gradient = ("the harmonizing parameter beta",)
 
     def _start(self, bins: int, momentum: float) -> None:
         whole = isinstance(bins, int) and bins > 0
@@ -235,7 +235,7 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
     """
 
     paper = "Li et al., Gradient Harmonized Single-stage Detector, arXiv 1811.05181, 2019"
-    falls_with_distance = "errors that share a bin with more others weigh less"
+    monotone_in_distance = False
 
     def __init__(
         self,

@@ -1,7 +1,5 @@
 """Matchability-aware loss: cross-entropy towards a power of the quality."""
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -76,7 +74,7 @@ class MatchabilityAwareLoss(QualityLoss):
     """
 
     paper = "Huang et al., DEIM, arXiv 2412.04234, 2024"
-    constant_in_gradient: ClassVar[str] = "the weight p^gamma of the negatives"
+    constant_in_gradient = ("the weight p^gamma of the negatives",)
 
     def __init__(
         self, *, gamma: float = 1.5, reduction: str = "mean", loss_weight: float = 1.0

@@ -87,7 +87,7 @@ def test_an_import_checks_the_losses_that_it_registers(capsys):
     }
     assert "\n1 value     The value equals an independent reference" in text.replace("\n ", "\n")
     assert "skipped value: no reference: give REFERENCES in the module of --references (Far" in text
-    assert "FAILED FarAwayLoss, distance: falls_with_distance is empty, but the loss falls" in text
+    assert "FAILED FarAwayLoss, distance: monotone_in_distance is True, but the loss falls" in text
     assert text.endswith("2 losses: 6 passed, 1 failed, 3 skipped\n")
 
 

@@ -6,6 +6,7 @@ import torch
 
 from det_losses.boxes import box_pair
 from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
+from det_losses.conformance.transforms import cpp_compiler, has_command
 from det_losses.losses import DIoULoss, IoUFamilyLoss
 
 
@@ -38,7 +39,7 @@ class SilentDetach(Plain):
 
 
 class NamedButNotDetached(DIoULoss):
-    constant_in_gradient = "the hull"
+    constant_in_gradient = ("the hull",)
 
 
 class NotZero(Plain):
@@ -60,7 +61,7 @@ class DenyingMirror(Plain):
 
 
 class DenyingRise(DIoULoss):
-    falls_with_distance = "made up"
+    monotone_in_distance = False
 
 
 class FirstRowCounts(Plain):
@@ -182,12 +183,15 @@ def diou(pred, target, *, hull=None, **_):
     return 1 - iou + (offset**2).sum(1) / 4 / hull
 
 
+needs_compiler = pytest.mark.skipif(
+    not has_command(cpp_compiler()), reason=f"no C++ compiler {cpp_compiler()!r}"
+)
 BROKEN = [
     ("value", NegativeDistance, "value of NegativeDistance"),
     ("gradient", NoGrad, "analytic against finite differences"),
     ("reference_gradient", UndetachedHull, "gradient against the reference's"),
-    ("constant", SilentDetach, "constant_in_gradient must say on what"),
-    ("constant", NamedButNotDetached, "says 'the hull', but nothing is detached"),
+    ("constant", SilentDetach, "constant_in_gradient must name what"),
+    ("constant", NamedButNotDetached, "names the hull, but nothing is detached"),
     ("zero", NotZero, "expected 0 at a perfect prediction, got 0.1"),
     ("zero", DenyingZero, "zero_at_target is False, but"),
     ("invariances", InPixels, "names scale, but the value changes"),
@@ -205,7 +209,7 @@ BROKEN = [
     ("half", InHalf, "expected float32, got torch.float16"),
     ("autocast", Product, "value under autocast"),
     ("compile", Branch, "does not compile"),
-    ("inductor", Branch, "does not compile"),
+    pytest.param("inductor", Branch, "does not compile", marks=needs_compiler),
     ("vmap", Branch, "torch.func"),
     ("memory", Counting, "second call with the same inputs"),
     ("state", MovesInEvaluation, "after a call in evaluation"),
@@ -227,7 +231,8 @@ def test_a_broken_loss_is_noticed(check, cls, message):
 
 def test_no_check_is_without_a_loss_that_it_notices():
     # The long search is the short one with more examples.
-    assert {check for check, _, _ in BROKEN} == set(CHECKS) - {"long_search"}
+    noticed = {getattr(entry, "values", entry)[0] for entry in BROKEN}
+    assert noticed == set(CHECKS) - {"long_search"}
 
 
 @pytest.fixture
@@ -283,9 +288,9 @@ def test_inputs_that_the_suite_does_not_know_come_with_the_case():
 
 
 def test_an_own_mean_takes_no_factor_and_must_say_so():
-    own = type("OwnMean", (DeafToFactor,), {"own_mean": "made up"})
+    own = type("OwnMean", (DeafToFactor,), {"own_mean": True})
     CHECKS["avg_factor"](Case("OwnMean", own))
-    stale = type("Stale", (Plain,), {"own_mean": "made up"})
+    stale = type("Stale", (Plain,), {"own_mean": True})
     with pytest.raises(Failed, match="own_mean"):
         CHECKS["avg_factor"](Case("Stale", stale))
 
@@ -293,3 +298,13 @@ def test_an_own_mean_takes_no_factor_and_must_say_so():
 def test_a_check_that_does_not_apply_says_why():
     with pytest.raises(Skipped, match="no state"):
         CHECKS["state"](Case("Plain", Plain))
+
+
+def test_without_a_compiler_inductor_is_skipped(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    with pytest.raises(Skipped, match="no C\\+\\+ compiler 'no-such-compiler -O2'"):
+        CHECKS["inductor"](Case("Plain", Plain))
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Skipped, match="no C\\+\\+ compiler"):
+        CHECKS["inductor"](Case("Plain", Plain))
