@@ -28,8 +28,11 @@ from pathlib import Path
 import numpy as np
 from hotcoco import COCO, COCOeval, compare
 
-from det_losses.evaluation.matching import GroundTruth, match, numbers, read_detections
+from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.matching import match
 from det_losses.evaluation.resampling import draw_counts, resample
+from det_losses.evaluation.result_file import read_detections
+from det_losses.evaluation.summary import ap_numbers
 
 CLASSES = 80
 WIDTH, HEIGHT = 640, 480
@@ -128,7 +131,7 @@ def ours(truth_file: Path, files: list[Path], resamples: int, workers: int | Non
     matched = time.perf_counter()
     draws = resample(matches, draw_counts(len(truth.image_ids), resamples), workers)
     done, cpu = time.perf_counter(), time.process_time() - cpu
-    first = numbers(matches[0].average_precision())
+    first = ap_numbers(matches[0].average_precision(), truth.names)
     print("first file:", "  ".join(f"{name} {value:.4f}" for name, value in first.items()))
     print(f"its AP over {resamples} resamples: SD {draws['AP'][:, 0].std():.4f}")
     print(

@@ -9,7 +9,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from det_losses.compare.values import parse_value
+from det_losses.errors import InputError
+from det_losses.losses.core.text import parse_value
 from det_losses.paths import find_config
 
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
@@ -20,8 +21,8 @@ def load_experiment(args: argparse.Namespace) -> Config:
     """Return the config that a tool's arguments describe: file, own data, --amp, --cfg-options.
 
     Raises:
-        FileNotFoundError: no such config.
-        ValueError: the file cannot be read, or an option does not fit.
+        MissingFileError: no such config.
+        InputError: the file cannot be read, or an option does not fit.
     """
     cfg = read_config(args.config)
     for split in ("train", "val"):
@@ -38,17 +39,17 @@ def read_config(name: str) -> Config:
     """Read a config by path or shipped name.
 
     Raises:
-        FileNotFoundError: no such config.
-        ValueError: it is no Python, fails when run, or describes no experiment.
+        MissingFileError: no such config.
+        InputError: it is no Python, fails when run, or describes no experiment.
     """
     path = find_config(name)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
-        raise ValueError(f"config {path}: {type(error).__name__}: {error}") from error
+        raise InputError(f"config {path}: {type(error).__name__}: {error}") from error
     for key in ("model", "train_dataloader", "val_dataloader", "val_evaluator"):
         if key not in cfg:
-            raise ValueError(f"config {path} has no `{key}`: it is no whole experiment")
+            raise InputError(f"config {path} has no `{key}`: it is no whole experiment")
     return cfg
 
 
@@ -56,24 +57,24 @@ def apply_options(cfg: Config, options: list[str]) -> None:
     """Merge ``key=value`` texts into the config.
 
     Raises:
-        ValueError: no ``=``, or the first part of the key is nothing that a config has.
+        InputError: no ``=``, or the first part of the key is nothing that a config has.
     """
-    known = {*cfg, *inspect.signature(Runner).parameters, "loss_weights"}
+    known = {*cfg, *inspect.signature(Runner).parameters}
     merged: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or not key:
-            raise ValueError(f"--cfg-options: expected KEY=VALUE, got {option!r}")
+            raise InputError(f"--cfg-options: expected KEY=VALUE, got {option!r}")
         first = key.split(".")[0]
         if first not in known:
             near = difflib.get_close_matches(first, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(sorted(cfg))}."
-            raise ValueError(f"--cfg-options {option}: the config has no {first!r}. {hint}")
+            raise InputError(f"--cfg-options {option}: the config has no {first!r}. {hint}")
         merged[key] = parse_value(value)
     try:
         cfg.merge_from_dict(merged)
     except (KeyError, TypeError, IndexError, AssertionError) as error:
-        raise ValueError(f"--cfg-options {' '.join(options)}: {error}") from error
+        raise InputError(f"--cfg-options {' '.join(options)}: {error}") from error
 
 
 def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str | None) -> None:
@@ -84,13 +85,13 @@ def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str |
     train_dataloader.dataset.num_images=500`` takes a subset of them.
 
     Raises:
-        ValueError: one of the two is missing.
+        InputError: one of the two is missing.
     """
     if ann_file is None and image_dir is None:
         return
     if ann_file is None or image_dir is None:
         given, missing = ("images", "ann") if ann_file is None else ("ann", "images")
-        raise ValueError(f"--{split}-{given} needs --{split}-{missing} beside it")
+        raise InputError(f"--{split}-{given} needs --{split}-{missing} beside it")
     for loader in _LOADERS[split]:
         if cfg.get(loader) is None:
             continue
@@ -107,10 +108,10 @@ def use_amp(cfg: Config) -> None:
     """Turn the optimizer wrapper into mmengine's mixed-precision one with dynamic loss scale.
 
     Raises:
-        ValueError: the config has a wrapper of its own kind.
+        InputError: the config has a wrapper of its own kind.
     """
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise ValueError(f"--amp: the config's optim_wrapper is {kind!r}, expected 'OptimWrapper'")
+        raise InputError(f"--amp: the config's optim_wrapper is {kind!r}, expected 'OptimWrapper'")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")

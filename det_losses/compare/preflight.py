@@ -14,7 +14,7 @@ from det_losses.compare.variants import Variant, slots_of
 from det_losses.engine import build_runner
 from det_losses.engine.run import build_parts
 from det_losses.evaluation.coco_metric import coco_json
-from det_losses.evaluation.table import count_boxes
+from det_losses.evaluation.summary import count_boxes
 from det_losses.models.slots import build_slot_losses
 from det_losses.registry import DATASETS
 

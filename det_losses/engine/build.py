@@ -1,11 +1,14 @@
 """The one place where a config becomes a Runner."""
 
+import contextlib
 import copy
 import itertools
 import os
+import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from mmengine.config import Config
@@ -13,7 +16,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from det_losses.engine.checks import check_amp, check_checkpoint, check_same_classes, fill_from_data
+from det_losses.engine.config_text import FastTextConfig
 from det_losses.engine.runner import QuietRunner
+from det_losses.errors import InputError, InputTypeError, NotRegisteredError, UserError
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -41,9 +46,11 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         The Runner. Its log on the terminal is short, its log file complete.
 
     Raises:
-        ValueError: a key is missing, mixed precision without an accelerator, ``num_classes``
+        InputError: a key is missing, mixed precision without an accelerator, ``num_classes``
             contradicts the data, or training and validation classes differ.
-        FileNotFoundError: data or checkpoint to load do not exist.
+        InputTypeError: a ``type`` gets an argument that it does not take.
+        NotRegisteredError: a ``type`` that no registry holds.
+        MissingFileError: data or checkpoint to load do not exist.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _choose_parts(cfg, train)
@@ -53,7 +60,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _name_collate(cfg)
     _stretch_cosine(cfg)
     cfg.setdefault("default_scope", SCOPE)
-    metainfo = _metainfo(cfg)
+    with rejected_by_constructors():
+        metainfo = _metainfo(cfg)
     if metainfo:
         first, *others = metainfo.values()
         for other in others:
@@ -61,12 +69,52 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         fill_from_data(cfg.model, first)
     # mmengine 0.10 calls parts of torch by names that torch has renamed.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
-    return QuietRunner.from_cfg(cfg)
+    with rejected_by_constructors():
+        return QuietRunner.from_cfg(FastTextConfig.of(cfg))
+
+
+_CONVERTED = ((TypeError, InputTypeError), (ValueError, InputError), (KeyError, NotRegisteredError))
+
+
+@contextlib.contextmanager
+def rejected_by_constructors() -> Iterator[None]:
+    """Convert what mmengine, or a constructor that it calls, raises about the config's entries.
+
+    mmengine calls registered classes with arguments from the config. A TypeError, ValueError or
+    KeyError is an error in the config if mmengine's own code raised it (an unknown ``type``, an
+    argument that the constructor does not take) or if the constructor itself raised it (a value
+    that it refuses). From any deeper call, or from this package's own code, it is a bug and passes.
+
+    Raises:
+        InputError, InputTypeError, NotRegisteredError: instead of those.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        own = frames[-1].f_globals["__name__"].startswith(f"{SCOPE}.")
+        constructors = []
+        while frames[-1].f_code.co_name in ("__init__", "__new__"):
+            constructors.append(frames.pop())
+        caller = frames[-1].f_globals["__name__"]
+        if own or not caller.startswith("mmengine."):
+            raise
+        cls = f"{_class_of(constructors[-1])}: " if constructors else ""
+        kind = next(ours for builtin, ours in _CONVERTED if isinstance(error, builtin))
+        reason = error.args[0] if error.args else repr(error)  # KeyError quotes its message
+        raise kind(f"config: {cls}{reason}") from error
+
+
+def _class_of(constructor: FrameType) -> str:
+    first = constructor.f_locals[constructor.f_code.co_varnames[0]]
+    return (first if isinstance(first, type) else type(first)).__name__
 
 
 def _choose_parts(cfg: Config, train: bool) -> None:
     if "model" not in cfg:
-        raise ValueError(f"the config {cfg.filename or ''} has no `model`")
+        raise InputError(f"the config {cfg.filename or ''} has no `model`")
     if not train:
         for ours, theirs in zip(_TEST, _VALIDATION, strict=True):
             if cfg.get(ours) is None:
@@ -77,7 +125,7 @@ def _choose_parts(cfg: Config, train: bool) -> None:
     for key in needed:
         if cfg.get(key) is None:
             purpose = "training" if train else "testing"
-            raise ValueError(
+            raise InputError(
                 f"the config {cfg.filename or ''} has no `{key}`, needed for {purpose}"
             )
 
@@ -87,7 +135,7 @@ def _place(cfg: Config) -> None:
     name = Path(cfg.filename).stem if cfg.filename else None
     if not cfg.get("work_dir"):
         if name is None:
-            raise ValueError("the config has no `work_dir`, and no file name to derive one from")
+            raise InputError("the config has no `work_dir`, and no file name to derive one from")
         cfg.work_dir = os.path.join("work_dirs", name)
     cfg.work_dir = os.path.abspath(cfg.work_dir)
     # mmengine keeps one logger and message hub per experiment name, and its own names differ by

@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.device import get_device
 from mmengine.utils import is_seq_of
 
+from det_losses.errors import InputError, MissingFileError
+
 _NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper refuses
 
 
@@ -22,12 +24,12 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
         metainfo: of the dataset: ``classes`` and ``category_ids``.
 
     Raises:
-        ValueError: ``num_classes`` is another number than the data has.
+        InputError: ``num_classes`` is another number than the data has.
     """
     classes = metainfo["classes"]
     given = model.get("num_classes")
     if given not in (None, len(classes)):
-        raise ValueError(
+        raise InputError(
             f"model.num_classes is {given}, but the data has {len(classes)} classes "
             f"({shortened(classes)}); leave num_classes out, it then comes from the data"
         )
@@ -39,7 +41,7 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
 def check_same_classes(
     train: Mapping[str, Sequence[str]], val: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise ValueError if training and validation data do not have the same classes in order."""
+    """Raise InputError if training and validation data do not have the same classes in order."""
     ours, theirs = list(train["classes"]), list(val["classes"])
     if ours == theirs:
         return
@@ -52,26 +54,26 @@ def check_same_classes(
         if names
     ]
     found = "; ".join(parts) or f"in another order: {shortened(ours)} and {shortened(theirs)}"
-    raise ValueError(
+    raise InputError(
         f"training and validation data have different classes, {found}. Give both datasets the "
         "same `classes`"
     )
 
 
 def check_amp(optim_wrapper: Mapping[str, Any] | None) -> None:
-    """Raise ValueError if mixed precision is asked for on a machine that has no accelerator."""
+    """Raise InputError if mixed precision is asked for on a machine that has no accelerator."""
     kind = str((optim_wrapper or {}).get("type"))
     if "AmpOptimWrapper" in kind and get_device() in _NO_AMP:
-        raise ValueError(
+        raise InputError(
             f"mixed precision (--amp, optim_wrapper.type={kind!r}) needs a GPU, and torch finds "
             f"only the device {get_device()!r}; leave it out"
         )
 
 
 def check_checkpoint(load_from: str | None) -> None:
-    """Raise FileNotFoundError if a checkpoint to load is a local path and no file."""
+    """Raise MissingFileError if a checkpoint to load is a local path and no file."""
     if load_from and "://" not in load_from and not os.path.isfile(os.path.expanduser(load_from)):
-        raise FileNotFoundError(f"checkpoint {load_from!r}: no such file")
+        raise MissingFileError(f"checkpoint {load_from!r}: no such file")
 
 
 def shortened(names: Sequence[str], most: int = 8) -> str:

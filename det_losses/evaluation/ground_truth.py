@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from det_losses.data.coco_json import check_coco_json, load_coco_json
-from det_losses.evaluation.backends import AREAS
+from det_losses.errors import InputError
+from det_losses.evaluation.metrics import AREAS
 
 LARGEST_ID = 2**53  # beyond it, a float64 row cannot tell ids apart
 
@@ -31,8 +32,8 @@ class GroundTruth:
         source: a COCO json as a dict, or the path of its file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a sound COCO json; the message names the entry and the field.
+        MissingFileError: no such file.
+        InputError: not a valid COCO json; the message names the entry and the field.
     """
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
@@ -54,7 +55,7 @@ class GroundTruth:
 
     @cached_property
     def population(self) -> "Population":
-        """What can be found on each image, all that recall needs of the ground truth."""
+        """The boxes to be found on each image: all that recall needs of the ground truth."""
         cells = self.category_index[:, None] * len(AREAS) + np.arange(len(AREAS))
         row, area = np.nonzero(~self.outside())
         return Population(
@@ -77,7 +78,7 @@ class GroundTruth:
             ``[N]`` and ``[N]``: indices in ``image_ids`` and ``category_ids``.
 
         Raises:
-            ValueError: an id that the ground truth does not have.
+            InputError: an id that the ground truth does not have.
         """
         image = _look_up(self.image_ids, detections[:, 0], "image", where)
         return image, _look_up(self.category_ids, detections[:, 6], "category", where)
@@ -91,12 +92,12 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The boxes that can be found, of each image, class and area.
+    """The boxes to be found, of each image, class and area.
 
     Attributes:
         images: number of images.
         names: class names by ascending category id.
-        image: ``[N]`` image index; a box stands once for each area range that it lies in.
+        image: ``[N]`` image index; a box is listed once for each area range that it is in.
         cell: ``[N]`` class index * A + area index.
     """
 
@@ -117,7 +118,7 @@ class Population:
 def _sorted_ids(entries: Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
     ids = sorted(entry["id"] for entry in entries)
     if ids and max(-ids[0], ids[-1]) > LARGEST_ID:
-        raise ValueError(
+        raise InputError(
             f"{where}: an id is beyond 2^53, which result files as arrays cannot hold. Number the "
             "entries with smaller integers."
         )
@@ -138,7 +139,7 @@ def _look_up(ids: np.ndarray, wanted: np.ndarray, kind: str, where: str) -> np.n
     unknown = np.append(ids, np.nan)[index] != wanted
     if unknown.any():
         row = int(np.argmax(unknown))
-        raise ValueError(
+        raise InputError(
             f"{where}[{row}]: {kind}_id {wanted[row]:.16g} is not in the ground truth. Evaluate "
             "with the annotation file that the detections were made for."
         )

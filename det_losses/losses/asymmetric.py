@@ -144,7 +144,7 @@ class AsymmetricLoss(ClassificationLoss):
         self.detach_focusing = detach_focusing
         self.use_sigmoid = use_sigmoid
         if detach_focusing:
-            self.constant_in_gradient = "the focusing factors"
+            self.constant_in_gradient = ("the focusing factors",)
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 
@@ -67,7 +67,7 @@ class CIoULoss(IoUFamilyLoss):
     """
 
     paper = "Zheng et al., Distance-IoU Loss, arXiv 1911.08287, 2019"
-    constant_in_gradient = "alpha"
+    constant_in_gradient = ("alpha",)
 
     def __init__(
         self,

@@ -50,8 +50,8 @@ class CompositeLoss(Loss):
                 raise ValueError(f"{name}: give reduction to {name}, not to {type(loss).__name__}")
             if loss.own_mean:
                 raise ValueError(
-                    f"{name}: {type(loss).__name__} is a mean of its own ({loss.own_mean}), not a "
-                    "value of each box; it cannot be put together with others"
+                    f"{name}: {type(loss).__name__} divides by its own number of examples, has no "
+                    "value per box, and cannot be combined with other losses"
                 )
         kinds = [loss.kind for loss in self.losses]
         if "distribution" in kinds:
@@ -68,9 +68,9 @@ class CompositeLoss(Loss):
         self.activation = activations.pop() if activations else None
         needed = (self._extra(loss) + tuple(loss.inputs) for loss in self.losses)
         self.inputs = tuple(dict.fromkeys(key for keys in needed for key in keys))
-        for words in ("constant_in_gradient", "falls_with_distance"):
-            each = (getattr(loss, words) for loss in self.losses)
-            setattr(self, words, "; ".join(dict.fromkeys(filter(None, each))))
+        held = (name for loss in self.losses for name in loss.constant_in_gradient)
+        self.constant_in_gradient = tuple(dict.fromkeys(held))
+        self.monotone_in_distance = all(loss.monotone_in_distance for loss in self.losses)
 
     def params(self) -> dict[str, Any]:
         """Return every constructor argument with its present value."""

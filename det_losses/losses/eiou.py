@@ -5,7 +5,7 @@ import warnings
 from torch import Tensor
 
 from det_losses.boxes import BoxPair
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 

@@ -120,7 +120,7 @@ class EQLv2Loss(GradientBalancedLoss):
     """
 
     paper = "Tan et al., Equalization Loss v2, arXiv 2012.08548, 2021"
-    constant_in_gradient: ClassVar[str] = "the weights q and r"
+    constant_in_gradient = ("the weights q and r",)
     example: ClassVar[Mapping[str, Any]] = {"num_classes": 3}
     refused: ClassVar[Mapping[str, str]] = {
         "use_distributed": "gradients are always summed over the ranks in distributed training"

@@ -107,7 +107,7 @@ class EqualizedFocalLoss(GradientBalancedLoss):
     """
 
     paper = "Li et al., Equalized Focal Loss, arXiv 2201.02593, 2022"
-    constant_in_gradient = "the focusing parameter of each class"
+    constant_in_gradient = ("the focusing parameter of each class",)
     example: ClassVar[Mapping[str, Any]] = {"num_classes": 3}
 
     def __init__(

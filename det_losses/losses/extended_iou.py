@@ -5,7 +5,7 @@ from torch import Tensor
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.losses.smooth_l1 import smooth_l1_loss
 from det_losses.registry import MODELS
 

@@ -56,8 +56,8 @@ class FocalEIoULoss(EIoULoss):
         tensor(0.8000)
     """
 
-    constant_in_gradient = "the weight W"
-    falls_with_distance = "W falls with the overlap, and disjoint boxes have no weight"
+    constant_in_gradient = ("the weight W",)
+    monotone_in_distance = False
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.iou_wrapper import IoUWrapper
+from det_losses.losses.core.box import IoUWrapper
 from det_losses.registry import MODELS
 
 
@@ -74,8 +74,8 @@ class FocalIoU(IoUWrapper):
 
     paper = "Zhang et al., Focal and Efficient IOU Loss, arXiv 2101.08158, 2021"
     example: ClassVar[Mapping[str, Any]] = {"loss": "CIoULoss"}
-    constant_in_gradient = "the weight W"
-    falls_with_distance = "W falls with the overlap, and disjoint boxes have no weight"
+    constant_in_gradient = ("the weight W",)
+    monotone_in_distance = False
 
     def __init__(
         self,

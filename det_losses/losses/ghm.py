@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.core.base import Loss, check_argument, reduce_loss
+from det_losses.losses.core.box import ElementwiseBoxLoss
 from det_losses.losses.core.classification import (
     ClassificationLoss,
     is_dense,
@@ -14,7 +15,6 @@ from det_losses.losses.core.classification import (
     is_valid,
     require_sigmoid,
 )
-from det_losses.losses.core.families import ElementwiseBoxLoss
 from det_losses.losses.core.state import RunningMean, counted_rows, over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import aligned, upcast
@@ -100,11 +100,11 @@ class _HarmonizedLoss(Loss):
     """A loss whose elements have weight N over the density of their gradient norm.
 
     Attributes:
-        own_mean: the divisor of ``mean``, which ``avg_factor`` does not replace.
+        own_mean: ``mean`` divides by the sum of the examples' sample weights.
     """
 
-    own_mean: ClassVar[str] = "the sum of the examples' sample weights"
-    constant_in_gradient: ClassVar[str] = "the harmonizing parameter beta"
+    own_mean: ClassVar[bool] = True
+    constant_in_gradient = ("the harmonizing parameter beta",)
 
     def _start(self, bins: int, momentum: float) -> None:
         whole = isinstance(bins, int) and bins > 0
@@ -252,49 +252,49 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
 
 @MODELS.register_module()
 class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
-    r"""A smooth L1 whose examples weigh less, the more others have the same gradient.
+    r"""A smooth L1 with each example weighted by the inverse density of its gradient norm.
 
     .. math::
         L = \frac{1}{N} \sum_i \beta_i \left(\sqrt{d_i^2 + \mu^2} - \mu\right), \qquad
         \beta_i = \frac{N}{M R(g_i)}, \qquad g_i = \left|\frac{d_i}{\sqrt{d_i^2 + \mu^2}}\right|
 
     :math:`d` is the error of a delta, M the number of bins of [0, 1], and :math:`R(g_i)` the number
-    of the N examples whose gradient norm g lies in the bin of :math:`g_i`. So outliers, which crowd
-    at 1, count little. beta is constant in the gradient. An example is a coordinate of weight above
-    0.
+    of the N examples whose gradient norm g lies in the bin of :math:`g_i`. Outliers, which
+    concentrate at 1, are down-weighted. beta is constant in the gradient. An example is a
+    coordinate with a weight above 0.
 
-    The mean is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
+    ``mean`` is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
     :math:`\sum s \beta L / \sum s`. An ``avg_factor`` has no effect, as in mmdetection. ``sum``
-    and ``none`` give beta L. R and N are those of all ranks in training.
+    and ``none`` give beta L. R and N are summed over all ranks in training.
 
     Args:
-        mu: where the loss turns from a square into a line, above 0.
+        mu: where the loss changes from quadratic to linear, above 0.
         bins: number M of bins.
-        momentum: with :math:`\alpha` above 0, R is the mean
+        momentum: if :math:`\alpha` is above 0, R is the running mean
             :math:`S^{(t)} = \alpha S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper
-            does not say where S starts: here the first batches count alike until their weight has
-            fallen to :math:`1 - \alpha`. It moves in training mode only.
+            does not define the start of S: here the first batches have equal weight until it has
+            fallen to :math:`1 - \alpha`. Updated in training mode only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Box regression with outliers, in the place of Smooth L1.
+        Box regression with outliers, in place of Smooth L1.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the same shape.
+        pred, target: ``[N, 4]`` encoded deltas, or any common shape. Unreduced: the same shape.
 
     Raises:
-        ValueError: mu, bins or momentum out of range, or shapes that do not fit.
+        InputError: mu, bins or momentum out of range, or shapes that do not fit.
 
     Reference:
         Buyu Li, Yu Liu, Xiaogang Wang: Gradient Harmonized Single-stage Detector. AAAI, arXiv
-        1811.05181, 2019.
+        1811.05181, 2019. The defaults of mu, bins and momentum are those of the authors' RetinaNet
+        config (libuyu/GHM_Detection).
 
     Note:
-        mmdetection calls it GHMR. It divides by the number of bins that are not empty instead of
-        by M, starts S at 0, so that the first batches weigh more, and moves only the bins that the
-        batch fills.
+        The authors' code and mmdetection 3.3 (GHMR) divide by the number of non-empty bins instead
+        of M, start S at 0, so that the first batches have a larger loss, and update only the bins
+        that have examples in the batch. The default of their constructors is momentum=0.
 
     Example:
         >>> import torch
@@ -304,14 +304,14 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
     """
 
     paper = "Li et al., Gradient Harmonized Single-stage Detector, arXiv 1811.05181, 2019"
-    falls_with_distance = "errors that share a bin with more others weigh less"
+    monotone_in_distance = False
 
     def __init__(
         self,
         *,
         mu: float = 0.02,
         bins: int = 10,
-        momentum: float = 0.0,
+        momentum: float = 0.7,
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:

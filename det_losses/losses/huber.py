@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.families import ElementwiseBoxLoss
+from det_losses.losses.core.box import ElementwiseBoxLoss
 from det_losses.registry import MODELS
 from det_losses.tensors import aligned
 

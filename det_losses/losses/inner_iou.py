@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.iou_wrapper import IoUWrapper
+from det_losses.losses.core.box import IoUWrapper
 from det_losses.registry import MODELS
 
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 
@@ -113,11 +113,8 @@ class DynamicInterpIoULoss(IoUFamilyLoss):
     """
 
     paper = "Liu and Watanabe, InterpIoU, arXiv 2507.12420, 2025"
-    constant_in_gradient = "the interpolation coefficient alpha"
-    falls_with_distance = (
-        "where little overlap is left, a step away raises alpha, which takes the interpolated box "
-        "closer to the target than the step has taken it away"
-    )
+    constant_in_gradient = ("the interpolation coefficient alpha",)
+    monotone_in_distance = False
 
     def __init__(
         self,

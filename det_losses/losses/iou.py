@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 MODES = ("log", "linear", "square")

@@ -92,7 +92,7 @@ class IoUAwareBCELoss(QualityLoss):
     """
 
     paper = "Cai et al., Align-DETR, arXiv 2304.07527, 2023"
-    constant_in_gradient = "the target t"
+    constant_in_gradient = ("the target t",)
 
     def __init__(
         self,

@@ -1,7 +1,6 @@
 """Matchability-aware loss: cross-entropy to a power of the quality."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -90,7 +89,7 @@ class MatchabilityAwareLoss(QualityLoss):
     """
 
     paper = "Huang et al., DEIM, arXiv 2412.04234, 2024"
-    constant_in_gradient: ClassVar[str] = "the weight p^gamma of the negatives"
+    constant_in_gradient = ("the weight p^gamma of the negatives",)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from det_losses.losses.core.families import ElementwiseBoxLoss
+from det_losses.losses.core.box import ElementwiseBoxLoss
 from det_losses.registry import MODELS
 from det_losses.tensors import aligned
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 
@@ -107,7 +107,7 @@ class PIoUv2Loss(PIoULoss):
         tensor(0.4758)
     """
 
-    falls_with_distance = "the attention falls to 0 as the box moves away, faster than PIoU grows"
+    monotone_in_distance = False
 
     def __init__(
         self,

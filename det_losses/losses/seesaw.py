@@ -125,7 +125,7 @@ class SeesawLoss(ClassificationLoss):
 
     paper = "Wang et al., Seesaw Loss, arXiv 2008.10032, 2021"
     activation = "softmax"
-    constant_in_gradient: ClassVar[str] = "the factors M and C"
+    constant_in_gradient = ("the factors M and C",)
     example: ClassVar[Mapping[str, Any]] = {"num_classes": 3}
     class_counts: Tensor
 

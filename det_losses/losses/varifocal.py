@@ -124,7 +124,7 @@ class VarifocalLoss(QualityLoss):
         self.iou_weighted = iou_weighted
         self.detach_focusing = detach_focusing
         if detach_focusing:
-            self.constant_in_gradient = "the focusing factor p^gamma of the negatives"
+            self.constant_in_gradient = ("the focusing factor p^gamma of the negatives",)
 
     def unreduced(
         self,

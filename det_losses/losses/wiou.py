@@ -1,14 +1,13 @@
 """Wise-IoU losses, versions 1 to 3."""
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.losses.core.state import RunningMean, counted_rows, over_ranks
 from det_losses.registry import MODELS
 
@@ -51,7 +50,7 @@ class WIoUv1Loss(IoUFamilyLoss):
     """
 
     paper = "Tong et al., Wise-IoU, arXiv 2301.10051, 2023"
-    constant_in_gradient: ClassVar[str] = "the diagonal c of the enclosing box in R"
+    constant_in_gradient = ("the diagonal c of the enclosing box in R",)
 
     def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
         """The attention R to the distance of the centres."""
@@ -146,7 +145,7 @@ class WIoUv2Loss(_FocusedWIoU):
         (tensor(0.), tensor(0.3750))
     """
 
-    constant_in_gradient = "the diagonal c of the enclosing box in R, and the gain"
+    constant_in_gradient = ("the diagonal c of the enclosing box in R", "the gain")
 
     def __init__(
         self,
@@ -212,8 +211,8 @@ class WIoUv3Loss(_FocusedWIoU):
         tensor(1.0100)
     """
 
-    constant_in_gradient = "the diagonal c of the enclosing box in R, and the gain r"
-    falls_with_distance = "the gain r of an outlier falls as its IoU loss outgrows the running mean"
+    constant_in_gradient = ("the diagonal c of the enclosing box in R", "the gain r")
+    monotone_in_distance = False
 
     def __init__(
         self,

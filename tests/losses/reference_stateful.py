@@ -181,7 +181,7 @@ REFERENCES = {
     ],
     "GHMRLoss": [
         ({}, ghmr, ghmr_constants),
-        ({"mu": 0.5, "bins": 4, "momentum": 0.75}, ghmr, ghmr_constants),
+        ({"mu": 0.5, "bins": 4, "momentum": 0.0}, ghmr, ghmr_constants),
     ],
     "GHMCLoss": [
         ({}, ghmc, ghmc_constants),

@@ -7,7 +7,7 @@ from torch import nn
 
 from det_losses import build_loss, functional
 from det_losses.losses import FocalEIoULoss, GIoULoss, Loss
-from det_losses.losses.core.families import IoUFamilyLoss
+from det_losses.losses.core.box import IoUFamilyLoss
 
 
 class CornerLoss(IoUFamilyLoss):

@@ -59,7 +59,7 @@ class BarLoss(IoUFamilyLoss):
     """
 
     paper = "Nobody, 2026"
-    constant_in_gradient = "nothing that matters"
+    constant_in_gradient = ("nothing", "that matters")
     zero_at_target = False
     inputs = ("image_size",)
 
@@ -87,8 +87,8 @@ def test_every_part_of_the_class_is_in_its_place(bar):
     )
     assert (bar.use, bar.disjoint, bar.note) == ("Never.", "2.", "One.\n\nTwo.")
     assert (bar.reference, bar.paper) == ("Nobody: Nothing. 2026.", "Nobody, 2026")
-    assert bar.constant_in_gradient == "nothing that matters"
-    assert (bar.falls_with_distance, bar.published, bar.shape) == ("", "", "")
+    assert bar.constant_in_gradient == ("nothing", "that matters")
+    assert (bar.monotone_in_distance, bar.published, bar.shape) == (True, "", "")
     assert bar.example == "BarLoss"
 
 
@@ -126,7 +126,7 @@ def test_a_loss_without_a_docstring_of_this_form_has_a_card(bar, monkeypatch):
 def test_wrappers_say_what_is_theirs_and_need_an_argument():
     inner = next(card for card in CARDS if card.name == "InnerIoU")
     assert inner.wraps and inner.parameters[0].default == ""
-    assert inner.constant_in_gradient == ""  # CIoU's alpha, of the example, is not InnerIoU's
+    assert inner.constant_in_gradient == ()  # CIoU's alpha, of the example, is not InnerIoU's
     assert inner.example == "InnerIoU(CIoULoss)"
     assert "\n  loss (required): " in card_text(inner)
 

@@ -5,9 +5,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from det_losses.losses.core.base import Loss
 from det_losses.losses.core.build import LossInfo, build_loss, list_losses
-from det_losses.losses.core.expression import HELD, expression
+from det_losses.losses.core.text import HELD, loss_text
 from det_losses.registry import MODELS
 
 _SECTION = re.compile(r"^([A-Z]\w*):$", re.MULTILINE)
@@ -45,8 +44,8 @@ class Card:
         use: what it is for.
         shape: shapes of pred, target and the unreduced loss.
         disjoint: what it does on disjoint boxes.
-        constant_in_gradient: what the gradient takes as constant.
-        falls_with_distance: why it may fall when a box moves away.
+        constant_in_gradient: names of what is detached from the gradient.
+        monotone_in_distance: whether it never falls when a box moves away.
         zero_at_target: whether a perfect prediction has loss 0.
         note: differences from other libraries, and limits.
         published: numbers of its paper.
@@ -68,8 +67,8 @@ class Card:
     use: str
     shape: str
     disjoint: str
-    constant_in_gradient: str
-    falls_with_distance: str
+    constant_in_gradient: tuple[str, ...]
+    monotone_in_distance: bool
     zero_at_target: bool
     note: str
     published: str
@@ -109,11 +108,12 @@ def loss_card(info: LossInfo) -> Card:
         formula=formula,
         about=_paragraphs(about),
         parameters=parameters,
-        constant_in_gradient=_words(cls, loss, "constant_in_gradient"),
-        falls_with_distance=_words(cls, loss, "falls_with_distance"),
+        # A wrapper's instance adds what holds for the loss in the example; the class does not.
+        constant_in_gradient=cls.constant_in_gradient,
+        monotone_in_distance=cls.monotone_in_distance,
         zero_at_target=loss.zero_at_target,
         paper=info.paper,
-        example=expression(info.config),
+        example=loss_text(info.config),
         **texts,
     )
 
@@ -148,9 +148,3 @@ def _paragraphs(text: str) -> str:
 
 def _default(parameter: inspect.Parameter) -> str:
     return "" if parameter.default is parameter.empty else repr(parameter.default)
-
-
-def _words(cls: type[Loss], loss: Loss, name: str) -> str:
-    """A wrapper's instance adds the wrapped loss's words; the card has the class's own."""
-    words = getattr(cls, name)
-    return words if isinstance(words, str) else getattr(loss, name)

@@ -110,11 +110,12 @@ def _parameter(parameter: Parameter, quote: str = "") -> str:
 def _facts(card: Card) -> Iterator[tuple[str, str]]:
     """Yield title and text of all that a card has beside formula and parameters."""
     zero = "" if card.zero_at_target else "not 0 at a perfect prediction"
+    distance = "" if card.monotone_in_distance else "may fall as a box moves away from its target"
     facts = {
         "Use": card.use,
         "Disjoint boxes": card.disjoint,
-        "Constant in the gradient": card.constant_in_gradient,
-        "May fall with distance": card.falls_with_distance,
+        "Constant in the gradient": ", ".join(card.constant_in_gradient),
+        "Distance": distance,
         "Perfect prediction": zero,
         "Shape": card.shape,
         "Note": card.note,

@@ -1,0 +1,143 @@
+"""Base classes of box losses: elementwise, on decoded boxes, of IoU terms, and their wrappers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from det_losses.boxes import BoxPair, box_pair
+from det_losses.errors import InputError
+from det_losses.losses.core.base import Loss, check_argument
+from det_losses.losses.core.build import build_loss
+
+
+class ElementwiseBoxLoss(Loss):
+    """A loss of the error of each coordinate, on encoded deltas.
+
+    ``weight`` has one entry per box or one per coordinate.
+    """
+
+    kind = "box"
+    space = "delta"
+
+
+class DecodedBoxLoss(Loss):
+    """A loss with one value per decoded box.
+
+    ``weight`` has one entry per box, or four, which are averaged.
+    """
+
+    kind = "box"
+    space = "decoded"
+
+    def unreduced_shape(self, pred: Tensor) -> torch.Size:
+        """One value per box."""
+        return pred.shape[:-1]
+
+
+class IoUFamilyLoss(DecodedBoxLoss):
+    """A loss of a decoded box: an overlap term plus penalties, times a factor.
+
+    A subclass overrides the terms in which it differs from ``1 - IoU``. An :class:`IoUWrapper`
+    asks the loss that it holds for its terms and changes some of them.
+
+    Args:
+        eps: smallest denominator, an area in square pixels.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+    """
+
+    def __init__(
+        self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None:
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        check_argument("eps", eps, eps >= 0, "at least 0")
+        self.eps = eps
+
+    def iou(self, pair: BoxPair) -> Tensor:
+        """IoU that the overlap term is computed from, ``[N]``."""
+        return pair.iou
+
+    def overlap(self, iou: Tensor) -> Tensor:
+        """Overlap term for this IoU, ``[N]``."""
+        return 1 - iou
+
+    def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
+        """Terms added to the overlap term, each ``[N]``."""
+        return ()
+
+    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """Factor on the sum of the terms, ``[N]``; may depend on the sample weights."""
+        return torch.ones_like(pair.iou)
+
+    def per_box(self, pair: BoxPair) -> Tensor:
+        """Sum of the terms, ``[N]``."""
+        return sum(self.penalties(pair), self.overlap(self.iou(pair)))
+
+    def unreduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
+    ) -> Tensor:
+        """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
+        pair = box_pair(pred, target, self.eps, inputs)
+        return self.per_box(pair) * self.factor(pair, weight)
+
+
+class IoUWrapper(IoUFamilyLoss):
+    """A loss of the IoU family that holds another one and changes some of its terms.
+
+    A subclass overrides the term that it changes and gets the original from ``self.loss``.
+
+    Args:
+        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Raises:
+        InputError: the wrapped loss is of another family, or has its own ``loss_weight`` or
+            ``reduction``, which would have no effect.
+    """
+
+    def __init__(
+        self,
+        loss: str | Mapping[str, Any] | nn.Module,
+        *,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
+    ) -> None:
+        inner = build_loss(loss)
+        wrapper, wrapped = type(self).__name__, type(inner).__name__
+        if not isinstance(inner, IoUFamilyLoss):
+            raise InputError(
+                f"{wrapper} changes the terms of an IoU loss, and {wrapped} has none: wrap a loss "
+                "on decoded boxes that consists of IoU and penalties, such as CIoULoss"
+            )
+        if inner.loss_weight != 1 or inner.reduction != "mean":
+            raise InputError(
+                f"{wrapper}: give loss_weight and reduction to {wrapper}, those of the wrapped "
+                f"{wrapped} have no effect"
+            )
+        super().__init__(eps=inner.eps, reduction=reduction, loss_weight=loss_weight)
+        self.loss = inner
+        self.inputs = inner.inputs
+        held = (*self.constant_in_gradient, *inner.constant_in_gradient)
+        self.constant_in_gradient = tuple(dict.fromkeys(held))
+        self.monotone_in_distance = self.monotone_in_distance and inner.monotone_in_distance
+        self.zero_at_target = self.zero_at_target and inner.zero_at_target
+        self.invariances = tuple(name for name in self.invariances if name in inner.invariances)
+
+    def iou(self, pair: BoxPair) -> Tensor:
+        """IoU that the wrapped overlap term is computed from."""
+        return self.loss.iou(pair)
+
+    def overlap(self, iou: Tensor) -> Tensor:
+        """The wrapped overlap term."""
+        return self.loss.overlap(iou)
+
+    def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
+        """The wrapped penalties."""
+        return self.loss.penalties(pair)
+
+    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """The wrapped factor."""
+        return self.loss.factor(pair, weight)
