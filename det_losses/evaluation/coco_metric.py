@@ -39,7 +39,7 @@ class CocoMetric(BaseMetric):
             be evaluated.
     """
 
-    default_prefix = ""  # not None, of which mmengine warns
+    default_prefix = ""  # mmengine warns of None
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class CocoMetric(BaseMetric):
     def process(
         self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Keep ground truth and predictions of a batch.
+        """Store ground truth and predictions of a batch.
 
         Args:
             data_batch: its ``targets`` hold ``coco``: ``image`` and ``annotations`` of the json.
@@ -84,7 +84,7 @@ class CocoMetric(BaseMetric):
         """Compute the numbers of :func:`~det_losses.evaluation.summary.coco_numbers`; log a table.
 
         Args:
-            results: what :meth:`process` kept, of all ranks.
+            results: what :meth:`process` stored, of all ranks.
         """
         images = {result["image"]["id"]: result for result in reversed(results)}
         results = [images[image_id] for image_id in sorted(images)]
@@ -125,7 +125,7 @@ def _detection_rows(
         raise InputError(f"image {image_id}: a predicted box or score is NaN or infinite")
     if labels.size and not 0 <= labels.min() <= labels.max() < len(category_ids):
         raise InputError(
-            f"image {image_id}: predicted labels must lie in 0..{len(category_ids) - 1}, got "
+            f"image {image_id}: predicted labels must be in 0..{len(category_ids) - 1}, got "
             f"{labels.min()}..{labels.max()}"
         )
     corners, sizes = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
