@@ -11,6 +11,7 @@ from torch import Tensor
 
 from det_losses.errors import InputError
 from det_losses.evaluation.backends import BACKENDS
+from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
 from det_losses.files import write_json
 from det_losses.registry import METRICS
@@ -89,7 +90,7 @@ class CocoMetric(BaseMetric):
         images = {result["image"]["id"]: result for result in reversed(results)}
         results = [images[image_id] for image_id in sorted(images)]
         classes = dict(zip(self._meta("category_ids"), self._meta("classes"), strict=True))
-        truth = coco_json(results, classes)
+        truth = ground_truth_json(results, classes)
         detections = np.concatenate([np.empty((0, 7)), *(r["detections"] for r in results)])
         if self.out_file is not None:
             write_json(self.out_file, _result_json(detections))
@@ -135,33 +136,6 @@ def _detection_rows(
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().to("cpu", torch.float64).numpy()
-
-
-def coco_json(
-    results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the ground truth of an evaluation as a COCO json.
-
-    Args:
-        results: for each image ``image`` and ``annotations``, entries of its json.
-        classes: class name of each category id.
-    """
-    found = [annotation for result in results for annotation in result["annotations"]]
-    # Renumbered from 1: for COCO's evaluation the id 0 means "no match".
-    annotations = [
-        dict(
-            id=number,
-            image_id=annotation["image_id"],
-            category_id=annotation["category_id"],
-            bbox=list(annotation["bbox"]),
-            area=annotation["area"],
-            iscrowd=annotation["iscrowd"],
-        )
-        for number, annotation in enumerate(found, 1)
-    ]
-    categories = [dict(id=category_id, name=name) for category_id, name in classes.items()]
-    images = [dict(result["image"]) for result in results]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _result_json(detections: np.ndarray) -> list[dict[str, Any]]:

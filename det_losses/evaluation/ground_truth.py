@@ -1,4 +1,4 @@
-"""A COCO ground truth as arrays."""
+"""A COCO ground truth as a json and as arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +113,33 @@ class Population:
             and np.array_equal(self.image, other.image)
             and np.array_equal(self.cell, other.cell)
         )
+
+
+def ground_truth_json(
+    results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the ground truth of an evaluation as a COCO json.
+
+    Args:
+        results: for each image ``image`` and ``annotations``, entries of its json.
+        classes: class name of each category id.
+    """
+    found = [annotation for result in results for annotation in result["annotations"]]
+    # Renumbered from 1: for COCO's evaluation the id 0 means "no match".
+    annotations = [
+        dict(
+            id=number,
+            image_id=annotation["image_id"],
+            category_id=annotation["category_id"],
+            bbox=list(annotation["bbox"]),
+            area=annotation["area"],
+            iscrowd=annotation["iscrowd"],
+        )
+        for number, annotation in enumerate(found, 1)
+    ]
+    categories = [dict(id=category_id, name=name) for category_id, name in classes.items()]
+    images = [dict(result["image"]) for result in results]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _sorted_ids(entries: Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
