@@ -128,7 +128,7 @@ def with_classes(
         config.setdefault("num_classes", num_classes)
     if "loss" in config:
         config["loss"] = with_classes(config["loss"], num_classes)
-    if "losses" in config:
+    if isinstance(config.get("losses"), (list, tuple)):
         config["losses"] = [with_classes(each, num_classes) for each in config["losses"]]
     return config
 

@@ -90,6 +90,7 @@ def test_the_list_tells_what_the_classes_declare():
         ("InnerIoU(CIoULoss(eps=-1), ratio=0.7)", InputError, "^CIoULoss: eps must be"),
         ("InnerIoU(CIoULoss(epps=1), ratio=0.7)", InputTypeError, "^CIoULoss: .*'epps'"),
         ("InnerIoU(L1Loss, ratio=0.7)", InputError, "^InnerIoU .*L1Loss"),
+        ({"type": "SumLoss", "losses": "L1Loss"}, InputError, "^SumLoss .*two losses or more"),
         ("InnerIoU(CIuoLoss, ratio=0.7)", NotRegisteredError, "CIoULoss"),
     ],
 )
