@@ -48,8 +48,12 @@ def names(modules):
 
 
 BY_NAME = {name.replace("_", ""): getattr(functional, name) for name in functional.__all__}
-# Losses with two activations have two functions, stateful ones and wrappers none.
-WITH_FUNCTION = [info.name for info in list_losses() if info.name.lower() in BY_NAME]
+# Losses with two activations have two functions; wrappers and losses of only one state none.
+WITH_FUNCTION = [
+    info.name
+    for info in list_losses()
+    if info.name.lower() in BY_NAME and info.config == {"type": info.name}
+]
 
 
 def arguments(name):

@@ -171,7 +171,7 @@ def test_activation_follows_the_arguments():
     [
         ("CrossEntropyLoss", {"use_mask": True}, ValueError, "use_mask=True is mmdetection's mask"),
         ("CrossEntropyLoss", {"class_weight": "w.npy"}, TypeError, "class_weight must be a list"),
-        ("FocalLoss", {"activated": True}, ValueError, "activated=True takes probabilities"),
+        ("FocalLoss", {"activated": True}, ValueError, "activated=True means that pred holds"),
         ("FocalLoss", {"gamma": -1.0}, ValueError, "gamma must be at least 0, got -1.0"),
         ("FocalLoss", {"alpha": -1}, ValueError, r"alpha must be in \[0, 1\], or None .* got -1"),
     ],

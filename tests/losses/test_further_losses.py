@@ -90,7 +90,7 @@ def test_equalized_focal_sums_over_the_ranks(monkeypatch):
     alone, one_of_two = (build_loss("EqualizedFocalLoss", num_classes=K) for _ in range(2))
     pred, target, _ = inputs(alone)
     alone(pred, target)
-    monkeypatch.setattr("det_losses.losses.equalized_focal.over_ranks", lambda total: 2 * total)
+    monkeypatch.setattr("det_losses.losses.core.classification.over_ranks", lambda total: 2 * total)
     one_of_two(pred, target)
     torch.testing.assert_close(one_of_two.positive_gradient, 2 * alone.positive_gradient)
     torch.testing.assert_close(one_of_two.negative_gradient, 2 * alone.negative_gradient)
@@ -173,7 +173,7 @@ def test_class_balanced_passes_the_quality_on():
         ("EqualizedFocalLoss(num_classes=3, gamma=0)", "gamma must be above 0, got 0"),
         ("EqualizedFocalLoss(num_classes=3, alpha=2)", r"alpha must be in \[0, 1\], or None"),
         ("EqualizedFocalLoss(num_classes=3, scale=-1)", "scale must be at least 0, got -1"),
-        ("ClassBalanced(GIoULoss, class_counts=[1])", "weighs a classification loss, and GIoU"),
+        ("ClassBalanced(GIoULoss, class_counts=[1])", "wraps a classification loss, which GIoU"),
         ("ClassBalanced(FocalLoss, class_counts=[1, 0])", "class_counts must be numbers of at"),
         ("ClassBalanced(FocalLoss, class_counts=[1], beta=2)", r"beta must be in \[0, 1\], got 2"),
         ("ClassBalanced(FocalLoss(loss_weight=2), class_counts=[1])", "give loss_weight and red"),
@@ -190,7 +190,7 @@ def test_arguments_that_are_refused(config, message):
 
 def test_another_number_of_classes_is_refused():
     pred, labels = torch.zeros(2, 4), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="num_classes=3 goes with 3 channels, pred has 4"):
+    with pytest.raises(ValueError, match="num_classes=3 requires 3 channels, pred has 4"):
         build_loss("EqualizedFocalLoss", num_classes=3)(pred, labels)
     with pytest.raises(ValueError, match="class_counts must have one entry per class: 3 given"):
         build_loss("ClassBalanced(FocalLoss, class_counts=[1, 2, 3])")(pred, labels)

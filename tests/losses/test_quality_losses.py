@@ -444,16 +444,16 @@ def test_empty_batch_is_a_zero_that_back_propagates(name):
     ("name", "arguments", "message"),
     [
         ("QualityFocalLoss", {"use_sigmoid": False}, "use_sigmoid must be True, got False"),
-        ("QualityFocalLoss", {"activated": True}, "activated=True takes probabilities"),
+        ("QualityFocalLoss", {"activated": True}, "activated=True means that pred holds"),
         ("QualityFocalLoss", {"beta": -1.0}, "beta must be at least 0, got -1.0"),
-        ("VarifocalLoss", {"use_sigmoid": False}, "VarifocalLoss is defined on the sigmoid"),
+        ("VarifocalLoss", {"use_sigmoid": False}, "VarifocalLoss is defined for the sigmoid"),
         ("VarifocalLoss", {"alpha": -0.1}, "alpha must be at least 0, got -0.1"),
         ("VarifocalLoss", {"gamma": -1.0}, "gamma must be at least 0, got -1.0"),
         ("MatchabilityAwareLoss", {"gamma": -1.0}, "gamma must be at least 0, got -1.0"),
         ("PolyFocalLoss", {"eps1": -1.5}, "eps1 must be at least -1, got -1.5"),
         ("PolyFocalLoss", {"gamma": -1.0}, "gamma must be at least 0, got -1.0"),
         ("PolyFocalLoss", {"alpha": 1.5}, r"alpha must be in \[0, 1\], or None"),
-        ("AsymmetricLoss", {"use_sigmoid": False}, "AsymmetricLoss is defined on the sigmoid"),
+        ("AsymmetricLoss", {"use_sigmoid": False}, "AsymmetricLoss is defined for the sigmoid"),
         ("AsymmetricLoss", {"gamma_pos": -1.0}, "gamma_pos must be at least 0, got -1.0"),
         ("AsymmetricLoss", {"gamma_neg": -1.0}, "gamma_neg must be at least 0, got -1.0"),
         ("AsymmetricLoss", {"clip": 1.0}, r"clip must be in \[0, 1\), got 1.0"),
@@ -465,7 +465,7 @@ def test_arguments_that_cannot_be_honoured_are_refused(name, arguments, message)
 
 
 def test_mmpretrains_eps_is_refused_with_its_reason():
-    with pytest.raises(TypeError, match="eps: logarithms are taken of logits here"):
+    with pytest.raises(TypeError, match="eps: logarithms are computed from logits"):
         build_loss("AsymmetricLoss", eps=1e-8)
 
 

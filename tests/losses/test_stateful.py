@@ -190,7 +190,7 @@ class TestGHM:
 
     def test_each_filled_bin_has_the_same_share(self):
         # 8 easy negatives in the first of ten bins, one hard positive in the last: 9 / (10 R)
-        loss = build_loss("GHMCLoss")
+        loss = build_loss("GHMCLoss", bins=10)
         logits = torch.tensor([-4.0] * 9, dtype=torch.float64)[:, None]
         got = loss(logits, torch.tensor([1] * 8 + [0]), reduction_override="none").flatten()
         easy, hard = math.log1p(math.exp(-4)), math.log1p(math.exp(4))
@@ -276,7 +276,7 @@ class TestEQLv2:
         (dict(type="WIoUv2Loss", momentum=0.0), r"momentum must be in \(0, 1\], got 0.0"),
         (dict(type="WIoUv3Loss", alpha=1.0), "alpha must be above 1, got 1.0"),
         (dict(type="WIoUv3Loss", delta=0.0), "delta must be above 0, got 0.0"),
-        (dict(type="GHMCLoss", bins=0), "bins must be a whole number above 0, got 0"),
+        (dict(type="GHMCLoss", bins=0), "bins must be an integer above 0, got 0"),
         (dict(type="GHMCLoss", momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
         (dict(type="GHMCLoss", use_sigmoid=False), "use_sigmoid must be True, got False"),
         (dict(type="GHMRLoss", mu=0.0), "mu must be above 0, got 0.0"),
@@ -302,7 +302,7 @@ def test_arguments_out_of_range(config, message):
 @pytest.mark.parametrize("name", ["SeesawLoss", "EQLv2Loss"])
 def test_a_detector_of_another_number_of_classes_is_refused(name):
     loss = build(name, num_classes=7)
-    with pytest.raises(ValueError, match=rf"{name}: num_classes=7 goes with [78] channels, pred"):
+    with pytest.raises(ValueError, match=rf"{name}: num_classes=7 requires [78] channels, pred"):
         loss(*batch(loss))
 
 
@@ -312,7 +312,9 @@ def test_arguments_of_mmdetection_without_effect_say_so():
     for name in ("vis_grad", "test_with_obj"):
         with pytest.warns(UserWarning, match=f"EQLv2Loss: {name}=True has no effect"):
             build("EQLv2Loss", **{name: True})
-    with pytest.raises(TypeError, match="use_distributed: gradients are summed over the ranks"):
+    with pytest.raises(
+        TypeError, match="use_distributed: gradients are always summed over the ranks"
+    ):
         build("EQLv2Loss", use_distributed=True)
 
 
