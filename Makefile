@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: install quickstart test test-slow lint clean
+.PHONY: install quickstart test test-slow test-without-compiler lint clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,15 @@ lint: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES) -m slow
+
+# What touches a C++ compiler, on a machine without one: named in CXX but missing, and nowhere on PATH.
+WITHOUT_COMPILER := $(CURDIR)/$(BIN)/python -m pytest -q tests/conformance tests/losses/test_conformance.py \
+	-m "slow or not slow" -k "inductor or noticed or (compile and GIoULoss)"
+
+test-without-compiler: $(VENV)/.installed
+	@echo "== running the tests that touch a C++ compiler, without one"
+	@OMP_NUM_THREADS=1 CXX=no-such-compiler $(WITHOUT_COMPILER)
+	@env -u CC -u CXX OMP_NUM_THREADS=1 PATH=$(CURDIR)/$(BIN) $(WITHOUT_COMPILER)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from det_losses.engine import build_runner
-from det_losses.evaluation import CocoMetric
+from det_losses.evaluation.coco_metric import CocoMetric
 
 State = dict[str, torch.Tensor]
 

@@ -25,7 +25,7 @@ from mmengine.model import ExponentialMovingAverage
 
 from det_losses.engine import build_runner
 from det_losses.engine.seed import SeedHook
-from det_losses.evaluation import CocoMetric
+from det_losses.evaluation.coco_metric import CocoMetric
 from det_losses.paths import find_config
 
 LOSSES = {

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+# The files of a comparison's directory that `compare` writes and `report` reads.
+PLAN_FILE, RESULTS_FILE, TRUTH_FILE = "plan.json", "results.json", "ground_truth.json"
+
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text atomically: the old file stays until the new one is whole.

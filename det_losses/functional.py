@@ -17,6 +17,7 @@ from det_losses.losses.eiou import eiou_loss
 from det_losses.losses.eqlv2 import eqlv2_loss
 from det_losses.losses.equalized_focal import equalized_focal_loss
 from det_losses.losses.extended_iou import extended_iou_loss
+from det_losses.losses.federated import federated_loss
 from det_losses.losses.focal import sigmoid_focal_loss, softmax_focal_loss
 from det_losses.losses.focal_eiou import focal_eiou_loss
 from det_losses.losses.focal_l1 import focal_l1_loss
@@ -35,6 +36,7 @@ from det_losses.losses.mse import mse_loss
 from det_losses.losses.normalized_l1 import normalized_l1_loss
 from det_losses.losses.nwd import nwd_loss
 from det_losses.losses.piou import piou_loss, piouv2_loss
+from det_losses.losses.poly_cross_entropy import poly_cross_entropy_loss
 from det_losses.losses.poly_focal import poly_focal_loss
 from det_losses.losses.quality_focal import quality_focal_loss
 from det_losses.losses.seesaw import seesaw_loss
@@ -60,6 +62,7 @@ __all__ = [
     "eqlv2_loss",
     "equalized_focal_loss",
     "extended_iou_loss",
+    "federated_loss",
     "focal_eiou_loss",
     "focal_l1_loss",
     "gcd_loss",
@@ -79,6 +82,7 @@ __all__ = [
     "nwd_loss",
     "piou_loss",
     "piouv2_loss",
+    "poly_cross_entropy_loss",
     "poly_focal_loss",
     "quality_focal_loss",
     "seesaw_loss",

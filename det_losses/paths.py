@@ -4,6 +4,8 @@ import difflib
 import os
 from pathlib import Path
 
+from det_losses.errors import MissingFileError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -14,12 +16,12 @@ def configs_root() -> Path:
     lies beside the package.
 
     Raises:
-        FileNotFoundError: neither exists.
+        MissingFileError: neither exists.
     """
     for root in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
         if (root / "_base_").is_dir():
             return root
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"no configs/ with a _base_ folder in or beside {_PACKAGE}: the installation is incomplete"
     )
 
@@ -42,7 +44,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
         name: a path, or a name relative to :func:`configs_root`, with or without ``.py``.
 
     Raises:
-        FileNotFoundError: there is no such file; the message gives the nearest shipped names.
+        MissingFileError: there is no such file; the message gives the nearest shipped names.
     """
     given = Path(name)
     for base in (Path(), configs_root()):
@@ -54,7 +56,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.7)
     near = near or [known for known in names if Path(known).name == Path(wanted).name]
     hint = f"Did you mean {' or '.join(near)}?" if near else "`list_configs` shows them all."
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"config {str(name)!r}: no such file, and no config of that name in {configs_root()}. "
         f"{hint}"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.cli.report import add_statistics
-from det_losses.report import Study, details, summary, write_report
+from det_losses.errors import InputError
 
 EXAMPLE = """  det-losses compare_detections instances_val.json giou.json eiou.json
   det-losses compare_detections instances_val.json --out work_dirs/detections \\
@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="write the report there")
     add_statistics(parser)
     args = parser.parse_args(argv)
+
+    from det_losses.report import Study, details, summary, write_report
+
     with interruptible(), user_errors():
         study = Study.of_detections(
             Path(args.truth),
@@ -51,7 +54,7 @@ def parse_results(texts: list[str]) -> dict[str, list[Path]]:
     A text that is the path of a file is that file, whatever is in its name.
 
     Raises:
-        ValueError: a name comes twice, or one is given without a file.
+        InputError: a name comes twice, or one is given without a file.
     """
     found: dict[str, list[Path]] = {}
     for text in texts:
@@ -62,8 +65,8 @@ def parse_results(texts: list[str]) -> dict[str, list[Path]]:
         if Path(files).is_file():
             paths = [Path(files)]
         if not name or not paths:
-            raise ValueError(f"{text!r}: expected FILE or NAME=FILE,FILE,...")
+            raise InputError(f"{text!r}: expected FILE or NAME=FILE,FILE,...")
         if name in found:
-            raise ValueError(f"two results are called {name}: name them with NAME=FILE")
+            raise InputError(f"two results are called {name}: name them with NAME=FILE")
         found[name] = paths
     return found

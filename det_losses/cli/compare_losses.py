@@ -12,9 +12,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
+from det_losses.cli.arguments import (
+    add_config,
+    add_own_data,
+    add_training,
+    load_experiment,
+    new_parser,
+)
 from det_losses.cli.errors import interruptible, user_errors
-from det_losses.cli.experiment import load_experiment
 from det_losses.compare import preflight
 from det_losses.compare.budget import Budget, measure_run, parse_duration
 from det_losses.compare.choice import Choice, matched
@@ -25,11 +30,11 @@ from det_losses.compare.screening import FRACTIONS, RISK, screen, short_runs, sh
 from det_losses.compare.tables import weight_table
 from det_losses.compare.variants import Variant
 from det_losses.engine.signals import signals_as_interrupt
-from det_losses.evaluation.matching import METRICS
+from det_losses.evaluation.metrics import METRICS
 from det_losses.report import Study, summary, write_report
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
-      --losses SmoothL1Loss GIoULoss EIoULoss:loss_weight=2 --seeds 0 1 2
+      --losses SmoothL1Loss GIoULoss 'EIoULoss(loss_weight=2)' --seeds 0 1 2
   det-losses compare small/faster_rcnn_lite0 --losses L1Loss GIoULoss \\
       --cross loss_cls CrossEntropyLoss FocalLoss --budget 8h
   det-losses compare quickstart/retinanet_shapes --losses L1Loss EIoULoss \\
@@ -37,8 +42,9 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
   det-losses compare quickstart/retinanet_shapes \\
       --variant plain:loss_bbox=L1Loss slow:loss_bbox=L1Loss,optim_wrapper.optimizer.lr=1e-3
 
-What a loss's name alone gets is in configs/_base_/loss_weights.py. The same command again trains
-what is missing; further losses or seeds are added. tools/report.py rebuilds the report."""
+What a loss is not given, it gets from det_losses/models/published.py; the sources are printed.
+The same command again trains what is missing; further losses or seeds are added. tools/report.py
+rebuilds the report."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,10 +7,8 @@ from pathlib import Path
 from det_losses import list_losses
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.compare.tables import table
+from det_losses.errors import InputError
 from det_losses.files import write_text
-from det_losses.losses.core.card import loss_card, loss_cards
-from det_losses.losses.core.card_text import SHARED, card_text, cards_markdown
 
 KINDS = ("box", "classification", "distribution")
 
@@ -48,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(kind: str | None) -> str:
+    from det_losses.losses.core.card_text import SHARED
+    from det_losses.report.markdown import table
+
     lines = [
         [
             info.name,
@@ -64,16 +65,22 @@ def _table(kind: str | None) -> str:
 
 
 def _card(name: str) -> str:
+    from det_losses.losses.core.card import loss_card
+    from det_losses.losses.core.card_text import card_text
+
     known = {info.name: info for info in list_losses()}
     if name not in known:
         by_lower = {each.lower(): each for each in known}
         near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
         hint = f" Did you mean {' or '.join(by_lower[each] for each in near)}?" if near else ""
-        raise ValueError(f"no loss {name!r}.{hint} Without NAME all are listed")
+        raise InputError(f"no loss {name!r}.{hint} Without NAME all are listed")
     return card_text(loss_card(known[name]))
 
 
 def _write_markdown(path: Path) -> None:
+    from det_losses.losses.core.card import loss_cards
+    from det_losses.losses.core.card_text import cards_markdown
+
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     write_text(path, cards_markdown(loss_cards(), old))
     print(f"wrote {path}")

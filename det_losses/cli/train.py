@@ -4,13 +4,19 @@ import copy
 import sys
 from pathlib import Path
 
-from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
+from det_losses.cli.arguments import (
+    add_config,
+    add_losses,
+    add_own_data,
+    add_training,
+    load_experiment,
+    new_parser,
+)
 from det_losses.cli.errors import user_errors
-from det_losses.cli.experiment import load_experiment
-from det_losses.engine import build_runner
-from det_losses.engine.run import build_parts, claim_work_dir, train_run
+from det_losses.errors import UserError
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
+  det-losses train quickstart/retinanet_shapes --loss loss_bbox=CIoULoss
   det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --resume
   torchrun --nproc_per_node 2 -m det_losses train CONFIG --launcher pytorch"""
 
@@ -28,9 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, help="seed of all random numbers")
     parser.add_argument("--launcher", choices=("none", "pytorch"), default="none")
+    add_losses(parser)
     add_training(parser)
     add_own_data(parser, train=True)
     args = parser.parse_args(argv)
+
+    from det_losses.engine import build_runner
+    from det_losses.engine.run import build_parts, claim_work_dir, train_run
+
     with user_errors():
         cfg = load_experiment(args)
         cfg.launcher = args.launcher
@@ -41,13 +52,17 @@ def main(argv: list[str] | None = None) -> int:
         claim_work_dir(cfg, args.resume)
         runner = build_runner(cfg)
         build_parts(runner)
+    log = Path(runner.log_dir) / f"{runner.timestamp}.log"
     try:
         train_run(runner, given)
     except KeyboardInterrupt:
         print(f"interrupted; --work-dir {cfg.work_dir} --resume continues it", file=sys.stderr)
         return 130
+    except UserError as error:
+        runner.logger.error(f"training failed, log: {log}\n{type(error).__name__}: {error}")
+        return 1
     except Exception:
-        runner.logger.exception("training failed")
+        runner.logger.exception(f"training failed, log: {log}")
         return 1
     print(f"done; metrics.json, checkpoints and logs are in {cfg.work_dir}")
     return 0

@@ -8,12 +8,13 @@ from typing import Any
 from det_losses.compare.files import write_json
 from det_losses.compare.plan import DETECTIONS_FILE, Plan, PlannedRun
 from det_losses.compare.variants import Variant
-from det_losses.engine.probe import TOLERANCE
 from det_losses.engine.run import read_metrics
+from det_losses.evaluation.metrics import LOGGED_METRICS
 from det_losses.files import finite, read_json, write_text
 from det_losses.report.merge import RESULTS_FILE
 
 STATUS_FILE = "status.json"
+_TOLERANCE = 1e-4  # of the gradient comparison in records of earlier versions
 _RECORDED = (
     "train_seconds",
     "seconds_per_iteration",
@@ -22,7 +23,6 @@ _RECORDED = (
     "proof",
     "initial_weights",
 )
-METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl")
 
 
 def set_status(run: PlannedRun, status: str, error: str | None = None) -> None:
@@ -44,7 +44,7 @@ def row(plan: Plan, run: PlannedRun, root: Path) -> dict[str, Any]:
         "seed": run.seed,
         "status": status,
         "error": error or stored.get("error"),
-        "metrics": finite(record.get("metrics", dict.fromkeys(METRICS))),
+        "metrics": finite(record.get("metrics", dict.fromkeys(LOGGED_METRICS))),
         **{key: record.get(key) for key in _RECORDED},
         "built": record.get("losses"),
         "work_dir": str(run.work_dir.relative_to(root)),
@@ -65,8 +65,10 @@ def unproven(record: dict[str, Any], variant: Variant) -> str | None:
         name = config["type"].split(".")[-1]
         if not proof["loss"].startswith(f"{name}("):
             return f"{slot} was {proof['loss']}, planned was {config['type']}"
-        probed = [value for value in proof["probe"].values() if value is not None]
-        if not proof["calls"] or not probed or max(probed) > TOLERANCE:
+        if not proof["calls"]:
+            return f"training never called {proof['loss']} in {slot}"
+        probed = [value for value in proof.get("probe", {}).values() if value is not None]
+        if "probe" in proof and (not probed or max(probed) > _TOLERANCE):
             return f"the gradient of {slot} was not that of {config['type']}: {proof}"
     return None
 
@@ -84,21 +86,21 @@ def write_results(root: Path, meta: dict[str, Any], results: list[dict[str, Any]
 
 def to_csv(results: list[dict[str, Any]]) -> str:
     """Return the rows as CSV, best AP first, the runs without one last."""
-    extra = sorted({name for result in results for name in result["metrics"]} - set(METRICS))
+    extra = sorted({name for result in results for name in result["metrics"]} - set(LOGGED_METRICS))
     plain = ("variant", "seed", "status")
     end = ("train_seconds", "seconds_per_iteration", "peak_memory_mb")
     last = ("initial_weights", "error", "work_dir")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *METRICS, *end, *extra, *last])
+    writer.writerow([*plain, *LOGGED_METRICS, *end, *extra, *last])
     for result in sorted(results, key=lambda r: -(r["metrics"].get("AP") or -1.0)):
-        values = [result["metrics"].get(name) for name in (*METRICS, *extra)]
+        values = [result["metrics"].get(name) for name in (*LOGGED_METRICS, *extra)]
         writer.writerow(
             [
                 *(result[key] for key in plain),
-                *values[: len(METRICS)],
+                *values[: len(LOGGED_METRICS)],
                 *(result[key] for key in end),
-                *values[len(METRICS) :],
+                *values[len(LOGGED_METRICS) :],
                 *(result[key] for key in last),
             ]
         )

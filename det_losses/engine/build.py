@@ -12,8 +12,16 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from det_losses.engine.checks import check_amp, check_checkpoint, check_same_classes, fill_from_data
+from det_losses.engine.checks import (
+    check_amp,
+    check_checkpoint,
+    check_same_classes,
+    fill_from_data,
+    rejected_by_constructors,
+)
+from det_losses.engine.config import FastTextConfig
 from det_losses.engine.runner import QuietRunner
+from det_losses.errors import InputError
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -41,9 +49,11 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         The Runner. Its log on the terminal is short, its log file complete.
 
     Raises:
-        ValueError: a key is missing, mixed precision without an accelerator, ``num_classes``
+        InputError: a key is missing, mixed precision without an accelerator, ``num_classes``
             contradicts the data, or training and validation classes differ.
-        FileNotFoundError: data or checkpoint to load do not exist.
+        InputTypeError: a ``type`` gets an argument that it does not take.
+        NotRegisteredError: a ``type`` that no registry holds.
+        MissingFileError: data or checkpoint to load do not exist.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _choose_parts(cfg, train)
@@ -53,7 +63,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _name_collate(cfg)
     _stretch_cosine(cfg)
     cfg.setdefault("default_scope", SCOPE)
-    metainfo = _metainfo(cfg)
+    with rejected_by_constructors():
+        metainfo = _metainfo(cfg)
     if metainfo:
         first, *others = metainfo.values()
         for other in others:
@@ -61,12 +72,13 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         fill_from_data(cfg.model, first)
     # mmengine 0.10 calls parts of torch by names that torch has renamed.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
-    return QuietRunner.from_cfg(cfg)
+    with rejected_by_constructors():
+        return QuietRunner.from_cfg(FastTextConfig.of(cfg))
 
 
 def _choose_parts(cfg: Config, train: bool) -> None:
     if "model" not in cfg:
-        raise ValueError(f"the config {cfg.filename or ''} has no `model`")
+        raise InputError(f"the config {cfg.filename or ''} has no `model`")
     if not train:
         for ours, theirs in zip(_TEST, _VALIDATION, strict=True):
             if cfg.get(ours) is None:
@@ -77,7 +89,7 @@ def _choose_parts(cfg: Config, train: bool) -> None:
     for key in needed:
         if cfg.get(key) is None:
             purpose = "training" if train else "testing"
-            raise ValueError(
+            raise InputError(
                 f"the config {cfg.filename or ''} has no `{key}`, needed for {purpose}"
             )
 
@@ -87,7 +99,7 @@ def _place(cfg: Config) -> None:
     name = Path(cfg.filename).stem if cfg.filename else None
     if not cfg.get("work_dir"):
         if name is None:
-            raise ValueError("the config has no `work_dir`, and no file name to derive one from")
+            raise InputError("the config has no `work_dir`, and no file name to derive one from")
         cfg.work_dir = os.path.join("work_dirs", name)
     cfg.work_dir = os.path.abspath(cfg.work_dir)
     # mmengine keeps one logger and message hub per experiment name, and its own names differ by

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from det_losses.errors import InputError
 from det_losses.files import finite, write_text
 from det_losses.registry import HOOKS
 
@@ -32,7 +33,7 @@ class HistoryHook(Hook):
 
     def __init__(self, interval: int = 10, filename: str = "history.jsonl") -> None:
         if interval < 1:
-            raise ValueError(f"HistoryHook: interval must be at least 1, got {interval}")
+            raise InputError(f"HistoryHook: interval must be at least 1, got {interval}")
         self.interval, self.filename = interval, filename
         self._training = False
         self._sums: dict[str, Any] = defaultdict(float)

@@ -10,10 +10,11 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from det_losses.errors import UserError
 from det_losses.registry import HOOKS
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(UserError, ArithmeticError):
     """A loss or gradient is NaN or infinite."""
 
 

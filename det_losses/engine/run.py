@@ -12,9 +12,12 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
-from det_losses.engine import HistoryHook, LossProofHook, RunRecordHook
+from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
+from det_losses.engine.checks import rejected_by_constructors
+from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
+from det_losses.errors import InputError, MissingFileError
 from det_losses.files import read_json, write_text
 
 CONFIG_FILE = "config.py"
@@ -30,12 +33,12 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
             or the path of a checkpoint.
 
     Raises:
-        ValueError: the directory holds a finished run, another run, or one to be resumed.
-        FileNotFoundError: no such checkpoint.
+        InputError: the directory holds a finished run, another run, or one to be resumed.
+        MissingFileError: no such checkpoint.
     """
     work_dir = Path(cfg.work_dir)
     if is_finished(work_dir):
-        raise ValueError(
+        raise InputError(
             f"{work_dir} holds a finished run, which is never overwritten; give another --work-dir"
         )
     begun = bool(list(work_dir.glob("*.pth")))
@@ -45,21 +48,21 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
     if resume not in (None, "auto"):
         cfg.resume = True
         if not Path(resume).is_file():
-            raise FileNotFoundError(f"--resume {resume}: no such checkpoint")
+            raise MissingFileError(f"--resume {resume}: no such checkpoint")
         cfg.load_from = resume
 
 
 def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
     known = work_dir / CONFIG_FILE
     if not known.is_file():
-        raise ValueError(f"{work_dir} holds checkpoints of something else; give another --work-dir")
+        raise InputError(f"{work_dir} holds checkpoints of something else; give another --work-dir")
     lines = differences(plain(Config.fromfile(known)), plain(cfg))
     if lines:
-        raise ValueError(
+        raise InputError(
             f"{work_dir} holds a run of another config ({describe(lines)}); give another --work-dir"
         )
     if resume is None:
-        raise ValueError(
+        raise InputError(
             f"{work_dir} holds an unfinished run of this config: continue it with --resume, "
             "or give another --work-dir"
         )
@@ -67,9 +70,10 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
 
 def build_parts(runner: Runner) -> None:
     """Build what mmengine's Runner leaves until training starts, so that errors come before."""
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    for part in ("train_loop", "val_loop"):
-        getattr(runner, part)  # built on access
+    with rejected_by_constructors():
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        for part in ("train_loop", "val_loop"):
+            getattr(runner, part)  # built on access
 
 
 def train_run(runner: Runner, cfg: Config) -> None:
@@ -84,8 +88,8 @@ def train_run(runner: Runner, cfg: Config) -> None:
     """
     work_dir = Path(runner.work_dir)
     if is_main_process():
-        write_text(work_dir / CONFIG_FILE, cfg.pretty_text)
-    for hook in (LossProofHook, RunRecordHook, HistoryHook):
+        write_text(work_dir / CONFIG_FILE, config_text(cfg))
+    for hook in (LossRecordHook, RunRecordHook, HistoryHook):
         if not any(isinstance(each, hook) for each in runner.hooks):
             runner.register_hook(hook())
     runner.register_hook(ProgressFileHook(work_dir))

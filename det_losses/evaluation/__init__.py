@@ -1,5 +1,1 @@
-"""COCO's numbers for mmengine's Runner."""
-
-from det_losses.evaluation.coco_metric import CocoMetric
-
-__all__ = ["CocoMetric"]
+"""COCO's numbers: the metric of mmengine's Runner, matching, average precision, resampling."""

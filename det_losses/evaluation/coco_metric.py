@@ -9,9 +9,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
+from det_losses.errors import InputError
 from det_losses.evaluation.backends import BACKENDS
-from det_losses.evaluation.summary import coco_numbers
-from det_losses.evaluation.table import count_boxes, format_table
+from det_losses.evaluation.ground_truth import ground_truth_json
+from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
 from det_losses.files import write_json
 from det_losses.registry import METRICS
 
@@ -21,25 +22,25 @@ class CocoMetric(BaseMetric):
     """AP and AR of boxes, as COCO defines them.
 
     Ground truth is taken from the batches (``targets[i]["coco"]``, which a dataset in test mode
-    gives), so it is always that of the evaluated images and classes. An image that comes twice, as
-    from a padded distributed sampler, counts once. Crowds match any number of detections and count
-    neither for nor against; area is the annotation's own.
+    provides), so it is always that of the evaluated images and classes. An image that is evaluated
+    twice, as with a padded distributed sampler, counts once. Crowds match any number of detections
+    and count neither for nor against; the area is the annotation's own.
 
     Args:
         backend: ``"hotcoco"``, or the reference ``"pycocotools"``; they give the same numbers.
-        out_file: Write the detections there as a COCO result json, with the official category
-            ids. Relative to the working directory; a config's, to its run's work_dir.
+        out_file: Write the detections to this file as a COCO result json, with the official
+            category ids. Relative to the working directory; in a config, to the run's work_dir.
         max_dets: Detections per image and class that count, at least 11. COCO's are 100.
-        collect_device: Where the ranks' results meet, see mmengine's BaseMetric.
+        collect_device: Where the ranks' results are gathered, see mmengine's BaseMetric.
         prefix: Put before the names of the numbers, as ``prefix/AP``.
         collect_dir: Folder for collecting results of several processes.
 
     Raises:
-        ValueError: Unknown backend, ``max_dets`` too small, or a batch or prediction that cannot
+        InputError: Unknown backend, ``max_dets`` too small, or a batch or prediction that cannot
             be evaluated.
     """
 
-    default_prefix = ""  # not None, of which mmengine warns
+    default_prefix = ""  # mmengine warns of None
 
     def __init__(
         self,
@@ -52,17 +53,17 @@ class CocoMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if backend not in BACKENDS:
-            raise ValueError(
+            raise InputError(
                 f"CocoMetric: backend must be one of {list(BACKENDS)}, got {backend!r}"
             )
         if max_dets <= 10:
-            raise ValueError(f"CocoMetric: max_dets must be greater than 10, got {max_dets}")
+            raise InputError(f"CocoMetric: max_dets must be greater than 10, got {max_dets}")
         self.backend, self.out_file, self.max_dets = backend, out_file, (1, 10, max_dets)
 
     def process(
         self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Keep ground truth and predictions of a batch.
+        """Store ground truth and predictions of a batch.
 
         Args:
             data_batch: its ``targets`` hold ``coco``: ``image`` and ``annotations`` of the json.
@@ -72,7 +73,7 @@ class CocoMetric(BaseMetric):
         category_ids = np.array(self._meta("category_ids"))
         for target, prediction in zip(data_batch["targets"], data_samples, strict=True):
             if "coco" not in target:
-                raise ValueError(
+                raise InputError(
                     "CocoMetric needs the ground truth as targets[i]['coco']: build the dataset "
                     "that is evaluated with test_mode=True"
                 )
@@ -84,12 +85,12 @@ class CocoMetric(BaseMetric):
         """Compute the numbers of :func:`~det_losses.evaluation.summary.coco_numbers`; log a table.
 
         Args:
-            results: what :meth:`process` kept, of all ranks.
+            results: what :meth:`process` stored, of all ranks.
         """
         images = {result["image"]["id"]: result for result in reversed(results)}
         results = [images[image_id] for image_id in sorted(images)]
         classes = dict(zip(self._meta("category_ids"), self._meta("classes"), strict=True))
-        truth = coco_json(results, classes)
+        truth = ground_truth_json(results, classes)
         detections = np.concatenate([np.empty((0, 7)), *(r["detections"] for r in results)])
         if self.out_file is not None:
             write_json(self.out_file, _result_json(detections))
@@ -103,7 +104,7 @@ class CocoMetric(BaseMetric):
 
     def _meta(self, key: str) -> Sequence[Any]:
         if not self.dataset_meta or key not in self.dataset_meta:
-            raise ValueError(
+            raise InputError(
                 f"CocoMetric needs dataset.metainfo with 'classes' and 'category_ids'; {key!r} is "
                 f"missing in {self.dataset_meta!r}"
             )
@@ -115,17 +116,17 @@ def _detection_rows(
 ) -> np.ndarray:
     """Turn a prediction into rows ``[n, 7]``: image id, x, y, w, h, score, category id."""
     if prediction.get("image_id", image_id) != image_id:
-        raise ValueError(
+        raise InputError(
             f"predictions are not in the batch's order: image {image_id} got the predictions of "
             f"image {prediction['image_id']}"
         )
     boxes, scores = _numpy(prediction["boxes"]), _numpy(prediction["scores"])
     labels = _numpy(prediction["labels"]).astype(np.int64)
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError(f"image {image_id}: a predicted box or score is NaN or infinite")
+        raise InputError(f"image {image_id}: a predicted box or score is NaN or infinite")
     if labels.size and not 0 <= labels.min() <= labels.max() < len(category_ids):
-        raise ValueError(
-            f"image {image_id}: predicted labels must lie in 0..{len(category_ids) - 1}, got "
+        raise InputError(
+            f"image {image_id}: predicted labels must be in 0..{len(category_ids) - 1}, got "
             f"{labels.min()}..{labels.max()}"
         )
     corners, sizes = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
@@ -135,33 +136,6 @@ def _detection_rows(
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().to("cpu", torch.float64).numpy()
-
-
-def coco_json(
-    results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the ground truth of an evaluation as a COCO json.
-
-    Args:
-        results: for each image ``image`` and ``annotations``, entries of its json.
-        classes: class name of each category id.
-    """
-    found = [annotation for result in results for annotation in result["annotations"]]
-    # Numbered anew from 1: COCO's evaluation takes the id 0 for "no match".
-    annotations = [
-        dict(
-            id=number,
-            image_id=annotation["image_id"],
-            category_id=annotation["category_id"],
-            bbox=list(annotation["bbox"]),
-            area=annotation["area"],
-            iscrowd=annotation["iscrowd"],
-        )
-        for number, annotation in enumerate(found, 1)
-    ]
-    categories = [dict(id=category_id, name=name) for category_id, name in classes.items()]
-    images = [dict(result["image"]) for result in results]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _result_json(detections: np.ndarray) -> list[dict[str, Any]]:

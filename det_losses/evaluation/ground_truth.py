@@ -1,4 +1,4 @@
-"""A COCO ground truth as arrays."""
+"""A COCO ground truth as a json and as arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from det_losses.data.coco_json import check_coco_json, load_coco_json
-from det_losses.evaluation.backends import AREAS
+from det_losses.errors import InputError
+from det_losses.evaluation.metrics import AREAS
 
-LARGEST_ID = 2**53  # beyond it, a float64 row cannot tell ids apart
+LARGEST_ID = 2**53  # larger ids are not exact in float64
 
 
 class GroundTruth:
@@ -31,8 +32,8 @@ class GroundTruth:
         source: a COCO json as a dict, or the path of its file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a sound COCO json; the message names the entry and the field.
+        MissingFileError: no such file.
+        InputError: not a valid COCO json; the message names the entry and the field.
     """
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
@@ -54,7 +55,7 @@ class GroundTruth:
 
     @cached_property
     def population(self) -> "Population":
-        """What can be found on each image, all that recall needs of the ground truth."""
+        """The boxes to be found on each image: all that recall needs of the ground truth."""
         cells = self.category_index[:, None] * len(AREAS) + np.arange(len(AREAS))
         row, area = np.nonzero(~self.outside())
         return Population(
@@ -71,19 +72,19 @@ class GroundTruth:
 
         Args:
             detections: ``[N, 7]``: image id, x, y, width, height, score, category id.
-            where: what an error names as their place.
+            where: their name in error messages.
 
         Returns:
             ``[N]`` and ``[N]``: indices in ``image_ids`` and ``category_ids``.
 
         Raises:
-            ValueError: an id that the ground truth does not have.
+            InputError: an id that the ground truth does not have.
         """
         image = _look_up(self.image_ids, detections[:, 0], "image", where)
         return image, _look_up(self.category_ids, detections[:, 6], "category", where)
 
     def outside(self) -> np.ndarray:
-        """Return ``[G, A]``: for which of AREAS a box counts neither for nor against."""
+        """Return ``[G, A]``: whether a box is ignored in each of AREAS, as crowds always are."""
         low, high = np.array(list(AREAS.values())).T
         area = self.areas[:, None]
         return self.crowds[:, None] | (area < low) | (area > high)
@@ -91,12 +92,12 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The boxes that can be found, of each image, class and area.
+    """The boxes to be found, of each image, class and area.
 
     Attributes:
         images: number of images.
         names: class names by ascending category id.
-        image: ``[N]`` image index; a box stands once for each area range that it lies in.
+        image: ``[N]`` image index; a box is listed once for each area range that it is in.
         cell: ``[N]`` class index * A + area index.
     """
 
@@ -106,7 +107,7 @@ class Population:
     cell: np.ndarray
 
     def same(self, other: "Population") -> bool:
-        """Tell whether both are of the same ground truth."""
+        """Return whether both are of the same ground truth."""
         return self is other or (
             (self.images, self.names) == (other.images, other.names)
             and np.array_equal(self.image, other.image)
@@ -114,12 +115,39 @@ class Population:
         )
 
 
+def ground_truth_json(
+    results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the ground truth of an evaluation as a COCO json.
+
+    Args:
+        results: for each image ``image`` and ``annotations``, entries of its json.
+        classes: class name of each category id.
+    """
+    found = [annotation for result in results for annotation in result["annotations"]]
+    # Renumbered from 1: for COCO's evaluation the id 0 means "no match".
+    annotations = [
+        dict(
+            id=number,
+            image_id=annotation["image_id"],
+            category_id=annotation["category_id"],
+            bbox=list(annotation["bbox"]),
+            area=annotation["area"],
+            iscrowd=annotation["iscrowd"],
+        )
+        for number, annotation in enumerate(found, 1)
+    ]
+    categories = [dict(id=category_id, name=name) for category_id, name in classes.items()]
+    images = [dict(result["image"]) for result in results]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def _sorted_ids(entries: Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
     ids = sorted(entry["id"] for entry in entries)
     if ids and max(-ids[0], ids[-1]) > LARGEST_ID:
-        raise ValueError(
-            f"{where}: an id is beyond 2^53, which result files as arrays cannot hold. Number the "
-            "entries with smaller integers."
+        raise InputError(
+            f"{where}: an id is beyond 2^53 and not exact in float64. Number the entries with "
+            "smaller integers."
         )
     return np.array(ids, dtype=np.int64)
 
@@ -138,8 +166,8 @@ def _look_up(ids: np.ndarray, wanted: np.ndarray, kind: str, where: str) -> np.n
     unknown = np.append(ids, np.nan)[index] != wanted
     if unknown.any():
         row = int(np.argmax(unknown))
-        raise ValueError(
+        raise InputError(
             f"{where}[{row}]: {kind}_id {wanted[row]:.16g} is not in the ground truth. Evaluate "
-            "with the annotation file that the detections were made for."
+            "with the annotation file of the images that were detected on."
         )
     return index

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from det_losses.errors import InputError, MissingFileError
 from det_losses.evaluation.ground_truth import LARGEST_ID, GroundTruth
 
 _FIELDS = ("image_id", "category_id", "bbox", "score")
@@ -17,36 +18,36 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
 
     Args:
         path: the file.
-        truth: where given, images and classes are looked up there at once, so that an unknown one
-            is reported with the file's name.
+        truth: if given, images and classes are looked up there at once, so that the error for an
+            unknown one names the file.
 
     Returns:
         ``[N, 7]`` float64 in the file's order: image id, x, y, width, height (pixels), score,
         category id.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a sound result file; the message names the file, the entry and the field.
+        MissingFileError: no such file.
+        InputError: not a valid result file; the message names the file, the entry and the field.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: no such result file. Give a COCO result json: a list of detections with "
             f"{', '.join(_FIELDS)}."
         )
     try:
         entries = json.loads(path.read_bytes())
     except ValueError as error:  # of json or of its encoding
-        raise ValueError(f"{path}: not a JSON file ({error}). Is it whole?") from error
+        raise InputError(f"{path}: not a JSON file ({error}). Is it complete?") from error
     if not isinstance(entries, list):
-        raise ValueError(
+        raise InputError(
             f"{path}: a COCO result file is a list of detections, found a "
             f"{type(entries).__name__}. Give the detections, not the annotations."
         )
     for index, entry in enumerate(entries):
         fault = _fault(entry)
         if fault:
-            raise ValueError(f"{path}: [{index}]: {fault}")
+            raise InputError(f"{path}: [{index}]: {fault}")
     rows = [(e["image_id"], *e["bbox"], e["score"], e["category_id"]) for e in entries]
     detections = np.array(rows, dtype=np.float64).reshape(-1, 7)
     if truth is not None:

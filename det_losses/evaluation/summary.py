@@ -1,18 +1,43 @@
-"""From precision and recall arrays to the numbers that COCO reports."""
+"""From average precisions to the numbers that COCO reports, as a dict and as a table of text."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from det_losses.evaluation.backends import AREAS, IOU_THRESHOLDS, Curves
+from det_losses.evaluation.backends import Curves
+from det_losses.evaluation.metrics import AREAS, LOGGED_METRICS, SIZE_METRICS, THRESHOLD_METRICS
 
-_SIZES = {"s": "small", "m": "medium", "l": "large"}
+_WIDTH = 100  # characters of a line, without the logger's prefix
+
+
+def ap_numbers(ap: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Compute the METRICS of one evaluation, and the AP of each class.
+
+    Args:
+        ap: ``[T, K, A]``, NaN where there is no box to be found.
+        names: the K class names.
+
+    Returns:
+        For each of METRICS the mean over classes (and thresholds) with boxes, NaN without any;
+        then ``AP/<class name>``.
+    """
+    area = {name: index for index, name in enumerate(AREAS)}
+    numbers = {"AP": _mean(ap[..., area["all"]])}
+    for index, name in enumerate(THRESHOLD_METRICS):
+        numbers[name] = _mean(ap[index, :, area["all"]])
+    for name, size in SIZE_METRICS.items():
+        numbers[name] = _mean(ap[..., area[size]])
+    by_class = ap[..., area["all"]].mean(axis=0).tolist()
+    return numbers | {f"AP/{name}": value for name, value in zip(names, by_class, strict=True)}
 
 
 def coco_numbers(curves: Curves, names: Sequence[str], max_dets: Sequence[int]) -> dict[str, float]:
     """Compute COCO's twelve numbers, AP80, AP90 and the AP of each class.
 
-    What has no ground truth is NaN, and takes part in no mean.
+    What has no ground truth is NaN, and is in no mean.
 
     Args:
         curves: the arrays of one evaluation.
@@ -20,26 +45,84 @@ def coco_numbers(curves: Curves, names: Sequence[str], max_dets: Sequence[int]) 
         max_dets: detections per image and class, in the order of the arrays' M axis.
 
     Returns:
-        ``AP``, ``AP50``, ``AP75``, ``AP80``, ``AP90``, ``APs``, ``APm``, ``APl``, ``AR<n>`` for
-        each n of ``max_dets``, ``ARs``, ``ARm``, ``ARl``, and ``AP/<class name>``.
+        LOGGED_METRICS, ``AR<n>`` for each n of ``max_dets``, ``ARs``, ``ARm``, ``ARl``, and
+        ``AP/<class name>``.
     """
+    precision = curves.precision[..., -1]
+    found = ap_numbers(np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1)), names)
+    recall = np.where(curves.recall < 0, np.nan, curves.recall)
     area = {name: index for index, name in enumerate(AREAS)}
-    precision, recall = curves.precision[..., -1], curves.recall[..., -1]
-    numbers = {"AP": _mean(precision[..., area["all"]])}
-    for threshold in (0.5, 0.75, 0.8, 0.9):
-        at = precision[IOU_THRESHOLDS.index(threshold), ..., area["all"]]
-        numbers[f"AP{round(100 * threshold)}"] = _mean(at)
-    for letter, size in _SIZES.items():
-        numbers[f"AP{letter}"] = _mean(precision[..., area[size]])
-    for index, count in enumerate(max_dets):
-        numbers[f"AR{count}"] = _mean(curves.recall[..., area["all"], index])
-    for letter, size in _SIZES.items():
-        numbers[f"AR{letter}"] = _mean(recall[..., area[size]])
-    for index, name in enumerate(names):
-        numbers[f"AP/{name}"] = _mean(precision[:, :, index, area["all"]])
-    return numbers
+    recalls = {f"AR{n}": _mean(recall[:, :, area["all"], m]) for m, n in enumerate(max_dets)}
+    for size in SIZE_METRICS.values():
+        recalls[f"AR{size[0]}"] = _mean(recall[:, :, area[size], -1])
+    classes = {f"AP/{name}": found[f"AP/{name}"] for name in names}
+    return {name: found[name] for name in LOGGED_METRICS} | recalls | classes
 
 
 def _mean(values: np.ndarray) -> float:
-    known = values[values > -1]
+    known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
+
+
+def count_boxes(
+    annotations: Sequence[Mapping[str, Any]], names: Mapping[int, str]
+) -> dict[str, dict[str, int]]:
+    """Count the boxes that are to be found, so without crowds, by area and by class.
+
+    Args:
+        annotations: COCO annotations.
+        names: class name of each category id.
+
+    Returns:
+        ``{"areas": {"all": n, "small": n, ...}, "classes": {name: n, ...}}``.
+    """
+    boxes = [annotation for annotation in annotations if not annotation["iscrowd"]]
+    by_class = Counter(names[box["category_id"]] for box in boxes)
+    return {
+        "areas": {
+            area: sum(low <= box["area"] <= high for box in boxes)
+            for area, (low, high) in AREAS.items()
+        },
+        "classes": {name: by_class[name] for name in names.values()},
+    }
+
+
+def format_table(
+    numbers: Mapping[str, float], counts: Mapping[str, Mapping[str, int]], title: str
+) -> str:
+    """Lay out the numbers of :func:`coco_numbers`, narrow enough for a terminal with 80 classes.
+
+    Sizes and classes come with their number of boxes, and as ``n/a (0 boxes)`` where there is none.
+    """
+    best_recall = [key for key in numbers if key.startswith("AR") and key[2:].isdigit()][-1]
+    lines = [title, "  ".join(f"{k} {_text(numbers[k])}" for k in _headline(numbers))]
+    lines.append(f"{'size':8}{'boxes':>8}{'AP':>8}{best_recall:>8}")
+    for area, count in counts["areas"].items():
+        suffix = "" if area == "all" else area[0]
+        recall = numbers[best_recall] if area == "all" else numbers[f"AR{suffix}"]
+        values = f"{_text(numbers[f'AP{suffix}']):>8}{_text(recall):>8}"
+        lines.append(f"{area:8}{count:>8}{values}")
+    lines.append("AP of each class (boxes)")
+    return "\n".join([*lines, *_columns(numbers, counts["classes"])])
+
+
+def _headline(numbers: Mapping[str, float]) -> list[str]:
+    sizes = {*SIZE_METRICS, "ARs", "ARm", "ARl"}
+    return [key for key in numbers if "/" not in key and key not in sizes]
+
+
+def _columns(numbers: Mapping[str, float], counts: Mapping[str, int]) -> list[str]:
+    cells = [
+        (name, f"{_text(numbers[f'AP/{name}'])} ({count}{'' if count else ' boxes'})")
+        for name, count in counts.items()
+    ]
+    name_width = max(len(name) for name, _ in cells)
+    value_width = max(len(value) for _, value in cells)
+    columns = max(1, _WIDTH // (name_width + value_width + 4))
+    rows = math.ceil(len(cells) / columns)
+    padded = [f"{name:{name_width}}  {value:{value_width}}" for name, value in cells]
+    return ["  ".join(padded[row::rows]).rstrip() for row in range(rows)]
+
+
+def _text(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"

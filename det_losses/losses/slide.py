@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.classification import QualityLoss, quality_channels, weigh_channels
+from det_losses.losses.core.classification import (
+    QualityLoss,
+    check_quality,
+    quality_channels,
+    weigh_channels,
+)
 from det_losses.losses.core.state import counted_rows
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -29,6 +34,7 @@ def slide_loss(
     not multiplied by ``weight``.
     """
     _check(min_mean)
+    check_quality(pred, target, quality)
     mean = mean_quality(pred, target, quality, weight).clamp(min=min_mean)
 
     def negative(x: Tensor) -> Tensor:

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from det_losses.config_diff import describe, differences
-
-RESULTS_FILE = "results.json"
-TRUTH_FILE = "ground_truth.json"
-PLAN_FILE = "plan.json"
+from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE
 
 
 @dataclass(frozen=True)

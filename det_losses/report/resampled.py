@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from det_losses.evaluation.matching import GroundTruth, Matches, numbers
+from det_losses.evaluation.average_precision import Matches
+from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.resampling import draw_counts, resample
+from det_losses.evaluation.summary import ap_numbers
 from det_losses.files import write_bytes
 
 CACHE_FILE = "resampled.npz"
@@ -97,7 +99,7 @@ class Bootstrap:
         for run in runs:
             columns = slice(start, start + len(run))
             start += len(run)
-            full = [all_numbers(self._truth, matches) for matches in run]
+            full = [ap_numbers(matches.average_precision(), self._truth.names) for matches in run]
             results.append(
                 Resampled(
                     {name: float(np.mean([values[name] for values in full])) for name in full[0]},
@@ -105,16 +107,6 @@ class Bootstrap:
                 )
             )
         return results
-
-
-def all_numbers(truth: GroundTruth, matches: Matches) -> dict[str, float]:
-    """Return the metrics on all images, those of the classes (``AP/<class>``) too."""
-    precision = matches.average_precision()
-    by_class = precision[:, :, 0].mean(axis=0).tolist()
-    return {
-        **numbers(precision),
-        **{f"AP/{name}": value for name, value in zip(truth.names, by_class, strict=True)},
-    }
 
 
 def _load(file: Path, key: str) -> Resampled | None:

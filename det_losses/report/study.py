@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from det_losses.evaluation.matching import METRICS, GroundTruth, Matches, match, read_detections
+from det_losses.evaluation.average_precision import Matches
+from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.matching import match
+from det_losses.evaluation.metrics import METRICS
+from det_losses.evaluation.result_file import read_detections
 from det_losses.report.formats import listed
 from det_losses.report.merge import Stored, detection_files, merge, missing, read_stored
 from det_losses.report.resampled import Bootstrap

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from det_losses.losses.core.expression import HELD, expression
+from det_losses.losses.core.text import HELD, loss_text
 from det_losses.report.formats import NONE, listed, number, spread
 from det_losses.report.section import Part, Section, Table, without_empty
 from det_losses.report.standings import loss_weight
@@ -117,7 +117,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         name = f"{prefix}.{key}" if prefix else str(key)
         if key in HELD and "type" in value:
             held = inner if isinstance(inner, list) else [inner]
-            found.append((name, ", ".join(map(expression, held))))
+            found.append((name, ", ".join(map(loss_text, held))))
         elif isinstance(inner, Mapping) and inner:
             found += _leaves(inner, name)
         else:

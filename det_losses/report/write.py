@@ -5,7 +5,7 @@ import io
 import math
 from pathlib import Path
 
-from det_losses.evaluation.matching import METRICS
+from det_losses.evaluation.metrics import METRICS
 from det_losses.files import write_text
 from det_losses.report.cautions import cautions
 from det_losses.report.document import document

@@ -11,6 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 
 from det_losses.engine import build_runner, fill_from_data
+from det_losses.engine.run import build_parts
+from det_losses.errors import UserError
+from det_losses.registry import OPTIMIZERS
 
 COCO_META = {"classes": ("cat", "dog", "bird"), "category_ids": (17, 18, 16)}
 
@@ -26,25 +29,25 @@ def test_number_of_classes_comes_from_the_data(given):
     assert model == dict(type="RetinaNet", num_classes=3)
 
 
-def test_label_slots_are_the_official_ids():
-    model = dict(label_slots="category_id")
+def test_class_to_channel_are_the_official_ids():
+    model = dict(class_to_channel="category_id")
     fill_from_data(model, COCO_META)
-    assert model["label_slots"] == [17, 18, 16]
-    model = dict(label_slots=[4, 5, 6])
+    assert model["class_to_channel"] == [17, 18, 16]
+    model = dict(class_to_channel=[4, 5, 6])
     fill_from_data(model, COCO_META)
-    assert model["label_slots"] == [4, 5, 6]
+    assert model["class_to_channel"] == [4, 5, 6]
 
 
 @pytest.mark.parametrize("kind", [dict, Config])
 def test_runner_is_filled_in_and_the_config_left_alone(toy_cfg, kind):
     cfg = toy_cfg(val_evaluator=dict(type="CocoMetric", out_file="found/bbox.json"))
-    cfg["model"]["label_slots"] = "category_id"
+    cfg["model"]["class_to_channel"] = "category_id"
     del cfg["default_scope"], cfg["train_dataloader"]["collate_fn"]
     cfg = kind(cfg)
     before = copy.deepcopy(cfg)
     runner = build_runner(cfg)
     assert str(cfg) == str(before)
-    assert (runner.model.num_classes, runner.model.label_slots) == (2, [17, 18])
+    assert (runner.model.num_classes, runner.model.class_to_channel) == (2, [17, 18])
     runner.train()
     assert (Path(runner.work_dir) / "found" / "bbox.json").is_file()
     assert not (Path(runner.work_dir) / ".collect").exists()
@@ -172,6 +175,56 @@ class TestRefused:
             build_runner(cfg, train=False)
 
 
+@OPTIMIZERS.register_module()
+class PickySGD(torch.optim.SGD):
+    """A user's optimizer: it refuses a value, and has a bug below its constructor."""
+
+    def __init__(self, params, lr=0.1, momentum=0.0, mode="plain"):
+        if mode == "unknown":
+            raise ValueError("mode 'unknown' is neither plain nor fancy")
+        super().__init__(params, lr, momentum)
+        if mode == "bug":
+            self._helper()
+
+    def _helper(self):
+        return [0.1].index("a bug")
+
+
+class TestRefusedByConstructors:
+    """What mmengine passes from the config to constructors, in their order of construction."""
+
+    @pytest.mark.parametrize(
+        ("key", "value", "kind", "message"),
+        [
+            ("train_dataloader.dataset.clases", ["a"], TypeError, "argument 'clases'"),
+            ("train_dataloader.dataset.type", "ToyBox", KeyError, "ToyBox is not in the"),
+            ("train_dataloader.batchsize", 4, TypeError, "argument 'batchsize'"),
+            ("train_dataloader.num_workers", -1, ValueError, "DataLoader: num_workers"),
+            ("train_cfg.max_epoch", 5, TypeError, "'max_epoch'"),
+            ("model.losweight", 1.0, TypeError, "'losweight'"),
+            ("default_hooks.logger.intervall", 5, TypeError, "'intervall'"),
+            ("optim_wrapper.optimizer.lrr", 1, TypeError, "'lrr'"),
+            ("optim_wrapper.optimizer.lr", -1.0, ValueError, "SGD: Invalid learning rate"),
+            ("optim_wrapper.optimizer", {"type": "PickySGD", "mode": "unknown"}, ValueError,
+             "config: PickySGD: mode 'unknown' is neither plain nor fancy"),
+        ],
+    )  # fmt: skip
+    def test_a_wrong_argument_is_an_error_of_the_user(self, toy_cfg, key, value, kind, message):
+        cfg = Config(toy_cfg())
+        cfg.merge_from_dict({key: value})
+        with pytest.raises(UserError, match=message) as error:
+            build_parts(build_runner(cfg))
+        assert isinstance(error.value, kind)
+        assert "\n" not in str(error.value)
+
+    def test_a_bug_below_a_constructor_keeps_its_type(self, toy_cfg):
+        cfg = toy_cfg()
+        cfg["optim_wrapper"]["optimizer"] = dict(type="PickySGD", mode="bug")
+        with pytest.raises(ValueError, match="'a bug' is not in list") as error:
+            build_parts(build_runner(cfg))
+        assert not isinstance(error.value, UserError)
+
+
 class TestLog:
     def test_terminal_is_short_and_the_file_complete(self, toy_cfg, capfd, monkeypatch):
         monkeypatch.setenv(
@@ -201,15 +254,6 @@ class TestLog:
         runner.train()
         warnings = [line for line in log_of(runner).splitlines() if " WARNING " in line]
         assert all("FileClient" in line or "HardDiskBackend" in line for line in warnings), warnings
-
-    def test_start_names_the_active_losses(self, toy_cfg, capfd):
-        cfg = toy_cfg(epochs=1)
-        cfg["model"]["loss_weight"] = 2.5
-        build_runner(cfg).train()
-        out = capfd.readouterr().out
-        assert "Active losses:\n  loss_cls   CrossEntropyLoss()\n" in out
-        assert "  loss_bbox  ToyLoss(beta=0.5, loss_weight=2.5)\n" in out
-        assert out.index("Active losses") < out.index("Epoch(train)")
 
     def test_line_of_an_evaluation_leaves_out_the_classes(self, toy_cfg, capfd):
         runner = build_runner(toy_cfg(epochs=1))

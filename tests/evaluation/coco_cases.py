@@ -53,8 +53,8 @@ def coco_json(image_ids, annotations, categories=CATEGORIES):
     return {"images": images, "annotations": annotations, "categories": list(categories)}
 
 
-def reference(coco, detections, max_dets=100):
-    """Return pycocotools' average precision ``[T, K, A]``, NaN where it has -1."""
+def pycocotools_evaluation(coco, detections, max_dets):
+    """Return a COCOeval of detections ``[N, 7]`` after its matching."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = COCO(), COCO()
         truth.dataset = coco
@@ -71,13 +71,43 @@ def reference(coco, detections, max_dets=100):
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.params.maxDets = [max_dets]
         evaluation.evaluate()
+    return evaluation
+
+
+def reference(coco, detections, max_dets=100):
+    """Return pycocotools' average precision ``[T, K, A]``, NaN where it has -1."""
+    evaluation = pycocotools_evaluation(coco, detections, max_dets)
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0]
     return np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
 
 
+def reference_pairs(coco, detections, max_dets):
+    """Return pycocotools' matches as {(threshold index, row of detections): row of annotations}."""
+    evaluation = pycocotools_evaluation(coco, detections, max_dets)
+    of_all_sizes = list(evaluation.params.areaRng[0])
+    pairs = {}
+    for image in evaluation.evalImgs:
+        if image is not None and list(image["aRng"]) == of_all_sizes:
+            # Both count from 1: loadRes numbers the detections, random_case the annotations.
+            for threshold, column in zip(*np.nonzero(image["dtMatches"]), strict=True):
+                annotation = image["dtMatches"][threshold, column]
+                pairs[int(threshold), image["dtIds"][column] - 1] = int(annotation) - 1
+    return pairs
+
+
+def part_of(coco, images):
+    """Return so many images of a COCO json, those with crowds first."""
+    crowds = {entry["image_id"] for entry in coco["annotations"] if entry["iscrowd"]}
+    chosen = sorted(coco["images"], key=lambda image: image["id"] not in crowds)[:images]
+    ids = {image["id"] for image in chosen}
+    annotations = [entry for entry in coco["annotations"] if entry["image_id"] in ids]
+    return {**coco, "images": chosen, "annotations": annotations}
+
+
 def copied(coco, detections, counts):
-    """Return a data set that holds each image as often as ``counts`` say, under ids of its own.
+    """Return a dataset that holds each image ``counts`` times, with new ids.
 
     Args:
         coco: a ground truth.

@@ -1,11 +1,12 @@
-"""Reading COCO result files: what comes back, and what is said of a broken one."""
+"""Reading COCO result files, and the errors for broken ones."""
 
 import json
 
 import pytest
 from coco_cases import coco_json
 
-from det_losses.evaluation.matching import GroundTruth, read_detections
+from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.result_file import read_detections
 
 ENTRY = {"image_id": 4, "category_id": 18, "bbox": [1.5, 2, 3, 4.25], "score": 0.75}
 
@@ -34,7 +35,7 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"image_id": 4', r"not a JSON file \(.*\)\. Is it whole\?"),
+        ('[{"image_id": 4', r"not a JSON file \(.*\)\. Is it complete\?"),
         ({"annotations": []}, r"is a list of detections, found a dict"),
         ([ENTRY, [1]], r"\[1\]: a detection must be an object, got \[1\]"),
         ([{k: v for k, v in ENTRY.items() if k != "score"}], r"\[0\]: 'score' is missing"),

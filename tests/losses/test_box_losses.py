@@ -9,7 +9,7 @@ import loss_references as ref
 import pytest
 import torch
 import torch.nn.functional as F
-from loss_inputs import AWKWARD, INFOS, IOU_NAMES, awkward_pairs, box_pairs
+from loss_inputs import DEGENERATE, INFOS, IOU_NAMES, box_pairs, degenerate_pairs
 from reference_boxes import siou
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
@@ -133,9 +133,9 @@ def test_equals_torchvision(name, peer, scale):
 
 @pytest.mark.parametrize("name", DECODED_NAMES)
 def test_gradients_stay_below_the_largest_float16(name):
-    """Awkward boxes, and centres that are next to each other: 65504 is the largest float16."""
+    """Degenerate boxes, and centres that are next to each other: 65504 is the largest float16."""
     loss = build_loss(name, reduction="none")
-    pairs = [awkward_pairs(torch.float32, 1.0)]
+    pairs = [degenerate_pairs(torch.float32, 1.0)]
     step = torch.tensor([[1.0, 0], [0, 1], [1, 1], [-1, 1], [1, 1e-6]]).repeat(1, 2)
     target = torch.tensor([[1.0, 1, 3, 2]]).expand(5, 4)
     # The gradient of IoULoss's logarithm is the inverse of the overlap, as its card says.
@@ -160,7 +160,7 @@ def test_large_boxes_in_float16_do_not_overflow():
 def test_an_inverted_prediction_does_not_overlap(name):
     """Focal-EIoU, whose weight is then 0, is its own loss without the weight."""
     loss = build_loss("EIoULoss" if name == "FocalEIoULoss" else name, reduction="none")
-    inverted = [pair for case, pair in AWKWARD.items() if case.startswith("inverted")]
+    inverted = [pair for case, pair in DEGENERATE.items() if case.startswith("inverted")]
     pred, target = torch.tensor(inverted, dtype=torch.float32).unbind(1)
     assert (box_pair(pred, target).iou == 0).all() and len(pred) == 4
     assert (loss(pred, target) >= 1).all()

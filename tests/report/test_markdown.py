@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from det_losses.evaluation.matching import METRICS
+from det_losses.evaluation.metrics import METRICS
 from det_losses.report import analyses, details, summary, write_report
 from det_losses.report.document import document
 from det_losses.report.html import html

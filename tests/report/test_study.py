@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from det_losses.evaluation.matching import METRICS
+from det_losses.evaluation.metrics import METRICS
 from det_losses.report import study as study_module
 from det_losses.report.study import Study
 

@@ -192,6 +192,19 @@ def is_label(labels: Tensor, channels: int) -> Tensor:
     return labels.unsqueeze(-1) == torch.arange(channels, device=labels.device)
 
 
+def check_quality(pred: Tensor, target: Tensor, quality: Tensor | None) -> None:
+    """Raise unless the target is labels with one quality each, or values without quality."""
+    if quality is None:
+        if not is_dense(pred, target):
+            raise InputError("labels need a quality for each row: pass quality=..., [N] in [0, 1]")
+        return
+    check_labels(pred, target)
+    if quality.shape != target.shape:
+        raise InputError(
+            f"quality must have one value per row, {list(target.shape)}, got {list(quality.shape)}"
+        )
+
+
 def sparse_channels(
     logits: Tensor,
     labels: Tensor,
@@ -241,17 +254,11 @@ def quality_channels(
     Raises:
         InputError: the shapes do not fit, or labels are given without quality.
     """
+    check_quality(logits, target, quality)
     if quality is None:
-        if not is_dense(logits, target):
-            raise InputError("labels need a quality for each row: pass quality=..., [N] in [0, 1]")
         value = target.detach().to(logits.dtype).clamp(0, 1)
         loss = torch.where(value > 0, positive(logits, value), negative(logits))
         return torch.where(is_valid(target, None), loss, 0.0)
-    check_labels(logits, target)
-    if quality.shape != target.shape:
-        raise InputError(
-            f"quality must have one value per row, {list(target.shape)}, got {list(quality.shape)}"
-        )
     # The quality of rows without a class is never used, even if it is NaN.
     has_class = (target >= 0) & (target < logits.shape[-1])
     value = torch.where(has_class, quality.detach().to(logits.dtype), 0.0).clamp(0, 1)

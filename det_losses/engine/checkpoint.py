@@ -1,0 +1,107 @@
+"""Checkpoints: stored so that ``torch.load(weights_only=True)`` reads them, and loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
+
+from det_losses.engine.checks import names_in_short
+from det_losses.errors import InputError
+from det_losses.registry import HOOKS
+
+_PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(Hook):
+    """Store only tensors and plain Python values, so that no checkpoint needs unsafe loading.
+
+    mmengine 0.10 puts its HistoryBuffers and numpy scalars into a checkpoint, which
+    ``torch.load`` refuses since torch 2.6, so that no run could be resumed. Here a HistoryBuffer
+    becomes a dict of two tensors on saving and a HistoryBuffer again after loading; a numpy scalar
+    becomes a Python number, an array a tensor. State dicts of the model are left as they are.
+    """
+
+    priority = "LOWEST"  # after all hooks that add to a checkpoint
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Replace what is not plain.
+
+        Raises:
+            TypeError: an entry is of a type that safe loading refuses; its place is named.
+        """
+        for key, value in checkpoint.items():
+            if not key.endswith("state_dict"):
+                checkpoint[key] = _plain(value, key)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Turn the stored histories back into HistoryBuffers."""
+        scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
+        for key, value in scalars.items():
+            if isinstance(value, dict):
+                scalars[key] = _to_history(value)
+
+
+def _plain(value: Any, place: str) -> Any:
+    if isinstance(value, np.generic):  # first: numpy.float64 is a Python float too
+        return value.item()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, HistoryBuffer):
+        logs, counts = value.data
+        return {
+            "log_history": torch.from_numpy(logs.copy()),
+            "count_history": torch.from_numpy(counts.copy()),
+            "max_length": value.max_length,
+        }
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Mapping):
+        return {_plain(k, place): _plain(v, f"{place}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(item, f"{place}[{i}]") for i, item in enumerate(value))
+    if isinstance(value, (list, set, frozenset)):
+        return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
+    raise TypeError(
+        f"checkpoint entry {place} is a {type(value).__name__}, which safe loading "
+        "(torch.load with weights_only=True) refuses; store tensors and plain Python values"
+    )
+
+
+def _to_history(stored: dict[str, Any]) -> HistoryBuffer:
+    return HistoryBuffer(
+        stored["log_history"].cpu().numpy(),
+        stored["count_history"].cpu().numpy(),
+        stored["max_length"],
+    )
+
+
+def load_checkpoint(runner: Runner, path: Path) -> None:
+    """Load a checkpoint strictly, and check that it was trained on the same classes.
+
+    Raises:
+        InputError: it is not a checkpoint, of another model, or of other classes.
+    """
+    try:
+        meta = torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
+    except Exception as error:
+        raise InputError(
+            f"{path} is not a checkpoint, or it holds more than tensors and plain values "
+            f"({type(error).__name__} from torch.load with weights_only=True)"
+        ) from error
+    trained = (meta.get("dataset_meta") or {}).get("classes")
+    classes = runner.test_loop.dataloader.dataset.metainfo["classes"]
+    if trained is not None and list(trained) != list(classes):
+        raise InputError(
+            f"checkpoint {path} was trained on the classes {names_in_short(trained, most=6)}, "
+            f"and the data has {names_in_short(classes, most=6)}"
+        )
+    try:
+        runner.load_checkpoint(str(path), map_location="cpu", strict=True)
+    except RuntimeError as error:
+        raise InputError(f"checkpoint {path} does not fit the config's model: {error}") from error

@@ -1,0 +1,59 @@
+"""Which exceptions a tool prints as one line, and which keep their traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from det_losses.cli.errors import interruptible, user_errors
+from det_losses.errors import (
+    InputError,
+    InputTypeError,
+    MissingFileError,
+    NotRegisteredError,
+    UserError,
+)
+
+
+@pytest.mark.parametrize(
+    "kind", [UserError, InputError, InputTypeError, MissingFileError, NotRegisteredError]
+)
+def test_a_user_error_is_one_line_and_status_2(kind, capsys):
+    with pytest.raises(SystemExit) as exit_info, user_errors():
+        raise kind("num_classes is 'three'")
+    assert exit_info.value.code == 2
+    # KeyError would quote its message when printed.
+    assert capsys.readouterr().err == "error: num_classes is 'three'\n"
+
+
+def test_an_error_about_a_named_file_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit), user_errors():
+        open(tmp_path / "absent.json")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "absent.json" in error
+
+
+def raises_os_error_without_a_file():
+    raise OSError("no space left on device")
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        lambda: Path("a.json").relative_to("/b"),  # pathlib raises a ValueError of its own
+        lambda: {}["key"],
+        lambda: None + 1,
+        lambda: int("x"),
+        raises_os_error_without_a_file,
+    ],
+)
+def test_a_bug_keeps_its_traceback(bug):
+    with pytest.raises((KeyError, TypeError, ValueError, OSError)), user_errors():
+        bug()
+
+
+def test_an_interrupt_is_one_line_and_status_130(capsys):
+    with pytest.raises(SystemExit) as exit_info, interruptible():
+        raise KeyboardInterrupt
+    assert exit_info.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
