@@ -252,23 +252,23 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
 
 @MODELS.register_module()
 class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
-    r"""A smooth L1 whose elements are weighted by the inverse density of their gradient norm.
+    r"""A smooth L1 with each example weighted by the inverse density of its gradient norm.
 
     .. math::
         L = \frac{1}{N} \sum_i \beta_i \left(\sqrt{d_i^2 + \mu^2} - \mu\right), \qquad
         \beta_i = \frac{N}{M R(g_i)}, \qquad g_i = \left|\frac{d_i}{\sqrt{d_i^2 + \mu^2}}\right|
 
     :math:`d` is the error of a delta, M the number of bins of [0, 1], and :math:`R(g_i)` the number
-    of the N examples in the bin of the gradient norm :math:`g_i`. Outliers, most of which are near
-    g = 1, get a small weight; the loss may fall as an error grows into a bin with more examples.
-    beta is constant in the gradient. An example is a coordinate of weight above 0.
+    of the N examples whose gradient norm g lies in the bin of :math:`g_i`. Outliers, which
+    concentrate at 1, are down-weighted; the loss may fall as an error grows into a bin with more
+    examples. beta is constant in the gradient. An example is a coordinate with a weight above 0.
 
     ``mean`` is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
     :math:`\sum s \beta L / \sum s`. An ``avg_factor`` has no effect, as in mmdetection. ``sum``
     and ``none`` give beta L. R and N are summed over all ranks in training.
 
     Args:
-        mu: error at which the loss changes from quadratic to linear, above 0.
+        mu: where the loss changes from quadratic to linear, above 0.
         bins: number M of bins.
         momentum: if :math:`\alpha` is above 0, R is the running mean
             :math:`S^{(t)} = \alpha S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper
@@ -281,21 +281,20 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
         Box regression with outliers, in place of Smooth L1.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
-        of ``pred``.
+        pred, target: ``[N, 4]`` encoded deltas, or any common shape. Unreduced: the same shape.
 
     Raises:
-        InputError: mu, bins or momentum out of range, or mismatched shapes.
+        InputError: mu, bins or momentum out of range, or shapes that do not fit.
 
     Reference:
         Buyu Li, Yu Liu, Xiaogang Wang: Gradient Harmonized Single-stage Detector. AAAI, arXiv
-        1811.05181, 2019. The defaults are those of the authors' RetinaNet config
-        (libuyu/GHM_Detection).
+        1811.05181, 2019. The defaults of mu, bins and momentum are those of the authors' RetinaNet
+        config (libuyu/GHM_Detection).
 
     Note:
         The authors' code and mmdetection 3.3 (GHMR) divide by the number of non-empty bins instead
         of M, start S at 0, so that the first batches have a larger loss, and update only the bins
-        that have examples in the batch. Their constructors' default momentum is 0.
+        that have examples in the batch. The default of their constructors is momentum=0.
 
     Example:
         >>> import torch

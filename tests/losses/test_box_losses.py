@@ -133,7 +133,7 @@ def test_equals_torchvision(name, peer, scale):
 
 @pytest.mark.parametrize("name", DECODED_NAMES)
 def test_gradients_stay_below_the_largest_float16(name):
-    """Awkward boxes, and centres that are next to each other: 65504 is the largest float16."""
+    """Degenerate boxes, and centres that are next to each other: 65504 is the largest float16."""
     loss = build_loss(name, reduction="none")
     pairs = [degenerate_pairs(torch.float32, 1.0)]
     step = torch.tensor([[1.0, 0], [0, 1], [1, 1], [-1, 1], [1, 1e-6]]).repeat(1, 2)
