@@ -6,7 +6,6 @@ from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.cli.report import add_statistics
 from det_losses.errors import InputError
-from det_losses.report import Study, details, summary, write_report
 
 EXAMPLE = """  det-losses compare_detections instances_val.json giou.json eiou.json
   det-losses compare_detections instances_val.json --out work_dirs/detections \\
@@ -30,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="write the report there")
     add_statistics(parser)
     args = parser.parse_args(argv)
+
+    from det_losses.report import Study, details, summary, write_report
+
     with interruptible(), user_errors():
         study = Study.of_detections(
             Path(args.truth),

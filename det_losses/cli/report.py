@@ -6,7 +6,6 @@ from pathlib import Path
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.errors import InputError
-from det_losses.report import Study, summary, write_report
 
 EXAMPLE = """  det-losses report work_dirs/quickstart
   det-losses report machine_a/quickstart machine_b/quickstart --out work_dirs/both
@@ -21,6 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="where it is written (default: the one DIR)")
     add_statistics(parser)
     args = parser.parse_args(argv)
+
+    from det_losses.report import Study, summary, write_report
+
     with interruptible(), user_errors():
         if len(args.dirs) > 1 and args.out is None:
             raise InputError(f"--out is needed to merge {len(args.dirs)} directories")
