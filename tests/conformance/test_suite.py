@@ -1,4 +1,4 @@
-"""Each check of the suite notices a loss that is wrong in the way it looks for."""
+"""Each check of the suite fails for a loss that is broken in the way the check is about."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import torch
 
 from det_losses.boxes import box_pair
 from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
-from det_losses.conformance.transforms import cpp_compiler, has_command
+from det_losses.conformance.interface import cpp_compiler, has_command
 from det_losses.losses import DIoULoss, IoUFamilyLoss
 
 
 class Plain(IoUFamilyLoss):
-    """1 - IoU; right in all that is asked of the formula and of the call."""
+    """1 - IoU; passes every check of formula and interface."""
 
     paper = "made up"
 
@@ -22,7 +22,7 @@ class NegativeDistance(Plain):
 
 
 class NoGrad(Plain):
-    """Constant in the gradient by no_grad, which a finite difference does not see."""
+    """Held constant by no_grad, which the finite differences cannot reproduce."""
 
     def penalties(self, pair):
         with torch.no_grad():
@@ -30,7 +30,7 @@ class NoGrad(Plain):
 
 
 class UndetachedHull(DIoULoss):
-    """The paper of this made-up loss holds the hull's diagonal constant."""
+    """The reference holds the diagonal of the enclosing box constant, the loss does not."""
 
 
 class SilentDetach(Plain):
@@ -47,7 +47,7 @@ class NotZero(Plain):
         return 1.1 - iou
 
 
-class DenyingZero(Plain):
+class DeclaresNonzero(Plain):
     zero_at_target = False
 
 
@@ -56,11 +56,11 @@ class InPixels(Plain):
         return (pair.center_distance2 / 1000,)
 
 
-class DenyingMirror(Plain):
+class LacksMirror(Plain):
     invariances = ("translation", "scale")
 
 
-class DenyingRise(DIoULoss):
+class DeclaresFalling(DIoULoss):
     monotone_in_distance = False
 
 
@@ -70,7 +70,7 @@ class FirstRowCounts(Plain):
 
 
 class PlainRoot(Plain):
-    """The slope of a square root is infinite at zero."""
+    """The gradient of a square root is infinite at zero."""
 
     def penalties(self, pair):
         return ((pair.center_distance2 / pair.hull_diagonal2).sqrt(),)
@@ -86,7 +86,7 @@ class MeanOfAllRows(Plain):
         return 1 / (1 + pair.iou.sum()) * torch.ones_like(pair.iou)
 
 
-class DeafToFactor(Plain):
+class IgnoresFactor(Plain):
     def forward(self, pred, target, weight=None, avg_factor=None, *args, **inputs):
         return super().forward(pred, target, weight, None, *args, **inputs)
 
@@ -112,7 +112,7 @@ class InHalf(Plain):
 
 
 class Product(Plain):
-    """A matrix product is what autocast takes down to half precision."""
+    """Autocast runs a matrix product in half precision."""
 
     def penalties(self, pair):
         return ((pair.pred - pair.target).abs() @ torch.full((4,), 0.01).to(pair.pred),)
@@ -189,34 +189,34 @@ needs_compiler = pytest.mark.skipif(
 BROKEN = [
     ("value", NegativeDistance, "value of NegativeDistance"),
     ("gradient", NoGrad, "analytic against finite differences"),
-    ("reference_gradient", UndetachedHull, "gradient against the reference's"),
-    ("constant", SilentDetach, "constant_in_gradient must name what"),
-    ("constant", NamedButNotDetached, "names the hull, but nothing is detached"),
-    ("zero", NotZero, "expected 0 at a perfect prediction, got 0.1"),
-    ("zero", DenyingZero, "zero_at_target is False, but"),
-    ("invariances", InPixels, "names scale, but the value changes"),
-    ("invariances", DenyingMirror, "mirror changes no value, but"),
+    ("reference_gradient", UndetachedHull, "gradient against the reference"),
+    ("stop_gradient", SilentDetach, "constant_in_gradient must name what"),
+    ("stop_gradient", NamedButNotDetached, "names the hull, but nothing is detached"),
+    ("zero", NotZero, "expected 0 for a perfect prediction, got 0.1"),
+    ("zero", DeclaresNonzero, "zero_at_target is False, but"),
+    ("invariances", InPixels, "lists scale, but the value changes"),
+    ("invariances", LacksMirror, "mirror changes no value, but"),
     ("distance", NegativeDistance, "the loss falls from"),
-    ("distance", DenyingRise, "the loss never falls"),
-    ("order", FirstRowCounts, "loss of permuted rows"),
-    ("awkward", PlainRoot, "not finite at"),
-    ("search", PlainRoot, "not finite at"),
+    ("distance", DeclaresFalling, "the loss never falls"),
+    ("row_order", FirstRowCounts, "loss of permuted rows"),
+    ("degenerate", PlainRoot, "not finite at"),
+    ("fuzz", PlainRoot, "not finite at"),
     ("weights", WeightTwice, "loss with twice the weight"),
-    ("zero_weight", MeanOfAllRows, "with rows of weight 0 among"),
-    ("avg_factor", DeafToFactor, "mean with avg_factor=7"),
+    ("zero_weight", MeanOfAllRows, "with additional rows of weight 0"),
+    ("avg_factor", IgnoresFactor, "mean with avg_factor=7"),
     ("reductions", SumForMean, "mean: expected"),
-    ("empty", PlainMean, "mean of no rows: expected 0, got nan"),
-    ("half", InHalf, "expected float32, got torch.float16"),
+    ("empty_batch", PlainMean, "mean of no rows: expected 0, got nan"),
+    ("half_precision", InHalf, "expected float32, got torch.float16"),
     ("autocast", Product, "value under autocast"),
     ("compile", Branch, "does not compile"),
     pytest.param("inductor", Branch, "does not compile", marks=needs_compiler),
     ("vmap", Branch, "torch.func"),
-    ("memory", Counting, "second call with the same inputs"),
+    ("stateless", Counting, "second call with the same inputs"),
     ("state", MovesInEvaluation, "after a call in evaluation"),
     ("state", MovesUnsaved, "is not in the state_dict"),
     ("errors", TakesAnything, "takes no input 'no_such_input'"),
     ("errors", Broadcasting, "but nothing was raised"),
-    ("text", WrongText, "repr WrongText(eps=0.5): expected"),
+    ("repr", WrongText, "repr WrongText(eps=0.5): expected"),
     ("card", NoArgs, "the docstring has no .. math:, Args:"),
 ]
 
@@ -229,26 +229,26 @@ def test_a_broken_loss_is_noticed(check, cls, message):
     assert message in str(failure.value)
 
 
-def test_no_check_is_without_a_loss_that_it_notices():
-    # The long search is the short one with more examples.
+def test_every_check_has_a_loss_that_fails_it():
+    # fuzz_long is fuzz with more batches.
     noticed = {getattr(entry, "values", entry)[0] for entry in BROKEN}
-    assert noticed == set(CHECKS) - {"long_search"}
+    assert noticed == set(CHECKS) - {"fuzz_long"}
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Without what takes seconds, and is tested above."""
-    for name in ("compile", "search"):
+    """Without the checks that take a second; they are tested above."""
+    for name in ("compile", "fuzz"):
         monkeypatch.delitem(CHECKS, name)
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_right_loss_of_another_package_passes_without_a_card():
+def test_a_correct_loss_of_another_package_passes_without_a_card():
     results = run(Case("Plain", Plain))
     assert [r.check for r in results if r.status == "fail"] == []
     skipped = {r.check: r.message for r in results if r.status == "skip"}
-    assert skipped["inductor"] == "slow, made by --slow"
-    assert skipped["value"].startswith("no reference: give REFERENCES")
+    assert skipped["inductor"] == "slow, runs with --slow"
+    assert skipped["value"].startswith("no reference: define REFERENCES")
     assert skipped["card"].endswith("Example:, Disjoint:, so there is no card")
 
 
@@ -273,7 +273,7 @@ def test_any_exception_is_a_failure_that_names_it():
 
 
 @pytest.mark.usefixtures("quick")
-def test_inputs_that_the_suite_does_not_know_come_with_the_case():
+def test_the_case_supplies_inputs_that_the_suite_does_not_know():
     class Deep(Plain):
         inputs = ("depth",)
 
@@ -281,14 +281,14 @@ def test_inputs_that_the_suite_does_not_know_come_with_the_case():
             return (pair.inputs["depth"] * pair.center_distance2 / pair.hull_diagonal2,)
 
     results = {r.check: r for r in run(Case("Deep", Deep))}
-    assert "needs the input 'depth', of which there is no example" in results["zero"].message
+    assert "needs the input 'depth', which the suite cannot make" in results["zero"].message
     makers = {"depth": lambda n, generator: torch.rand(n, generator=generator).double()}
     CHECKS["errors"](Case("Deep", Deep, inputs=makers))
     CHECKS["gradient"](Case("Deep", Deep, inputs=makers))
 
 
-def test_an_own_mean_takes_no_factor_and_must_say_so():
-    own = type("OwnMean", (DeafToFactor,), {"own_mean": True})
+def test_own_mean_is_declared_if_and_only_if_avg_factor_has_no_effect():
+    own = type("OwnMean", (IgnoresFactor,), {"own_mean": True})
     CHECKS["avg_factor"](Case("OwnMean", own))
     stale = type("Stale", (Plain,), {"own_mean": True})
     with pytest.raises(Failed, match="own_mean"):

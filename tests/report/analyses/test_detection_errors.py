@@ -1,27 +1,29 @@
 import numpy as np
 import pytest
 
-from det_losses.report.analyses import errors, localisation
-from det_losses.report.analyses.facts import ERRORS
+from det_losses.report.analyses.detection_errors import (
+    error_section,
+    fraction_above,
+    localisation_section,
+)
+from det_losses.report.analyses.detection_stats import ERROR_TYPES
 
 
-def test_share_above_by_hand():
+def test_fraction_above_by_hand():
     ious = np.array([0.9, 0.5, 0.75, 0.6])
     levels = np.array([0.5, 0.6, 0.75, 0.76, 0.95])
 
-    np.testing.assert_allclose(
-        localisation.share_above(ious, levels), [1, 0.75, 0.5, 0.25, 0], rtol=1e-12
-    )
+    np.testing.assert_allclose(fraction_above(ious, levels), [1, 0.75, 0.5, 0.25, 0], rtol=1e-12)
     # Of eight objects in all, half of which were not found.
     np.testing.assert_allclose(
-        localisation.share_above(ious, levels, 8), [0.5, 0.375, 0.25, 0.125, 0], rtol=1e-12
+        fraction_above(ious, levels, 8), [0.5, 0.375, 0.25, 0.125, 0], rtol=1e-12
     )
-    assert np.isnan(localisation.share_above(np.empty(0), levels)).all()
+    assert np.isnan(fraction_above(np.empty(0), levels)).all()
 
 
 def test_table_by_an_independent_computation(planted):
-    rows = {row[0]: row[1:] for row in localisation.section(planted).tables[0].rows}
-    ious = [fact.ious for fact in planted.facts["EIoULoss"]]
+    rows = {row[0]: row[1:] for row in localisation_section(planted).tables[0].rows}
+    ious = [run.ious for run in planted.detection_stats["EIoULoss"]]
     boxes = sum(not a["iscrowd"] for a in planted.study.coco["annotations"])
     means = [found.mean() for found in ious]
     found = [100 * len(part) / boxes for part in ious]
@@ -37,25 +39,25 @@ def test_table_by_an_independent_computation(planted):
 
 
 def test_error_table_has_the_mean_over_seeds(planted):
-    table, meanings = errors.section(planted).tables
-    gains = [100 * fact.errors["Loc"] for fact in planted.facts["L1Loss"]]
+    table, meanings = error_section(planted).tables
+    gains = [100 * run.errors["Loc"] for run in planted.detection_stats["L1Loss"]]
     rows = {row[0]: dict(zip(table.headers, row, strict=True)) for row in table.rows}
 
     expected = f"{np.mean(gains):.1f} ± {np.std(gains, ddof=1):.1f}"
     assert rows["L1Loss"]["localisation"] == expected
-    assert len(meanings.rows) == len(ERRORS)
+    assert len(meanings.rows) == len(ERROR_TYPES)
 
 
-@pytest.mark.parametrize("part", [localisation, errors])
-def test_a_run_that_found_nothing(make_context, part):
+@pytest.mark.parametrize("build", [localisation_section, error_section])
+def test_a_run_that_found_nothing(make_context, build):
     context = make_context(images=6, seeds=(0,), noise={"A": 0.1, "B": 0.1})
     (run,) = context.study.of("B")
     with open(f"{run['directory']}/detections.json", "w") as file:
         file.write("[]")
 
-    rows = {row[0]: row[1:] for row in part.section(context).tables[0].rows}
+    rows = {row[0]: row[1:] for row in build(context).tables[0].rows}
 
-    if part is localisation:
+    if build is localisation_section:
         assert rows["B"] == ["0", "0.0 %", "n/a", "n/a", "n/a"]
     else:
-        assert rows["B"][ERRORS.index("Loc")] == "0.0"
+        assert rows["B"][ERROR_TYPES.index("Loc")] == "0.0"

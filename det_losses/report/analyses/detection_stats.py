@@ -1,4 +1,4 @@
-"""What is computed once from each run's detections, for several analyses."""
+"""Statistics of one run's detections that several analyses use, computed once."""
 
 from dataclasses import dataclass
 
@@ -9,28 +9,30 @@ from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import MatchedPairs, match_pairs, rank_within
 from det_losses.evaluation.metrics import THRESHOLDS
 
-ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
+ERROR_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """A run's detections, looked at closely.
+class DetectionStats:
+    """Statistics of a run's detections.
 
     Attributes:
         seed: of the run.
-        ious: ``[M]`` IoU of the detections that found a box at IoU .5.
-        errors: TIDE's error type -> AP50 that would be won without errors of that type.
-        scores: ``[I]`` score of each image (:func:`image_scores`), NaN without a box to find.
+        ious: ``[M]`` IoU of the detections that are matched with an object at IoU .5.
+        errors: TIDE's error type -> gain in AP50 if there were no errors of that type.
+        image_scores: ``[I]`` R-precision of each image (:func:`image_scores`), NaN without objects.
     """
 
     seed: int
     ious: np.ndarray
     errors: dict[str, float]
-    scores: np.ndarray
+    image_scores: np.ndarray
 
 
-def examine(truth: GroundTruth, index: COCO, detections: np.ndarray, seed: int) -> Facts:
-    """Compute the facts about a run.
+def detection_stats(
+    truth: GroundTruth, index: COCO, detections: np.ndarray, seed: int
+) -> DetectionStats:
+    """Compute the statistics of a run.
 
     Args:
         truth: the ground truth.
@@ -40,12 +42,12 @@ def examine(truth: GroundTruth, index: COCO, detections: np.ndarray, seed: int) 
     """
     pairs = match_pairs(truth, detections)
     ious = pairs.iou[pairs.at[:, 0] & ~truth.crowds[pairs.truth]]
-    kept, hits = image_hits(truth, detections, pairs)
-    scores = image_scores(truth, detections[kept, 0], hits[kept])
-    return Facts(seed, ious, tide(index, detections), scores)
+    top, hits = top_detections(truth, detections, pairs)
+    scores = image_scores(truth, detections[top, 0], hits[top])
+    return DetectionStats(seed, ious, tide_errors(index, detections), scores)
 
 
-def tide(index: COCO, detections: np.ndarray) -> dict[str, float]:
+def tide_errors(index: COCO, detections: np.ndarray) -> dict[str, float]:
     """Return TIDE's error types with the AP50 that each costs.
 
     Args:
@@ -58,29 +60,29 @@ def tide(index: COCO, detections: np.ndarray) -> dict[str, float]:
     evaluation = COCOeval(index, index.load_res(detections), "bbox")
     evaluation.evaluate()
     gains = evaluation.tide_errors()["delta_ap"]
-    return {name: float(gains[name]) for name in ERRORS}
+    return {name: float(gains[name]) for name in ERROR_TYPES}
 
 
-def image_hits(
+def top_detections(
     truth: GroundTruth, detections: np.ndarray, pairs: MatchedPairs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the detections of highest score, as many as the image has boxes, and judge them.
+    """Choose the detections of highest score on each image, as many as it has objects.
 
-    Detections in a crowd (at IoU .5) are passed over.
+    Detections matched with a crowd (at IoU .5) are skipped.
 
     Args:
         truth: the ground truth.
         detections: ``[N, 7]``.
-        pairs: of the two.
+        pairs: the matches of the two.
 
     Returns:
         ``[M]`` rows of the chosen detections, by falling score, and ``[N, T]`` whether a detection
-        finds a box of its class at each IoU threshold.
+        is matched with an object at each IoU threshold.
     """
-    hits = np.zeros((len(detections), len(THRESHOLDS)), bool)
-    in_crowd = np.zeros(len(detections), bool)
     crowd = truth.crowds[pairs.truth]
+    hits = np.zeros((len(detections), len(THRESHOLDS)), bool)
     np.logical_or.at(hits, pairs.detection[~crowd], pairs.at[~crowd])
+    in_crowd = np.zeros(len(detections), bool)
     in_crowd[pairs.detection[crowd & pairs.at[:, 0]]] = True
     order = np.argsort(-detections[:, 5], kind="stable")
     order = order[~in_crowd[order]]
@@ -93,16 +95,17 @@ def image_scores(truth: GroundTruth, images: np.ndarray, hits: np.ndarray) -> np
 
     .. math:: s_i = \frac{1}{T} \sum_t \frac{\mathrm{TP}_{it}}{n_i}
 
-    with :math:`n_i` boxes on the image and :math:`\mathrm{TP}_{it}` of its :math:`n_i` detections
-    of highest score right at threshold t: precision, recall and F1 at once.
+    where image i has :math:`n_i` objects, and :math:`\mathrm{TP}_{it}` of its :math:`n_i`
+    detections of highest score are correct at threshold t. With as many detections as objects this
+    is precision, recall and F1 at once.
 
     Args:
         truth: the ground truth.
         images: ``[M]`` image ids of the chosen detections.
-        hits: ``[M, T]`` whether they are right.
+        hits: ``[M, T]`` whether they are correct.
 
     Returns:
-        ``[I]``, by ascending image id; NaN without a box.
+        ``[I]``, by ascending image id; NaN without objects.
     """
     boxes = boxes_by_image(truth)
     place = np.searchsorted(truth.image_ids, images)
@@ -111,5 +114,18 @@ def image_scores(truth: GroundTruth, images: np.ndarray, hits: np.ndarray) -> np
 
 
 def boxes_by_image(truth: GroundTruth) -> np.ndarray:
-    """Return the number of boxes of each image that can be found, ``[I]``."""
+    """Return the number of boxes to be found on each image, ``[I]``."""
     return np.bincount(truth.image_index[~truth.crowds], minlength=len(truth.image_ids))
+
+
+def nan_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Return the mean over ``axis`` without NaNs; NaN, without a warning, if all values are.
+
+    >>> nan_mean([[1.0, float("nan")], [3.0, float("nan")]]).tolist()
+    [2.0, nan]
+    """
+    values = np.asarray(values, float)
+    known = ~np.isnan(values)
+    count = known.sum(axis)
+    total = np.where(known, values, 0.0).sum(axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 from synthetic_comparison import NOISE
 
-from det_losses.report.analyses import training
-from det_losses.report.analyses.cost import cost_table
-from det_losses.report.analyses.curves import (
-    evaluations,
+from det_losses.report.analyses.training import (
+    ap_curve,
+    cost_table,
+    levels,
+    loss_curve,
     loss_names,
-    losses,
     mean_curve,
-    reach,
+    time_text,
+    time_to_level,
+    training_section,
 )
 
 
@@ -44,28 +46,28 @@ HISTORY = [
     ],
 )
 def test_time_to_a_level_by_hand(level, expected):
-    found = reach(evaluations(HISTORY, "AP"), level)
+    found = time_to_level(ap_curve(HISTORY, "AP"), level)
 
     assert found == (None if expected is None else pytest.approx(expected, rel=1e-12))
 
 
 def test_seconds_may_be_unknown():
-    steps, seconds = reach(evaluations([val(100, 0.5)], "AP"), 0.25)
+    steps, seconds = time_to_level(ap_curve([val(100, 0.5)], "AP"), 0.25)
 
     assert steps == 50 and math.isnan(seconds)
-    assert training.reached_text([(steps, seconds)]) == "50 steps"
+    assert time_text([(steps, seconds)]) == "50 steps"
 
 
 def test_what_is_not_finite_is_left_out():
-    assert evaluations(HISTORY, "AP").step.tolist() == [100, 200, 400, 500]
-    assert losses(HISTORY, "loss_cls").step.tolist() == [10]
-    assert losses(HISTORY, "loss_bbox").value.tolist() == []
+    assert ap_curve(HISTORY, "AP").step.tolist() == [100, 200, 400, 500]
+    assert loss_curve(HISTORY, "loss_cls").step.tolist() == [10]
+    assert loss_curve(HISTORY, "loss_bbox").value.tolist() == []
     infinite = {"kind": "train", "step": 1, "losses": {"loss": math.inf}}
-    assert losses([infinite], "loss").step.tolist() == []
+    assert loss_curve([infinite], "loss").step.tolist() == []
 
 
 def test_a_step_written_twice_counts_once_as_written_last():
-    curve = evaluations([val(100, 0.1), val(100, 0.2)], "AP")
+    curve = ap_curve([val(100, 0.1), val(100, 0.2)], "AP")
 
     assert (curve.step.tolist(), curve.value.tolist()) == ([100], [0.2])
 
@@ -75,8 +77,8 @@ def test_the_total_loss_comes_first():
 
 
 def test_mean_is_over_the_steps_that_all_runs_have():
-    first = evaluations([val(1, 0.1), val(2, 0.2), val(3, 0.5)], "AP")
-    second = evaluations([val(2, 0.4), val(3, 0.1), val(4, 0.9)], "AP")
+    first = ap_curve([val(1, 0.1), val(2, 0.2), val(3, 0.5)], "AP")
+    second = ap_curve([val(2, 0.4), val(3, 0.1), val(4, 0.9)], "AP")
 
     mean = mean_curve([first, second])
 
@@ -88,13 +90,13 @@ def test_levels_are_parts_of_the_baselines_final_mean(planted):
     study = planted.study
     final = np.mean([run["metrics"]["AP"] for run in study.done("SmoothL1Loss")])
 
-    assert training.levels(planted) == pytest.approx(
+    assert levels(planted) == pytest.approx(
         {0.5: 0.5 * final, 0.75: 0.75 * final, 0.9: 0.9 * final}
     )
 
 
 def test_section_shows_who_reaches_what(planted):
-    section = training.section(planted)
+    section = training_section(planted)
     reached, cost = section.tables
 
     assert [row[0] for row in reached.rows] == list(NOISE)
@@ -114,7 +116,7 @@ def test_runs_without_history_are_named(make_context):
     with open(f"{folder}/{run['history']}", "w"):
         pass
 
-    section = training.section(context)
+    section = training_section(context)
 
     assert "No history was stored for B." in section.text
     assert [row[0] for row in section.tables[0].rows] == ["A"]
@@ -125,7 +127,7 @@ def test_nothing_known_of_training_gives_no_section(make_context):
     (run,) = context.study.runs
     run.update(history="none.jsonl", seconds_per_iteration=None, peak_memory_mb=None)
 
-    assert training.section(context) is None
+    assert training_section(context) is None
     assert cost_table(context) is None
 
 
@@ -136,7 +138,7 @@ def test_unfinished_lines_of_a_run_that_never_evaluated(make_context):
     with open(f"{run['directory']}/history.jsonl", "w") as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines))
 
-    section = training.section(context)
+    section = training_section(context)
 
     assert len(section.figures) == 1 and "loss_bbox" in section.figures[0].caption
     assert len(section.tables) == 1  # the cost
@@ -153,7 +155,7 @@ def test_long_histories_give_small_figures(make_context):
     with open(f"{run['directory']}/history.jsonl", "w") as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines))
 
-    (figure,) = training.section(context).figures
+    (figure,) = training_section(context).figures
 
     assert len(figure.svg) < 20_000
     assert "Each point is a mean over 60 stored values." in figure.caption  # 9000 / 150

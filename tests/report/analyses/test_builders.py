@@ -6,7 +6,14 @@ import pytest
 from svg_checks import check_figures, texts_of
 
 from det_losses.report import analyses
-from det_losses.report.analyses import classes, errors, images, thresholds, training
+from det_losses.report.analyses.ap_breakdown import (
+    class_section,
+    class_table_section,
+    threshold_section,
+)
+from det_losses.report.analyses.detection_errors import error_section
+from det_losses.report.analyses.example_images import image_section
+from det_losses.report.analyses.training import training_section
 from det_losses.report.study import Study
 
 TITLES = list(analyses.BUILDERS)
@@ -33,7 +40,7 @@ def test_labels_from_the_data_are_escaped(make_context):
     labels = ("<script>alert(1)</script>", "_a & $b$")
     context = make_context(images=5, seeds=(0,), noise=dict.fromkeys(labels, 0.1))
 
-    figures = figures_of([thresholds.section(context), errors.section(context)])
+    figures = figures_of([threshold_section(context), error_section(context)])
 
     check_figures(figures)
     assert "<script" not in "".join(figures)
@@ -55,14 +62,14 @@ def test_a_baseline_without_a_finished_run(make_context):
     )
 
     curves, sizes, table = (
-        build(context) for build in (thresholds.section, classes.section, classes.table_section)
+        build(context) for build in (threshold_section, class_section, class_table_section)
     )
 
     assert curves.tables[0].headers == ["IoU", "B", "C"] and len(curves.figures) == 1
     assert sizes.figures == () and table.tables[0].headers == ["class", "boxes", "B", "C"]
     assert not any("difference" in part.tables[0].note for part in (curves, sizes, table))
-    assert images.section(context) is None
-    assert training.section(context).tables[0].headers[0] == "variant"
+    assert image_section(context) is None
+    assert training_section(context).tables[0].headers[0] == "variant"
 
 
 def test_nothing_finished_yet(make_context):
@@ -80,7 +87,7 @@ def test_a_broken_file_costs_no_more_than_its_sections(make_context):
     sections = {section.title: section for section in analyses.sections(context.study)}
 
     broken = [title for title, part in sections.items() if "could not be made" in part.text]
-    assert broken == [training.TITLE]
+    assert broken == ["Training"]
 
 
 def test_half_a_line_of_a_history_is_passed_over(make_context):
@@ -95,7 +102,7 @@ def test_half_a_line_of_a_history_is_passed_over(make_context):
 def test_the_last_of_several_evaluations_is_said(make_context):
     context = make_context(images=5, seeds=(0,), noise={"A": 0.1}, evaluations=2)
 
-    assert "the last evaluation of each run" in errors.section(context).text
+    assert "Only the last evaluation of each run" in error_section(context).text
 
 
 def test_detections_from_elsewhere_have_no_training(make_comparison, tmp_path):
@@ -105,11 +112,11 @@ def test_detections_from_elsewhere_have_no_training(make_comparison, tmp_path):
     files = {name: [tmp_path / f"{name}.json"] for name in "AB"}
     context = analyses.Context(Study.of_detections(root / "ground_truth.json", files))
 
-    assert training.section(context) is None
-    assert "The folder of the images is not known" in images.section(context).text
+    assert training_section(context) is None
+    assert "The image folder is unknown" in image_section(context).text
 
 
-@pytest.mark.parametrize("build", [thresholds.section, errors.section])
+@pytest.mark.parametrize("build", [threshold_section, error_section])
 def test_ten_variants_fit(make_context, build):
     labels = {f"FocalL1Loss:alpha=0.{n},gamma=1.5,beta=2.0": 0.1 for n in range(10)}
     context = make_context(images=4, seeds=(0,), noise=labels)
@@ -150,9 +157,9 @@ def test_eighty_classes_and_few_boxes(make_truth, rows, tmp_path):
     study = Study.of_detections(tmp_path / "truth.json", files, resamples=10)
     context = analyses.Context(study)
 
-    sizes, shown = classes.section(context).figures
+    sizes, shown = class_section(context).figures
 
     assert "the 10 classes with the largest gains and losses" in shown.caption
     assert len([text for text in texts_of(shown.svg) if text.startswith("class ")]) <= 20
-    assert len(classes.table_section(context).tables[0].rows) == 80
+    assert len(class_table_section(context).tables[0].rows) == 80
     check_figures([sizes.svg, shown.svg])

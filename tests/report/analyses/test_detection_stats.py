@@ -1,7 +1,12 @@
 import numpy as np
 
 from det_losses.evaluation.matching import match_pairs
-from det_losses.report.analyses.facts import examine, image_hits, image_scores, tide
+from det_losses.report.analyses.detection_stats import (
+    detection_stats,
+    image_scores,
+    tide_errors,
+    top_detections,
+)
 
 
 def test_iou_of_three_matched_boxes_by_hand(make_truth, rows):
@@ -14,16 +19,16 @@ def test_iou_of_three_matched_boxes_by_hand(make_truth, rows):
         (2, [50, 0, 20, 10], 0.5, 3),  # on another image
     )
 
-    facts = examine(truth, hotcoco_index(coco), found, seed=0)
+    stats = detection_stats(truth, hotcoco_index(coco), found, seed=0)
 
-    np.testing.assert_allclose(sorted(facts.ious), [2 / 3, 0.75], rtol=1e-12)
+    np.testing.assert_allclose(sorted(stats.ious), [2 / 3, 0.75], rtol=1e-12)
 
 
 def test_detections_of_crowds_are_no_localisation(make_truth, rows):
     truth, coco = make_truth({1: [(3, [0, 0, 100, 50], 1), (3, [120, 0, 20, 40], 0)]})
     found = rows((1, [10, 10, 30, 20], 0.9, 3), (1, [120, 0, 20, 30], 0.8, 3))
 
-    assert examine(truth, hotcoco_index(coco), found, seed=0).ious.tolist() == [0.75]
+    assert detection_stats(truth, hotcoco_index(coco), found, seed=0).ious.tolist() == [0.75]
 
 
 def test_score_of_an_image_by_hand(make_truth, rows):
@@ -43,7 +48,7 @@ def test_score_of_an_image_by_hand(make_truth, rows):
         (5, [60, 0, 10, 20], 0.8, 7),  # on an image without a box
     )
 
-    kept, hits = image_hits(truth, found, match_pairs(truth, found))
+    kept, hits = top_detections(truth, found, match_pairs(truth, found))
     scores = image_scores(truth, found[kept, 0], hits[kept])
 
     assert sorted(kept.tolist()) == [0, 1, 4]
@@ -65,7 +70,7 @@ def test_errors_are_those_of_hotcoco(planted):
     evaluation.evaluate()
     expected = evaluation.tide_errors(pos_thr=0.5, bg_thr=0.1)["delta_ap"]
 
-    ours = planted.facts["L1Loss"][1].errors
+    ours = planted.detection_stats["L1Loss"][1].errors
 
     assert ours == {key: expected[key] for key in ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")}
     assert ours["Loc"] > 0.1  # L1Loss is planted with a large error of localisation
@@ -74,18 +79,18 @@ def test_errors_are_those_of_hotcoco(planted):
 def test_no_detections_at_all(make_truth):
     truth, coco = make_truth({1: [(3, [0, 0, 10, 20], 0)], 2: []})
 
-    facts = examine(truth, hotcoco_index(coco), np.empty((0, 7)), seed=3)
+    stats = detection_stats(truth, hotcoco_index(coco), np.empty((0, 7)), seed=3)
 
-    assert facts.seed == 3 and len(facts.ious) == 0
-    np.testing.assert_array_equal(facts.scores, [0, np.nan])
-    assert facts.errors["Loc"] == 0
+    assert stats.seed == 3 and len(stats.ious) == 0
+    np.testing.assert_array_equal(stats.image_scores, [0, np.nan])
+    assert stats.errors["Loc"] == 0
 
 
 def test_missed_objects_cost_what_is_missing(make_truth, rows):
     """One of two cats is found: at AP50 the other half is missing, and nothing else is wrong."""
     _, coco = make_truth({1: [(3, [0, 0, 10, 20], 0), (3, [50, 0, 20, 10], 0)]})
 
-    errors = tide(hotcoco_index(coco), rows((1, [0, 0, 10, 20], 0.9, 3)))
+    errors = tide_errors(hotcoco_index(coco), rows((1, [0, 0, 10, 20], 0.9, 3)))
 
     assert errors["Miss"] > 0.4
     assert sum(errors.values()) == errors["Miss"]
