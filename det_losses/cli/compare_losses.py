@@ -6,7 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
+from det_losses.cli.arguments import (
+    add_config,
+    add_own_data,
+    add_training,
+    load_experiment,
+    new_parser,
+)
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.evaluation.metrics import METRICS
 
@@ -30,7 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     root = _work_dir(args)
     with interruptible(), user_errors():
-        from det_losses.cli.experiment import load_experiment
         from det_losses.compare.comparison import compare
         from det_losses.engine.signals import signals_as_interrupt
 

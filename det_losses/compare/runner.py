@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from det_losses.compare.budget import Budget
 from det_losses.compare.plan import Plan, PlannedRun, Results
-from det_losses.engine.config_text import config_text
+from det_losses.engine.config import config_text
 from det_losses.engine.progress import PROGRESS_FILE
 from det_losses.engine.run import CONFIG_FILE, is_finished, read_metrics
 from det_losses.errors import InputError
