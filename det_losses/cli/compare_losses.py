@@ -25,9 +25,9 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
   det-losses compare quickstart/retinanet_shapes \\
       --variant plain:loss_bbox=L1Loss slow:loss_bbox=L1Loss,optim_wrapper.optimizer.lr=1e-3
 
-A loss gets the published setting of its slot, as in a config; what its text says stands. The same
-command again trains what is missing; further losses or seeds are added. tools/report.py rebuilds
-the report."""
+A loss gets the published setting of its slot, as in a config; parameters given in parentheses take
+precedence. The same command again trains what is missing, and further losses or seeds are added.
+tools/report.py rebuilds the report."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,43 +73,57 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("compare", "Train with several losses; say what differs.", EXAMPLE)
     add_config(parser)
-    what = parser.add_argument_group("what is compared")
-    what.add_argument(
+    _add_variants(parser.add_argument_group("what is compared"))
+    _add_weights(parser.add_argument_group("loss weights (default: the published ones)"))
+    _add_runs(parser.add_argument_group("runs"))
+    add_training(parser)
+    add_own_data(parser, train=True)
+    return parser
+
+
+def _add_variants(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--losses",
         nargs="+",
         default=[],
         metavar="LOSS",
         help="Name, or 'Name(key=value, ...)' with parameters of its own (list_losses)",
     )
-    what.add_argument(
-        "--component", default="loss_bbox", help="which loss of the detector (default: loss_bbox)"
+    group.add_argument(
+        "--component", default="loss_bbox", help="the slot of these losses (default: loss_bbox)"
     )
-    what.add_argument(
+    group.add_argument(
         "--cross",
         nargs="+",
         default=[],
         metavar="X",
-        help="COMPONENT LOSS LOSS...: each of --losses with each loss of another component",
+        help="COMPONENT LOSS LOSS...: each of --losses combined with each loss of another slot",
     )
-    what.add_argument(
+    group.add_argument(
         "--variant",
         nargs="+",
         default=[],
         metavar="NAME:KEY=VALUE,...",
         help="a whole variant: config keys, or slots with a loss (loss_cls=FocalLoss)",
     )
-    what.add_argument("--baseline", metavar="LABEL", help="default: the first variant")
-    what.add_argument(
-        "--metric", choices=METRICS, default="AP", help="the metric that is tested (default: AP)"
+    group.add_argument("--baseline", metavar="LABEL", help="default: the first variant")
+    group.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="AP",
+        metavar="METRIC",
+        help=f"the metric that is tested: {', '.join(METRICS)} (default: AP)",
     )
-    weights = parser.add_argument_group("loss weights (default: the published ones)")
-    weights.add_argument(
+
+
+def _add_weights(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--match-weights",
         choices=("gradient",),
         help="set each loss_weight so that the gradient norms on the box outputs match the "
         "baseline's",
     )
-    weights.add_argument(
+    group.add_argument(
         "--weights",
         nargs="+",
         type=_above_zero,
@@ -117,32 +131,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="X",
         help="each loss with these multiples of its weight",
     )
-    runs = parser.add_argument_group("runs")
-    runs.add_argument(
+
+
+def _add_runs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--seeds", nargs="+", type=int, help="default: 0; with --budget as many as fit"
     )
-    runs.add_argument(
+    group.add_argument(
         "--jobs", type=_positive, default=1, metavar="N", help="runs at the same time (default: 1)"
     )
-    runs.add_argument(
+    group.add_argument(
         "--budget",
         type=parse_duration,
         metavar="TIME",
-        help="plan for this time (2h, 90min), then stop",
+        help="as many seeds as fit into this time (2h, 90min); no run goes beyond it",
     )
-    runs.add_argument(
-        "--screen", action="store_true", help="drop what is clearly behind after short trainings"
+    group.add_argument(
+        "--screen",
+        action="store_true",
+        help="train briefly first, and drop variants that are clearly behind",
     )
-    runs.add_argument(
+    group.add_argument(
         "--resamples",
         type=_positive,
         default=1000,
         metavar="N",
         help="resamples of the validation images for the intervals (default: 1000)",
     )
-    add_training(parser)
-    add_own_data(parser, train=True)
-    return parser
 
 
 def _work_dir(args: argparse.Namespace) -> Path:

@@ -29,7 +29,7 @@ from det_losses.report.formats import duration
 
 LOG_FILE = "output.log"
 BUDGET_NOTE = (
-    "The time budget ended before all planned runs; the same command with a new budget goes on."
+    "The time budget ended before all planned runs; the same command with a new budget continues."
 )
 _GRACE = 20.0  # seconds that a stopped run gets to end its workers
 _FEW_EPOCHS = 30  # output to a file has a line for each epoch up to here, else one each tenth

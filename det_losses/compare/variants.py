@@ -255,13 +255,19 @@ def _as_stored(value: Any) -> Any:
 
 
 def _check_key(cfg: Config, key: str, text: str) -> None:
-    inner: Any = cfg
-    for part in key.split(".")[:-1]:
+    """Check that the config has the place that a key goes into."""
+    *parents, last = key.split(".")
+    inner: Any = dict(cfg.items())
+    missing = None if parents or last in inner else last
+    for part in parents:
         try:
             inner = inner[int(part)] if isinstance(inner, list) else inner[part]
         except (KeyError, IndexError, ValueError, TypeError):
-            raise InputError(
-                f"--variant {text!r}: the config has no {key!r} (there is no {part!r} in it)"
-            ) from None
+            missing = part
+            break
+    if missing is not None:
+        raise InputError(
+            f"--variant {text!r}: the config has no {key!r} (there is no {missing!r} in it)"
+        )
     if not isinstance(inner, (Mapping, list)):
         raise InputError(f"--variant {text!r}: {key!r} goes into {inner!r}, which has no keys")

@@ -143,6 +143,7 @@ def test_a_whole_variant_beside_losses_keeps_the_loss_of_the_config(cfg):
         ("x:model.num_convs", "expected KEY=VALUE,KEY=VALUE with each key once"),
         ("x:model.num_convs=1,model.num_convs=2", "with each key once"),
         ("x:modle.num_convs=1", "the config has no 'modle.num_convs'"),
+        ("x:lr=1", "the config has no 'lr'"),
         ("x:model.num_convs.more=1", "goes into 2, which has no keys"),
         ("x:loss_bbox=SmoothL1Loss(bta=1)", "beta"),
     ],
