@@ -15,7 +15,7 @@ import det_losses
 from det_losses.compare.variants import Variant, slots_of
 from det_losses.engine.build import build_runner
 from det_losses.engine.run import build_parts
-from det_losses.evaluation.coco_metric import coco_json
+from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import count_boxes
 from det_losses.models.published import table_of
 from det_losses.models.slots import build_slot_losses
@@ -79,7 +79,7 @@ def ground_truth(dataset: Any) -> dict[str, Any]:
         found = [dataset.ground_truth(index) for index in range(len(dataset))]
     else:
         found = [dataset[index][1]["coco"] for index in range(len(dataset))]
-    return coco_json(found, names)
+    return ground_truth_json(found, names)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -27,7 +27,7 @@ from det_losses.errors import InputError
 from det_losses.files import read_json, write_json
 from det_losses.generators import generators_kept
 from det_losses.losses import build_loss
-from det_losses.models.box_outputs import box_layer_name
+from det_losses.models.slots import box_layer_name
 from det_losses.registry import MODELS, find
 
 MATCHED_FILE = "matched_weights.json"

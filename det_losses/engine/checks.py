@@ -26,7 +26,7 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
     """Complete a model's config from the data it is for.
 
     ``num_classes`` that is absent or None becomes the number of classes;
-    ``label_slots="category_id"`` becomes the list of official category ids, for weights whose
+    ``class_to_channel="category_id"`` becomes the list of official category ids, for weights whose
     channels are counted by them, as torchvision's 91 are.
 
     Args:
@@ -44,8 +44,8 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
             f"({names_in_short(classes)}); leave num_classes out, it then comes from the data"
         )
     model["num_classes"] = len(classes)
-    if model.get("label_slots") == "category_id":
-        model["label_slots"] = list(metainfo["category_ids"])
+    if model.get("class_to_channel") == "category_id":
+        model["class_to_channel"] = list(metainfo["category_ids"])
 
 
 def check_same_classes(

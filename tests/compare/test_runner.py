@@ -114,10 +114,11 @@ class TestPlanRunner:
     def test_an_interrupt_ends_every_run_under_way_and_starts_no_other(
         self, cfg, plan, tmp_path, monkeypatch
     ):
-        both, ended = threading.Barrier(2, timeout=10), []
+        both, begun, ended = threading.Barrier(2, timeout=10), [], []
 
         def fake(command, log, tick, *, keep_open, env):
-            if both.wait() == 0:
+            begun.append(log.parent)
+            if both.wait(timeout=1) == 0:
                 raise KeyboardInterrupt
             try:
                 for _ in range(1000):
@@ -130,7 +131,7 @@ class TestPlanRunner:
         monkeypatch.setattr(module, "run_process", fake)
         with pytest.raises(KeyboardInterrupt):
             PlanRunner(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
-        assert len(ended) == 1
+        assert (len(begun), len(ended)) == (2, 1)
         assert statuses(tmp_path) == ["interrupted"] * 2 + ["pending"] * 2
 
 

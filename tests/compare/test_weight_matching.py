@@ -229,7 +229,7 @@ def test_matchings_join_and_the_stored_numbers_stay():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"slot": "loss_cls"}, "RetinaNet puts out no boxes for 'loss_cls'"),
+        ({"slot": "loss_cls"}, "RetinaNet has no box deltas for 'loss_cls'"),
         ({"baseline": "IoULoss"}, "the baseline 'IoULoss' is none of SmoothL1Loss, L1Loss"),
         ({"batches": 7}, "batches must be at least 8, got 7"),
         ({"warmup_steps": 41}, "warmup_steps must be 1 to 40, the steps that the config trains"),

@@ -82,7 +82,7 @@ def test_a_broken_file_costs_no_more_than_its_sections(make_context):
     context = make_context(images=5, seeds=(0,), noise={"A": 0.1})
     (run,) = context.study.runs
     with open(f"{run['directory']}/history.jsonl", "w") as file:
-        file.write("[1]")  # JSON, but no entry of a history
+        file.write("[1]")  # JSON, but not an entry of a history
 
     sections = {section.title: section for section in analyses.sections(context.study)}
 
@@ -90,7 +90,7 @@ def test_a_broken_file_costs_no_more_than_its_sections(make_context):
     assert broken == ["Training"]
 
 
-def test_half_a_line_of_a_history_is_passed_over(make_context):
+def test_an_incomplete_line_of_a_history_is_skipped(make_context):
     context = make_context(images=5, seeds=(0,), noise={"A": 0.1})
     (run,) = context.study.runs
     whole = context.study.history(run)
@@ -128,7 +128,7 @@ def test_ten_variants_fit(make_context, build):
     width, height = (float(n) for n in names.partition('viewBox="0 0 ')[2].split('"')[0].split())
     assert width == 460 and height < 900
     shown = [text for text in texts_of(names) if text.startswith("FocalL1Loss")]
-    assert len(set(shown)) == len(shown) >= 9  # the baseline is none of its own differences
+    assert len(set(shown)) == len(shown) >= 9  # the baseline is not among the differences
 
 
 def test_eighty_classes_and_few_boxes(make_truth, rows, tmp_path):
