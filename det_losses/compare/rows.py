@@ -11,8 +11,7 @@ from det_losses.compare.variants import Variant
 from det_losses.engine.probe import TOLERANCE
 from det_losses.engine.run import read_metrics
 from det_losses.evaluation.metrics import LOGGED_METRICS
-from det_losses.files import finite, read_json, write_text
-from det_losses.report.merge import RESULTS_FILE
+from det_losses.files import RESULTS_FILE, finite, read_json, write_text
 
 STATUS_FILE = "status.json"
 _RECORDED = (
