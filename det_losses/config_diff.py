@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-# Where a run is written and how it is started: the same experiment otherwise.
+# Where a run is written and how it is started: the same experiment otherwise. Older
+# configs also hold a table of loss weights, which training does not read.
 _PLACE = ("work_dir", "launcher", "resume", "loss_weights")
 
 

@@ -21,6 +21,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file that the user named does not exist."""
 
 
+class ExistingFileError(UserError, FileExistsError):
+    """A file would be overwritten."""
+
+
 class NotRegisteredError(UserError, KeyError):
     """A name that no registry holds."""
 

@@ -36,9 +36,9 @@ def _child(kind: str, *locations: str) -> Registry:
 
 
 MODELS = _child("MODELS", "det_losses.losses", "det_losses.models")
-DATASETS = _child("DATASETS", "det_losses.data")
-TRANSFORMS = _child("TRANSFORMS", "det_losses.data")
-FUNCTIONS = _child("FUNCTIONS", "det_losses.data")
+DATASETS = _child("DATASETS", "det_losses.data.coco", "det_losses.data.shapes")
+TRANSFORMS = _child("TRANSFORMS", "det_losses.data.transforms")
+FUNCTIONS = _child("FUNCTIONS", "det_losses.data.coco")
 METRICS = _child("METRICS", "det_losses.evaluation.coco_metric")
 HOOKS = _child("HOOKS", "det_losses.engine")
 VISUALIZERS = _child("VISUALIZERS")

@@ -1,4 +1,4 @@
-"""The geometry of box pairs, against numbers with their derivation and torchvision."""
+"""The geometry of box pairs, against derived numbers and torchvision."""
 
 import math
 
@@ -51,8 +51,8 @@ def test_offsets_of_edges_and_relative_differences_of_sizes():
     assert [x.item() for x in pair.size_gaps] == pytest.approx([4 / 12, 4 / 10])
 
 
-def test_relative_differences_of_sizes_without_size_are_zero_and_of_inverted_ones_above_one():
-    """Of points; -3 against 3, of which 3 is the larger, beside 0 against 4; 3 against -3."""
+def test_relative_differences_of_sizes_are_0_for_points_and_exceed_1_for_inverted_boxes():
+    """Points: 0. Sides (-3, 0) and (3, 4): 6 / 3 and 4 / 4. Sides (3, 4) and (-3, 0): each 1."""
     assert [x.item() for x in pair_of([5, 5, 5, 5], [5, 5, 5, 5]).size_gaps] == [0, 0]
     assert [x.item() for x in pair_of([3, 1, 0, 1], [0, 0, 3, 4]).size_gaps] == [2, 1]
     assert [x.item() for x in pair_of([0, 0, 3, 4], [3, 1, 0, 1]).size_gaps] == [1, 1]
@@ -73,12 +73,12 @@ def test_relative_differences_of_sizes_without_size_are_zero_and_of_inverted_one
         ([3, 4, 0, 0], [0, 0, 3, 4], -24, 36),
     ],
 )
-def test_extended_iou_counts_what_boxes_are_apart(pred, target, intersection, union):
+def test_extended_iou_of_disjoint_boxes_is_negative_or_zero(pred, target, intersection, union):
     for pair in (pair_of(pred, target), pair_of(*([x * 7 for x in b] for b in (pred, target)))):
         assert pair.extended_iou.item() == pytest.approx(intersection / union, rel=1e-12)
 
 
-def test_an_interpolated_box_stands_between_prediction_and_target():
+def test_interpolated_moves_the_prediction_towards_the_target():
     """Three quarters of the way from (8, 0, 16, 4) to (0, 0, 4, 4), with one alpha or its own."""
     pair = pair_of([8, 0, 16, 4], [0, 0, 4, 4], inputs={"image_size": torch.ones(1, 2)})
     for alpha in (0.75, torch.tensor([0.75])):
@@ -113,7 +113,7 @@ def test_the_hull_covers_all_corners_of_an_inverted_box():
     assert pair.center_distance2 / pair.hull_diagonal2 < 1
 
 
-def test_ratios_of_points_are_defined():
+def test_ratios_of_points_are_finite():
     pair = pair_of([5, 5, 5, 5], [5, 5, 5, 5])
     assert pair.iou == 0 and pair.hull_empty / pair.hull_area == 0
     assert pair.center_distance2 / pair.hull_diagonal2 == 0 and pair.angle_gap == 0
@@ -136,21 +136,21 @@ def test_a_side_below_the_root_of_eps_counts_as_the_root(eps):
     assert 0 < pred.grad.abs().max() <= 1 / root * (1 + 1e-9)
 
 
-def test_a_box_without_width_is_drawn_to_grow():
+def test_the_gradient_widens_a_box_without_width():
     """Inside a 3 x 4 target; a right edge moved by d adds d * 2 of 12 square pixels."""
     pred = torch.tensor([[1.0, 1, 1, 3]], requires_grad=True)
     box_pair(pred, torch.tensor([[0.0, 0, 3, 4]])).iou.sum().backward()
     assert pred.grad[0, 2].item() == pytest.approx(2 / 12)
 
 
-def test_leading_axes_are_free():
+def test_any_leading_axes_are_accepted():
     pred = torch.tensor([[[0.0, 0, 2, 2]], [[0, 0, 4, 4]]])
     assert box_pair(pred, pred).iou.shape == (2, 1)
     vmapped = torch.func.vmap(lambda box: box_pair(box, box).iou)(pred[:, 0])
     assert vmapped.tolist() == [1.0, 1.0]
 
 
-def test_inputs_beside_the_boxes_travel_with_the_pair():
+def test_the_pair_keeps_the_inputs_of_the_loss():
     size = torch.tensor([480.0])
     assert pair_of([0, 0, 1, 1], [0, 0, 1, 1], inputs={"image_size": size}).inputs == {
         "image_size": size
@@ -171,7 +171,7 @@ def test_upcast_keeps_float32_and_float64():
         assert upcast(x) is x
 
 
-def test_boxes_of_another_shape_are_refused():
+def test_boxes_of_a_wrong_shape_raise_an_error():
     with pytest.raises(ValueError, match=r"4 values \(x1, y1, x2, y2\), got shape \[3\]"):
         box_pair(torch.zeros(3), torch.zeros(3))
     with pytest.raises(ValueError, match=r"same shape, got \[2, 4\] and \[4\]"):

@@ -1,4 +1,4 @@
-"""docs/losses.md is what the classes say now, and what it prints of other libraries is true."""
+"""docs/losses.md is generated from the classes, and its examples of other libraries run."""
 
 import doctest
 import re
@@ -34,22 +34,22 @@ def test_docs_of_the_losses_are_up_to_date():
     assert same, f"docs/losses.md is out of date, run: {COMMAND}; it differs at {differs[:1]}"
 
 
-def test_the_part_by_hand_is_there():
+def test_the_hand_written_part_is_there():
     assert TEXT.count(f"\n{BY_HAND}\n") == 1
     assert {"torchvision", "ultralytics", "mmdet"} <= {name for name, _, _ in PEERS}
 
 
 @pytest.fixture
-def import_freely():
-    """Peers import what they like: forget what they put in the place of mmcv and mmdet."""
+def without_stand_ins():
+    """Remove the stand-ins for mmcv and mmdet that an example put into sys.modules."""
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] in ("mmcv", "mmdet")]:
         del sys.modules[name]
 
 
-@pytest.mark.usefixtures("import_freely")
+@pytest.mark.usefixtures("without_stand_ins")
 @pytest.mark.parametrize(("name", "stated", "text"), PEERS, ids=[name for name, _, _ in PEERS])
-def test_what_is_printed_beside_a_peer_is_what_it_prints(name, stated, text):
+def test_examples_of_another_library_print_what_the_docs_say(name, stated, text):
     try:
         found = version(name).partition("+")[0]
     except PackageNotFoundError:

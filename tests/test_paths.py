@@ -22,7 +22,7 @@ def test_a_path_is_found_with_and_without_its_ending(tmp_path):
 
 def test_a_shipped_name_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_config("_base_/loss_weights") == configs_root() / "_base_" / "loss_weights.py"
+    assert find_config("_base_/runtime") == configs_root() / "_base_" / "runtime.py"
 
 
 def test_a_misspelt_name_gets_the_nearest_names(monkeypatch):

@@ -172,8 +172,8 @@ def test_a_wrong_argument_names_the_loss_and_lists_its_own():
     with pytest.raises(TypeError) as error:
         build_loss("FocalEIoULoss", gama=1.0)
     assert str(error.value) == (
-        "FocalEIoULoss: got an unexpected keyword argument 'gama'. Its arguments are "
-        "gamma=0.5, eps=1e-07, reduction='mean', loss_weight=1.0"
+        "FocalEIoULoss: got an unexpected keyword argument 'gama'. Did you mean 'gamma'? "
+        "Its arguments are gamma=0.5, eps=1e-07, reduction='mean', loss_weight=1.0"
     )
 
 

@@ -1,12 +1,4 @@
-"""Faster R-CNN R50-FPN 1x on COCO, loss_bbox: EIoULoss, weight 10.
-
-The weight: no published setting; 10, as mmdet's GIoU.
-
-    torchrun --nproc-per-node 8 tools/train.py faster_rcnn/faster_rcnn_eiou \\
-        --launcher pytorch --cfg-options train_dataloader.batch_size=2
-
-Hardware, time and result: not measured yet.
-"""
+"""Faster R-CNN R50-FPN 1x on COCO with EIoULoss as loss_bbox."""
 
 _base_ = ["./faster_rcnn_base.py"]
-model = dict(loss_bbox=dict(_delete_=True, type="EIoULoss", loss_weight=10.0))
+model = dict(loss_bbox="EIoULoss")

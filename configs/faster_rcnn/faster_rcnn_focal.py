@@ -1,12 +1,4 @@
-"""Faster R-CNN R50-FPN 1x on COCO, loss_cls: FocalLoss, weight 1.
-
-The weight: no published setting on sampled RoIs; 1, as the cross entropy.
-
-    torchrun --nproc-per-node 8 tools/train.py faster_rcnn/faster_rcnn_focal \\
-        --launcher pytorch --cfg-options train_dataloader.batch_size=2
-
-Hardware, time and result: not measured yet.
-"""
+"""Faster R-CNN R50-FPN 1x on COCO with FocalLoss as loss_cls."""
 
 _base_ = ["./faster_rcnn_base.py"]
-model = dict(loss_cls=dict(_delete_=True, type="FocalLoss", loss_weight=1.0))
+model = dict(loss_cls="FocalLoss")

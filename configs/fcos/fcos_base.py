@@ -1,6 +1,11 @@
-"""FCOS R50-FPN 1x on COCO: what the configs beside this one share.
+"""FCOS R50-FPN 1x on COCO with torchvision's losses: focal loss, GIoU and centerness.
 
 Learning rate 0.01 for 16 images: mmdet fcos_r50-caffe_fpn_gn-head_1x_coco.
+
+On 8 GPUs with 2 images each, and with another loss:
+
+    torchrun --nproc-per-node 8 tools/train.py fcos/fcos_base --launcher pytorch \\
+        --cfg-options train_dataloader.batch_size=2 model.loss_bbox=EIoULoss
 """
 
 _base_ = [
@@ -8,6 +13,5 @@ _base_ = [
     "../_base_/datasets/coco.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/runtime.py",
-    "../_base_/loss_weights.py",
 ]
 optim_wrapper = dict(optimizer=dict(lr=0.01))

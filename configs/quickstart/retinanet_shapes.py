@@ -1,4 +1,4 @@
-"""A small RetinaNet on the built-in shapes, from scratch.
+"""A small RetinaNet on the built-in shapes, trained from scratch.
 
     make quickstart
 
@@ -12,7 +12,6 @@ _base_ = [
     "../_base_/datasets/shapes.py",
     "../_base_/schedules/small.py",
     "../_base_/runtime.py",
-    "../_base_/loss_weights.py",
 ]
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_cfg = dict(max_epochs=10, val_interval=2)

@@ -1,6 +1,11 @@
-"""RetinaNet R50-FPN 1x on COCO: what the configs beside this one share.
+"""RetinaNet R50-FPN 1x on COCO with torchvision's losses: focal loss and L1.
 
-Learning rate 0.01 for 16 images: mmdet retinanet_r50_fpn_1x_coco and 2101.08158's baseline.
+Learning rate 0.01 for 16 images: mmdet retinanet_r50_fpn_1x_coco and the baseline of 2101.08158.
+
+On 8 GPUs with 2 images each, and with another loss:
+
+    torchrun --nproc-per-node 8 tools/train.py retinanet/retinanet_base --launcher pytorch \\
+        --cfg-options train_dataloader.batch_size=2 model.loss_bbox=EIoULoss
 """
 
 _base_ = [
@@ -8,6 +13,5 @@ _base_ = [
     "../_base_/datasets/coco.py",
     "../_base_/schedules/coco_1x.py",
     "../_base_/runtime.py",
-    "../_base_/loss_weights.py",
 ]
 optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -1,12 +1,4 @@
-"""RetinaNet R50-FPN 1x on COCO, loss_bbox: FocalEIoULoss, weight 2.5.
-
-The weight: 2101.08158, for its IoU-type losses.
-
-    torchrun --nproc-per-node 8 tools/train.py retinanet/retinanet_focal_eiou \\
-        --launcher pytorch --cfg-options train_dataloader.batch_size=2
-
-Hardware, time and result: not measured yet.
-"""
+"""RetinaNet R50-FPN 1x on COCO with FocalEIoULoss as loss_bbox."""
 
 _base_ = ["./retinanet_base.py"]
-model = dict(loss_bbox=dict(_delete_=True, type="FocalEIoULoss", loss_weight=2.5))
+model = dict(loss_bbox="FocalEIoULoss")

@@ -1,12 +1,4 @@
-"""RetinaNet R50-FPN 1x on COCO, loss_bbox: HuberLoss, weight 1.
-
-The weight: no published setting; 1, with the default delta of 1.
-
-    torchrun --nproc-per-node 8 tools/train.py retinanet/retinanet_huber \\
-        --launcher pytorch --cfg-options train_dataloader.batch_size=2
-
-Hardware, time and result: not measured yet.
-"""
+"""RetinaNet R50-FPN 1x on COCO with HuberLoss as loss_bbox."""
 
 _base_ = ["./retinanet_base.py"]
-model = dict(loss_bbox=dict(_delete_=True, type="HuberLoss", loss_weight=1.0))
+model = dict(loss_bbox="HuberLoss")

@@ -2,8 +2,6 @@
 
     python tools/train.py small/fcos_lite0 --train-ann FILE --train-images DIR \\
         --val-ann FILE --val-images DIR
-
-Time and result: not measured yet.
 """
 
 _base_ = [
@@ -11,7 +9,6 @@ _base_ = [
     "../_base_/datasets/coco.py",
     "../_base_/schedules/small.py",
     "../_base_/runtime.py",
-    "../_base_/loss_weights.py",
 ]
 train_dataloader = dict(batch_size=8, num_workers=1)
 val_dataloader = dict(num_workers=1)

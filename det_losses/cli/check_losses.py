@@ -1,4 +1,4 @@
-"""Check that losses hold to what every loss must, those of another package too."""
+"""Check that losses, including those of another package, pass the conformance suite."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.report.markdown import table
+from det_losses.errors import InputError
 
-if TYPE_CHECKING:  # it needs hypothesis, and this module's help must not
+if TYPE_CHECKING:
     from det_losses.conformance import Case, Result
 
 _MARKS = {"pass": "+", "fail": "F", "skip": "s"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table of the checks of each loss, then each failure; 1 if there is any."""
+    """Print a table of the checks of each loss, then each failure; return 1 if there is any."""
     args = _parser().parse_args(argv)
     with user_errors():
         cases = _cases(args)
@@ -35,33 +35,34 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "check_losses",
-        "Run the conformance suite over registered losses: formula, gradient, invariances, finite "
-        "values on any input, compilation, weights, reductions, errors, docstring. Without "
-        "--import those of this package, with it those that the imported modules register.",
+        "Run the conformance suite on registered losses: formula, gradient, invariances, finite "
+        "values for extreme inputs, compilation, weights, reductions, errors, docstring. By "
+        "default on the losses of this package; with --import on those that the imported modules "
+        "register.",
         "  det-losses check_losses --import my_losses --references my_references",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these losses")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="check only these losses")
     parser.add_argument(
         "--import",
         dest="modules",
         nargs="+",
         default=[],
         metavar="MODULE",
-        help="modules that register losses, installed or in the present folder",
+        help="modules that register losses, installed or in the current directory",
     )
     parser.add_argument(
         "--references",
         nargs="+",
         default=[],
         metavar="MODULE",
-        help="modules with REFERENCES = {name: [(constructor arguments, function)]}, "
-        "function(pred, target, **parameters) in numpy; and INPUTS = {name: function(n, "
-        "generator)} where a loss asks for inputs of its own",
+        help="modules that define REFERENCES = {name: [(constructor arguments, function)]}, "
+        "where function(pred, target, **parameters) computes the loss in numpy; and INPUTS = "
+        "{name: function(n, generator)} for extra inputs that the suite does not know",
     )
     parser.add_argument(
         "--slow",
         action="store_true",
-        help="also what takes many seconds a loss: a longer search, compilation with inductor",
+        help="also run what takes many seconds per loss: more generated inputs, and inductor",
     )
     return parser
 
@@ -72,20 +73,18 @@ def _suite() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
-        raise ImportError(
-            "check_losses needs hypothesis: pip install 'det-losses[check]'"
-        ) from None
+        raise InputError("check_losses needs hypothesis: pip install 'det-losses[check]'") from None
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
     suite = _suite()
-    before = suite.registered()
+    before = suite.registered_losses()
     for name in args.modules:
         _imported("--import", name)
     modules = [_imported("--references", name) for name in args.references]
-    references = suite.references_of(*modules)
+    references = suite.collect_references(*modules)
     inputs = {k: v for module in modules for k, v in getattr(module, "INPUTS", {}).items()}
-    known = suite.registered()
+    known = suite.registered_losses()
     _check_known("--references", references, known)
     _check_known("NAME", args.names, known)
     chosen = args.names or [
@@ -94,7 +93,7 @@ def _cases(args: argparse.Namespace) -> list[Case]:
         if not args.modules or name not in before or _defined_in(cls, args.modules)
     ]
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"--import {' '.join(args.modules)} registers no loss: it needs a subclass of "
             "det_losses.losses.Loss with @det_losses.registry.MODELS.register_module()"
         )
@@ -103,11 +102,11 @@ def _cases(args: argparse.Namespace) -> list[Case]:
 
 def _imported(option: str, name: str) -> ModuleType:
     if "" not in sys.path:
-        sys.path.insert(0, "")  # the present folder, which a console script does not have
+        sys.path.insert(0, "")  # the current directory, which a console script does not have
     try:
         return import_module(name)
     except Exception as error:
-        raise ImportError(
+        raise InputError(
             f"{option} {name}: cannot be imported: {type(error).__name__}: {error}"
         ) from error
 
@@ -118,7 +117,7 @@ def _check_known(what: str, names: Iterable[str], known: Mapping[str, type]) -> 
     for name in names:
         if name not in known:
             found = find(MODELS, name)
-            raise ValueError(f"{what} {name}: {found.__qualname__} is no det_losses.losses.Loss")
+            raise InputError(f"{what} {name}: {found.__qualname__} is not a det_losses.losses.Loss")
 
 
 def _defined_in(cls: type, modules: Sequence[str]) -> bool:
@@ -126,6 +125,8 @@ def _defined_in(cls: type, modules: Sequence[str]) -> bool:
 
 
 def _report(results: Mapping[str, Sequence[Result]]) -> str:
+    from det_losses.report.markdown import table
+
     suite = _suite()
     checks = list(suite.CHECKS)
     rows = []
@@ -136,7 +137,7 @@ def _report(results: Mapping[str, Sequence[Result]]) -> str:
     lines = [table(["loss", *numbers], rows), "", "+ passed, F failed, s skipped"]
     width = max(map(len, checks))
     for number, check in zip(numbers, checks, strict=True):
-        lines.append(f"{number:>2} {check:{width}}  {suite.explained(check)}")
+        lines.append(f"{number:>2} {check:{width}}  {suite.explanation(check)}")
     return "\n".join([*lines, "", *_skips(results), *_failures(results), _total(results)])
 
 

@@ -67,6 +67,8 @@ def parse_results(texts: list[str]) -> dict[str, list[Path]]:
         if not name or not paths:
             raise InputError(f"{text!r}: expected FILE or NAME=FILE,FILE,...")
         if name in found:
-            raise InputError(f"two results have the name {name}; use NAME=FILE to give them different names")
+            raise InputError(
+                f"two results have the name {name}; use NAME=FILE to give them different names"
+            )
         found[name] = paths
     return found

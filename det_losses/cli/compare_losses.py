@@ -29,7 +29,7 @@ from det_losses.evaluation.metrics import METRICS
 from det_losses.report import Study, summary, write_report
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
-      --losses SmoothL1Loss GIoULoss EIoULoss:loss_weight=2 --seeds 0 1 2
+      --losses SmoothL1Loss GIoULoss 'EIoULoss(loss_weight=2)' --seeds 0 1 2
   det-losses compare small/faster_rcnn_lite0 --losses L1Loss GIoULoss \\
       --cross loss_cls CrossEntropyLoss FocalLoss --budget 8h
   det-losses compare quickstart/retinanet_shapes --losses L1Loss EIoULoss \\
@@ -37,8 +37,9 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
   det-losses compare quickstart/retinanet_shapes \\
       --variant plain:loss_bbox=L1Loss slow:loss_bbox=L1Loss,optim_wrapper.optimizer.lr=1e-3
 
-What a loss's name alone gets is in configs/_base_/loss_weights.py. The same command again trains
-what is missing; further losses or seeds are added. tools/report.py rebuilds the report."""
+What a loss is not given, it gets from det_losses/models/published.py; the sources are printed.
+The same command again trains what is missing; further losses or seeds are added. tools/report.py
+rebuilds the report."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from det_losses.compare.values import parse_value
 from det_losses.errors import InputError
+from det_losses.losses.core.text import parse_value
 from det_losses.paths import find_config
 
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
@@ -59,7 +59,7 @@ def apply_options(cfg: Config, options: list[str]) -> None:
     Raises:
         InputError: no ``=``, or the first part of the key is nothing that a config has.
     """
-    known = {*cfg, *inspect.signature(Runner).parameters, "loss_weights"}
+    known = {*cfg, *inspect.signature(Runner).parameters}
     merged: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")

@@ -7,11 +7,8 @@ from pathlib import Path
 from det_losses import list_losses
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.compare.tables import table
 from det_losses.errors import InputError
 from det_losses.files import write_text
-from det_losses.losses.core.card import loss_card, loss_cards
-from det_losses.losses.core.card_text import SHARED, card_text, cards_markdown
 
 KINDS = ("box", "classification", "distribution")
 
@@ -49,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(kind: str | None) -> str:
+    from det_losses.losses.core.card_text import SHARED
+    from det_losses.report.markdown import table
+
     lines = [
         [
             info.name,
@@ -65,6 +65,9 @@ def _table(kind: str | None) -> str:
 
 
 def _card(name: str) -> str:
+    from det_losses.losses.core.card import loss_card
+    from det_losses.losses.core.card_text import card_text
+
     known = {info.name: info for info in list_losses()}
     if name not in known:
         by_lower = {each.lower(): each for each in known}
@@ -75,6 +78,9 @@ def _card(name: str) -> str:
 
 
 def _write_markdown(path: Path) -> None:
+    from det_losses.losses.core.card import loss_cards
+    from det_losses.losses.core.card_text import cards_markdown
+
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     write_text(path, cards_markdown(loss_cards(), old))
     print(f"wrote {path}")

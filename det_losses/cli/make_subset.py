@@ -5,8 +5,6 @@ from typing import Any
 
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.data.subset import make_subset
-from det_losses.report.markdown import table
 
 EXAMPLE = """  det-losses make_subset work_dirs/cats_and_dogs \\
       --train-ann coco/annotations/instances_train2017.json \\
@@ -39,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier subset")
     args = parser.parse_args(argv)
+
+    from det_losses.data.subset import make_subset
+
     with user_errors():
         manifest = make_subset(**vars(args))
     print(_summary(manifest))
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _summary(manifest: dict[str, Any]) -> str:
+    from det_losses.report.markdown import table
+
     train, val = manifest["train"], manifest["val"]
     names = manifest["classes"]
     counts = [

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Write report.html, report.md and differences.csv; print the result and the table."""
     parser = new_parser("report", "Write the report of a comparison's stored results.", EXAMPLE)
     parser.add_argument("dirs", nargs="+", metavar="DIR", help="the directory of a comparison")
-    parser.add_argument("--out", metavar="DIR", help="output folder (default: DIR, if there is only one)")
+    parser.add_argument("--out", metavar="DIR", help="output folder (default: the only DIR)")
     add_statistics(parser)
     args = parser.parse_args(argv)
 
@@ -39,12 +39,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def add_statistics(parser: argparse.ArgumentParser) -> None:
     """Add --baseline, --metric and --resamples."""
-    parser.add_argument("--baseline", metavar="LABEL", help="variant that the others are compared with")
+    parser.add_argument("--baseline", metavar="LABEL", help="variant to compare the others with")
     parser.add_argument(
         "--metric", help="primary metric: AP, AP50, AP75, ... or AP/<class> (default: AP)"
     )
     parser.add_argument(
-        "--resamples", type=resamples, metavar="N", help="bootstrap resamples of the images (default: 1000)"
+        "--resamples", type=resamples, metavar="N", help="resamples of the images (default: 1000)"
     )
 
 

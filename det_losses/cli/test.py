@@ -4,9 +4,6 @@ from pathlib import Path
 
 from det_losses.cli.arguments import add_config, add_own_data, new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.cli.experiment import load_experiment
-from det_losses.cli.testing import load_checkpoint, prepare_test
-from det_losses.engine import build_runner
 from det_losses.errors import MissingFileError
 
 EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
@@ -22,6 +19,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--backend", choices=("hotcoco", "pycocotools"), help="what computes AP")
     add_own_data(parser, train=False)
     args = parser.parse_args(argv)
+
+    from det_losses.cli.experiment import load_experiment
+    from det_losses.cli.testing import load_checkpoint, prepare_test
+    from det_losses.engine import build_runner
+
     with user_errors():
         cfg = load_experiment(args)
         cfg.work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}_test"

@@ -6,9 +6,6 @@ from pathlib import Path
 
 from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.cli.experiment import load_experiment
-from det_losses.engine import build_runner
-from det_losses.engine.run import build_parts, claim_work_dir, train_run
 from det_losses.errors import UserError
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
@@ -32,6 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     add_training(parser)
     add_own_data(parser, train=True)
     args = parser.parse_args(argv)
+
+    from det_losses.cli.experiment import load_experiment
+    from det_losses.engine import build_runner
+    from det_losses.engine.run import build_parts, claim_work_dir, train_run
+
     with user_errors():
         cfg = load_experiment(args)
         cfg.launcher = args.launcher

@@ -134,5 +134,5 @@ def _components(cfg: Config, args: argparse.Namespace) -> list[str]:
 
 
 def _losses(cfg: Config, component: str, texts: Sequence[str]) -> list[Variant]:
-    found = [parse_loss(cfg, cfg.model.type, component, text.strip()) for text in texts]
+    found = [parse_loss(cfg.model, component, text.strip()) for text in texts]
     return [Variant.of_loss(component, loss) for loss in found]

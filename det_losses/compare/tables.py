@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from det_losses.losses.core.expression import expression
+from det_losses.losses.core.text import loss_text
 from det_losses.report.markdown import table
 
 
@@ -20,4 +20,4 @@ def _parameters(value: Any) -> list[str]:
     if not isinstance(value, dict) or "type" not in value:
         return ["", "" if value is None else str(value)]
     rest = {key: inner for key, inner in value.items() if key != "loss_weight"}
-    return [f"{value.get('loss_weight', 1.0):.4g}", expression(rest)]
+    return [f"{value.get('loss_weight', 1.0):.4g}", loss_text(rest)]

@@ -8,8 +8,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from det_losses.compare.values import parse_value, split_arguments
 from det_losses.compare.weights import NamedLoss, parse_loss
+from det_losses.losses.core.text import parse_value, split_arguments
 from det_losses.models.slots import Slot
 from det_losses.registry import MODELS, find
 
@@ -114,7 +114,7 @@ def parse_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
     changes: dict[str, Any] = {}
     for key, value in split_arguments(arguments, f"--variant {text!r}"):
         if key in slots_of(cfg):
-            changes[f"model.{key}"] = parse_loss(cfg, cfg.model.type, key, _bare(value)).config
+            changes[f"model.{key}"] = parse_loss(cfg.model, key, _bare(value)).config
         else:
             _check_key(cfg, key, text)
             changes[key] = parse_value(value)

@@ -84,8 +84,7 @@ def _checked_steps(steps: int | None, most: int) -> int:
 
 def _training_only(cfg: Config, seed: int, folder: str) -> Config:
     own = Config(cfg.to_dict(), filename=cfg.filename)
-    # loss_weights: a table that training does not read, and mmengine formats slowly, four times.
-    for key in ("val_dataloader", "val_cfg", "val_evaluator", "loss_weights"):
+    for key in ("val_dataloader", "val_cfg", "val_evaluator"):
         own.pop(key, None)
     own.work_dir, own.log_level, own.resume = folder, "WARNING", False
     own.randomness = {**(cfg.get("randomness") or {}), "seed": seed}

@@ -1,19 +1,18 @@
-"""What every loss must hold to: a suite that runs over any registered loss, a user's too.
+"""A conformance suite that runs over any registered loss, including those of other packages.
 
-A check is a function of a :class:`Case` that returns nothing, or raises :class:`Failed` or
-:class:`Skipped` with a sentence. ``run(case_of("CIoULoss"))`` makes them all.
+A check is a function of a :class:`Case` that returns None, or raises :class:`Failed` or
+:class:`Skipped` with a message. ``run(case_of("CIoULoss"))`` runs all of them.
 """
 
-from det_losses.conformance.case import Case, Failed, Inputs, Reference, Skipped
-from det_losses.conformance.inputs import example_inputs
+from det_losses.conformance.case import Case, Failed, Inputs, Reference, Skipped, example_inputs
 from det_losses.conformance.suite import (
     CHECKS,
     SLOW,
     Result,
     case_of,
-    explained,
-    references_of,
-    registered,
+    collect_references,
+    explanation,
+    registered_losses,
     run,
 )
 
@@ -27,9 +26,9 @@ __all__ = [
     "Result",
     "Skipped",
     "case_of",
+    "collect_references",
     "example_inputs",
-    "explained",
-    "references_of",
-    "registered",
+    "explanation",
+    "registered_losses",
     "run",
 ]

@@ -1,24 +1,15 @@
-"""The checks by name, and their run over a loss."""
+"""The checks by name, and a run of them over a loss."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import torch
 
-from det_losses.conformance import (
-    calling,
-    card,
-    extremes,
-    formula,
-    geometry,
-    precision,
-    state,
-    transforms,
-)
-from det_losses.conformance.case import Case, Failed, Reference, Skipped
+from det_losses.conformance import formula, interface, robustness
+from det_losses.conformance.case import Case, Failed, Maker, Reference, Skipped
+from det_losses.errors import InputError
 from det_losses.losses.core.base import Loss
 from det_losses.registry import MODELS
 
@@ -28,37 +19,37 @@ CHECKS: dict[str, Check] = {
     "value": formula.value,
     "gradient": formula.gradient,
     "reference_gradient": formula.reference_gradient,
-    "constant": formula.constant,
+    "stop_gradient": formula.stop_gradient,
     "zero": formula.zero,
-    "invariances": geometry.invariances,
-    "distance": geometry.distance,
-    "order": geometry.order,
-    "awkward": extremes.awkward,
-    "search": extremes.search,
-    "long_search": extremes.long_search,
-    "weights": calling.weights,
-    "zero_weight": calling.zero_weight,
-    "avg_factor": calling.avg_factor,
-    "reductions": calling.reductions,
-    "empty": calling.empty,
-    "half": precision.half,
-    "autocast": precision.autocast,
-    "compile": transforms.compiles,
-    "inductor": transforms.inductor,
-    "vmap": transforms.functional_transforms,
-    "memory": state.memory,
-    "state": state.state,
-    "errors": calling.errors,
-    "text": card.text,
-    "card": card.card,
+    "invariances": formula.invariances,
+    "distance": formula.distance,
+    "row_order": formula.row_order,
+    "degenerate": robustness.degenerate,
+    "fuzz": robustness.fuzz,
+    "fuzz_long": robustness.fuzz_long,
+    "half_precision": robustness.half_precision,
+    "autocast": robustness.autocast,
+    "weights": interface.weights,
+    "zero_weight": interface.zero_weight,
+    "avg_factor": interface.avg_factor,
+    "reductions": interface.reductions,
+    "empty_batch": interface.empty_batch,
+    "errors": interface.errors,
+    "stateless": interface.stateless,
+    "state": interface.state,
+    "compile": interface.compiles,
+    "inductor": interface.inductor,
+    "vmap": interface.vmap,
+    "repr": interface.rebuilds,
+    "card": interface.card,
 }
-# What takes many seconds a loss is left out unless asked for.
-SLOW = ("long_search", "inductor")
+# Checks that take many seconds per loss and run only on request.
+SLOW = ("fuzz_long", "inductor")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found.
+    """The outcome of a check.
 
     Attributes:
         check: its name in :data:`CHECKS`.
@@ -72,19 +63,19 @@ class Result:
 
 
 def run(case: Case, *, slow: bool = False) -> list[Result]:
-    """Make every check of ``case``; one that raises anything else than it should has failed.
+    """Run every check of ``case``; an unexpected exception is a failure too.
 
     Args:
         case: the loss.
-        slow: make those of :data:`SLOW` too.
+        slow: run those of :data:`SLOW` too.
     """
     try:
         case.build()
     except Exception as error:
         message = f"cannot be built from {case.config()}: {type(error).__name__}: {error}"
-        return [Result("text", "fail", message)]
+        return [Result("repr", "fail", message)]
     return [
-        Result(name, "skip", "slow, made by --slow")
+        Result(name, "skip", "slow, runs with --slow")
         if name in SLOW and not slow
         else _result(name, check, case)
         for name, check in CHECKS.items()
@@ -104,25 +95,30 @@ def _result(name: str, check: Check, case: Case) -> Result:
     return Result(name, "pass")
 
 
-def registered(names: Iterable[str] | None = None) -> dict[str, type[Loss]]:
+def explanation(name: str) -> str:
+    """Return the sentence that says what a check requires."""
+    return (inspect.getdoc(CHECKS[name]) or "").partition("\n")[0]
+
+
+def registered_losses() -> dict[str, type[Loss]]:
     """Return the registered losses by name, in alphabetical order."""
     return {
         name: cls
         for name, cls in sorted(MODELS.module_dict.items())
-        if inspect.isclass(cls) and issubclass(cls, Loss) and (names is None or name in names)
+        if inspect.isclass(cls) and issubclass(cls, Loss)
     }
 
 
-def references_of(*modules: ModuleType) -> dict[str, tuple[Reference, ...]]:
+def collect_references(*modules: ModuleType) -> dict[str, tuple[Reference, ...]]:
     """Collect ``REFERENCES`` of modules: name -> [(kwargs, function[, constants])].
 
     Raises:
-        ValueError: a module has none.
+        InputError: a module has none.
     """
     found: dict[str, tuple[Reference, ...]] = {}
     for module in modules:
         if not hasattr(module, "REFERENCES"):
-            raise ValueError(
+            raise InputError(
                 f"{module.__name__} has no REFERENCES = {{name: [(kwargs, function)]}}"
             )
         for name, entries in module.REFERENCES.items():
@@ -130,15 +126,10 @@ def references_of(*modules: ModuleType) -> dict[str, tuple[Reference, ...]]:
     return found
 
 
-def explained(name: str) -> str:
-    """Return the sentence that says what a check demands."""
-    return (inspect.getdoc(CHECKS[name]) or "").partition("\n")[0]
-
-
 def case_of(
     name: str,
     references: Mapping[str, tuple[Reference, ...]] | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Maker] | None = None,
 ) -> Case:
     """Return the case of a registered loss."""
     return Case(name, MODELS.module_dict[name], (references or {}).get(name, ()), inputs or {})

@@ -1,4 +1,4 @@
-"""A dataset in COCO's format, or a subset of it by classes and number of images."""
+"""A dataset in COCO's format, or a subset of it by classes and number of images; its batches."""
 
 import logging
 import os
@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 
 from det_losses.data.coco_json import load_coco_json
 from det_losses.data.images import read_image
-from det_losses.data.selection import select_categories, select_images
+from det_losses.data.subset import select_categories, select_images
 from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
-from det_losses.registry import DATASETS
+from det_losses.errors import InputError, MissingFileError
+from det_losses.registry import DATASETS, FUNCTIONS
 
 
 @DATASETS.register_module()
@@ -24,28 +25,27 @@ class CocoDataset(Dataset):
 
     A sample is ``(image, target)``: image uint8 [3, H, W]; target a dict of ``boxes`` float32
     [n, 4] (xyxy, pixels, inside the image), ``labels`` int64 [n] in 0..K-1 and ``image_id``. Crowd
-    boxes and boxes without area inside the image are no targets. In test mode the target also has
+    boxes and boxes without area inside the image are not targets. In test mode the target also has
     ``coco``: the json's ``image`` entry (id, file_name, width, height) and its ``annotations`` of
-    the chosen classes, crowds included, in original coordinates: all that an evaluation needs.
+    the chosen classes, crowds included, in original coordinates: everything for an evaluation.
 
     Args:
         ann_file: The annotation json.
         image_dir: Folder to which the json's file names are relative.
         transforms: Dicts of torchvision.transforms.v2 names, see
-            :func:`~det_losses.data.transforms.build_transforms`. In test mode they must leave size
-            and boxes as they are: the detector resizes by itself.
+            :func:`~det_losses.data.transforms.build_transforms`. In test mode they must not change
+            size or boxes: the detector resizes by itself.
         classes: Names of the classes to use; label 0 is the first one. None: all classes of the
             json by ascending id. With classes given, only images with a box of these are used.
-        num_images: Use so many images, chosen by ``subset_seed``; None: all.
-        subset_seed: The seed of that choice, see
-            :func:`~det_losses.data.selection.select_images`.
+        num_images: Number of images to use, chosen by ``subset_seed``; None: all.
+        subset_seed: The seed of that choice, see :func:`~det_losses.data.subset.select_images`.
         keep_negatives: Keep the images without the chosen classes, so that detections on them
             count as false positives.
-        test_mode: Give out what the evaluation needs.
+        test_mode: Return also what the evaluation needs.
 
     Raises:
-        FileNotFoundError: The json, the image folder or an image is missing.
-        ValueError: The json is not sound, a class is unknown, or there are too few images.
+        MissingFileError: The json, the image folder or an image is missing.
+        InputError: The json is not valid, a class is unknown, or there are too few images.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class CocoDataset(Dataset):
         return {"classes": self._classes, "category_ids": self._category_ids}
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
-        """Make each sample's augmentation a function of (seed, epoch, image id) alone.
+        """Make each sample's augmentation a function of (seed, epoch, image id) only.
 
-        To be called before each pass, the first too, in the main process. It then depends neither
-        on the number of workers nor on what else draws random numbers (as another loss may do), and
-        a resumed run continues as it would have. Never called, augmentation follows torch's
-        global generator.
+        Call this before each pass, including the first, in the main process. Augmentation then
+        depends neither on the number of workers nor on other users of random numbers (such as a
+        loss), and a resumed run continues as it would have. Without it, augmentation follows
+        torch's global generator.
         """
-        # in shared memory, so that workers which live on see the new epoch
+        # in shared memory, so that persistent workers see the new epoch
         self._epoch.share_memory_().copy_(torch.tensor([epoch, seed]))
 
     def __len__(self) -> int:
@@ -113,13 +113,13 @@ class CocoDataset(Dataset):
         return sample[0], target
 
     def ground_truth(self, index: int) -> dict[str, Any]:
-        """Return what an evaluation looks for in an image: the json's own entries.
+        """Return the ground truth of an image for an evaluation: the json's own entries.
 
         Raises:
-            ValueError: not in test mode.
+            InputError: not in test mode.
         """
         if not self.test_mode:
-            raise ValueError("the ground truth of an evaluation needs a dataset in test_mode=True")
+            raise InputError("the ground truth of an evaluation needs a dataset in test_mode=True")
         annotations = [dict(annotation) for annotation in self._annotations[index]]
         return {"image": dict(self._images[index]), "annotations": annotations}
 
@@ -136,16 +136,16 @@ class CocoDataset(Dataset):
             return changed
         unmoved = apply_transforms([], *sample)[1]
         if changed[0].shape != sample[0].shape or not torch.equal(changed[1], unmoved):
-            raise ValueError(
+            raise InputError(
                 f"{entry['file_name']}: the transforms of a test dataset changed the image from "
                 f"{list(sample[0].shape[1:])} to {list(changed[0].shape[1:])} (height, width) or "
-                "moved its boxes, but detections are compared with the original boxes. Leave out "
+                "moved its boxes, but detections are compared with the original boxes. Remove "
                 "Resize, crops and flips: the detector resizes by itself."
             )
         return changed[0], *sample[1:]
 
     def _read_annotations(self, annotations: list[dict[str, Any]]) -> None:
-        """Keep targets as flat tensors, which worker processes share without copies."""
+        """Store targets as flat tensors, which worker processes share without copies."""
         label_of = {category_id: label for label, category_id in enumerate(self._category_ids)}
         per_image: dict[int, list[dict[str, Any]]] = {i: [] for i in self.image_ids}
         for annotation in annotations:
@@ -168,16 +168,28 @@ class CocoDataset(Dataset):
         self._annotations = list(per_image.values()) if self.test_mode else []
         if dropped:
             print_log(
-                f"{self.ann_file}: {dropped} boxes without area inside their image are no targets",
+                f"{self.ann_file}: {dropped} boxes without area inside their image are not used",
                 logger="current",
                 level=logging.WARNING,
             )
 
 
+@FUNCTIONS.register_module()
+def detection_collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> dict[str, list]:
+    """Turn samples ``(image, target)`` into the batch ``dict(images=[...], targets=[...])``.
+
+    Images differ in size, so nothing is stacked.
+    """
+    return {
+        "images": [image for image, _ in samples],
+        "targets": [target for _, target in samples],
+    }
+
+
 def check_image_files(image_dir: str, file_names: Sequence[str]) -> None:
-    """Raise FileNotFoundError, with count and first name, if files are missing in ``image_dir``."""
+    """Raise MissingFileError, with count and first name, if files are missing in ``image_dir``."""
     if not os.path.isdir(image_dir):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{image_dir}: no such image folder (relative paths start at {os.getcwd()})"
         )
     listed: dict[str, set[str]] = {}
@@ -190,7 +202,7 @@ def check_image_files(image_dir: str, file_names: Sequence[str]) -> None:
         if base not in listed[folder]:
             missing.append(name)
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{image_dir}: {len(missing)} of {len(file_names)} images are missing, the first is "
             f"{missing[0]}. Is it the folder that the annotation file's file names are relative to?"
         )

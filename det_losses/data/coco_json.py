@@ -1,4 +1,4 @@
-"""Reading and checking a COCO annotation file: what is wrong is said here, before any training."""
+"""Reading and checking a COCO annotation file, so that errors are found before any training."""
 
 import functools
 import json
@@ -9,33 +9,35 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from det_losses.errors import InputError, MissingFileError
+
 CocoDict = dict[str, list[dict[str, Any]]]
 
 _KEYS = ("images", "annotations", "categories")
 
 
 def load_coco_json(path: str | Path) -> CocoDict:
-    """Read an annotation file for detection; a second call on the unchanged file is free.
+    """Read an annotation file for detection; a second call on the unchanged file is cached.
 
-    Annotations get ``iscrowd`` 0 and ``area`` width * height where these are missing, and lose
-    ``segmentation``, which is most of the memory and of no use to boxes. The result is shared: do
-    not change it.
+    Where they are missing, ``iscrowd`` becomes 0 and ``area`` width * height. ``segmentation`` is
+    removed: it takes most of the memory and is not needed for boxes. The result is shared: do not
+    change it.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: Not a sound COCO file; the message names the file, the entry and the field.
+        MissingFileError: No such file.
+        InputError: Not a valid COCO file; the message names the file, the entry and the field.
     """
     return _load_cached(os.path.abspath(path), _modified(path))
 
 
 def read_coco_json(path: str | Path) -> CocoDict:
-    """Read and check an annotation file as it is, with everything that it holds."""
+    """Read and check an annotation file, and keep every field."""
     _modified(path)
     try:
         with open(path, encoding="utf-8") as file:
             coco = json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: not a JSON file ({error}). Is it the annotation file, and complete?"
         ) from error
     check_coco_json(coco, str(path))
@@ -44,7 +46,7 @@ def read_coco_json(path: str | Path) -> CocoDict:
 
 def _modified(path: str | Path) -> int:
     if not os.path.isfile(path):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: no such annotation file. Give the path of a COCO instances json "
             f"(relative paths start at {os.getcwd()})."
         )
@@ -64,29 +66,29 @@ def _load_cached(path: str, modified: int) -> CocoDict:
 
 
 def check_coco_json(coco: Any, path: str) -> None:
-    """Check what a detection annotation file holds.
+    """Check the contents of a detection annotation file.
 
     Args:
-        coco: the json as Python's values.
-        path: what an error names as the place of the fault.
+        coco: the parsed json.
+        path: the name of the file in error messages.
 
     Raises:
-        ValueError: Not a sound COCO file; the message names the file, the entry and the field.
+        InputError: Not a valid COCO file; the message names the file, the entry and the field.
     """
     missing = [k for k in _KEYS if not isinstance(coco, dict) or not isinstance(coco.get(k), list)]
     if missing:
         found = f"keys {sorted(coco)[:8]}" if isinstance(coco, dict) else f"a {type(coco).__name__}"
-        raise ValueError(
+        raise InputError(
             f"{path}: not a COCO annotation file: it has no list {' or '.join(map(repr, missing))} "
             f"(found {found}). Give an instances json with {', '.join(map(repr, _KEYS))}."
         )
     if not coco["categories"]:
-        raise ValueError(f"{path}: 'categories' is empty. List every class with its id and name.")
+        raise InputError(f"{path}: 'categories' is empty. List every class with its id and name.")
     for key in _KEYS:
         for index, entry in enumerate(coco[key]):
             if not isinstance(entry, dict) or type(entry.get("id")) is not int:
                 got = entry.get("id") if isinstance(entry, dict) else entry
-                raise ValueError(
+                raise InputError(
                     f"{path}: {key}[{index}]: 'id' must be an integer, got {got!r}. Number the "
                     f"{key} with integers."
                 )
@@ -104,14 +106,14 @@ def _check_unique(values: Iterable[Any], where: str) -> None:
     seen = set()
     for value in values:
         if value in seen:
-            raise ValueError(f"{where} {value!r} occurs twice. Give each its own.")
+            raise InputError(f"{where} {value!r} occurs twice. It must be unique.")
         seen.add(value)
 
 
 def _check_categories(categories: list[dict[str, Any]], path: str) -> None:
     for index, category in enumerate(categories):
         if not isinstance(category.get("name"), str):
-            raise ValueError(
+            raise InputError(
                 f"{path}: categories[{index}] (id {category['id']}): 'name' must be a string, "
                 f"got {category.get('name')!r}. Name the class."
             )
@@ -120,13 +122,13 @@ def _check_categories(categories: list[dict[str, Any]], path: str) -> None:
 
 def _check_image(image: dict[str, Any], where: str) -> None:
     if not isinstance(image.get("file_name"), str) or not image["file_name"]:
-        raise ValueError(
+        raise InputError(
             f"{where}: 'file_name' must be the image's path inside the image folder, got "
             f"{image.get('file_name')!r}."
         )
     for side in ("width", "height"):
         if type(image.get(side)) is not int or image[side] <= 0:
-            raise ValueError(
+            raise InputError(
                 f"{where}: {side!r} must be a positive integer (pixels), got "
                 f"{image.get(side)!r}. Write the size of the image that was annotated."
             )
@@ -142,25 +144,25 @@ def _check_annotation(
     ):
         value = annotation.get(field)
         if type(value) is not int or value not in known:
-            raise ValueError(
-                f"{where}: {field!r} is {value!r}, which is no id in {place!r}. Add that entry to "
-                f"{place!r}, or remove the annotation."
+            raise InputError(
+                f"{where}: {field!r} is {value!r}, which is not an id in {place!r}. Add that entry "
+                f"to {place!r}, or remove the annotation."
             )
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-        raise ValueError(
+        raise InputError(
             f"{where}: 'bbox' must be 4 finite numbers [x, y, width, height], got {box!r}. "
             "Correct or remove the annotation."
         )
 
     area, crowd = annotation.get("area"), annotation.get("iscrowd")
     if area is not None and (not _is_finite(area) or area < 0):
-        raise ValueError(
+        raise InputError(
             f"{where}: 'area' must be a number of at least 0, got {area!r}. Correct it, or remove "
-            "the field: the box's area then counts."
+            "the field: then the box's own area is used."
         )
     if crowd not in (None, 0, 1):
-        raise ValueError(f"{where}: 'iscrowd' must be 0 or 1, got {crowd!r}. Correct it.")
+        raise InputError(f"{where}: 'iscrowd' must be 0 or 1, got {crowd!r}. Correct it.")
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Reading an image file of any colour mode into RGB, the way its annotations mean it."""
+"""Reading an image file of any colour mode as RGB, in the orientation of its annotations."""
 
 from pathlib import Path
 
@@ -7,19 +7,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from det_losses.errors import InputError, MissingFileError
+
 _EXIF_ORIENTATION = 0x0112
 
 
 def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
     """Read an image as RGB.
 
-    Boxes belong to one of two pixel arrays: the stored one (COCO's own annotations, labelling tools
-    that ignore EXIF) or the one turned upright by the EXIF orientation. The json's size decides:
-    where the stored array has that size it is taken as it is, and only otherwise the upright one.
-    Orientations that keep the size (flips and half turns, and every one of a square image)
-    are therefore never applied.
+    Boxes refer to one of two pixel arrays: the stored one (COCO's own annotations, labelling tools
+    that ignore EXIF), or the one rotated by the EXIF orientation. The size in the json decides: if
+    the stored array has that size it is used as it is, otherwise the rotated one. Orientations
+    that keep the size (flips, rotations by 180 degrees, and any of a square image) are therefore
+    never applied.
 
-    Grayscale, palette, CMYK and 16-bit images are converted, alpha is dropped.
+    Grayscale, palette, CMYK and 16-bit images are converted; alpha is dropped.
 
     Args:
         path: The image file.
@@ -29,8 +31,8 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
         uint8 [3, height, width].
 
     Raises:
-        FileNotFoundError: The file is gone.
-        ValueError: The file is no readable image, or has the given size in neither orientation.
+        MissingFileError: There is no such file.
+        InputError: The file is not a readable image, or has the given size in neither orientation.
     """
     try:
         with Image.open(path) as image:
@@ -38,9 +40,9 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
                 image = _upright(image, path, size)
             pixels = np.array(_to_rgb(image, path))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image file") from None
-    except (OSError, SyntaxError) as error:  # SyntaxError: PIL's word for a broken PNG
-        raise ValueError(
+        raise MissingFileError(f"{path}: no such image file") from None
+    except (OSError, SyntaxError) as error:  # SyntaxError: PIL's error for a broken PNG
+        raise InputError(
             f"{path}: not a readable image ({error}). Replace the file, or remove its entry "
             "from the annotation file."
         ) from error
@@ -52,8 +54,8 @@ def _upright(image: Image.Image, path: str | Path, size: tuple[int, int]) -> Ima
     if upright.size == tuple(size):
         return upright
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-    turned = f"turned by its EXIF orientation {orientation} {_by(upright.size)}"
-    raise ValueError(
+    turned = f"rotated by its EXIF orientation {orientation} {_by(upright.size)}"
+    raise InputError(
         f"{path}: the annotation file says {_by(size)} (width x height), but the image is "
         f"{_by(image.size)}{', ' + turned if orientation else ''}. Annotate the file at its own "
         "size, or correct 'width' and 'height' if its boxes belong to that size."
@@ -65,8 +67,8 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
         values = np.asarray(image).astype(np.float64)
         image = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError(f"{path}: images of floats are not supported; save it with 8 or 16 bits")
-    elif image.mode in ("P", "PA"):  # by way of RGBA: transparency in bytes warns otherwise
+        raise InputError(f"{path}: images of floats are not supported; save it with 8 or 16 bits")
+    elif image.mode in ("P", "PA"):  # via RGBA: otherwise transparency in bytes warns
         image = image.convert("RGBA")
     return image.convert("RGB")
 

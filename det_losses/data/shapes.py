@@ -1,4 +1,4 @@
-"""The built-in data: procedurally drawn shapes in COCO format, made on first use in seconds."""
+"""The built-in dataset: procedurally drawn shapes in COCO format, made in seconds on first use."""
 
 import json
 import os
@@ -13,13 +13,13 @@ import numpy as np
 from mmengine.logging import print_log
 
 from det_losses.data.coco import CocoDataset
-from det_losses.data.shapes_drawing import box_and_area, draw
-from det_losses.data.shapes_outlines import OUTLINES
+from det_losses.data.shapes_drawing import OUTLINES, box_and_area, draw
 from det_losses.data.transforms import Transform
+from det_losses.errors import InputError
 from det_losses.files import write_json
 from det_losses.registry import DATASETS
 
-_VERSION = 2  # to be raised with every change of what is drawn
+_VERSION = 2  # to be increased when the images change
 _META = "meta.json"
 _SPLITS = ("train", "val")
 _FIRST_VAL_ID = 1_000_000
@@ -33,25 +33,25 @@ def make_shapes(
     image_size: int = 128,
     seed: int = 0,
 ) -> Path:
-    """Draw the set into ``root``, unless it is there already.
+    """Draw the set into ``root``, unless it exists already.
 
-    Writes train.json, val.json, images/ and meta.json. An image depends on seed, split and its
-    number alone, so that a larger set begins with the images of a smaller one. The folder
-    appears complete or not at all, also when several processes make it at the same time.
+    Writes train.json, val.json, images/ and meta.json. An image depends only on the seed, the split
+    and its number, so a larger set begins with the images of a smaller one. The folder appears
+    complete or not at all, also if several processes create it at the same time.
 
     Args:
-        root: Folder to make.
+        root: Folder to create.
         num_train: Number of training images.
         num_val: Number of validation images.
-        image_size: Width and height, pixels; the shapes grow with it.
-        seed: Of everything drawn.
+        image_size: Width and height, pixels; the shapes scale with it.
+        seed: Seed of everything drawn.
 
     Returns:
         ``root``.
 
     Raises:
-        ValueError: A number is out of range, or ``root`` holds a set of other settings, an
-            incomplete one, or something else.
+        InputError: A number is out of range, or ``root`` has a set with other settings, an
+            incomplete set, or other files.
     """
     root = Path(root)
     meta = {
@@ -64,7 +64,7 @@ def make_shapes(
     }
     for name, least in (("num_train", 1), ("num_val", 1), ("image_size", _MIN_SIZE), ("seed", 0)):
         if meta[name] < least or meta[name] > _FIRST_VAL_ID:
-            raise ValueError(f"{name} must be from {least} to {_FIRST_VAL_ID}, got {meta[name]}")
+            raise InputError(f"{name} must be from {least} to {_FIRST_VAL_ID}, got {meta[name]}")
     if not _is_made(root, meta):
         _make(root, meta)
     return root
@@ -73,32 +73,35 @@ def make_shapes(
 def _is_made(root: Path, meta: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    remedy = "Choose another data_root, or delete the folder to have it made anew."
+    remedy = "Choose another data_root, or delete the folder to have it drawn again."
     try:
         found = json.loads((root / _META).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ValueError(
-            f"{root}: not a set of built-in shapes, or a broken one. {remedy}"
+        raise InputError(
+            f"{root}: not a set of built-in shapes, or a damaged one. {remedy}"
         ) from None
     if found != meta:
         differing = [key for key in meta if found.get(key) != meta[key]]
         asked = ", ".join(f"{key}={meta[key]}" for key in differing)
         there = ", ".join(f"{key}={found.get(key)}" for key in differing)
-        raise ValueError(f"{root}: holds shapes made with {there}, not {asked}. {remedy}")
+        raise InputError(f"{root}: has shapes made with {there}, not {asked}. {remedy}")
     expected = {name for split in _SPLITS for name in _file_names(meta, split)}
     present = set(os.listdir(root / "images")) if (root / "images").is_dir() else set()
     missing = sorted(expected - present)
     missing += [f"{split}.json" for split in _SPLITS if not (root / f"{split}.json").is_file()]
     if missing:
-        raise ValueError(
-            f"{root}: incomplete, {len(missing)} files are missing, as {missing[0]}. {remedy}"
+        raise InputError(
+            f"{root}: incomplete, {len(missing)} files are missing, for example {missing[0]}. "
+            f"{remedy}"
         )
     return True
 
 
 def _make(root: Path, meta: dict[str, Any]) -> None:
     count = meta["num_train"] + meta["num_val"]
-    print_log(f"Drawing {count} images of shapes into {root} (once, seconds)", logger="current")
+    print_log(
+        f"Drawing {count} images of shapes into {root} (only once, takes seconds)", logger="current"
+    )
     root.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
     try:
@@ -110,7 +113,7 @@ def _make(root: Path, meta: dict[str, Any]) -> None:
         try:
             os.rename(part, root)
         except OSError:
-            # Another process was faster; what it made is checked like any other.
+            # Another process was faster; its set is checked like any other.
             if not _is_made(root, meta):
                 raise
     finally:
@@ -153,25 +156,25 @@ def _draw_split(folder: Path, split: str, meta: dict[str, Any]) -> dict[str, Any
 
 @DATASETS.register_module()
 class ShapesDataset(CocoDataset):
-    """The built-in shapes as a dataset; made on first use.
+    """The built-in shapes as a dataset, drawn on first use.
 
     Args:
         data_root: The set's folder, see :func:`make_shapes`.
         split: "train" or "val".
-        num_train: See :func:`make_shapes`, as ``num_val``, ``image_size`` and ``seed``. Train and
-            val of one folder need the same four.
-        num_val: Number of validation images made.
+        num_train: See :func:`make_shapes`, also for ``num_val``, ``image_size`` and ``seed``. Train
+            and val of one folder need the same four values.
+        num_val: Number of validation images that are drawn.
         image_size: Width and height, pixels.
-        seed: Of everything drawn.
-        transforms: As all that follow, see :class:`~det_losses.data.coco.CocoDataset`.
+        seed: Seed of everything drawn.
+        transforms: For this and the rest see :class:`~det_losses.data.coco.CocoDataset`.
         classes: Names out of ellipse, rectangle, triangle, star, ring, cross.
-        num_images: Use so many of the images.
+        num_images: Number of images to use.
         subset_seed: The seed of that choice.
         keep_negatives: Keep images without the chosen classes.
-        test_mode: Give out what the evaluation needs.
+        test_mode: Return also what the evaluation needs.
 
     Raises:
-        ValueError: ``split`` is neither, or as :func:`make_shapes` and ``CocoDataset`` say.
+        InputError: ``split`` is neither, or see :func:`make_shapes` and ``CocoDataset``.
     """
 
     def __init__(
@@ -190,7 +193,7 @@ class ShapesDataset(CocoDataset):
         test_mode: bool = False,
     ) -> None:
         if split not in _SPLITS:
-            raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+            raise InputError(f"split must be 'train' or 'val', got {split!r}")
         root = make_shapes(data_root, num_train, num_val, image_size, seed)
         super().__init__(
             ann_file=root / f"{split}.json",

@@ -6,14 +6,15 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from det_losses.data.shapes_outlines import OUTLINES, Outline, area, place
-from det_losses.data.shapes_textures import draw_background, draw_texture
-
-SCALE = 4  # shapes are drawn that much larger and averaged down, which smooths their edges
-MIN_VISIBLE = 0.5
-OWN_HUE = 0.9  # share of the shapes that have their class's own hue
+SCALE = 4  # shapes are drawn at this multiple of the size and averaged down: smooth edges
+MIN_VISIBLE = 0.5  # of a shape's area
+OWN_HUE = 0.9  # fraction of the shapes that have the hue of their class
 _COUNTS = (0.02, 0.06, 0.1, 0.16, 0.2, 0.22, 0.24)  # how often an image has 0 to 6 shapes
-_TRIES = 20
+_TRIES = 20  # placements of a shape before it is left out
+TEXTURES = ("plain", "gradient", "stripes", "dots", "noise")
+
+# Contours of one shape; an area inside an even number of them is outside the shape.
+Outline = list[np.ndarray]
 
 
 class Drawing(NamedTuple):
@@ -33,12 +34,12 @@ class Drawing(NamedTuple):
 def draw(rng: Generator, size: int) -> Drawing:
     """Draw an image of 1 to 6 objects, or (one in 50) of none.
 
-    A later shape covers earlier ones. Each keeps at least half of its own area visible: a shape
-    that would break this, for itself at the image's edge or for one behind it, is placed anew. So
-    all that can be seen of any shape is annotated.
+    A later shape covers earlier ones. At least half of the area of each stays visible: a shape that
+    would break this, because it is cut off by the image's edge or covers another one, is placed
+    again. So everything that is visible of any shape is annotated.
 
     Args:
-        rng: The only source of chance.
+        rng: The only source of randomness.
         size: Height and width of the image, pixels.
     """
     count = int(rng.choice(7, p=_COUNTS))
@@ -74,7 +75,7 @@ def box_and_area(mask: np.ndarray) -> tuple[list[float], float]:
 
 
 def _random_shape(rng: Generator, size: int) -> tuple[str, Outline]:
-    """A class, and its outline 8 to 100 pixels long (in an image of 128), up to 4:1 in aspect."""
+    """A class and its outline, 8 to 100 pixels long (in an image of 128), up to 4:1 in aspect."""
     name = list(OUTLINES)[rng.integers(len(OUTLINES))]
     length = size / 128 * 8 * (100 / 8) ** rng.beta(3, 2)
     # narrower than 6 pixels, a star and a cross look alike
@@ -100,7 +101,7 @@ def _all_visible(owner: np.ndarray, areas: list[float]) -> bool:
 
 
 def _hue(rng: Generator, name: str) -> int:
-    """A hint of the class: without one, a small detector hardly tells the classes apart."""
+    """Draw a hue that hints at the class: without it, a small detector confuses the classes."""
     if rng.random() > OWN_HUE:
         return int(rng.integers(180))
     return round(list(OUTLINES).index(name) * 180 / len(OUTLINES) + rng.uniform(-10, 10)) % 180
@@ -113,3 +114,125 @@ def _paint(rng: Generator, image: np.ndarray, mask: np.ndarray, hue: int) -> np.
     ]
     behind = (image * alpha).sum((0, 1)) / alpha.sum()
     return image * (1 - alpha) + draw_texture(rng, size, behind, hue) * alpha
+
+
+def _circle(radius: float = 0.5, corners: int = 72) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _star(points: int = 5, inner: float = 0.21) -> np.ndarray:
+    angles = np.arange(2 * points) * np.pi / points - np.pi / 2
+    radii = np.where(np.arange(2 * points) % 2, inner, 0.5)
+    return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def _cross(arm: float = 0.16) -> np.ndarray:
+    a, b = arm, 0.5
+    corners = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]
+    return np.array(corners + [(-x, -y) for x, y in corners])
+
+
+OUTLINES: dict[str, Outline] = {
+    "ellipse": [_circle()],
+    "rectangle": [np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])],
+    "triangle": [np.array([(0, -0.5), (0.5, 0.5), (-0.5, 0.5)])],
+    "star": [_star()],
+    "ring": [_circle(), _circle(0.29)],
+    "cross": [_cross()],
+}
+
+
+def place(
+    outline: Outline, center: np.ndarray, width: float, height: float, angle: float
+) -> Outline:
+    """Scale to width and height, rotate by ``angle`` (radians), move to ``center`` (pixels)."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    return [(contour * (width, height)) @ turn + center for contour in outline]
+
+
+def area(outline: Outline) -> float:
+    """Area of the shape by the shoelace formula: the outer contour minus the holes."""
+    areas = []
+    for x, y in (contour.T for contour in outline):
+        areas.append(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
+    return areas[0] - sum(areas[1:])
+
+
+def draw_background(rng: Generator, size: int) -> np.ndarray:
+    """Draw a gradient of two muted colours, noise at three scales, and lines as distractors."""
+    first, second = (_muted(rng) for _ in range(2))
+    ramp = _ramp(rng, size)[..., None]
+    image = first * (1 - ramp) + second * ramp
+    for cells, strength in ((4, 22), (12, 14), (40, 8)):
+        noise = rng.normal(0, strength * rng.uniform(0.3, 1), (cells, cells, 3))
+        noise = (
+            0.75 * noise.mean(2, keepdims=True) + 0.25 * noise
+        )  # mostly brightness, little colour
+        image += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+    image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
+    for _ in range(rng.integers(0, 6)):
+        _draw_clutter(rng, image)
+    return image.astype(np.float64)
+
+
+def draw_texture(rng: Generator, size: int, behind: np.ndarray, hue: int) -> np.ndarray:
+    """Draw a square of texture whose first colour differs clearly from the mean colour ``behind``.
+
+    ``hue`` is OpenCV's, 0 to 179.
+    """
+    first = _vivid(rng, hue)
+    while np.abs(first - behind).max() < 70:
+        first = _vivid(rng, hue)
+    second = first + rng.choice([-1, 1]) * rng.uniform(40, 90)
+    kind = TEXTURES[rng.integers(len(TEXTURES))]
+    image = np.broadcast_to(first, (size, size, 3))
+    if kind == "noise":
+        cells = int(rng.integers(size // 8, size // 2))
+        noise = rng.normal(0, 28, (cells, cells, 1)).repeat(3, 2)
+        image = image + cv2.resize(noise, (size, size), interpolation=cv2.INTER_LINEAR)
+    elif kind != "plain":
+        mix = _mix(rng, size, kind)[..., None]
+        image = first * (1 - mix) + second * mix
+    return image.clip(0, 255)
+
+
+def _mix(rng: Generator, size: int, kind: str) -> np.ndarray:
+    """Weight of the second colour, in [0, 1]."""
+    if kind == "gradient":
+        return _ramp(rng, size)
+    period, angle = rng.uniform(5, 14), rng.uniform(0, np.pi)
+    y, x = np.mgrid[:size, :size] * (2 * np.pi / period)
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    wave = np.sin(u) if kind == "stripes" else np.sin(u) + np.sin(v) - 0.8
+    return (wave * period / 4 + 0.5).clip(0, 1)  # edges about one pixel wide
+
+
+def _ramp(rng: Generator, size: int) -> np.ndarray:
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+    return ((x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2) + 0.5).clip(0, 1)
+
+
+def _draw_clutter(rng: Generator, image: np.ndarray) -> None:
+    size = len(image)
+    colour = tuple(int(c) for c in rng.integers(30, 226, 3))
+    thickness = int(rng.integers(1, 3))
+    start, stop = rng.integers(-size // 4, size + size // 4, (2, 2)).tolist()
+    if rng.random() < 0.6:
+        cv2.line(image, start, stop, colour, thickness, cv2.LINE_AA)
+        return
+    axes = rng.integers(size // 16, size // 3, 2).tolist()
+    turn, begin = rng.uniform(0, 360, 2)
+    end = begin + rng.uniform(40, 150)
+    cv2.ellipse(image, start, axes, turn, begin, end, colour, thickness, cv2.LINE_AA)
+
+
+def _muted(rng: Generator) -> np.ndarray:
+    return rng.uniform(50, 205) + rng.uniform(-25, 25, 3)
+
+
+def _vivid(rng: Generator, hue: int) -> np.ndarray:
+    hsv = np.uint8([[[hue, rng.integers(90, 256), rng.integers(80, 256)]]])
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float64)

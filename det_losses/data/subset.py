@@ -1,15 +1,108 @@
-"""Writing a subset of COCO files as files of their own, with a manifest of what was chosen."""
+"""Subsets of a COCO file: which classes and images they have, and writing them as files.
 
+One rule for all callers: :class:`~det_losses.data.coco.CocoDataset` and :func:`make_subset` choose
+the same images for the same classes, number and seed.
+"""
+
+import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from det_losses.data.coco_json import CocoDict, read_coco_json
-from det_losses.data.selection import select_categories, select_images
+from det_losses.errors import ExistingFileError, InputError, InputTypeError
 from det_losses.files import write_json
 
 _OUTPUTS = ("train.json", "val.json", "manifest.json")
+
+
+def select_categories(
+    coco: CocoDict, classes: Sequence[str] | None, source: str
+) -> list[tuple[int, str]]:
+    """Return (official id, name) of each class: in the given order, or all by ascending id.
+
+    Raises:
+        InputTypeError: ``classes`` is not a list of names.
+        InputError: A name is unknown (the nearest ones are suggested) or repeated, or the list is
+            empty.
+    """
+    ids = {category["name"]: category["id"] for category in coco["categories"]}
+    if classes is None:
+        return sorted((category_id, name) for name, category_id in ids.items())
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise InputTypeError(f"classes must be a list of class names, got {classes!r}")
+    if not classes:
+        raise InputError("classes is empty; name at least one, or leave it None for all classes")
+    for name in classes:
+        if name not in ids:
+            lower = {known.lower(): known for known in ids}
+            near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower)]
+            hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise InputError(
+                f"{source}: no class {name!r}. {hint}The classes are {', '.join(sorted(ids))}."
+            )
+        if list(classes).count(name) > 1:
+            raise InputError(f"classes names {name!r} twice; name each class once")
+    return [(ids[name], name) for name in classes]
+
+
+def select_images(
+    coco: CocoDict,
+    category_ids: Collection[int] | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+    keep_negatives: bool = False,
+    *,
+    exclude: Collection[int] = (),
+    source: str = "the annotation file",
+) -> list[int]:
+    """Choose images, determined by ``seed`` and independent of their order in the file.
+
+    Images are ranked by a hash of seed and image id, and the first ``num_images`` are taken. So
+    with one seed a smaller subset is part of every larger one, on every machine and version.
+
+    Args:
+        coco: As read by :func:`~det_losses.data.coco_json.load_coco_json`.
+        category_ids: The chosen classes: only images with a box of these that is not a crowd are
+            candidates. None: every image is.
+        num_images: Number of images; None for all candidates.
+        seed: Another seed gives another order.
+        keep_negatives: Every image is a candidate, with or without the chosen classes.
+        exclude: Image ids that are not candidates.
+        source: Name of the file in error messages.
+
+    Returns:
+        Image ids in ascending order.
+
+    Raises:
+        InputError: ``num_images`` is not positive, or there are fewer candidates, or none.
+    """
+    if num_images is not None and num_images < 1:
+        raise InputError(f"num_images must be at least 1, or None for all; got {num_images}")
+    candidates = {image["id"] for image in coco["images"]}
+    what = "images"
+    if category_ids is not None and not keep_negatives:
+        what = "images with a box of the chosen classes"
+        candidates = {
+            annotation["image_id"]
+            for annotation in coco["annotations"]
+            if annotation["category_id"] in category_ids and not annotation.get("iscrowd", 0)
+        }
+    candidates -= set(exclude)
+    wanted = len(candidates) if num_images is None else num_images
+    if not candidates or wanted > len(candidates):
+        left = " outside the other split" if exclude else ""
+        asked = f"{num_images} images requested, but " if num_images is not None else ""
+        raise InputError(
+            f"{source}: {asked}there are {len(candidates)} {what}{left}. Ask for fewer images or "
+            "choose other classes."
+        )
+    return sorted(sorted(candidates, key=lambda image_id: _rank(seed, image_id))[:wanted])
+
+
+def _rank(seed: int, image_id: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
 
 
 def make_subset(
@@ -31,16 +124,16 @@ def make_subset(
     Images are not copied: train and test with the source's image folders.
 
     Args:
-        out_dir: Folder to write into; made where missing.
+        out_dir: Folder to write into; created if missing.
         train_ann: COCO json that the training images are chosen from.
-        val_ann: COCO json of the validation images. None, or a file of the same content: one json
-            is split, so that no image is in both; ``num_val`` is needed then.
+        val_ann: COCO json of the validation images. If None, or a file of the same content, the one
+            json is split, so that no image is in both; ``num_val`` is then required.
         classes: Names of the classes; None for all.
         num_train: Number of training images; None for all (that are not in val).
         num_val: Number of validation images; None for all.
         seed: Seed of the choice.
         keep_negatives: val.json keeps images without the chosen classes, so that detections on them
-            count as false positives. train.json never has them where classes are chosen.
+            count as false positives. With ``classes``, train.json never has them.
         overwrite: Replace the files of an earlier call.
 
     Returns:
@@ -48,16 +141,16 @@ def make_subset(
         and for ``train`` and ``val`` the image ids and the counts per class.
 
     Raises:
-        FileExistsError: A file would be overwritten.
-        FileNotFoundError: A source is missing.
-        ValueError: A source is not sound, the sources' categories differ, a class is unknown, there
+        ExistingFileError: A file would be overwritten.
+        MissingFileError: A source is missing.
+        InputError: A source is not valid, the sources' categories differ, a class is unknown, there
             are too few images, or ``num_val`` is missing for a split.
     """
     out_dir = Path(out_dir)
     existing = [name for name in _OUTPUTS if (out_dir / name).exists()]
     if existing and not overwrite:
-        raise FileExistsError(
-            f"{out_dir}: {', '.join(existing)} exist already. Choose another folder, or ask for "
+        raise ExistingFileError(
+            f"{out_dir}: {', '.join(existing)} exist already. Choose another folder, or allow "
             "overwriting."
         )
     val_ann = train_ann if val_ann is None else val_ann
@@ -65,8 +158,8 @@ def make_subset(
     sources = {"train": _source(train_ann), "val": _source(val_ann)}
     split = sources["train"]["sha256"] == sources["val"]["sha256"]
     if split and num_val is None:
-        raise ValueError(
-            f"num_val is needed to split {train_ann} into train and val: say how many of its "
+        raise InputError(
+            f"num_val is required to split {train_ann} into train and val: say how many of its "
             "images are for validation, or give another file for val"
         )
     categories = select_categories(train, classes, str(train_ann))
@@ -114,9 +207,10 @@ def _check_same_categories(
     other = select_categories(val, classes, val_ann)
     if other != categories:
         differing = sorted(set(categories) ^ set(other))[:4]
-        raise ValueError(
-            f"{train_ann} and {val_ann} differ in their categories (id, name), as in {differing}. "
-            "Give both files the same ids and names, or choose classes that they share."
+        raise InputError(
+            f"{train_ann} and {val_ann} differ in their categories (id, name), for example "
+            f"{differing}. Give both files the same ids and names, or choose classes that they "
+            "share."
         )
 
 
@@ -133,7 +227,7 @@ def _restrict(coco: CocoDict, image_ids: list[int], names: dict[int, str]) -> Co
 
 
 def _describe(coco: CocoDict) -> dict[str, Any]:
-    """Image ids, and per class: images with a box, boxes and crowds (in none of the others)."""
+    """Image ids, and per class the numbers of images with a box, of boxes, and of crowds."""
     per_class = {}
     for category in sorted(coco["categories"], key=lambda c: c["id"]):
         own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]

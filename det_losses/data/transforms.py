@@ -1,4 +1,4 @@
-"""Augmentation: every transform of torchvision.transforms.v2, by its name in a config."""
+"""Augmentation: every transform of torchvision.transforms.v2, by name."""
 
 import hashlib
 import inspect
@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from det_losses.errors import InputTypeError
 from det_losses.registry import TRANSFORMS, find
 
 for _name, _class in vars(v2).items():
@@ -24,15 +25,16 @@ Transform = Callable[[Any], Any]
 def build_transforms(specs: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
     """Build transforms from ``dict(type=<name in torchvision.transforms.v2>, **arguments)``.
 
-    Transforms that hold others (``RandomApply``, ``RandomChoice``, ...) take such dicts in
-    ``transforms``. What is callable already is taken as it is.
+    Transforms of transforms (``RandomApply``, ``RandomChoice``, ...) take such dicts in
+    ``transforms``. A callable is used as it is.
 
     Raises:
         NotRegisteredError: An unknown name; the nearest ones are suggested.
-        TypeError: ``specs`` is no list of such dicts, or an argument does not fit the transform.
+        InputTypeError: ``specs`` is not a list of such dicts, or the transform does not take an
+            argument.
     """
     if not isinstance(specs, Sequence) or isinstance(specs, str):
-        raise TypeError(f"transforms must be a list of dict(type=..., ...), got {specs!r}")
+        raise InputTypeError(f"transforms must be a list of dict(type=..., ...), got {specs!r}")
     return [_build_one(spec) for spec in specs]
 
 
@@ -40,7 +42,7 @@ def _build_one(spec: Mapping[str, Any] | Transform) -> Transform:
     if callable(spec):
         return spec
     if not isinstance(spec, Mapping) or not isinstance(spec.get("type"), str):
-        raise TypeError(f"a transform must be a dict with its name as 'type', got {spec!r}")
+        raise InputTypeError(f"a transform must be a dict with its name as 'type', got {spec!r}")
     arguments = {key: value for key, value in spec.items() if key != "type"}
     if "transforms" in arguments:
         arguments["transforms"] = build_transforms(arguments["transforms"])
@@ -48,7 +50,7 @@ def _build_one(spec: Mapping[str, Any] | Transform) -> Transform:
     try:
         return transform_class(**arguments)
     except TypeError as error:
-        raise TypeError(f"transform {spec['type']}: {error}") from error
+        raise InputTypeError(f"transform {spec['type']}: {error}") from error
 
 
 def apply_transforms(
@@ -57,10 +59,10 @@ def apply_transforms(
     """Transform an image together with its boxes.
 
     Afterwards boxes are clamped to the image, and those thinner than one pixel (cut off by a crop)
-    are dropped with their labels, which is what ``SanitizeBoundingBoxes`` does.
+    are removed with their labels, as ``SanitizeBoundingBoxes`` does.
 
     Args:
-        transforms: As built by :func:`build_transforms`.
+        transforms: From :func:`build_transforms`.
         image: uint8 [3, H, W].
         boxes: float32 [n, 4], xyxy, pixels.
         labels: int64 [n].
@@ -69,7 +71,7 @@ def apply_transforms(
         Image, boxes and labels as plain tensors of the same types.
 
     Raises:
-        TypeError: The transforms turned the image into something other than uint8 [3, H, W].
+        InputTypeError: The transforms turned the image into something other than uint8 [3, H, W].
     """
     sample = {
         "image": tv_tensors.Image(image),
@@ -81,9 +83,9 @@ def apply_transforms(
     image = sample["image"]
     if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape[0] != 3:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image)
-        raise TypeError(
-            f"transforms must leave the image a uint8 tensor [3, H, W], got {got}. Leave out "
-            "conversion and normalisation: the detector does both."
+        raise InputTypeError(
+            f"after the transforms the image must be a uint8 tensor [3, H, W], got {got}. Leave "
+            "out conversion and normalisation: the detector does both."
         )
     boxes, kept = F.sanitize_bounding_boxes(F.clamp_bounding_boxes(sample["boxes"]))
     return image.as_subclass(Tensor), boxes.as_subclass(Tensor), sample["labels"][kept]
@@ -91,7 +93,7 @@ def apply_transforms(
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Let the CPU's global generator, which transforms draw from, depend on ``numbers`` alone."""
+    """Seed the CPU's global generator, which transforms use, from ``numbers``; then restore it."""
     digest = hashlib.sha256(":".join(map(str, numbers)).encode()).digest()
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(int.from_bytes(digest[:7], "big"))

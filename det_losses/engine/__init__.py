@@ -1,24 +1,22 @@
 """From a config to a running training: the runner and its hooks."""
 
-from det_losses.engine.active_losses import ActiveLossesHook, losses_of
 from det_losses.engine.build import build_runner
+from det_losses.engine.checkpoint import SafeCheckpointHook
 from det_losses.engine.checks import fill_from_data
+from det_losses.engine.config_text import config_text
 from det_losses.engine.history import HistoryHook
+from det_losses.engine.loss_record import LossRecordError, LossRecordHook, losses_of
 from det_losses.engine.non_finite import NonFiniteError, NonFiniteHook
-from det_losses.engine.probe import LossProofError, probe_losses
 from det_losses.engine.progress import ProgressHook
-from det_losses.engine.proof import LossProofHook
 from det_losses.engine.run_record import RunRecordHook
 from det_losses.engine.runner import CompactLogProcessor, QuietRunner
-from det_losses.engine.safe_checkpoint import SafeCheckpointHook
 from det_losses.engine.seed import SeedHook
 
 __all__ = [
-    "ActiveLossesHook",
     "CompactLogProcessor",
     "HistoryHook",
-    "LossProofError",
-    "LossProofHook",
+    "LossRecordError",
+    "LossRecordHook",
     "NonFiniteError",
     "NonFiniteHook",
     "ProgressHook",
@@ -27,7 +25,7 @@ __all__ = [
     "SafeCheckpointHook",
     "SeedHook",
     "build_runner",
+    "config_text",
     "fill_from_data",
     "losses_of",
-    "probe_losses",
 ]

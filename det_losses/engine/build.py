@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from det_losses.engine.checks import check_amp, check_checkpoint, check_same_classes, fill_from_data
+from det_losses.engine.config_text import FastTextConfig
 from det_losses.engine.runner import QuietRunner
 from det_losses.errors import InputError, InputTypeError, NotRegisteredError, UserError
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
@@ -69,7 +70,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     # mmengine 0.10 calls parts of torch by names that torch has renamed.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
     with rejected_by_constructors():
-        return QuietRunner.from_cfg(cfg)
+        return QuietRunner.from_cfg(FastTextConfig.of(cfg))
 
 
 _CONVERTED = ((TypeError, InputTypeError), (ValueError, InputError), (KeyError, NotRegisteredError))

@@ -12,8 +12,9 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
-from det_losses.engine import HistoryHook, LossProofHook, RunRecordHook
+from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.build import rejected_by_constructors
+from det_losses.engine.config_text import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError
@@ -87,8 +88,8 @@ def train_run(runner: Runner, cfg: Config) -> None:
     """
     work_dir = Path(runner.work_dir)
     if is_main_process():
-        write_text(work_dir / CONFIG_FILE, cfg.pretty_text)
-    for hook in (LossProofHook, RunRecordHook, HistoryHook):
+        write_text(work_dir / CONFIG_FILE, config_text(cfg))
+    for hook in (LossRecordHook, RunRecordHook, HistoryHook):
         if not any(isinstance(each, hook) for each in runner.hooks):
             runner.register_hook(hook())
     runner.register_hook(ProgressFileHook(work_dir))

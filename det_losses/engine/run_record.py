@@ -1,8 +1,10 @@
 """metrics.json: what a finished run came to, for those who compare runs."""
 
+import hashlib
 import math
 import os
 import resource
+import statistics
 import sys
 import time
 from typing import Any
@@ -11,12 +13,14 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
-from det_losses.engine.active_losses import losses_of
-from det_losses.engine.fingerprint import weights_hash
-from det_losses.engine.step_time import StepTimes
+from det_losses.engine.loss_record import losses_of
 from det_losses.files import write_json
 from det_losses.registry import HOOKS
+
+WARM_UP = 5  # steps after each start: caches fill, algorithms are chosen, workers start
+CAPACITY = 1000
 
 
 @HOOKS.register_module()
@@ -30,8 +34,8 @@ class RunRecordHook(Hook):
     a step to the end of the next, loading included; null in a run as short as its warm-up),
     ``peak_memory_mb`` and ``peak_memory_kind`` ("cuda": most memory allocated on the GPU; "rss":
     most resident memory of the training process), ``initial_weights`` (see
-    :func:`~det_losses.engine.fingerprint.weights_hash`; after loading, before the first step) and
-    ``proof`` (see :class:`~det_losses.engine.proof.LossProofHook`).
+    :func:`weights_hash`; after loading, before the first step) and
+    ``proof`` (see :class:`~det_losses.engine.loss_record.LossRecordHook`).
 
     A resumed run goes on counting. Where the last evaluation is missing, as after an interrupt
     between the last checkpoint and it, it is made up for.
@@ -142,6 +146,59 @@ class RunRecordHook(Hook):
             "proof": runner.message_hub.get_info("loss_proof", {}),
         }
         write_json(os.path.join(runner.work_dir, self.filename), record, indent=2)
+
+
+class StepTimes:
+    """The median wall clock of a training step, over evenly spaced steps of a whole run.
+
+    Every step is kept until there are too many; then every second one is dropped, and from there on
+    only every second one is kept, and so on.
+
+    Args:
+        state: the attribute of the same name before a resume; None starts anew.
+
+    Attributes:
+        state: plain values for a checkpoint, always up to date.
+    """
+
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        self.state = state or {"seconds": [], "stride": 1, "count": 0}
+        self._warm_up = WARM_UP
+
+    def add(self, seconds: float) -> None:
+        """Take in the next step; the first few after a start do not count."""
+        if self._warm_up:
+            self._warm_up -= 1
+            return
+        kept, stride = self.state["seconds"], self.state["stride"]
+        if self.state["count"] % stride == 0:
+            kept.append(seconds)
+        self.state["count"] += 1
+        if len(kept) > CAPACITY:
+            self.state.update(seconds=kept[::2], stride=2 * stride)
+
+    def median(self) -> float | None:
+        """Return the median in seconds; None before a step that counts."""
+        return statistics.median(self.state["seconds"]) if self.state["seconds"] else None
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the sha256 of a model's state_dict: names, dtypes, shapes and bytes.
+
+    The state of losses (``losses.*``) is left out, so that detectors which differ in their losses
+    alone compare equal.
+
+    Args:
+        model: a model, or its DDP wrapper.
+    """
+    model = getattr(model, "module", model)
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and not name.startswith("losses."):
+            value = value.detach().cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def peak_memory() -> tuple[float, str]:

@@ -22,7 +22,8 @@ class Detector(BaseModel):
     """A torchvision detector behind mmengine's contract.
 
     ``detector`` is torchvision's module, with torchvision's state_dict keys; ``losses`` holds the
-    loss of each slot beside it.
+    loss of each slot beside it, ``loss_sources`` for each slot where weight and parameters of its
+    loss come from.
 
     Dataset labels are 0..K-1. torchvision's channels may be others: a class k lives in channel
     ``label_slots[k]`` of ``num_slots``. By default they follow each other from ``first_slot`` on;
@@ -39,6 +40,7 @@ class Detector(BaseModel):
     """
 
     losses: nn.ModuleDict
+    loss_sources: dict[str, str]
     detector: nn.Module
 
     def __init__(

@@ -80,11 +80,16 @@ class FasterRCNN(Detector):
             "loss_rpn_cls": Slot(
                 "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",), classes=1
             ),
-            "loss_rpn_bbox": Slot("box", {"type": "SmoothL1Loss", "beta": 1 / 9}),
+            "loss_rpn_bbox": Slot("box", {"type": "SmoothL1Loss"}),
             "loss_cls": Slot("classification", {"type": "CrossEntropyLoss"}),
-            "loss_bbox": Slot("box", {"type": "SmoothL1Loss", "beta": 1 / 9}),
+            "loss_bbox": Slot("box", {"type": "SmoothL1Loss"}),
         }
     )
+
+    @classmethod
+    def settings_table(cls, model: Mapping[str, Any]) -> str:
+        """Return the name of the published settings that a model's config uses."""
+        return "FasterRCNN"
 
     def __init__(
         self,
@@ -112,7 +117,9 @@ class FasterRCNN(Detector):
             "loss_cls": loss_cls,
             "loss_bbox": loss_bbox,
         }
-        self.losses = build_slot_losses("FasterRCNN", self.slots, configs, self.loss_classes)
+        self.losses, self.loss_sources = build_slot_losses(
+            "FasterRCNN", self.slots, configs, self.loss_classes
+        )
         softmax = self.losses["loss_cls"].activation == "softmax"
         body = build_backbone(backbone)
         default = {"sizes": ANCHOR_SIZES, "aspect_ratios": ASPECT_RATIOS}

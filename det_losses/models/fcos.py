@@ -116,6 +116,11 @@ class FCOS(Detector):
         }
     )
 
+    @classmethod
+    def settings_table(cls, model: Mapping[str, Any]) -> str:
+        """Return ``"GFL"`` for a config with distributions, else ``"FCOS"``."""
+        return "FCOS" if model.get("loss_dfl") is None else "GFL"
+
     def __init__(
         self,
         backbone: Mapping[str, Any] | nn.Module,
@@ -144,7 +149,7 @@ class FCOS(Detector):
             "loss_centerness": loss_centerness,
             "loss_dfl": loss_dfl,
         }
-        self.losses = _losses(self.slots, configs, self.loss_classes)
+        self.losses, self.loss_sources = _losses(self.slots, configs, self.loss_classes)
         branch = "loss_centerness" in self.losses
         _check(branch, "loss_dfl" in self.losses, centerness_target, box_weight, reg_max, num_convs)
         body = build_backbone(backbone)
@@ -171,22 +176,23 @@ class FCOS(Detector):
 
 def _losses(
     slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None], num_classes: int
-) -> nn.ModuleDict:
+) -> tuple[nn.ModuleDict, dict[str, str]]:
     """Build the losses, without one of centre-ness where the class score is the quality itself."""
-    losses = build_slot_losses("FCOS", slots, configs, num_classes)
+    table = FCOS.settings_table(configs)
+    losses, sources = build_slot_losses("FCOS", slots, configs, num_classes, table)
     if "quality" in losses["loss_cls"].inputs:
         if configs["loss_centerness"] is not None:
             raise ValueError(
                 f"FCOS.loss_centerness: {type(losses['loss_cls']).__name__} scores by the quality "
                 "itself, and the head has no centre-ness branch then; leave loss_centerness out"
             )
-        del losses["loss_centerness"]
+        del losses["loss_centerness"], sources["loss_centerness"]
     elif not takes_soft_targets(losses["loss_centerness"]):
         raise ValueError(
             "FCOS.loss_centerness has a target between 0 and 1, and "
             f"{type(losses['loss_centerness']).__name__} takes labels only: choose another loss"
         )
-    return losses
+    return losses, sources
 
 
 def _check(

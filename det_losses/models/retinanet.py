@@ -199,6 +199,11 @@ class RetinaNet(Detector):
         }
     )
 
+    @classmethod
+    def settings_table(cls, model: Mapping[str, Any]) -> str:
+        """Return the name of the published settings that a model's config uses."""
+        return "RetinaNet"
+
     def __init__(
         self,
         backbone: Mapping[str, Any] | nn.Module,
@@ -222,7 +227,9 @@ class RetinaNet(Detector):
             raise ValueError(f"RetinaNet num_convs must be 1 to 4, got {num_convs}")
         super().__init__(num_classes, label_slots, num_slots or num_classes, first_slot=0)
         configs = {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
-        self.losses = build_slot_losses("RetinaNet", self.slots, configs, self.loss_classes)
+        self.losses, self.loss_sources = build_slot_losses(
+            "RetinaNet", self.slots, configs, self.loss_classes
+        )
         body = build_backbone(backbone)
         default = _default_anchorgen()
         generator = anchor_generator(

@@ -14,6 +14,7 @@ from det_losses.boxes import box_pair
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
 from det_losses.losses.core.build import with_classes
+from det_losses.models.published import complete
 from det_losses.tensors import upcast
 
 LossConfig = str | Mapping[str, Any] | nn.Module
@@ -33,8 +34,8 @@ class Slot:
 
     Attributes:
         kind: ``"box"``, ``"classification"`` or ``"distribution"``.
-        default: the configuration of torchvision's own loss at this place; None where torchvision
-            has no such place, which is then left out unless a config fills it.
+        default: the config of torchvision's own loss in this slot, completed as any other; None
+            where torchvision has no such slot, which is then left out unless a config fills it.
         activations: what a classification loss may bring here.
         classes: how many classes are told apart here; None is as many as the detector has.
     """
@@ -44,15 +45,22 @@ class Slot:
     activations: tuple[str, ...] = ("sigmoid", "softmax")
     classes: int | None = None
 
-    def config(self, given: LossConfig | None, num_classes: int) -> LossConfig | None:
-        """Return the loss's configuration here, complete: the one given, or the default.
+    def config(
+        self, table: str, name: str, given: LossConfig | None, num_classes: int
+    ) -> tuple[LossConfig | None, str]:
+        """Return the complete config of the slot's loss, and where its parameters come from.
 
         Args:
+            table: which of :data:`published.SETTINGS` completes it.
+            name: of this slot.
             given: a name, a config or a module; None is the default.
             num_classes: of the detector.
         """
-        config = self.default if given is None else given
-        return None if config is None else with_classes(config, self.classes or num_classes)
+        loss = self.default if given is None else given
+        if loss is None or isinstance(loss, nn.Module):
+            return loss, "built by the caller"
+        loss, source = complete(table, name, loss)
+        return with_classes(loss, self.classes or num_classes), source
 
 
 def build_slot_losses(
@@ -60,8 +68,9 @@ def build_slot_losses(
     slots: Mapping[str, Slot],
     configs: Mapping[str, LossConfig | None],
     num_classes: int,
-) -> nn.ModuleDict:
-    """Build the loss of each slot and refuse one that the slot cannot take.
+    table: str | None = None,
+) -> tuple[nn.ModuleDict, dict[str, str]]:
+    """Build the loss of each slot with its published setting; refuse one that does not fit.
 
     The global generators stay as they are, so that a loss which draws random numbers when it is
     built leaves the detector's initial weights alone.
@@ -72,24 +81,28 @@ def build_slot_losses(
         configs: for each slot a name, a config or a module; None is torchvision's own loss, if
             there is one.
         num_classes: of the detector, for losses that keep something of each class.
+        table: which of :data:`published.SETTINGS` completes the configs; None is ``detector``.
+
+    Returns:
+        The losses, and for each slot one line that says where weight and parameters come from.
 
     Raises:
         ValueError: the loss is of another kind, does not average, needs an input that no head has,
             or has an activation that the slot, or the logits that it is given, cannot take.
     """
-    losses = nn.ModuleDict()
+    losses, sources = nn.ModuleDict(), {}
     for name, slot in slots.items():
-        config = slot.config(configs[name], num_classes)
+        config, source = slot.config(table or detector, name, configs[name], num_classes)
         if config is None:
             continue
         with generators_kept():
             loss = build_loss(config)
         _check(detector, name, slot, loss)
-        losses[name] = loss
+        losses[name], sources[name] = loss, source
     for name, loss in losses.items():
         if "logits" in loss.inputs:
             _check_logits(detector, name, loss, losses)
-    return losses
+    return losses, sources
 
 
 def _check_logits(detector: str, name: str, loss: Loss, losses: nn.ModuleDict) -> None:

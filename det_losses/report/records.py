@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from det_losses.losses.core.expression import HELD, expression
+from det_losses.losses.core.text import HELD, loss_text
 from det_losses.report.formats import NONE, counted, duration, listed, number, points, spread
 from det_losses.report.section import Section, Table, without_empty
 from det_losses.report.study import Study
@@ -83,7 +83,7 @@ def losses_that_ran(study: Study) -> Section | None:
             slot,
             str(found.get("loss", NONE)),
             str(found.get("calls", NONE)),
-            _gradient(found.get("gradient")),
+            _gradient(found),
         ]
         for label in study.labels
         for run in study.of(label)
@@ -92,12 +92,11 @@ def losses_that_ran(study: Study) -> Section | None:
     if not rows:
         return None
     text = (
-        "Recorded by each run during training: the loss object in each slot with its parameters, "
-        "and the number of training steps that called it."
+        "Recorded by each run: the loss object in each slot with its parameters, the number of "
+        "training steps that called it, and whether a finite gradient other than zero reached the "
+        "predictions that it was called with."
     )
-    table = without_empty(Table(["variant", "seed", "slot", "loss", "calls", "gradient"], rows))
-    if "gradient" in table.headers:
-        text += " Gradient: whether its gradient reached the output of the head."
+    table = Table(["variant", "seed", "slot", "loss", "calls", "gradient"], rows)
     return Section("Losses that ran", text, tables=(table,), folded=True)
 
 
@@ -201,7 +200,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         name = f"{prefix}.{key}" if prefix else str(key)
         if key in HELD and "type" in value:
             held = inner if isinstance(inner, list) else [inner]
-            found.append((name, ", ".join(map(expression, held))))
+            found.append((name, ", ".join(map(loss_text, held))))
         elif isinstance(inner, Mapping) and inner:
             found += _leaves(inner, name)
         else:
@@ -209,11 +208,10 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return found
 
 
-def _gradient(value: Any) -> str:
-    """Return what a run recorded about a gradient; older runs recorded nothing under this key."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return number(value, 3) if isinstance(value, (int, float)) else NONE
+def _gradient(found: Mapping[str, Any]) -> str:
+    """Return whether a gradient was seen; earlier versions compared it at the start or the end."""
+    compared = any(value is not None for value in (found.get("probe") or {}).values())
+    return "yes" if found.get("gradient", compared) else "no"
 
 
 def _config(meta: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
-"""tools/check_losses.py over losses of another package."""
+"""tools/check_losses.py on losses of another package."""
 
 import sys
 
 import pytest
 
-import det_losses.models  # noqa: F401  registers a detector, whose name is no loss's
+import det_losses.models  # noqa: F401  registers a detector, which is not a loss
 from det_losses.cli import check_losses
 from det_losses.conformance import CHECKS
 from det_losses.registry import MODELS
@@ -50,7 +50,7 @@ REFERENCES = {"DepthLoss": [({}, linear_iou)]}
 INPUTS = {"depth": lambda n, generator: torch.rand(n, generator=generator) + 1}
 """
 
-# What takes seconds is tested with the suite; here it is the table that counts.
+# Other checks are tested with the suite; these tests are of the table.
 FEW = ("value", "zero", "distance", "weights", "card")
 
 
@@ -86,12 +86,14 @@ def test_an_import_checks_the_losses_that_it_registers(capsys):
         "FarAwayLoss": ["s", "+", "F", "+", "s"],
     }
     assert "\n1 value     The value equals an independent reference" in text.replace("\n ", "\n")
-    assert "skipped value: no reference: give REFERENCES in the module of --references (Far" in text
+    assert (
+        "skipped value: no reference: define REFERENCES in the module of --references (Far" in text
+    )
     assert "FAILED FarAwayLoss, distance: monotone_in_distance is True, but the loss falls" in text
     assert text.endswith("2 losses: 6 passed, 1 failed, 3 skipped\n")
 
 
-def test_names_choose_and_all_well_is_status_0(capsys):
+def test_names_select_losses_and_no_failure_is_status_0(capsys):
     assert check_losses.main(["GIoULoss", "L1Loss"]) == 0
     text = capsys.readouterr().out
     assert rows_of(text) == {
@@ -114,12 +116,12 @@ def test_a_second_import_in_one_process_finds_the_same_losses(capsys):
         (["--import", "broken"], "No module named 'a_module_that_nobody_has'"),
         (["--import", "empty"], "--import empty registers no loss: it needs a subclass of"),
         (["GIuLoss"], "'GIuLoss' is not in the det_losses model registry. Did you mean 'GIoU"),
-        (["RetinaNet"], "NAME RetinaNet: RetinaNet is no det_losses.losses.Loss"),
+        (["RetinaNet"], "NAME RetinaNet: RetinaNet is not a det_losses.losses.Loss"),
         (["--references", "empty"], "empty has no REFERENCES = {name: [(kwargs, function)]}"),
         (["L1Loss", "--references", "their_references"], "'DepthLoss' is not in the det_losses"),
     ],
 )
-def test_what_is_wrong_with_the_arguments_is_said(arguments, message, capsys):
+def test_wrong_arguments_are_errors_with_a_message(arguments, message, capsys):
     with pytest.raises(SystemExit) as status:
         check_losses.main(arguments)
     assert status.value.code == 2

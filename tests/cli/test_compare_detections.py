@@ -57,8 +57,9 @@ def test_a_file_for_each_seed(results, capsys, tmp_path, monkeypatch):
     page = (out / "report.html").read_text()
     assert "Comparison of detections" in page
     assert "Files at the same position" in page
-    # What training alone could tell is left out, not shown as empty.
-    assert not [title for title in ("Loss weights", "Losses that ran", "How to reproduce") if title in page]
+    # Sections about training are left out, not shown as empty.
+    titles = ("Loss weights", "Losses that ran", "How to reproduce")
+    assert not [title for title in titles if title in page]
 
 
 def test_the_whole_report_of_detections_with_its_analyses(results, tmp_path):

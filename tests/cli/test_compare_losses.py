@@ -7,7 +7,7 @@ from det_losses.cli.compare_losses import main
 from det_losses.compare.budget import measure_run
 from det_losses.compare.variants import Variant
 
-ENDLESS = "L1Loss:loss_weight=1e38"  # more than float32 holds once it is summed
+ENDLESS = "L1Loss(loss_weight=1e38)"  # more than float32 holds once it is summed
 
 
 def results(folder):
@@ -23,8 +23,8 @@ def test_a_failed_run_does_not_stop_the_others_and_a_further_loss_is_added(
 ):
     folder = tmp_path / "out"
     common = [str(tiny_config), "--work-dir", str(folder), "--losses"]
-    assert main([*common, ENDLESS, "SmoothL1Loss:beta=0.5"]) == 1
-    assert statuses(folder) == {(ENDLESS, 0): "failed", ("SmoothL1Loss:beta=0.5", 0): "done"}
+    assert main([*common, ENDLESS, "SmoothL1Loss(beta=0.5)"]) == 1
+    assert statuses(folder) == {(ENDLESS, 0): "failed", ("SmoothL1Loss(beta=0.5)", 0): "done"}
     failed, done = results(folder)["runs"]
     assert "NonFiniteError" in failed["error"]
     assert failed["metrics"]["AP"] is None
@@ -46,7 +46,7 @@ def test_a_failed_run_does_not_stop_the_others_and_a_further_loss_is_added(
     assert "has no finished run" in report  # the baseline failed
 
     before = (run / "epoch_2.pth").stat().st_mtime_ns
-    assert main([*common, "SmoothL1Loss:beta=0.5", "GIoULoss"]) == 1  # that of before still failed
+    assert main([*common, "SmoothL1Loss(beta=0.5)", "GIoULoss"]) == 1  # that of before still failed
     assert statuses(folder)[("GIoULoss", 0)] == "done"
     assert "(finished before)" in capsys.readouterr().out
     assert (run / "epoch_2.pth").stat().st_mtime_ns == before
@@ -57,8 +57,8 @@ def test_a_failed_run_does_not_stop_the_others_and_a_further_loss_is_added(
     [
         (["--losses", "L1Loss", "FocalLoss"], "RetinaNet.loss_bbox takes a box loss"),
         (["--losses", "L1Loss", "GIuLoss"], "Did you mean 'GIoULoss'"),
-        (["--losses", "L1Loss:bta=1"], "has no parameter 'bta'"),
-        (["--losses", "FocalL1Loss:beta=3"], "beta"),
+        (["--losses", "L1Loss(bta=1)"], "has no parameter 'bta'"),
+        (["--losses", "FocalL1Loss(beta=3)"], "beta"),
         (["--losses", "L1Loss", "L1Loss"], "names L1Loss twice"),
         (["--losses", "L1Loss", "--seeds", "1", "1"], "--seeds names 1 twice"),
         (

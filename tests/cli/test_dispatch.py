@@ -50,3 +50,36 @@ def test_a_misspelt_option_is_refused(capsys):
         main(["train", "x", "--wrok-dir", "y"])
     assert info.value.code == 2
     assert "unrecognized arguments: --wrok-dir" in capsys.readouterr().err
+
+
+HELP_OF_ALL_TOOLS = """
+import contextlib, io, sys
+import det_losses
+from det_losses.cli import TOOLS, main
+
+HEAVY = (
+    "cv2", "hotcoco", "hypothesis", "jinja2", "matplotlib", "mmengine.runner", "pycocotools",
+    "scipy", "torchvision",
+    *(f"det_losses.{part}" for part in (
+        "compare", "conformance", "data", "engine", "evaluation", "models", "report", "statistics"
+    )),
+)
+for tool in TOOLS:
+    for arguments in (["--help"], ["--no-such-option"]):
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stderr(io.StringIO()):
+                main([tool, *arguments])
+    found = [name for name in HEAVY if name in sys.modules]
+    assert not found, (tool, found)
+
+with contextlib.suppress(SystemExit):
+    main(["train", "no_such_config"])
+assert "det_losses.engine" in sys.modules
+found = [name for name in ("det_losses.compare", "det_losses.report") if name in sys.modules]
+assert not found, found
+"""
+
+
+def test_help_imports_nothing_heavy_and_training_neither_compare_nor_report():
+    done = subprocess.run([sys.executable, "-c", HELP_OF_ALL_TOOLS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -17,10 +17,10 @@ from det_losses.compare import warm_up as warm_up_module
 from det_losses.compare.matched_weights import BATCHES, match_weights, ratio_error
 from det_losses.compare.matching import MatchedLoss, Matching
 from det_losses.compare.warm_up import warm_up
-from det_losses.compare.weights import loss_config
 from det_losses.engine import build_runner
 from det_losses.engine.gradient_norm import gradient_norms
 from det_losses.generators import generators_kept
+from det_losses.models.published import complete
 from det_losses.paths import configs_root
 
 SMOOTH = {"type": "SmoothL1Loss", "beta": 0.11, "loss_weight": 2.0}
@@ -43,7 +43,6 @@ def cfg(tmp_path_factory):
         cfg[key].dataset.update(data_root=root, num_train=160, num_val=4, image_size=64)
     cfg.train_dataloader.batch_size = 4
     cfg.train_cfg = ConfigDict(by_epoch=True, max_epochs=1, val_interval=1)
-    cfg.pop("loss_weights")
     cfg.model.update(min_size=64, max_size=64)
     cfg.model.backbone.update(out_channels=16)
     return cfg
@@ -134,7 +133,7 @@ def test_on_the_quickstart_norms_on_as_many_other_batches_agree_within_2_percent
     for key in ("train_dataloader", "val_dataloader"):
         cfg[key].dataset.data_root = str(tmp_path / "shapes")
     names = ("SmoothL1Loss", "L1Loss", "IoULoss", "GIoULoss", "CIoULoss", "EIoULoss")
-    losses = {name: loss_config(cfg, "RetinaNet", "loss_bbox", name)[0] for name in names}
+    losses = {name: complete("RetinaNet", "loss_bbox", name)[0] for name in names}
     found = match_weights(cfg, "loss_bbox", losses, names[0], work_dir=tmp_path, seed=SEED)
     cfg.model.loss_bbox = ConfigDict(losses[names[0]])
     models = warm_up(cfg, found.warmup_steps, SEED, tmp_path)

@@ -7,8 +7,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
 
-from det_losses.data import CocoDataset
-from det_losses.registry import DATASETS, NotRegisteredError
+from det_losses.data.coco import CocoDataset, detection_collate
+from det_losses.registry import DATASETS, FUNCTIONS, NotRegisteredError, find
 
 FLIP = dict(type="RandomHorizontalFlip", p=0.5)
 
@@ -122,7 +122,7 @@ def test_boxes_are_clipped_and_those_without_area_counted(tiny_coco):
     finally:
         logger.removeFilter(keep)
     assert dataset[5][1]["boxes"].tolist() == [[0, 0, 10, 10]]
-    assert messages == [f"{paths.ann_file}: 3 boxes without area inside their image are no targets"]
+    assert messages == [f"{paths.ann_file}: 3 boxes without area inside their image are not used"]
 
 
 def test_transforms_see_image_and_boxes(tiny_coco):
@@ -237,3 +237,12 @@ def test_size_that_contradicts_the_image(tiny_coco):
 def test_misspelt_transform_is_found_at_construction(tiny_coco):
     with pytest.raises(NotRegisteredError, match="'RandomHorizontalFlip'"):
         CocoDataset(*tiny_coco(), transforms=[dict(type="RandomHorizontalFlp")])
+
+
+def test_collate_does_not_stack_images():
+    first = torch.zeros(3, 4, 5, dtype=torch.uint8), {"image_id": 7}
+    second = torch.ones(3, 6, 2, dtype=torch.uint8), {"image_id": 9}
+    batch = detection_collate([first, second])
+    assert [image.shape for image in batch["images"]] == [(3, 4, 5), (3, 6, 2)]
+    assert batch["targets"] == [{"image_id": 7}, {"image_id": 9}]
+    assert find(FUNCTIONS, "detection_collate") is detection_collate

@@ -69,8 +69,8 @@ def test_float_image_is_refused(tmp_path):
 def test_exif_is_applied_where_only_the_turned_image_has_the_size(tmp_path):
     # orientation 6 means: turn a quarter clockwise to view, so rows become columns
     path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=6)
-    turned = np.rot90(gradient(), k=-1)
-    assert np.array_equal(read_image(path, (8, 12)).permute(1, 2, 0).numpy(), turned)
+    rotated = np.rot90(gradient(), k=-1)
+    assert np.array_equal(read_image(path, (8, 12)).permute(1, 2, 0).numpy(), rotated)
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4, 6, 8])
@@ -86,7 +86,7 @@ def test_square_image_is_read_as_stored(tmp_path):
 
 def test_size_of_neither_orientation_is_one_error_with_all_sizes(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=6)
-    message = r"a\.png: the annotation file says 10 x 10 .*image is 12 x 8, turned.* 6 8 x 12\."
+    message = r"a\.png: the annotation file says 10 x 10 .*image is 12 x 8, rotated.* 6 8 x 12\."
     with pytest.raises(ValueError, match=message):
         read_image(path, (10, 10))
 

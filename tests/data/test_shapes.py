@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from det_losses.data import ShapesDataset, make_shapes
 from det_losses.data.coco_json import read_coco_json
+from det_losses.data.shapes import ShapesDataset, make_shapes
 
 SMALL = dict(num_train=12, num_val=6, image_size=64)
 
@@ -113,7 +113,7 @@ def test_processes_may_make_it_at_the_same_time(tmp_path):
 
 
 def test_a_set_of_other_settings_is_refused(root):
-    message = r"set: holds shapes made with image_size=64, seed=0, not image_size=96, seed=2\."
+    message = r"set: has shapes made with image_size=64, seed=0, not image_size=96, seed=2\."
     with pytest.raises(ValueError, match=message + " Choose another data_root, or delete"):
         make_shapes(root, **{**SMALL, "image_size": 96}, seed=2)
 
@@ -123,7 +123,7 @@ def test_a_set_of_an_older_version_is_refused(root, tmp_path):
     old.mkdir()
     meta = json.loads((root / "meta.json").read_text())
     (old / "meta.json").write_text(json.dumps({**meta, "version": 0}))
-    with pytest.raises(ValueError, match=r"old: holds shapes made with version=0, not version="):
+    with pytest.raises(ValueError, match=r"old: has shapes made with version=0, not version="):
         make_shapes(old, **SMALL)
 
 
@@ -131,7 +131,7 @@ def test_an_incomplete_set_is_refused(tmp_path):
     made = make_shapes(tmp_path / "set", **SMALL)
     (made / "images" / "train_000003.png").unlink()
     (made / "val.json").unlink()
-    message = r"set: incomplete, 2 files are missing, as train_000003\.png\. Choose"
+    message = r"set: incomplete, 2 files are missing, for example train_000003\.png\. Choose"
     with pytest.raises(ValueError, match=message):
         make_shapes(made, **SMALL)
 
@@ -139,7 +139,7 @@ def test_an_incomplete_set_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["meta.json", "thesis.txt"])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match="not a set of built-in shapes, or a broken one"):
+    with pytest.raises(ValueError, match="not a set of built-in shapes, or a damaged one"):
         make_shapes(tmp_path, **SMALL)
     assert [p.name for p in Path(tmp_path).iterdir()] == [name]
 

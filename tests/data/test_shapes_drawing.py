@@ -4,8 +4,16 @@ import pytest
 import torch
 from torchvision.ops import masks_to_boxes
 
-from det_losses.data.shapes_drawing import MIN_VISIBLE, SCALE, _cover, box_and_area, draw
-from det_losses.data.shapes_outlines import OUTLINES, area, place
+from det_losses.data.shapes_drawing import (
+    MIN_VISIBLE,
+    OUTLINES,
+    SCALE,
+    _cover,
+    area,
+    box_and_area,
+    draw,
+    place,
+)
 
 
 @pytest.fixture(scope="module")

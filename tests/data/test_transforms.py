@@ -115,7 +115,7 @@ def test_each_transform_needs_a_type(spec):
     ],
 )
 def test_the_image_must_stay_uint8_rgb(spec, got):
-    with pytest.raises(TypeError, match=f"must leave the image a uint8 tensor .*got .*{got}"):
+    with pytest.raises(TypeError, match=f"the image must be a uint8 tensor .*got .*{got}"):
         apply(spec)
 
 

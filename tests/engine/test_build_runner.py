@@ -255,15 +255,6 @@ class TestLog:
         warnings = [line for line in log_of(runner).splitlines() if " WARNING " in line]
         assert all("FileClient" in line or "HardDiskBackend" in line for line in warnings), warnings
 
-    def test_start_names_the_active_losses(self, toy_cfg, capfd):
-        cfg = toy_cfg(epochs=1)
-        cfg["model"]["loss_weight"] = 2.5
-        build_runner(cfg).train()
-        out = capfd.readouterr().out
-        assert "Active losses:\n  loss_cls   CrossEntropyLoss()\n" in out
-        assert "  loss_bbox  ToyLoss(beta=0.5, loss_weight=2.5)\n" in out
-        assert out.index("Active losses") < out.index("Epoch(train)")
-
     def test_line_of_an_evaluation_leaves_out_the_classes(self, toy_cfg, capfd):
         runner = build_runner(toy_cfg(epochs=1))
         runner.train()

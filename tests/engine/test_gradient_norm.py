@@ -142,7 +142,7 @@ def test_each_of_several_losses_has_the_norm_that_it_has_alone(build, slot):
     torch.manual_seed(3)
     norms = gradient_norms(build(**{slot: "L1Loss"}), data, slot, losses)
     for name in names:
-        model = build(**{slot: name})
+        model = build(**{slot: build_loss(name)})
         torch.manual_seed(3)
         assert norms[name] == pytest.approx(gradient_norm(model, data, slot), rel=1e-6)
     assert len({round(norm, 6) for norm in norms.values()}) == 4

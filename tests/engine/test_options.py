@@ -45,7 +45,6 @@ def test_training_under_autocast(toy_cfg, record):
             return torch.autocast("cpu", dtype=torch.bfloat16)
 
     cfg = toy_cfg(epochs=2)
-    del cfg["default_hooks"]["loss_proof"]  # it probes in full precision
     runner = build_runner(cfg)
     optimizer = torch.optim.SGD(runner.model.parameters(), lr=0.02)
     runner.optim_wrapper = CpuAutocast(optimizer)

@@ -1,16 +1,18 @@
 """metrics.json: numbers, time and memory of a run."""
 
+import hashlib
 import json
+import statistics
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch import nn
 
 from det_losses.engine import build_runner
-from det_losses.engine.fingerprint import weights_hash
-from det_losses.engine.run_record import peak_memory
+from det_losses.engine.run_record import CAPACITY, WARM_UP, StepTimes, peak_memory, weights_hash
 
 
 class Sleep(Hook):
@@ -144,3 +146,65 @@ def test_peak_memory_is_this_process():
     torch.ones(300 * 2**18)  # 300 MiB of float32, each page written
     assert peak_memory()[0] >= before
     assert peak_memory()[0] > 300
+
+
+class TestWeightsHash:
+    def model(self, dtype=torch.float32):
+        model = nn.Module()
+        model.detector = nn.BatchNorm1d(2, dtype=dtype)
+        model.losses = nn.ModuleDict({"loss_bbox": nn.BatchNorm1d(1)})
+        return model
+
+    def test_it_is_the_sha256_of_names_types_and_bytes(self):
+        digest = hashlib.sha256()
+        for name, value in self.model().detector.state_dict().items():
+            digest.update(f"detector.{name} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(value.numpy().tobytes())
+        assert weights_hash(self.model()) == digest.hexdigest()
+
+    def test_each_bit_counts_and_the_losses_do_not(self):
+        expected = weights_hash(self.model())
+        for name in ("weight", "running_var", "num_batches_tracked"):
+            model = self.model()
+            tensor = getattr(model.detector, name).data
+            tensor += 1 if name.startswith("num") else 1e-7
+            assert weights_hash(model) != expected, name
+        assert weights_hash(self.model(torch.float64)) != expected
+        model = self.model()
+        model.losses["loss_bbox"].running_mean += 1
+        assert weights_hash(model) == expected
+
+    def test_it_looks_through_a_wrapper(self):
+        wrapper = nn.Module()
+        wrapper.module = self.model()
+        assert weights_hash(wrapper) == weights_hash(self.model())
+
+
+def filled(values, state=None):
+    times = StepTimes(state)
+    for value in [99.0] * WARM_UP + list(values):
+        times.add(value)
+    return times
+
+
+def test_median_without_warm_up():
+    assert filled([]).median() is None
+    assert filled([3.0, 1.0, 8.0]).median() == 3.0
+
+
+@pytest.mark.parametrize("count", [CAPACITY, 10 * CAPACITY + 7])
+def test_a_long_run_keeps_a_bounded_sample_of_all_of_it(count):
+    # A step gets slower all the time: the median of the whole run is the middle step's time.
+    values = [1 + index / count for index in range(count)]
+    times = filled(values)
+    assert len(times.state["seconds"]) <= CAPACITY
+    assert times.median() == pytest.approx(statistics.median(values), rel=0.005)
+    assert times.state["count"] == count
+
+
+def test_the_state_goes_on_after_a_resume(tmp_path):
+    values = [float(index % 17) for index in range(3 * CAPACITY)]
+    torch.save(filled(values[:2000]).state, tmp_path / "state.pth")
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    resumed, whole = filled(values[2000:], state), filled(values)
+    assert resumed.state == whole.state

@@ -97,6 +97,15 @@ def reference_pairs(coco, detections, max_dets):
     return pairs
 
 
+def part_of(coco, images):
+    """Return so many images of a COCO json, those with crowds first."""
+    crowds = {entry["image_id"] for entry in coco["annotations"] if entry["iscrowd"]}
+    chosen = sorted(coco["images"], key=lambda image: image["id"] not in crowds)[:images]
+    ids = {image["id"] for image in chosen}
+    annotations = [entry for entry in coco["annotations"] if entry["image_id"] in ids]
+    return {**coco, "images": chosen, "annotations": annotations}
+
+
 def copied(coco, detections, counts):
     """Return a data set that holds each image as often as ``counts`` say, under ids of its own.
 

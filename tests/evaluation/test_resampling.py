@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from coco_cases import coco_json, copied, random_case, reference
+from coco_cases import coco_json, copied, part_of, random_case, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,11 +50,7 @@ def test_equals_pycocotools_on_copied_images(seed):
 
 
 def test_equals_pycocotools_on_real_boxes(coco_subset):
-
-    coco = json.loads((coco_subset / "instances_val.json").read_text())
-    coco["images"] = coco["images"][:60]
-    ids = {image["id"] for image in coco["images"]}
-    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] in ids]
+    coco = part_of(json.loads((coco_subset / "instances_val.json").read_text()), 60)
     rng = np.random.default_rng(1)
     rows = []
     for entry in coco["annotations"] * 2:

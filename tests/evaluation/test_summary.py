@@ -1,11 +1,16 @@
-"""The table that an evaluation logs."""
+"""The numbers of an evaluation, and the table that it logs."""
 
 import math
 
 import numpy as np
+import pytest
+from coco_cases import CATEGORIES, coco_json
 
 from det_losses.evaluation.backends import Curves
-from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
+from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.matching import match
+from det_losses.evaluation.metrics import METRICS
+from det_losses.evaluation.summary import ap_numbers, coco_numbers, count_boxes, format_table
 
 
 def numbers_of(names, per_class):
@@ -13,6 +18,27 @@ def numbers_of(names, per_class):
     shape = (10, 101, len(names), 4, 3)
     precision = np.broadcast_to(np.array(per_class)[:, None, None], shape)
     return coco_numbers(Curves(precision, precision[:, 0]), names, (1, 10, 100))
+
+
+def test_numbers_of_one_box():
+    # 100 x 85 inside 100 x 100: IoU 0.85, a hit at 8 of 10 thresholds, and large.
+    entry = dict(id=1, image_id=1, category_id=3, bbox=[0, 0, 100, 100])
+    truth = GroundTruth(coco_json([1], [entry], CATEGORIES[1:2]))
+    ap = match(truth, np.array([[1, 0, 0, 100, 85, 0.9, 3]])).average_precision()
+    found = ap_numbers(ap, ["car"])
+    assert tuple(found) == (*METRICS, "AP/car")
+    expected = dict(AP=0.8, AP50=1, AP75=1, AP80=1, AP90=0, APl=0.8)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert math.isnan(found["APs"])
+    assert math.isnan(found["APm"])
+
+
+def test_classes_without_ground_truth_are_in_no_mean_of_ap():
+    ap = np.full((10, 2, 4), np.nan)
+    ap[:, 0] = 0.5
+    found = ap_numbers(ap, ["car", "dog"])
+    assert math.isnan(found.pop("AP/dog"))
+    assert found == dict.fromkeys((*METRICS, "AP/car"), 0.5)
 
 
 def test_means_leave_out_what_has_no_ground_truth():

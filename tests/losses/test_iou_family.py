@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
-from loss_inputs import AWKWARD, IOU_NAMES, awkward_pairs, box_pairs
+from loss_inputs import DEGENERATE, IOU_NAMES, box_pairs, degenerate_pairs
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from det_losses import build_loss, functional
@@ -91,9 +91,9 @@ def test_large_boxes_in_float16_do_not_overflow():
 
 
 @pytest.mark.parametrize("name", IOU_NAMES)
-@pytest.mark.parametrize("case", [case for case in AWKWARD if case.startswith("inverted")])
+@pytest.mark.parametrize("case", [case for case in DEGENERATE if case.startswith("inverted")])
 def test_an_inverted_prediction_is_no_overlap(name, case):
-    pred, target = (torch.tensor([box], dtype=torch.float32) for box in AWKWARD[case])
+    pred, target = (torch.tensor([box], dtype=torch.float32) for box in DEGENERATE[case])
     assert box_pair(pred, target).iou == 0
     plain = build_loss("EIoULoss") if name == "FocalEIoULoss" else build_loss(name)
     assert plain(pred, target) >= 1
@@ -101,7 +101,7 @@ def test_an_inverted_prediction_is_no_overlap(name, case):
 
 @pytest.mark.parametrize("name", IOU_NAMES)
 def test_identical_boxes_without_area_have_no_gradient_explosion(name):
-    pred, target = awkward_pairs(torch.float32, 1.0)
+    pred, target = degenerate_pairs(torch.float32, 1.0)
     pred.requires_grad_()
     build_loss(name, reduction="sum")(pred, target).backward()
     assert pred.grad.abs().max() < 4e4  # below float16's 65504

@@ -4,7 +4,6 @@ import pytest
 import torch
 from slot_losses import losses_of_slot
 
-from det_losses.compare.weights import loss_config
 from det_losses.evaluation.coco_metric import CocoMetric
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
 
@@ -114,8 +113,7 @@ def learn(model):
 
 @pytest.mark.parametrize(("detector", "slot", "loss"), list(pairs()))
 def test_two_images_are_learned_by_heart(detector, slot, loss):
-    config, _ = loss_config({}, detector, slot, loss["type"], loss)
-    learn(build(detector, **{slot: {**config, **loss}}))
+    learn(build(detector, **{slot: loss}))
 
 
 GIOU, DFL = (

@@ -20,8 +20,8 @@ model = dict(
     rpn_pre_nms_top_n_test=500,
     rpn_post_nms_top_n_test=300,
     box_batch_size_per_image=64,
-    loss_rpn_cls=dict(type="BinaryCrossEntropyLoss", loss_weight=1.0),
-    loss_rpn_bbox=dict(type="SmoothL1Loss", beta=1 / 9, loss_weight=1.0),
-    loss_cls=dict(type="CrossEntropyLoss", loss_weight=1.0),
-    loss_bbox=dict(type="SmoothL1Loss", beta=1 / 9, loss_weight=1.0),
+    loss_rpn_cls=dict(type="BinaryCrossEntropyLoss"),
+    loss_rpn_bbox=dict(type="SmoothL1Loss"),
+    loss_cls=dict(type="CrossEntropyLoss"),
+    loss_bbox=dict(type="SmoothL1Loss"),
 )

@@ -4,8 +4,8 @@ model = dict(
     type="FasterRCNN",
     num_classes=None,  # from the data
     backbone=dict(type="ResNetFPN", name="resnet50", weights="IMAGENET1K_V1"),
-    loss_rpn_cls=dict(type="BinaryCrossEntropyLoss", loss_weight=1.0),
-    loss_rpn_bbox=dict(type="SmoothL1Loss", beta=1 / 9, loss_weight=1.0),
-    loss_cls=dict(type="CrossEntropyLoss", loss_weight=1.0),
-    loss_bbox=dict(type="SmoothL1Loss", beta=1 / 9, loss_weight=1.0),
+    loss_rpn_cls=dict(type="BinaryCrossEntropyLoss"),
+    loss_rpn_bbox=dict(type="SmoothL1Loss"),
+    loss_cls=dict(type="CrossEntropyLoss"),
+    loss_bbox=dict(type="SmoothL1Loss"),
 )

@@ -15,6 +15,6 @@ model = dict(
         extra_levels="p6p7",
     ),
     score_thresh=0.05,  # torchvision: 0.2, which cuts off more of a score without centre-ness
-    loss_cls=dict(type="FocalLoss", loss_weight=1.0),
-    loss_bbox=dict(type="GIoULoss", loss_weight=1.0),
+    loss_cls=dict(type="FocalLoss"),
+    loss_bbox=dict(type="GIoULoss"),
 )

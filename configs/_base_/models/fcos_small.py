@@ -11,6 +11,6 @@ model = dict(
     anchor_sizes=(4, 8, 16),
     center_sampling_radius=3.0,  # of these sizes, so 1.5 strides as in the paper
     score_thresh=0.05,  # torchvision: 0.2, which cuts off more of a score without centre-ness
-    loss_cls=dict(type="FocalLoss", loss_weight=1.0),
-    loss_bbox=dict(type="GIoULoss", loss_weight=1.0),
+    loss_cls=dict(type="FocalLoss"),
+    loss_bbox=dict(type="GIoULoss"),
 )

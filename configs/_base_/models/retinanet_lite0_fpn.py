@@ -18,6 +18,6 @@ model = dict(
         sizes=[[s, s * 2 ** (1 / 3), s * 2 ** (2 / 3)] for s in (16, 32, 64, 128, 256)],
         aspect_ratios=(0.5, 1.0, 2.0),
     ),
-    loss_cls=dict(type="FocalLoss", loss_weight=1.0),
-    loss_bbox=dict(type="L1Loss", loss_weight=1.0),
+    loss_cls=dict(type="FocalLoss"),
+    loss_bbox=dict(type="L1Loss"),
 )

@@ -10,6 +10,6 @@ model = dict(
         returned_layers=(2, 3, 4),
         extra_levels="p6p7",
     ),
-    loss_cls=dict(type="FocalLoss", loss_weight=1.0),
-    loss_bbox=dict(type="L1Loss", loss_weight=1.0),
+    loss_cls=dict(type="FocalLoss"),
+    loss_bbox=dict(type="L1Loss"),
 )

@@ -13,6 +13,6 @@ model = dict(
         sizes=[[12, 16, 22], [30, 40, 54], [64, 84, 110]],
         aspect_ratios=(0.5, 1.0, 2.0),
     ),
-    loss_cls=dict(type="FocalLoss", loss_weight=1.0),
-    loss_bbox=dict(type="L1Loss", loss_weight=1.0),
+    loss_cls=dict(type="FocalLoss"),
+    loss_bbox=dict(type="L1Loss"),
 )

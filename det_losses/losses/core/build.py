@@ -1,7 +1,9 @@
-"""From a name or a config to a loss, and the list of the losses that there are."""
+"""Build a loss from its name or config, and list the registered losses."""
 
+import difflib
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -9,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from det_losses.errors import InputError, InputTypeError, UserError
 from det_losses.losses.core.base import Loss
-from det_losses.losses.core.expression import parse_expression
+from det_losses.losses.core.text import loss_text, parse_loss
 from det_losses.registry import MODELS, find
 
 
@@ -38,22 +41,22 @@ class LossInfo:
 
 
 def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> Loss:
-    """Build a loss from its name or config.
+    """Build a loss from its name or config, with the defaults of its constructor.
 
     A bare ``type`` is a loss of this package whatever mmengine's default scope is; a prefix, as
     in ``"mmdet.GIoULoss"``, names another. A loss that holds losses passes their configs through
-    this function too.
+    this function too. In a slot of a detector, ``models.published`` completes the config first.
 
     Args:
-        loss: a name, an expression such as ``"InnerIoU(CIoULoss, ratio=0.7)"``, a config with
-            ``type``, or a module, which is returned as it is.
+        loss: a name, a call such as ``"InnerIoU(CIoULoss, ratio=0.7)"``, a config with ``type``,
+            or a module, which is returned as it is.
         **kwargs: constructor arguments; they replace those of the config.
 
     Raises:
         NotRegisteredError: no such loss; the nearest names are suggested.
-        TypeError: an argument that the loss does not take, its own are listed; or no number where
-            one is needed.
-        ValueError: the config has no type.
+        InputTypeError: an argument that the loss does not take, or one of the wrong type; or
+            arguments for a loss that is already built.
+        InputError: an argument out of range, text that cannot be read, or a config without type.
 
     Example:
         >>> build_loss("GIoULoss", loss_weight=2.0)
@@ -63,19 +66,48 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
     """
     if isinstance(loss, nn.Module):
         if kwargs:
-            raise TypeError(f"{type(loss).__name__} is built already; got {', '.join(kwargs)} too")
+            raise InputTypeError(
+                f"{type(loss).__name__} is built already; got {', '.join(kwargs)} too"
+            )
         return loss
+    arguments = {**loss_config(loss), **kwargs}
+    cls = loss_class(arguments)
+    del arguments["type"]
+    check_arguments(cls, arguments)
+    try:
+        return cls(**arguments)
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        kind = InputError if isinstance(error, ValueError) else InputTypeError
+        raise kind(_constructor_message(cls, arguments, error)) from error
+
+
+def loss_config(loss: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a loss, a new dict: of its text, or a copy of the config given.
+
+    Raises:
+        InputTypeError: neither text nor a config.
+        InputError: text that cannot be read, or a config without ``type``.
+    """
     if isinstance(loss, str):
-        loss = parse_expression(loss)
+        return parse_loss(loss)
     if not isinstance(loss, Mapping):
-        raise TypeError(f"a loss is a name, a dict or a module, got {loss!r}")
-    arguments = {**dict(loss.items()), **kwargs}
-    if "type" not in arguments:
-        raise ValueError(f"a loss config needs a type, as in dict(type='GIoULoss'), got {loss!r}")
-    kind = arguments.pop("type")
-    cls = find(MODELS, kind) if isinstance(kind, str) else kind
-    _check_arguments(cls, arguments)
-    return cls(**arguments)
+        raise InputTypeError(f"a loss is a name, a dict or a module, got {loss!r}")
+    config = dict(loss.items())
+    if "type" not in config:
+        raise InputError(f"a loss config needs a type, as in dict(type='GIoULoss'), got {loss!r}")
+    return config
+
+
+def loss_class(config: Mapping[str, Any]) -> type:
+    """Return the class that a config's ``type`` names.
+
+    Raises:
+        NotRegisteredError: no such loss; the nearest names are suggested.
+    """
+    kind = config["type"]
+    return find(MODELS, kind) if isinstance(kind, str) else kind
 
 
 def with_classes(
@@ -85,17 +117,15 @@ def with_classes(
 
     Args:
         loss: as :func:`build_loss` takes it; losses that it holds are completed too.
-        num_classes: what the place of the loss tells apart, without background.
+        num_classes: number of classes in the slot of the loss, without background.
 
     Raises:
         NotRegisteredError: no such loss; the nearest names are suggested.
     """
     if isinstance(loss, nn.Module):
         return loss
-    config = parse_expression(loss) if isinstance(loss, str) else dict(loss.items())
-    cls = config.get("type")
-    cls = find(MODELS, cls) if isinstance(cls, str) else cls
-    parameter = inspect.signature(cls).parameters.get("num_classes") if cls else None
+    config = loss_config(loss)
+    parameter = inspect.signature(loss_class(config)).parameters.get("num_classes")
     if parameter is not None and parameter.default is parameter.empty:
         config.setdefault("num_classes", num_classes)
     if "loss" in config:
@@ -105,7 +135,18 @@ def with_classes(
     return config
 
 
-def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
+def check_arguments(cls: type, arguments: Mapping[str, Any], *, partial: bool = False) -> None:
+    """Check the arguments of a loss before it is built.
+
+    Args:
+        cls: the loss's class.
+        arguments: by name.
+        partial: whether further arguments may follow.
+
+    Raises:
+        InputTypeError: an argument that the loss does not take, or lacks, or one that is not a
+            number where one is needed.
+    """
     signature = inspect.signature(cls)
     for name, value in arguments.items():
         parameter = signature.parameters.get(name)
@@ -113,16 +154,33 @@ def _check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
             continue
         optional = value is None and "None" in str(parameter.annotation)
         if not optional and not (isinstance(value, Real) and math.isfinite(value)):
-            raise TypeError(f"{cls.__name__}: {name} must be a finite number, got {value!r}")
+            raise InputTypeError(f"{cls.__name__}: {name} must be a finite number, got {value!r}")
     try:
-        signature.bind(**arguments)
+        (signature.bind_partial if partial else signature.bind)(**arguments)
     except TypeError as error:
-        refused = getattr(cls, "refused", {})
-        reasons = "".join(f" {n}: {refused[n]}." for n in arguments if n in refused)
-        own = (str(p.replace(annotation=p.empty)) for p in signature.parameters.values())
-        raise TypeError(
-            f"{cls.__name__}: {error}.{reasons} Its arguments are {', '.join(own)}"
-        ) from None
+        raise InputTypeError(_argument_message(cls, signature, arguments, error)) from None
+
+
+def _argument_message(
+    cls: type, signature: inspect.Signature, arguments: Mapping[str, Any], error: TypeError
+) -> str:
+    known = signature.parameters
+    refused = getattr(cls, "refused", {})
+    hints = "".join(f" {name}: {refused[name]}." for name in arguments if name in refused)
+    for name in arguments:
+        if name not in known and name not in refused:
+            near = difflib.get_close_matches(name, known, n=1)
+            hints += f" Did you mean {near[0]!r}?" if near else ""
+    own = (str(parameter.replace(annotation=parameter.empty)) for parameter in known.values())
+    return f"{cls.__name__}: {error}.{hints} Its arguments are {', '.join(own)}"
+
+
+def _constructor_message(cls: type, arguments: Mapping[str, Any], error: Exception) -> str:
+    """Name the loss and, where the error does not, the arguments that it was given."""
+    text = str(error)
+    if not any(re.search(rf"\b{name}\b", text) for name in arguments):
+        text += f" (in {loss_text({'type': cls, **arguments})})" if arguments else ""
+    return text if text.startswith(cls.__name__) else f"{cls.__name__}: {text}"
 
 
 def list_losses() -> list[LossInfo]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from det_losses.losses.core.build import LossInfo, build_loss, list_losses
-from det_losses.losses.core.expression import HELD, expression
+from det_losses.losses.core.text import HELD, loss_text
 from det_losses.registry import MODELS
 
 _SECTION = re.compile(r"^([A-Z]\w*):$", re.MULTILINE)
@@ -113,7 +113,7 @@ def loss_card(info: LossInfo) -> Card:
         monotone_in_distance=cls.monotone_in_distance,
         zero_at_target=loss.zero_at_target,
         paper=info.paper,
-        example=expression(info.config),
+        example=loss_text(info.config),
         **texts,
     )
 

@@ -1,22 +1,32 @@
-"""What a comparison shows beyond its verdict: one module a section."""
+"""The sections of a report on AP by threshold and class, training, errors and example images."""
 
 from collections.abc import Callable
 
-from det_losses.report.analyses import classes, errors, images, localisation, thresholds, training
+from det_losses.report.analyses.ap_breakdown import (
+    class_section,
+    class_table_section,
+    threshold_section,
+)
 from det_losses.report.analyses.context import Context
+from det_losses.report.analyses.detection_errors import error_section, localisation_section
+from det_losses.report.analyses.example_images import image_section
+from det_losses.report.analyses.training import training_section
 from det_losses.report.section import Section
 
-__all__ = ["BUILDERS", "Context"]
+__all__ = ["BUILDERS", "Builder", "Context"]
 
 Builder = Callable[[Context], Section | None]
 
 BUILDERS: dict[str, Builder] = {
-    thresholds.TITLE: thresholds.section,
-    classes.TITLE: classes.section,
-    classes.TABLE_TITLE: classes.table_section,
-    training.TITLE: training.section,
-    localisation.TITLE: localisation.section,
-    errors.TITLE: errors.section,
-    images.TITLE: images.section,
+    "AP against IoU threshold": threshold_section,
+    "Classes and sizes": class_section,
+    "AP of each class": class_table_section,
+    "Training": training_section,
+    "Localisation": localisation_section,
+    "Error types": error_section,
+    "Images that differ most": image_section,
 }
-"""Title -> what builds the section, or returns None where there is no data for it."""
+"""Title -> what builds the section, or returns None if there is no data for it.
+
+Differences are to the study's baseline; if that has no finished run, variants are shown without.
+"""

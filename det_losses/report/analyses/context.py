@@ -1,5 +1,6 @@
-"""What all analyses start from: the variants, their styles, and facts about each run."""
+"""What all analyses use: the variants, their styles and scores, and tables of differences."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,14 +9,17 @@ from typing import Any
 import numpy as np
 from hotcoco import COCO
 
-from det_losses.report.analyses.facts import Facts, examine
+from det_losses.report.analyses.detection_stats import DetectionStats, detection_stats
+from det_losses.report.formats import difference, points
 from det_losses.report.plotting import Style, styles
+from det_losses.report.section import Table
 from det_losses.report.study import Study
+from det_losses.statistics import Difference
 
 
 @dataclass(frozen=True)
 class Context:
-    """A study, with what several analyses need of it.
+    """A study, with values that several analyses need.
 
     Attributes:
         study: the runs.
@@ -33,7 +37,7 @@ class Context:
     def others(self) -> list[str]:
         """The variants that are compared with the baseline.
 
-        None if the baseline is missing, or if there are no images to resample.
+        Empty if the baseline has no finished run, or if there are too few images to resample.
         """
         possible = self.study.baseline in self.labels and len(self.study.truth.image_ids) > 1
         return self.labels[1:] if possible else []
@@ -44,23 +48,29 @@ class Context:
         return styles(self.study.labels, self.study.baseline)
 
     @cached_property
-    def facts(self) -> dict[str, list[Facts]]:
-        """Facts about each finished run of the variants that are compared, by seed."""
+    def detection_stats(self) -> dict[str, list[DetectionStats]]:
+        """Statistics of the detections of each finished run, by compared variant and seed."""
         truth, index = self.study.truth, COCO(self.study.coco)
         return {
             label: [
-                examine(truth, index, self.study.detections(run), run["seed"])
+                detection_stats(truth, index, self.study.detections(run), run["seed"])
                 for run in self.study.done(label)
             ]
             for label in self.labels
         }
 
     @cached_property
-    def evaluated(self) -> str:
-        """What to say where runs stored more evaluations than the last one, which is looked at."""
+    def last_evaluation_note(self) -> str:
+        """A sentence for analyses of the last evaluation only, if runs stored several."""
         runs = [run for label in self.labels for run in self.study.done(label)]
         several = any(len(run.get("detections") or ()) > 1 for run in runs)
-        return " It is about the last evaluation of each run." if several else ""
+        return " Only the last evaluation of each run is analysed." if several else ""
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """Boxes to be found, ``[K]`` by class."""
+        truth = self.study.truth
+        return np.bincount(truth.category_index[~truth.crowds], minlength=len(truth.names))
 
     def legend(self, labels: Sequence[str]) -> list[Style]:
         """Return the styles of some variants."""
@@ -70,8 +80,41 @@ class Context:
         """Return the rows of a variant's finished runs, by seed, with detections or without."""
         return [run for run in self.study.of(label) if run["status"] == "done"]
 
-    @cached_property
-    def boxes(self) -> np.ndarray:
-        """Boxes that can be found, ``[K]`` by class."""
-        truth = self.study.truth
-        return np.bincount(truth.category_index[~truth.crowds], minlength=len(truth.names))
+    def differences(self, metric: str) -> dict[str, Difference]:
+        """Return each variant's difference to the baseline; empty without a finished baseline."""
+        if not self.others:
+            return {}
+        return {found.first: found for found in self.study.verdict(metric).against_baseline}
+
+    def difference_table(
+        self, headers: Sequence[str], rows: Sequence[tuple[Sequence[str], str]], note: str = ""
+    ) -> Table:
+        """Return a table of each variant's mean and its difference to the baseline.
+
+        Args:
+            headers: of the first columns.
+            rows: a metric per row: the texts of the first columns, and the metric.
+            note: a sentence that follows the one on the columns.
+        """
+        table = []
+        for cells, metric in rows:
+            found, scores = self.differences(metric), self.study.scores(metric)
+            values = [
+                mean_and_difference(float(scores[label].full.mean()), found.get(label))
+                for label in self.labels
+            ]
+            table.append([*cells, *values])
+        text = "AP in points, mean over seeds"
+        if self.others:
+            text += (
+                f", and below it the difference to {self.labels[0]} with its 95% interval over "
+                "seeds and images, not adjusted for the number of rows"
+            )
+        return Table([*headers, *self.labels], table, f"{text}. {note}".strip())
+
+
+def mean_and_difference(mean: float, found: Difference | None) -> str:
+    """Return a mean, and on a second line the difference, if there is one."""
+    if found is None or math.isnan(found.value):
+        return points(mean)
+    return f"{points(mean)}\n{difference(found.value, found.low, found.high)}"

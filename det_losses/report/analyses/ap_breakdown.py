@@ -1,0 +1,241 @@
+"""AP against the IoU threshold, of each class and of each size of object."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from det_losses.evaluation.metrics import AREAS, SIZE_METRICS, THRESHOLD_METRICS, THRESHOLDS
+from det_losses.report.analyses.context import Context
+from det_losses.report.plotting import INK, Style, chart, clean
+from det_losses.report.section import Figure, Section
+from det_losses.report.study import Study
+from det_losses.statistics import Difference
+
+_BANDS = 4  # with more variants than that, bands and intervals would overlap
+_PERCENT = (100 * THRESHOLDS).round()
+
+_CLASS_FIGURES = 4  # variants with a figure of their classes
+_EACH_WAY = 10  # largest gains, and largest losses, in such a figure
+_ROW = 17  # height of a row, in SVG units
+
+
+def threshold_section(context: Context) -> Section | None:
+    """Return AP by IoU threshold, or None without a finished run."""
+    if not context.labels:
+        return None
+    curves = {label: threshold_curves(context.study, label) for label in context.labels}
+    figures = [_threshold_figure(context, curves)]
+    if context.others:
+        figures.append(_threshold_difference_figure(context))
+    text = (
+        "A detection is correct at an IoU threshold if its IoU with an object is at least the "
+        "threshold. A better box loss improves AP at high thresholds first."
+    )
+    rows = [
+        ([f".{percent:.0f}"], name)
+        for percent, name in zip(_PERCENT, THRESHOLD_METRICS, strict=True)
+    ]
+    table = context.difference_table(["IoU"], rows)
+    return Section("AP against IoU threshold", text, tuple(figures), (table,))
+
+
+def class_section(context: Context) -> Section | None:
+    """Return figures of AP by class and size, or None without a finished run."""
+    if not context.labels:
+        return None
+    text = (
+        "AP of each class and of each size of object. The intervals are exploratory: they are not "
+        "adjusted for their number, so about one of twenty classes will seem to differ by chance."
+    )
+    figures = []
+    if context.others:
+        figures = [_size_figure(context), *_class_figures(context)]
+    truth, rows = context.study.truth, []
+    for metric, name in SIZE_METRICS.items():
+        low, high = AREAS[name]
+        inside = ~truth.crowds & (truth.areas >= low) & (truth.areas <= high)
+        rows.append(([name, str(int(inside.sum()))], metric))
+    note = "Small: area up to 32 x 32 pixels; large: from 96 x 96 pixels."
+    table = context.difference_table(["size", "boxes"], rows, note)
+    return Section("Classes and sizes", text, tuple(figures), (table,))
+
+
+def class_table_section(context: Context) -> Section | None:
+    """Return the AP of each class, or None without a finished run."""
+    if not context.labels:
+        return None
+    text = "AP of each class with its difference to the baseline; exploratory."
+    names = context.study.truth.names
+    rows = [
+        ([name, str(count)], f"AP/{name}")
+        for name, count in zip(names, context.boxes.tolist(), strict=True)
+    ]
+    table = context.difference_table(["class", "boxes"], rows)
+    return Section("AP of each class", text, tables=(table,))
+
+
+def threshold_curves(study: Study, label: str) -> np.ndarray:
+    """Return AP at each threshold for each finished run of a variant, ``[S, T]``."""
+    runs = [study.full(run) for run in study.done(label)]
+    return np.array([[metrics[name] for name in THRESHOLD_METRICS] for metrics in runs])
+
+
+def most_changed(gains: Sequence[float], each_way: int = _EACH_WAY) -> list[int]:
+    """Return the places of the largest gains and losses, largest gain first; all if there are few.
+
+    >>> most_changed([0.1, float("nan"), -0.3, 0.2, 0.0], each_way=1)
+    [3, 2]
+    """
+    order = [int(place) for place in np.argsort(-np.asarray(gains), kind="stable")]
+    known = [place for place in order if not np.isnan(gains[place])]
+    if len(known) <= 2 * each_way:
+        return known
+    better = [place for place in known if gains[place] > 0]
+    worse = [place for place in known if gains[place] < 0]
+    return better[:each_way] + worse[-each_way:]
+
+
+def _threshold_figure(context: Context, curves: dict[str, np.ndarray]) -> Figure:
+    bands = len(curves) <= _BANDS and any(len(rows) > 1 for rows in curves.values())
+
+    def paint(axes: Axes) -> None:
+        for label, rows in curves.items():
+            style = context.styles[label]
+            _draw_line(axes, style, 100 * rows.mean(axis=0))
+            if bands:
+                low, high = 100 * rows.min(axis=0), 100 * rows.max(axis=0)
+                axes.fill_between(_PERCENT, low, high, color=style.colour, alpha=0.15, linewidth=0)
+        axes.set_ylim(bottom=0)
+
+    caption = "AP at each IoU threshold, mean over seeds"
+    caption += "; bands: range over seeds." if bands else "."
+    alt = f"AP against IoU threshold of {len(curves)} variants"
+    svg = _threshold_chart(paint, "thresholds", alt, "AP", context.legend(list(curves)))
+    return Figure(svg, caption)
+
+
+def _threshold_difference_figure(context: Context) -> Figure:
+    at = [context.differences(name) for name in THRESHOLD_METRICS]
+    bars = len(context.others) <= _BANDS
+
+    def paint(axes: Axes) -> None:
+        axes.axhline(0, color=INK, linewidth=1)
+        for place, label in enumerate(context.others):
+            found, style = [each[label] for each in at], context.styles[label]
+            _draw_line(axes, style, 100 * np.array([difference.value for difference in found]))
+            if not bars:
+                continue
+            shift = 0.5 * (place - (len(context.others) - 1) / 2)
+            for x, difference in zip(_PERCENT + shift, found, strict=True):
+                ends = [100 * difference.low, 100 * difference.high]
+                axes.plot([x, x], ends, color=style.colour, linewidth=1.2)
+
+    base = context.labels[0]
+    caption = f"Difference to {base} at each IoU threshold, mean over common seeds. "
+    caption += (
+        "Vertical lines: 95% intervals over seeds and images, not adjusted for their number."
+        if bars
+        else "The intervals are in the table."
+    )
+    alt = f"Difference in AP to {base} against IoU threshold"
+    legend = context.legend(context.others)
+    return Figure(
+        _threshold_chart(paint, "threshold-gains", alt, "difference in AP", legend), caption
+    )
+
+
+def _threshold_chart(
+    paint: Callable[[Axes], None], name: str, alt: str, y: str, legend: list[Style]
+) -> str:
+    def paint_with_axis(axes: Axes) -> None:
+        paint(axes)
+        axes.set_xticks(_PERCENT, [f".{value:.0f}" for value in _PERCENT])
+        axes.margins(x=0.03)
+
+    return chart(paint_with_axis, name, alt, x="IoU threshold", y=y, legend=legend, markers=True)
+
+
+def _draw_line(axes: Axes, style: Style, values: np.ndarray) -> None:
+    axes.plot(_PERCENT, values, color=style.colour, linestyle=style.dash, marker=style.marker)
+
+
+def _class_figures(context: Context) -> list[Figure]:
+    primary = context.differences(context.study.metric)
+    ranked = sorted(context.others, key=lambda label: -abs(primary[label].value))
+    found = [
+        (f"{clean(name, 22)} ({count})", context.differences(f"AP/{name}"))
+        for name, count in zip(context.study.truth.names, context.boxes, strict=True)
+        if count
+    ]
+    return [
+        _class_figure(context, label, [(name, each[label]) for name, each in found])
+        for label in ranked[:_CLASS_FIGURES]
+    ]
+
+
+def _class_figure(context: Context, label: str, found: list[tuple[str, Difference]]) -> Figure:
+    shown = [found[place] for place in most_changed([value.value for _, value in found])]
+    few = len(shown) < len(found)
+    style = context.styles[label]
+
+    def paint(axes: Axes) -> None:
+        _label_rows(axes, [name for name, _ in shown])
+        for row, (_, value) in enumerate(shown):
+            _draw_interval(axes, value, row, style)
+
+    base = context.labels[0]
+    what = f"the {_EACH_WAY} classes with the largest gains and losses" if few else "each class"
+    svg = chart(
+        paint,
+        "classes",
+        f"Difference in AP of classes, {label} to {base}",
+        x=f"difference in AP to {clean(base, 30)}",
+        height=55 + _ROW * max(len(shown), 3),
+        grid="x",
+    )
+    return Figure(
+        svg, f"{label} against {base}: {what} (boxes), with 95% intervals over seeds and images."
+    )
+
+
+def _size_figure(context: Context) -> Figure:
+    found = {name: context.differences(metric) for metric, name in SIZE_METRICS.items()}
+    count = len(context.others)
+    step = min(0.8 / count, 0.2)
+
+    def paint(axes: Axes) -> None:
+        _label_rows(axes, list(found))
+        for row, size in enumerate(found):
+            for place, label in enumerate(context.others):
+                at = row + step * (place - (count - 1) / 2)
+                _draw_interval(axes, found[size][label], at, context.styles[label])
+
+    base = context.labels[0]
+    svg = chart(
+        paint,
+        "sizes",
+        f"Difference in AP to {base} by size of object",
+        x=f"difference in AP to {clean(base, 30)}",
+        height=60 + 3 * max(40, 11 * count),
+        grid="x",
+        legend=context.legend(context.others),
+        lines=False,
+        markers=True,
+    )
+    return Figure(
+        svg, f"Difference to {base} by size of object, with 95% intervals over seeds and images."
+    )
+
+
+def _label_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def _draw_interval(axes: Axes, found: Difference, row: float, style: Style) -> None:
+    ends = [100 * found.low, 100 * found.high]
+    axes.plot(ends, [row, row], color=style.colour, linewidth=1.4)
+    axes.plot([100 * found.value], [row], color=style.colour, marker=style.marker)

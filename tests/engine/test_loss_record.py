@@ -1,0 +1,239 @@
+"""What a run does whose model trains other losses than its config names, and what it records."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from torch import nn
+
+from det_losses.engine import LossRecordError, build_runner
+from det_losses.engine.loss_record import agrees
+from det_losses.losses import build_loss
+from det_losses.registry import MODELS
+
+ToyDetector = MODELS.get("ToyDetector")
+
+
+@MODELS.register_module()
+class FaultyToy(ToyDetector):
+    """The toy with a box loss of the config, and one of the faults that a detector may have."""
+
+    def __init__(self, fault=None, loss_bbox=None, **kwargs):
+        super().__init__(**kwargs)
+        self.fault = fault
+        self.loss_sources = {"loss_bbox": "the config"}
+        if loss_bbox is not None:
+            other = "GIoULoss" if fault == "another loss" else loss_bbox
+            self.losses["loss_bbox"] = build_loss(other)
+
+    def forward(self, images, targets, mode="loss"):
+        named = self.losses["loss_bbox"]
+        if self.fault == "own copy" and mode == "loss":
+            self.losses["loss_bbox"] = copy.copy(named)
+            self.losses["loss_bbox"]._forward_pre_hooks = {}
+        outputs = super().forward(images, targets, mode)
+        self.losses["loss_bbox"] = named
+        if self.fault == "no gradient" and mode == "loss":
+            outputs["loss_bbox"] = outputs["loss_bbox"].detach()
+        return outputs
+
+
+class Steps(Hook):
+    def __init__(self):
+        self.count = 0
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.count += 1
+
+
+def run(cfg, *hooks):
+    runner = build_runner(cfg)
+    for hook in hooks:
+        runner.register_hook(hook, priority="LOWEST")
+    runner.train()
+    return runner
+
+
+def faulty(fault=None, **losses):
+    return dict(type="FaultyToy", num_classes=None, fault=fault, **losses)
+
+
+def test_the_record_counts_on_after_a_resume_and_changes_no_weight(toy_cfg, record, capfd):
+    model = faulty(loss_bbox="EIoULoss(loss_weight=0.1)")
+    without = toy_cfg("without", epochs=2, model=model)
+    del without["default_hooks"]["loss_record"]
+    plain = run(without)
+    run(toy_cfg(epochs=1, model=model))
+    capfd.readouterr()
+    resumed = run(toy_cfg(epochs=2, model=model, resume=True))
+    out = capfd.readouterr().out
+    assert "Active losses:\n  loss_cls   CrossEntropyLoss()\n  loss_bbox  EIoULoss(eps=" in out
+    assert "loss_weight=0.1, smooth_point=None)  (the config)\n" in out
+    assert out.index("Active losses") < out.index("Epoch(train)")
+    assert record(resumed)["proof"] == {
+        # 2 epochs of 3 batches
+        slot: {"loss": repr(loss), "calls": 6, "gradient": True}
+        for slot, loss in resumed.model.losses.items()
+    }
+    weights = plain.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in
+               resumed.model.state_dict().items())  # fmt: skip
+
+
+def test_another_loss_than_the_configs_stops_the_run_before_the_first_step(toy_cfg):
+    steps = Steps()
+    cfg = toy_cfg(model=faulty("another loss", loss_bbox="EIoULoss"))
+    with pytest.raises(
+        LossRecordError, match=r"loss_bbox: the config names EIoULoss, the model ha"
+    ):
+        run(cfg, steps)
+    assert steps.count == 0
+
+
+def test_a_loss_that_the_model_does_not_call_stops_the_run_in_the_first_step(toy_cfg):
+    steps = Steps()
+    cfg = toy_cfg(model=faulty("own copy"))
+    with pytest.raises(LossRecordError, match=r"loss_bbox: the first training step did not call T"):
+        run(cfg, steps)
+    assert steps.count == 0
+    assert not list(Path(cfg["work_dir"]).glob("*.pth"))
+
+
+def test_a_loss_without_a_gradient_is_a_warning_and_recorded(toy_cfg, record, capfd):
+    got = record(run(toy_cfg(epochs=1, model=faulty("no gradient"))))
+    assert got["status"] == "done"
+    assert got["proof"]["loss_bbox"]["gradient"] is False
+    assert got["proof"]["loss_cls"]["gradient"] is True
+    out = capfd.readouterr().out
+    assert "WARNING - loss_bbox: in the whole training ToyLoss(beta=0.5" in out
+    assert "loss_cls: in the whole" not in out
+
+
+def test_a_gradient_may_come_late(toy_cfg, record):
+    class EmptyAtFirst(Hook):
+        """As data whose first batches have no positives: no row reaches the box loss."""
+
+        def before_train(self, runner):
+            loss = runner.model.losses["loss_bbox"]
+            forward = loss.forward
+            loss.forward = lambda pred, target: forward(pred, target) * (runner.iter > 1)
+
+    proof = record(run(toy_cfg(epochs=1), EmptyAtFirst()))["proof"]
+    assert proof["loss_bbox"] == {
+        "loss": "ToyLoss(beta=0.5, loss_weight=1.0)",
+        "calls": 3,
+        "gradient": True,
+    }
+
+
+def test_a_weight_of_zero_needs_no_gradient(toy_cfg, record, capfd):
+    model = dict(type="ToyDetector", num_classes=None, loss_weight=0.0)
+    assert record(run(toy_cfg(epochs=1, model=model)))["proof"]["loss_bbox"]["gradient"] is False
+    assert "in the whole training" not in capfd.readouterr().out
+
+
+def test_a_resume_with_another_loss_is_refused(toy_cfg):
+    run(toy_cfg(epochs=1))
+    other = dict(type="ToyDetector", num_classes=None, loss_weight=2.0)
+    with pytest.raises(LossRecordError, match=r"but this run began with ToyLoss\(beta=0.5, loss_w"):
+        run(toy_cfg(epochs=2, resume=True, model=other))
+
+
+def test_a_model_without_losses_is_not_checked(toy_cfg, record):
+    class Foreign(ToyDetector):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.parts = dict(self.losses.items())
+            del self.losses
+
+        def forward(self, *args, **kwargs):
+            self.__dict__["losses"] = self.parts
+            try:
+                return super().forward(*args, **kwargs)
+            finally:
+                del self.__dict__["losses"]
+
+    MODELS.register_module(module=Foreign, force=True)
+    got = record(run(toy_cfg(epochs=1, model=dict(type="Foreign", num_classes=None))))
+    assert (got["status"], got["proof"], got["losses"]) == ("done", {}, {})
+
+
+INNER = dict(type="InnerIoU", loss="CIoULoss", ratio=0.7)
+
+
+@pytest.mark.parametrize(
+    ("named", "held", "expected"),
+    [
+        ("GIoULoss", "GIoULoss", True),
+        ("det_losses.GIoULoss", "GIoULoss", True),
+        ("GIoULoss", "DIoULoss", False),
+        # What the config does not state may be a published setting.
+        ("GIoULoss", "GIoULoss(loss_weight=10)", True),
+        ("GIoULoss(loss_weight=10)", "GIoULoss", False),
+        (dict(type="GIoULoss", eps=1e-3), "GIoULoss(eps=1e-3)", True),
+        (dict(type="GIoULoss", eps=1e-3), "GIoULoss", False),
+        (INNER, INNER, True),
+        ("InnerIoU(CIoULoss)", "InnerIoU(CIoULoss)", True),
+        ("InnerIoU(CIoULoss(eps=1e-3))", "InnerIoU(CIoULoss)", False),
+        ("InnerIoU(CIoULoss)", "InnerIoU(GIoULoss)", False),
+        (INNER, "InnerIoU(CIoULoss, ratio=0.8)", False),
+        ("SumLoss(L1Loss, GIoULoss)", "SumLoss(L1Loss, GIoULoss)", True),
+        ("SumLoss(L1Loss, GIoULoss)", "SumLoss(L1Loss, GIoULoss, DIoULoss)", False),
+        ("SumLoss(L1Loss, GIoULoss)", "SumLoss(L1Loss, DIoULoss)", False),
+        # num_classes comes from the data.
+        ("SeesawLoss(p=0.5)", "SeesawLoss(num_classes=3, p=0.5)", True),
+        (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(), True),
+        (nn.CrossEntropyLoss(), nn.L1Loss(), False),
+        (dict(type=nn.CrossEntropyLoss), nn.CrossEntropyLoss(), True),
+    ],
+    ids=str,
+)
+def test_a_loss_agrees_with_what_the_config_states(named, held, expected):
+    assert agrees(named, build_loss(held)) is expected
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+import conftest, test_loss_record
+from det_losses.engine import LossRecordError, build_runner
+
+cfg = conftest.make_cfg({work_dir!r}, epochs=2, launcher="pytorch", model={model!r})
+try:
+    build_runner(cfg).train()
+except LossRecordError as error:
+    print("REFUSED", error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["own copy", None])
+def test_two_processes_agree(tmp_path, fault):
+    folder, work_dir = str(Path(__file__).parent), str(tmp_path / "run")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(folder=folder, work_dir=work_dir, model=faulty(fault)))
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("torchrun")),
+            *("--standalone", "--nproc-per-node", "2", str(script)),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("REFUSED loss_bbox: the first training step did not") == 2 * bool(
+        fault
+    )
+    if fault is None:
+        record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        # 2 epochs of 6 images, two a step in each of two processes.
+        assert record["proof"]["loss_bbox"]["calls"] == record["iter"] == 4

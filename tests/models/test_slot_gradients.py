@@ -1,0 +1,119 @@
+"""The gradient of each reported loss is exactly that of the loss that the config names.
+
+The reference is the named loss itself, built apart from the model: it is called with the tensors,
+the buffers and the random numbers that the model's own loss was called with, and differentiated
+with respect to the parameters of the head.
+"""
+
+import copy
+
+import pytest
+import torch
+from slot_losses import losses_of_slot
+from torch import nn
+
+from det_losses.engine.loss_record import agrees
+from det_losses.generators import generator_states, generators_kept, set_generator_states
+from det_losses.losses import build_loss
+from det_losses.models import FCOS, FasterRCNN, RetinaNet
+
+BACKBONE = {"type": "SmallResNetFPN", "widths": (8, 8, 16), "out_channels": 8, "norm": "BN"}
+COMMON = dict(
+    num_classes=3,
+    backbone=BACKBONE | {"extra_levels": None},
+    min_size=64,
+    max_size=64,
+)
+ANCHORS = {"sizes": [[16, 32]], "aspect_ratios": [1.0]}
+OWN = {
+    RetinaNet: dict(anchors=ANCHORS, num_convs=1),
+    FasterRCNN: dict(
+        anchors=ANCHORS, representation_size=8, roi_size=2, rpn_pre_nms_top_n_train=20
+    ),
+    FCOS: dict(anchor_sizes=(8,), num_convs=1),
+}
+
+
+def batch():
+    """Two images, the first with boxes."""
+    generator = torch.Generator().manual_seed(2)
+    box = torch.tensor([[4.0, 6.0, 22.0, 20.0], [30.0, 24.0, 62.0, 60.0]])
+    targets = [
+        {"boxes": box, "labels": torch.tensor([0, 1])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    return [torch.rand(3, 64, 64, generator=generator) for _ in "ab"], targets
+
+
+def build(detector, **losses):
+    torch.manual_seed(0)
+    return detector(**COMMON, **OWN[detector], **losses).train()
+
+
+def relative_difference(model, slot, named):
+    """Return ``|g - g'| / |g'|`` of the reported and of the named loss's gradient."""
+    calls = []
+
+    def keep(loss, args, kwargs):
+        repeated = copy.deepcopy(named)
+        repeated.load_state_dict(loss.state_dict())
+        calls.append((repeated, args, kwargs, generator_states()))
+
+    handle = model.losses[slot].register_forward_pre_hook(keep, with_kwargs=True)
+    reported = model(*batch(), mode="loss")[slot]
+    handle.remove()
+    expected = []
+    for loss, args, kwargs, states in calls:
+        with generators_kept():
+            set_generator_states(states)
+            expected.append(loss(*args, **kwargs))
+    head = [p for name, p in model.named_parameters() if "backbone" not in name and p.requires_grad]
+    ours, theirs = (gradient(value, head) for value in (reported, sum(expected)))
+    assert theirs.norm() > 0
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+def gradient(value, parameters):
+    found = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+    return torch.cat([each.flatten().double() for each in found])
+
+
+SLOTS = [(detector, slot) for detector in OWN for slot in detector.slots]
+
+
+@pytest.mark.parametrize(("detector", "slot"), SLOTS, ids=lambda x: getattr(x, "__name__", x))
+def test_every_loss_of_every_slot_is_the_one_that_trains(detector, slot):
+    for info in losses_of_slot(detector, slot):
+        model = build(detector, **{slot: info.config})
+        assert agrees(info.config, model.losses[slot])
+        # The parameters are those that the model states, published settings included.
+        named = build_loss({**model.losses[slot].params(), "type": info.name})
+        assert relative_difference(model, slot, copy.deepcopy(named)) < 1e-6, info.name
+
+
+def smooth_l1(outputs):
+    deltas = outputs["bbox_regression"]
+    return nn.functional.smooth_l1_loss(deltas, torch.full_like(deltas, 0.5))
+
+
+FAULTS = {
+    "a term of its own": lambda losses, outputs: losses["loss_bbox"] + smooth_l1(outputs),
+    "another loss": lambda losses, outputs: smooth_l1(outputs),
+    "another weight": lambda losses, outputs: 1.001 * losses["loss_bbox"],
+    "no graph": lambda losses, outputs: losses["loss_bbox"].detach().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_detector_is_noticed(fault):
+    model = build(RetinaNet, loss_bbox="GIoULoss")
+    head = model.detector.head
+    compute = head.compute_loss
+
+    def compute_loss(targets, outputs, *rest):
+        losses = compute(targets, outputs, *rest)
+        return losses | {"loss_bbox": FAULTS[fault](losses, outputs)}
+
+    head.compute_loss = compute_loss
+    named = build_loss(model.losses["loss_bbox"].params() | {"type": "GIoULoss"})
+    assert relative_difference(model, "loss_bbox", named) > 1e-4
