@@ -18,9 +18,8 @@ from det_losses.compare.process import run_process, train_command
 from det_losses.compare.progress import RunDisplay
 from det_losses.compare.rows import rows, set_status, write_results
 from det_losses.engine.run import CONFIG_FILE, is_finished, read_metrics
-from det_losses.files import read_json, write_text
+from det_losses.files import RESULTS_FILE, TRUTH_FILE, read_json, write_text
 from det_losses.report.formats import duration
-from det_losses.report.merge import RESULTS_FILE, TRUTH_FILE
 
 LOG_FILE = "output.log"
 BUDGET_NOTE = (

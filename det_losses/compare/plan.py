@@ -14,8 +14,7 @@ from det_losses.compare.files import write_json
 from det_losses.compare.variants import Variant
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine.run import is_finished
-from det_losses.files import read_json
-from det_losses.report.merge import PLAN_FILE
+from det_losses.files import PLAN_FILE, read_json
 
 DETECTIONS_FILE = "detections.json"
 

@@ -10,8 +10,7 @@ from det_losses.compare.plan import DETECTIONS_FILE, Plan, PlannedRun
 from det_losses.compare.variants import Variant
 from det_losses.engine.run import read_metrics
 from det_losses.evaluation.metrics import LOGGED_METRICS
-from det_losses.files import finite, read_json, write_text
-from det_losses.report.merge import RESULTS_FILE
+from det_losses.files import RESULTS_FILE, finite, read_json, write_text
 
 STATUS_FILE = "status.json"
 _TOLERANCE = 1e-4  # of the gradient comparison in records of earlier versions
