@@ -1,6 +1,12 @@
-"""The options that several tools share."""
+"""The options that several tools share, and the config that they describe."""
+
+from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 OWN_DATA = "your own data in COCO format, taken whole (the config's subset options do not apply)"
 
@@ -33,6 +39,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_losses(parser: argparse.ArgumentParser) -> None:
+    """Add --loss."""
+    parser.add_argument(
+        "--loss",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SLOT=LOSS",
+        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; what a loss "
+        "is not given is its published setting in that slot",
+    )
+
+
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add --amp."""
     parser.add_argument(
@@ -46,3 +65,23 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
     for split in ("train", "val") if train else ("val",):
         group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
         group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
+
+
+def load_experiment(args: argparse.Namespace) -> Config:
+    """Return the config of CONFIG, own data, --amp, --loss and --cfg-options, in that order.
+
+    Raises:
+        MissingFileError: no such config.
+        InputError: the file cannot be read, or an option does not fit.
+    """
+    from det_losses.engine import config
+
+    cfg = config.read_config(args.config)
+    for split in ("train", "val"):
+        ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
+        config.use_own_data(cfg, split, ann_file, images)
+    if getattr(args, "amp", False):
+        config.use_amp(cfg)
+    config.use_losses(cfg, getattr(args, "loss", []))
+    config.apply_options(cfg, args.cfg_options)
+    return cfg

@@ -12,9 +12,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
+from det_losses.cli.arguments import (
+    add_config,
+    add_own_data,
+    add_training,
+    load_experiment,
+    new_parser,
+)
 from det_losses.cli.errors import interruptible, user_errors
-from det_losses.cli.experiment import load_experiment
 from det_losses.compare import preflight
 from det_losses.compare.budget import Budget, measure_run, parse_duration
 from det_losses.compare.choice import Choice, matched

@@ -4,11 +4,19 @@ import copy
 import sys
 from pathlib import Path
 
-from det_losses.cli.arguments import add_config, add_own_data, add_training, new_parser
+from det_losses.cli.arguments import (
+    add_config,
+    add_losses,
+    add_own_data,
+    add_training,
+    load_experiment,
+    new_parser,
+)
 from det_losses.cli.errors import user_errors
 from det_losses.errors import UserError
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
+  det-losses train quickstart/retinanet_shapes --loss loss_bbox=CIoULoss
   det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --resume
   torchrun --nproc_per_node 2 -m det_losses train CONFIG --launcher pytorch"""
 
@@ -26,11 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, help="seed of all random numbers")
     parser.add_argument("--launcher", choices=("none", "pytorch"), default="none")
+    add_losses(parser)
     add_training(parser)
     add_own_data(parser, train=True)
     args = parser.parse_args(argv)
 
-    from det_losses.cli.experiment import load_experiment
     from det_losses.engine import build_runner
     from det_losses.engine.run import build_parts, claim_work_dir, train_run
 

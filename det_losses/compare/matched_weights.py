@@ -17,7 +17,7 @@ from det_losses.engine.gradient_norm import gradient_norms
 from det_losses.engine.runner import shows_bar
 from det_losses.generators import generators_kept
 from det_losses.losses import build_loss
-from det_losses.models.box_outputs import box_layer_name
+from det_losses.models.slots import box_layer_name
 from det_losses.registry import MODELS, find
 
 LEAST_BATCHES = 8

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from det_losses.generators import generators_kept
-from det_losses.models.box_outputs import box_layer_name
+from det_losses.models.slots import box_layer_name
 
 
 def gradient_norm(model: nn.Module, batch: Mapping[str, Any], slot: str) -> float:

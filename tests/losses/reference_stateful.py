@@ -152,7 +152,20 @@ def eqlv2(pred, target, *, num_classes, mu, alpha, gamma, state, **_):
     return np.where(target[:, None] >= 0, loss, 0)
 
 
-def eqlv2_constants(pred, target, **_):
+def equalized_focal(pred, target, *, gamma, alpha, scale, state, **_):
+    own = _one_hot(target, pred.shape[1])
+    positive, negative = state["positive_gradient"], state["negative_gradient"]
+    g = np.ones_like(positive, dtype=float)
+    np.divide(positive, negative, out=g, where=negative > 0)
+    gamma_c = gamma + scale * (1 - np.minimum(g, 1))
+    p = _sigmoid(pred)
+    p_t = np.where(own, p, 1 - p)
+    a = 1.0 if alpha is None else np.where(own, alpha, 1 - alpha)
+    loss = -a * gamma_c / gamma * (1 - p_t) ** gamma_c * np.log(p_t)
+    return loss * (target >= 0)[:, None]
+
+
+def nothing(pred, target, **_):
     return {}
 
 
@@ -168,18 +181,22 @@ REFERENCES = {
     ],
     "GHMRLoss": [
         ({}, ghmr, ghmr_constants),
-        ({"mu": 0.5, "bins": 4, "momentum": 0.75}, ghmr, ghmr_constants),
+        ({"mu": 0.5, "bins": 4, "momentum": 0.0}, ghmr, ghmr_constants),
     ],
     "GHMCLoss": [
         ({}, ghmc, ghmc_constants),
-        ({"bins": 4, "momentum": 0.75}, ghmc, ghmc_constants),
+        ({"bins": 4, "momentum": 0.0}, ghmc, ghmc_constants),
     ],
     "SeesawLoss": [
         ({}, seesaw, seesaw_constants),
         ({"p": 1.2, "q": 0.7, "eps": 0.2}, seesaw, seesaw_constants),
     ],
     "EQLv2Loss": [
-        ({}, eqlv2, eqlv2_constants),
-        ({"mu": 0.3, "alpha": 1.5, "gamma": 5.0}, eqlv2, eqlv2_constants),
+        ({}, eqlv2, nothing),
+        ({"mu": 0.3, "alpha": 1.5, "gamma": 5.0}, eqlv2, nothing),
+    ],
+    "EqualizedFocalLoss": [
+        ({}, equalized_focal, nothing),
+        ({"gamma": 1.5, "alpha": None, "scale": 4.0}, equalized_focal, nothing),
     ],
 }

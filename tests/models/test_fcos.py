@@ -10,8 +10,8 @@ from torchvision.ops import box_iou
 from det_losses.engine.gradient_norm import gradient_norms
 from det_losses.losses import ClassificationLoss, Loss, build_loss
 from det_losses.models import FCOS
-from det_losses.models.box_outputs import box_layer_name
-from det_losses.models.fcos_boxes import LinearCoder, centerness, expected_distance
+from det_losses.models.fcos_head import LinearCoder, centerness, expected_distance
+from det_losses.models.slots import box_layer_name
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (8, 8, 16, 16), "out_channels": 16}
 IMAGES = [(64, 96), (80, 64)]  # the network scales the shorter side to 64
@@ -341,9 +341,9 @@ class TestRawOutput:
         ({"loss_cls": "DistributionFocalLoss"}, "takes a classification loss"),
         (
             {"loss_cls": "VarifocalLoss", "loss_centerness": "BinaryCrossEntropyLoss"},
-            "FCOS.loss_centerness: VarifocalLoss scores by the quality itself.*leave",
+            "FCOS.loss_centerness: VarifocalLoss scores by the quality itself.*remove",
         ),
-        ({"loss_centerness": LabelsOnly()}, "target between 0 and 1, and LabelsOnly takes labels"),
+        ({"loss_centerness": LabelsOnly()}, "targets between 0 and 1, and LabelsOnly accepts"),
         ({"centerness_target": "giou"}, "must be 'centerness' or 'iou', got 'giou'"),
         (
             {"loss_cls": "QualityFocalLoss", "centerness_target": "iou"},
@@ -355,10 +355,10 @@ class TestRawOutput:
         ({"num_convs": 0}, "num_convs must be at least 1, got 0"),
         (
             {"anchor_sizes": (8, 16, 32)},
-            r"anchor_sizes needs one for each of the backbone's 2 levels \(0, 1\), got \(8, 16, 32",
+            r"needs one size for each of the backbone's 2 levels \(0, 1\), got \(8, 16, 32",
         ),
         ({"head_norm": "LN"}, "norm must be one of"),
-        ({"label_slots": [0, 1]}, "label_slots must be 3 different channels"),
+        ({"class_to_channel": [0, 1]}, "class_to_channel must be 3 different channels"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):

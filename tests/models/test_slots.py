@@ -2,15 +2,17 @@
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
 
 from det_losses import build_loss
-from det_losses.models import FasterRCNN, RetinaNet
-from det_losses.models.slots import PairCoder, box_slot_loss
+from det_losses.models import FCOS, FasterRCNN, RetinaNet
+from det_losses.models.slots import PairCoder, box_layer_name, box_slot_loss
 
 BACKBONE = {"type": "SmallResNetFPN", "out_channels": 16, "extra_levels": None}
 LEVELS = {"sizes": [[16], [32], [64]], "aspect_ratios": [1.0]}
+TWO_RATIOS = {"sizes": [[16], [32], [64]], "aspect_ratios": [0.5, 2.0]}
 
 
 def retinanet(**kwargs):
@@ -33,7 +35,7 @@ def faster_rcnn(**kwargs):
             {"loss_rpn_cls": "CrossEntropyLoss"},
             "FasterRCNN.loss_rpn_cls scores by sigmoid, and CrossEntropyLoss is for softmax",
         ),
-        (faster_rcnn, {"loss_rpn_bbox": torch.nn.L1Loss()}, "no loss of this registry"),
+        (faster_rcnn, {"loss_rpn_bbox": torch.nn.L1Loss()}, "not a loss of this registry"),
         (
             retinanet,
             {"loss_bbox": {"type": "L1Loss", "reduction": "none"}},
@@ -56,8 +58,8 @@ def test_a_misspelt_loss_suggests_the_nearest_name():
     [
         ({"normalizer": "anchor"}, "normalizer must be 'image' or 'batch', got 'anchor'"),
         ({"num_convs": 5}, "num_convs must be 1 to 4, got 5"),
-        ({"label_slots": [0, 1]}, "label_slots must be 3 different channels"),
-        ({"label_slots": [0, 1, 3]}, r"label_slots must lie in 0..2 \(num_slots=3\)"),
+        ({"class_to_channel": [0, 1]}, "class_to_channel must be 3 different channels"),
+        ({"class_to_channel": [0, 1, 3]}, r"class_to_channel must be in 0..2 \(num_channels=3\)"),
         ({"anchors": {"sizes": [[8], [16, 24]], "aspect_ratios": [1.0]}}, "same number of sizes"),
         ({"head_norm": "LN"}, "norm must be one of"),
     ],
@@ -231,7 +233,7 @@ def test_a_loss_that_keeps_something_of_each_class_learns_their_number(build, sl
 
 
 def test_channels_count_where_there_are_more_than_classes():
-    model = retinanet(loss_cls="EQLv2Loss", label_slots=[1, 2, 4], num_slots=5)
+    model = retinanet(loss_cls="EQLv2Loss", class_to_channel=[1, 2, 4], num_channels=5)
     assert model.losses["loss_cls"].num_classes == 5
 
 
@@ -248,3 +250,80 @@ def test_anchors_are_exact_for_features_of_half_precision():
         half = generator(images, [level.bfloat16() for level in levels])[0]
         assert half.dtype == torch.float32 and torch.equal(half, exact)
         assert generator(images, [level.double() for level in levels])[0].dtype == torch.float64
+
+
+# The layer of a box slot outputs what torchvision calls the deltas of that head.
+
+
+def run_and_catch(model, slot):
+    """Return what the slot's layer put out in a training pass."""
+    outputs = []
+    layer = model.get_submodule(box_layer_name(type(model), slot))
+    layer.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    boxes = torch.tensor([[3.0, 5.0, 40.0, 44.0]])
+    model.train()([torch.rand(3, 64, 64)], [{"boxes": boxes, "labels": torch.tensor([0])}], "loss")
+    return outputs
+
+
+def catch(module):
+    outputs = []
+    module.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    return outputs
+
+
+def per_anchor(levels):
+    """Reshape [1, 4 A, H, W] of each level as torchvision does, to [1, anchors, 4]."""
+    rows = [x.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(1, -1, 4) for x in levels]
+    return torch.cat(rows, dim=1)
+
+
+def test_in_retinanet_the_layers_outputs_are_the_regression_heads():
+    model = RetinaNet(BACKBONE, num_classes=3, anchors=TWO_RATIOS, min_size=64, max_size=64)
+    heads = catch(model.detector.head.regression_head)
+    levels = run_and_catch(model, "loss_bbox")
+    # Strides 8, 16, 32 on 64 px, two anchors a place.
+    assert [tuple(x.shape) for x in levels] == [(1, 8, 8, 8), (1, 8, 4, 4), (1, 8, 2, 2)]
+    assert torch.equal(per_anchor(levels), heads[0])
+
+
+def test_in_faster_rcnn_the_layers_outputs_are_the_heads_deltas():
+    def build():
+        return FasterRCNN(
+            BACKBONE, 3, anchors=TWO_RATIOS, representation_size=32, min_size=64, max_size=64
+        )
+
+    model = build()
+    rpn = catch(model.detector.rpn.head)
+    levels = run_and_catch(model, "loss_rpn_bbox")
+    assert len(levels) == 3
+    assert all(torch.equal(x, y) for x, y in zip(levels, rpn[0][1], strict=True))
+    model = build()
+    predictor = catch(model.detector.roi_heads.box_predictor)
+    (deltas,) = run_and_catch(model, "loss_bbox")
+    assert deltas.shape[1] == 4 * 4  # three classes and the background
+    assert torch.equal(deltas, predictor[0][1])
+
+
+def test_a_derived_detector_has_the_layers_of_its_base():
+    class Mine(RetinaNet):
+        pass
+
+    assert box_layer_name(Mine, "loss_bbox") == box_layer_name(RetinaNet, "loss_bbox")
+
+
+@pytest.mark.parametrize(
+    ("detector", "slot", "message"),
+    [
+        (RetinaNet, "loss_cls", "RetinaNet has no box deltas for 'loss_cls'.*are loss_bbox$"),
+        (FasterRCNN, "loss_box", "its box slots are loss_rpn_bbox, loss_bbox"),
+        (FCOS, "loss_dfl", "FCOS has no box deltas for 'loss_dfl'.*are loss_bbox$"),
+        (
+            nn.Linear,
+            "loss_bbox",
+            "no box deltas for 'loss_bbox'; its box slots are none",
+        ),
+    ],
+)
+def test_other_slots_and_detectors_are_refused(detector, slot, message):
+    with pytest.raises(ValueError, match=message):
+        box_layer_name(detector, slot)
