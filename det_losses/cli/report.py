@@ -10,14 +10,14 @@ from det_losses.errors import InputError
 EXAMPLE = """  det-losses report work_dirs/quickstart
   det-losses report machine_a/quickstart machine_b/quickstart --out work_dirs/both
 
-Several directories are merged: the same config, other losses or other seeds."""
+Several directories of the same config, with other losses or seeds, are merged."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write report.html, report.md and differences.csv; print the answer and the table."""
+    """Write report.html, report.md and differences.csv; print the result and the table."""
     parser = new_parser("report", "Write the report of a comparison's stored results.", EXAMPLE)
     parser.add_argument("dirs", nargs="+", metavar="DIR", help="the directory of a comparison")
-    parser.add_argument("--out", metavar="DIR", help="where it is written (default: the one DIR)")
+    parser.add_argument("--out", metavar="DIR", help="output directory (default: DIR)")
     add_statistics(parser)
     args = parser.parse_args(argv)
 
@@ -38,17 +38,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def add_statistics(parser: argparse.ArgumentParser) -> None:
     """Add --baseline, --metric and --resamples."""
-    parser.add_argument("--baseline", metavar="LABEL", help="what the others are compared with")
+    parser.add_argument(
+        "--baseline", metavar="LABEL", help="the variant that the others are compared with"
+    )
     parser.add_argument(
         "--metric", help="primary metric: AP, AP50, AP75, ... or AP/<class> (default: AP)"
     )
     parser.add_argument(
-        "--resamples", type=resamples, metavar="N", help="draws of the images (default: 1000)"
+        "--resamples",
+        type=resamples,
+        metavar="N",
+        help="bootstrap resamples of the images (default: 1000)",
     )
 
 
 def resamples(text: str) -> int:
-    """Read a number of at least 100, below which a standard error is a guess."""
+    """Read a number of at least 100; fewer resamples give no useful standard error."""
     number = int(text)
     if number < 100:
         raise argparse.ArgumentTypeError(f"must be at least 100, got {number}")
