@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import nctdtrinc, stdtr, stdtrit
 
 from det_losses.statistics.multiple import holm
 from det_losses.statistics.scores import Scores
@@ -143,6 +143,21 @@ def minimal_detectable(se: float, df: float, level: float = 0.95) -> float:
         level: coverage of the interval.
     """
     return float(stdtrit(df, (1 + level) / 2) + stdtrit(df, POWER)) * se
+
+
+def detectable_after_holm(difference: Difference, tests: int, level: float = 0.95) -> float:
+    r"""Return the true difference that Holm's first step detects with 80% power.
+
+    It is :math:`\lambda\,\mathrm{SE}`, where a noncentral t variable of noncentrality
+    :math:`\lambda` exceeds the critical value at (1 - level) / (2 tests) with probability 80%.
+
+    Args:
+        difference: gives the standard error and its degrees of freedom.
+        tests: size of the family.
+        level: 1 - level is the family-wise error rate.
+    """
+    critical = stdtrit(difference.df, 1 - (1 - level) / (2 * tests))
+    return float(nctdtrinc(difference.df, 1 - POWER, critical)) * difference.se
 
 
 def _pair(first: str, second: str, scores: Mapping[str, Scores]) -> _Pair:

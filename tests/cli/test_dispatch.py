@@ -63,7 +63,7 @@ HEAVY = (
     "cv2", "hotcoco", "hypothesis", "jinja2", "matplotlib", "mmengine.runner", "pycocotools",
     "scipy", "torchvision",
     *(f"det_losses.{part}" for part in (
-        "compare", "conformance", "data", "engine", "evaluation", "models", "report", "statistics"
+        "compare", "conformance", "data", "engine", "models", "report", "statistics"
     )),
 )
 for tool in TOOLS:
