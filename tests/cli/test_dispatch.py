@@ -49,7 +49,9 @@ def test_a_misspelt_option_is_refused(capsys):
     with pytest.raises(SystemExit) as info:
         main(["train", "x", "--wrok-dir", "y"])
     assert info.value.code == 2
-    assert "unrecognized arguments: --wrok-dir" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: unrecognized arguments: --wrok-dir y. Did you mean --work-dir?")
+    assert error.endswith("\n'det-losses train --help' lists all options\n")
 
 
 HELP_OF_ALL_TOOLS = """
