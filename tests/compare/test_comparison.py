@@ -221,3 +221,14 @@ def test_a_spent_budget_starts_no_run_and_the_report_says_so(
     assert untrained == []
     assert "not started: too little of the budget is left" in capsys.readouterr().out
     assert "time budget ended" in results(tmp_path)["meta"]["notes"][0]
+
+
+def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
+    shapes, tmp_path, untrained
+):
+    compare(shapes, tmp_path, ["L1Loss"])
+    other = copy.deepcopy(shapes)
+    other.model.num_convs = 1
+    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 1\)"):
+        compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
+    assert not (tmp_path / "matched_weights.json").exists()
