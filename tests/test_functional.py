@@ -43,6 +43,19 @@ def test_every_function_of_a_loss_is_in_functional():
         assert getattr(functional, name) is function
 
 
+@pytest.mark.parametrize("name", functional.__all__)
+def test_defaults_of_a_function_are_those_of_its_class(name):
+    function = getattr(functional, name)
+    classes = [cls for cls in MODELS.module_dict.values() if cls.__module__ == function.__module__]
+    for parameter in inspect.signature(function).parameters.values():
+        stated = [
+            inspect.signature(cls).parameters[parameter.name].default
+            for cls in classes
+            if parameter.name in inspect.signature(cls).parameters
+        ]
+        assert not stated or parameter.default in stated, parameter.name
+
+
 def names(modules):
     return {module.__name__ for module in modules}
 
@@ -71,9 +84,6 @@ def test_a_function_is_the_unreduced_module_and_builds_none(name, monkeypatch):
         patch.setattr(torch.nn.Module, "__init__", lambda *_, **__: pytest.fail("builds a module"))
         value = function(*tensors, **extra)
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
-    for key, parameter in inspect.signature(function).parameters.items():
-        if key in loss.params() and parameter.default is not parameter.empty:
-            assert parameter.default == loss.params()[key], key
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import difflib
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -11,9 +12,22 @@ if TYPE_CHECKING:
 OWN_DATA = "your own data in COCO format, taken whole (the config's subset options do not apply)"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the option that a misspelled one resembles."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        for word in message.split():
+            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
+            if word.startswith("--") and near and word not in self._option_string_actions:
+                message = f"{message}. Did you mean {near[0]}?"
+                break
+        self.exit(2, f"error: {message}\n'{self.prog} --help' lists all options\n")
+
+
 def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help ends with a real command."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"det-losses {tool}",
         description=description,
         epilog=f"example:\n{example}",
@@ -47,8 +61,8 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="SLOT=LOSS",
-        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; what a loss "
-        "is not given is its published setting in that slot",
+        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; parameters "
+        "that are not given have their published setting in that slot",
     )
 
 

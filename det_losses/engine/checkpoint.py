@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from det_losses.engine.checks import names_in_short
-from det_losses.errors import InputError
+from det_losses.errors import InputError, InputTypeError
 from det_losses.registry import HOOKS
 
 _PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))
@@ -33,7 +33,7 @@ class SafeCheckpointHook(Hook):
         """Replace what is not plain.
 
         Raises:
-            TypeError: an entry is of a type that safe loading refuses; its place is named.
+            InputTypeError: an entry is of a type that safe loading refuses; its place is named.
         """
         for key, value in checkpoint.items():
             if not key.endswith("state_dict"):
@@ -67,7 +67,7 @@ def _plain(value: Any, place: str) -> Any:
         return tuple(_plain(item, f"{place}[{i}]") for i, item in enumerate(value))
     if isinstance(value, (list, set, frozenset)):
         return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
-    raise TypeError(
+    raise InputTypeError(
         f"checkpoint entry {place} is a {type(value).__name__}, which safe loading "
         "(torch.load with weights_only=True) refuses; store tensors and plain Python values"
     )

@@ -174,6 +174,28 @@ def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
     return targets[0]["boxes"].new_tensor([target["image_size"] for target in targets])
 
 
+def matched_targets(
+    targets: Sequence[dict[str, Any]], matched: Tensor, background: int
+) -> tuple[Tensor, Tensor]:
+    """Return labels and boxes that a one-stage head is trained with.
+
+    Args:
+        targets: of each image, as torchvision's heads get them.
+        matched: index of the box that each anchor is matched to, ``[B, A]``, negative without.
+        background: the label of anchors without a box.
+
+    Returns:
+        The label of each anchor, ``[B, A]``, and the box of each positive, ``[N, 4]``.
+    """
+    labels = torch.full_like(matched, background)
+    boxes = []
+    for own, target, row in zip(labels, targets, matched, strict=True):
+        chosen = row[row >= 0]
+        own[row >= 0] = target["labels"][chosen]
+        boxes.append(target["boxes"][chosen])
+    return labels, torch.cat(boxes)
+
+
 def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:
     """Refuse arguments that neither class has, which torchvision's silently ignores.
 

@@ -1,6 +1,6 @@
 """FCOS's head with the losses of the config: distances, or GFL's distribution for each side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from torchvision.models.detection.fcos import (
 )
 
 from det_losses.generators import generators_kept
-from det_losses.models.detector import image_sizes
+from det_losses.models.detector import image_sizes, matched_targets
 from det_losses.models.slots import at_positives, box_quality, box_slot_loss, extra_inputs
 from det_losses.tensors import upcast
 
@@ -155,7 +155,7 @@ class Head(FCOSHead):
         """
         matched = torch.stack(matched_idxs)
         positive = matched >= 0
-        labels, boxes = self._targets(targets, matched)
+        labels, boxes = matched_targets(targets, matched, self.num_channels)
         outputs = {name: output[positive] for name, output in head_outputs.items()}
         positives = _Positives(self.box_coder, outputs, boxes, torch.stack(anchors)[positive])
         count = positive.sum().clamp(min=1)
@@ -196,18 +196,6 @@ class Head(FCOSHead):
         loss, labels = self.losses["loss_cls"], labels.flatten()
         quality = {"quality": lambda: at_positives(positives.iou, labels < self.num_channels)}
         return loss(logits.flatten(0, 1), labels, avg_factor=count, **extra_inputs(loss, quality))
-
-    def _targets(
-        self, targets: Sequence[dict[str, Tensor]], matched: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the label of each location, ``[B, A]``, and the box of each positive."""
-        labels = torch.full_like(matched, self.num_channels)
-        boxes = []
-        for own, target, row in zip(labels, targets, matched, strict=True):
-            chosen = row[row >= 0]
-            own[row >= 0] = target["labels"][chosen]
-            boxes.append(target["boxes"][chosen])
-        return labels, torch.cat(boxes)
 
 
 class _Positives:

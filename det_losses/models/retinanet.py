@@ -19,6 +19,7 @@ from det_losses.models.detector import (
     anchor_generator,
     check_torchvision_arguments,
     image_sizes,
+    matched_targets,
     with_normalisation,
 )
 from det_losses.models.fpn import norm_layer
@@ -97,24 +98,12 @@ class _Head(RetinaNetHead):
         positive = matched >= 0
         used = matched != self.classification_head.BETWEEN_THRESHOLDS
         logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
-        full = torch.promote_types(logits.dtype, torch.float32)
-        count = positive.sum(dim=1).clamp(min=1).to(full)
-        weight, avg_factor = torch.ones_like(count), positive.sum().clamp(min=1)
-        if self.per_image:
-            weight, avg_factor = 1 / (len(targets) * count), 1.0
-        weight = weight[:, None].expand_as(matched)
-        labels = torch.full_like(matched, self.num_channels)
-        boxes = []
-        for index, target in enumerate(targets):
-            rows = matched[index][positive[index]]
-            labels[index, positive[index]] = target["labels"][rows]
-            boxes.append(target["boxes"][rows])
-        pairs = (
-            self.regression_head.box_coder,
-            deltas[positive],
-            torch.cat(boxes),
-            torch.stack(anchors)[positive],
+        weight, avg_factor = self._normalization(
+            positive, torch.promote_types(logits.dtype, torch.float32)
         )
+        labels, boxes = matched_targets(targets, matched, self.num_channels)
+        coder = self.regression_head.box_coder
+        pairs = (coder, deltas[positive], boxes, torch.stack(anchors)[positive])
         loss_cls = self.losses["loss_cls"]
         quality = {"quality": lambda: at_positives(box_quality(*pairs), positive)[used]}
         return {
@@ -137,6 +126,14 @@ class _Head(RetinaNetHead):
                 avg_factor=avg_factor,
             ),
         }
+
+    def _normalization(self, positive: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+        """Return the weight of each anchor, ``[B, A]``, and the divisor of the weighted sum."""
+        count = positive.sum(dim=1).clamp(min=1).to(dtype)
+        if self.per_image:
+            weight = 1 / (len(count) * count)
+            return weight[:, None].expand_as(positive), 1.0
+        return torch.ones_like(positive, dtype=dtype), positive.sum().clamp(min=1)
 
 
 class _SoftmaxRetinaNet(tv.RetinaNet):

@@ -63,7 +63,7 @@ def dynamic_smooth_l1(pred, target, *, state, **_):
 
 
 def nothing(pred, target, **_):
-    """Nothing is constant in the gradient: beta does not depend on the prediction."""
+    """What is constant in the gradient does not depend on the prediction."""
     return {}
 
 

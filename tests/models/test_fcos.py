@@ -2,21 +2,18 @@
 
 import pytest
 import torch
-from test_loss_inputs import AllInputs, WithQuality
+from small_detectors import BOXES, SIZES, AllInputs, WithQuality, batch
 from torch import nn
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.ops import box_iou
 
-from det_losses.engine.gradient_norm import gradient_norms
+from det_losses.compare.gradient_norm import gradient_norms
 from det_losses.losses import ClassificationLoss, Loss, build_loss
 from det_losses.models import FCOS
 from det_losses.models.fcos_head import LinearCoder, centerness, expected_distance
 from det_losses.models.slots import box_layer_name
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (8, 8, 16, 16), "out_channels": 16}
-IMAGES = [(64, 96), (80, 64)]  # the network scales the shorter side to 64
-SIZES = torch.tensor([[96.0, 64.0], [64.0, 80.0]])
-BOXES = [[[8.0, 8, 40, 30], [50, 20, 90, 60]], [[10.0, 12, 30, 60]]]
 GFL = {"loss_cls": "QualityFocalLoss", "loss_dfl": "DistributionFocalLoss"}
 
 
@@ -59,15 +56,6 @@ def fcos(**kwargs):
     nn.init.normal_(model.detector.head.regression_head.bbox_reg.weight, std=0.2)
     nn.init.constant_(model.detector.head.regression_head.bbox_reg.bias, 1.5)
     return model
-
-
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.rand(3, *size, generator=generator) for size in IMAGES]
-    targets = [
-        {"boxes": torch.tensor(boxes), "labels": torch.arange(len(boxes))} for boxes in BOXES
-    ]
-    return images, targets
 
 
 def losses_of(model):

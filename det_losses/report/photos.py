@@ -1,4 +1,4 @@
-"""Boxes on photographs, as SVG over a JPEG: sharp at any size, and each photograph stored once."""
+"""Photographs with boxes: SVG over a JPEG, sharp at any size, each photograph stored once."""
 
 import base64
 import hashlib
@@ -7,15 +7,20 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from det_losses.data.images import read_image
-from det_losses.report.plotting import clean
-from det_losses.report.svg import FONT_FAMILY
+from det_losses.report.plotting import canvas, clean, inline
 
 COLOURS = {"truth": "#ffd92f", "right": "#56b4e9", "wrong": "#ff8c1a"}
-_CHARACTER = 0.58  # width of a character, in font sizes, roughly
+
+_WIDTH, _FONT = 320, 12  # of a panel and of a class name, in SVG units
+_CHARACTER = 0.58  # approximate width of a character, in font sizes
+_OUTLINE = "font-weight:600;paint-order:stroke;stroke:#000;stroke-width:3px"  # of the class names
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class DrawnBox:
     """A box on an image.
 
     Attributes:
-        box: x, y, width, height in pixels of the image that the annotations speak of.
+        box: x, y, width, height in pixels of the original image.
         name: its class.
         kind: ``"truth"``, ``"right"`` (solid) or ``"wrong"`` (dashed).
     """
@@ -46,13 +51,13 @@ def read_jpeg(path: Path, size: tuple[int, int], longest: int, quality: int = 78
 
     Args:
         path: the image file.
-        size: width and height in the annotation file, which say how the image is to be turned.
+        size: width and height in the annotation file, which determine the orientation.
         longest: pixels.
         quality: of the JPEG.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no readable image, or has another size.
+        ValueError: it is not a readable image, or has another size.
     """
     image = Image.fromarray(read_image(path, size).permute(1, 2, 0).numpy())
     image.thumbnail((longest, longest))
@@ -64,30 +69,34 @@ def read_jpeg(path: Path, size: tuple[int, int], longest: int, quality: int = 78
 def side_by_side(
     jpeg: bytes, size: tuple[int, int], panels: Sequence[Panel], caption: str, name: str
 ) -> str:
-    """Draw the same image once a panel, each with its boxes.
+    """Draw the same image once per panel, each with its boxes.
 
-    The panels stand in a row where the page is wide enough, else below each other. A name that
-    would lie upon another is left out, that of the smaller box.
+    The panels stand in a row if the page is wide enough, otherwise below each other. A class name
+    that would overlap another one is left out; names of larger boxes come first.
 
     Args:
         jpeg: the image.
-        size: width and height that the boxes refer to, pixels.
+        size: width and height of the original image, pixels.
         panels: what to draw.
-        caption: text below them.
-        name: starts the id of the image; a word without spaces.
+        caption: text below the panels.
+        name: prefix of the ids; a word without spaces.
 
     Returns:
-        A ``<div>`` with an ``<svg>`` a panel, well-formed XML.
+        A ``<div>`` with an ``<svg>`` per panel, well-formed XML.
     """
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
     digest = hashlib.sha256(jpeg + repr((size, panels)).encode()).hexdigest()[:8]
     key = f"{name}-{digest}"
-    width, height = size
-    first = f'<image id="{key}" href="{source}" width="{width}" height="{height}"/>'
+    units = (_WIDTH, _WIDTH * size[1] / size[0])
+    width, height = (f"{side:.6g}" for side in units)
     parts = []
     for index, panel in enumerate(panels):
-        picture = f'<use href="#{key}"/>' if index else first
-        parts.append(_panel(panel, picture, size))
+        photo = (
+            ElementTree.Element("use", href=f"#{key}")
+            if index
+            else ElementTree.Element("image", id=key, href=source, width=width, height=height)
+        )
+        parts.append(_panel(panel, photo, size, units, name))
     style = (
         "display:grid;gap:8px;align-items:end;"
         "grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))"
@@ -96,43 +105,53 @@ def side_by_side(
     return f'<div><div style="{style}">{"".join(parts)}</div>{below}</div>'
 
 
-def _panel(panel: Panel, picture: str, size: tuple[int, int]) -> str:
-    width, height = size
-    title = _escaped(panel.title)
-    unit = width / 320  # a panel is about 320 px wide
+def _panel(
+    panel: Panel,
+    photo: ElementTree.Element,
+    size: tuple[int, int],
+    units: tuple[float, float],
+    name: str,
+) -> str:
     shown = sorted(panel.boxes, key=lambda drawn: -drawn.box[2] * drawn.box[3])
-    boxes = "".join(_box(drawn, unit) for drawn in shown)
-    return (
-        f'<div><div style="font-size:0.85em">{title}</div>'
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{title}" style="display:block;width:100%;height:auto">'
-        f"{picture}{boxes}{_names(shown, size, 12 * unit)}</svg></div>"
-    )
+    with canvas(*units) as figure:
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
+        for drawn in shown:
+            _add_box(axes, drawn)
+        _add_names(axes, shown, size)
+        svg = inline(
+            figure, name, clean(panel.title), style=f"display:block;{_OUTLINE}", behind=photo
+        )
+    return f'<div><div style="font-size:0.85em">{_escaped(panel.title)}</div>{svg}</div>'
 
 
-def _box(drawn: DrawnBox, unit: float) -> str:
+def _add_box(axes: Axes, drawn: DrawnBox) -> None:
+    """Draw a box on a wider dark one, so that it is visible on any image."""
     x, y, w, h = drawn.box
-    at = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" fill="none"'
-    dark = f'<rect {at} stroke="#000" stroke-opacity="0.6" stroke-width="{3.6 * unit:.1f}"/>'
-    line = f'<rect {at} stroke="{COLOURS[drawn.kind]}" stroke-width="{1.8 * unit:.1f}"'
-    dash = f' stroke-dasharray="{6 * unit:.1f} {4 * unit:.1f}"' if drawn.kind == "wrong" else ""
-    return f"{dark}{line}{dash}/>"
+    dash = (0, (6 / 1.8, 4 / 1.8)) if drawn.kind == "wrong" else "solid"
+    for style in (
+        dict(edgecolor="#000000", alpha=0.6, linewidth=3.6),
+        dict(edgecolor=COLOURS[drawn.kind], linewidth=1.8, linestyle=dash),
+    ):
+        axes.add_patch(Rectangle((x, y), w, h, fill=False, clip_on=False, **style))
 
 
-def _names(boxes: Sequence[DrawnBox], size: tuple[int, int], font: float) -> str:
-    style = (
-        f"font:600 {font:.1f}px {FONT_FAMILY};paint-order:stroke;stroke:#000;"
-        f"stroke-width:{0.25 * font:.1f}px;stroke-linejoin:round"
-    )
-    texts, taken = [], []
+def _add_names(axes: Axes, boxes: Sequence[DrawnBox], size: tuple[int, int]) -> None:
+    font = _FONT * size[0] / _WIDTH  # in pixels of the original image
+    taken: list[tuple[float, float, float, float]] = []
     for drawn in boxes:
         text = clean(drawn.name, 30)
         place = _free_place(drawn.box, len(text) * _CHARACTER * font, font, size, taken)
         if place is not None:
             taken.append(place)
-            at = f'x="{place[0]:.1f}" y="{place[3] - 0.25 * font:.1f}"'
-            texts.append(f'<text {at} fill="{COLOURS[drawn.kind]}">{_escaped(text)}</text>')
-    return f'<g style="{style}">{"".join(texts)}</g>'
+            axes.text(
+                place[0],
+                place[3] - 0.25 * font,
+                text,
+                color=COLOURS[drawn.kind],
+                fontsize=_FONT,
+            )
 
 
 def _free_place(
@@ -142,7 +161,7 @@ def _free_place(
     size: tuple[int, int],
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float] | None:
-    """Return x0, y0, x1, y1 of a name above, in or below its box that covers no other name."""
+    """Return x0, y0, x1, y1 of a name above, in or below its box that overlaps no other name."""
     x, y, w, h = box
     left, right = max(0.0, min(x, size[0] - width)), max(0.0, min(x + w, size[0]) - width)
     inside = (y, y + h - font) if h > 2 * font else ()

@@ -68,9 +68,7 @@ def test_runs_that_are_no_list_of_rows_are_refused(make_comparison, runs):
 def test_a_run_with_two_results_is_refused(make_comparison):
     first, second = (make_comparison(name, noise=TWO, seeds=(0,)) for name in "ab")
     edit(second / "results.json", lambda r: r["runs"][1]["metrics"].update(AP=0.5))
-    refused(
-        rf"new seed 0 was done in {first} and in {second}, with different results", first, second
-    )
+    refused(rf"new seed 0 has different results in {first} and {second}", first, second)
 
 
 def test_other_configs_are_refused_by_what_differs(make_comparison):
@@ -95,7 +93,7 @@ def test_a_label_with_two_configs_is_refused(make_comparison):
         second / "results.json",
         lambda r: r["meta"]["variants"]["new"]["changes"].update({"model.loss_bbox": change}),
     )
-    refused(r"another new .*loss_weight: 1.0 -> 2.0", first, second)
+    refused(r"new differs between .*loss_weight: 1.0 -> 2.0", first, second)
 
 
 def test_other_ground_truth_is_refused(make_comparison):
@@ -110,10 +108,13 @@ def test_what_is_no_comparison_is_refused(make_comparison, tmp_path):
     root = make_comparison(seeds=(0,), noise=TWO)
     results = root / "results.json"
     for text, message in (
-        ("{", r"results\.json is no JSON"),
+        ("{", r"results\.json is not valid JSON"),
         ("[]", "is not of a comparison"),
         ('{"meta": {"losses": {}}, "runs": []}', "is not of a comparison"),
-        ('{"meta": {"variants": {"a": {}}, "baseline": "b"}, "runs": []}', "baseline b is none"),
+        (
+            '{"meta": {"variants": {"a": {}}, "baseline": "b"}, "runs": []}',
+            "baseline b is not one of",
+        ),
         (
             '{"meta": {"variants": {"a": {}}, "baseline": "a"}, "runs": [{"seed": 0}]}',
             "run 0 has no variant, status",

@@ -182,7 +182,7 @@ class TestGHM:
         kept = ignored >= 0
         torch.testing.assert_close(whole, loss(logits[kept], labels[kept]))
         torch.testing.assert_close(whole * 9, loss(logits, ignored, reduction_override="sum"))
-        # Twice the weight on all rows is no change, as an average ought to have it.
+        # A mean does not change if all rows have twice the weight.
         torch.testing.assert_close(whole, loss(logits, ignored, torch.full((4,), 2.0), 5))
 
     def test_each_filled_bin_has_the_same_share(self):
@@ -367,7 +367,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 sys.path.insert(0, {folder!r})
-from test_stateful import CONFIGS, batch, build, state
+from test_state import CONFIGS, batch, build, state
 from det_losses.losses.core.state import on_this_rank_alone
 
 def work(rank, folder):
