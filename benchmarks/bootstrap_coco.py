@@ -1,13 +1,13 @@
-"""Full COCO: how long a bootstrap over the images of many result files takes, and how much memory.
+"""Time and memory of a bootstrap over the images of many result files, at the size of COCO.
 
     OMP_NUM_THREADS=1 python benchmarks/bootstrap_coco.py --files 30 --resamples 1000 --peer
 
 Generates a ground truth like COCO's val2017 (5,000 images, 80 classes, about 36,000 boxes, some of
-them crowds) and result files with 50 detections an image. Then it reads and matches each file
-once, and accumulates all of them again on every resample of the images. `--peer` compares two of
-the files with hotcoco, whose `compare()` bootstraps one pair, in the same process afterwards.
+them crowds) and result files with 50 detections per image. Then it reads and matches each file
+once, and computes the AP of all of them on every resample of the images. `--peer` afterwards
+compares two of the files with hotcoco, whose `compare()` bootstraps one pair, in the same process.
 
-Measured on two cores of an Intel Xeon, with one other process beside it:
+Measured on two cores of an Intel Xeon, with one other process running:
 
     30 files: read and matched in 114 s, 1000 resamples in 369 s; 484 s in all (656 s of CPU),
     peak memory 1.18 GiB
@@ -15,7 +15,7 @@ Measured on two cores of an Intel Xeon, with one other process beside it:
 and, with `--peer` on the same machine under more load (598 s of CPU for ours), hotcoco needed 196 s
 of CPU for 1000 resamples of one pair of files.
 
-Of the memory, 0.92 GiB was there before the first file was read: the imports and the generator.
+Of the memory, 0.92 GiB was in use before the first file was read: imports and generator.
 """
 
 import argparse
@@ -42,9 +42,9 @@ SHARES = (0.41, 0.35, 0.24)
 
 
 def make_truth(images: int) -> dict:
-    """Make a ground truth with COCO's number of classes and boxes an image, and mix of sizes."""
+    """Make a ground truth with COCO's number of classes, boxes per image and mix of sizes."""
     rng = np.random.default_rng(0)
-    # The first class is as common as COCO's persons; the others fall off as its classes do.
+    # The first class is as frequent as COCO's persons; the others fall off as in COCO.
     popularity = 1 / np.arange(3, CLASSES + 3)
     popularity[0] = 0.45 * popularity[1:].sum()
     popularity /= popularity.sum()
@@ -66,7 +66,7 @@ def make_truth(images: int) -> dict:
 
 
 def make_box(rng: np.random.Generator) -> dict:
-    """Draw a box, or in one of eighty cases a crowd."""
+    """Draw a box; one in eighty is a crowd."""
     crowd = int(rng.random() < 1 / 80)
     side, aspect = rng.uniform(*SIDES[rng.choice(3, p=SHARES)]), np.exp(rng.normal(0, 0.4))
     w, h = min(side * aspect, WIDTH), min(side / aspect, HEIGHT)
@@ -78,13 +78,13 @@ def make_box(rng: np.random.Generator) -> dict:
 
 
 def make_detections(truth: dict, seed: int) -> list[dict]:
-    """Make a result file: jittered truths, and false positives up to 50 detections an image."""
+    """Make a result file: jittered boxes, and false positives up to 50 detections per image."""
     rng = np.random.default_rng([seed, 1])
     ids = np.array([[a["image_id"], a["category_id"]] for a in truth["annotations"]])
     boxes = np.array([a["bbox"] for a in truth["annotations"]])
     hits = np.repeat(np.arange(len(boxes)), rng.choice(3, len(boxes), p=(0.2, 0.5, 0.3)))
     missing = PER_IMAGE * len(truth["images"]) - len(hits)
-    # A false positive is in a place where something is, and half of the time of its class.
+    # A false positive is near an object, and half of the time of its class.
     near = rng.integers(len(boxes), size=missing)
     wrong = ids[near].copy()
     odd = rng.random(missing) < 0.5
@@ -92,7 +92,7 @@ def make_detections(truth: dict, seed: int) -> list[dict]:
     ids = np.concatenate([ids[hits], wrong]).tolist()
     quality = rng.exponential(0.05, (len(hits), 1))
     found = np.concatenate([jitter(rng, boxes[hits], quality), jitter(rng, boxes[near], 0.8)])
-    # The better a detection lies, the higher is its score, on the whole.
+    # Better detections have higher scores on average.
     logits = np.concatenate([rng.normal(0.5 - 8 * quality[:, 0], 1), rng.normal(-2.5, 1, missing)])
     scores = (1 / (1 + np.exp(-logits))).tolist()
     return [
@@ -124,7 +124,7 @@ def generate(folder: Path, images: int, files: int) -> tuple[Path, list[Path]]:
 
 
 def ours(truth_file: Path, files: list[Path], resamples: int, workers: int | None) -> None:
-    """Match and resample all files, and print what it took."""
+    """Match and resample all files, and print time and memory."""
     started, cpu = time.perf_counter(), time.process_time()
     truth = GroundTruth(truth_file)
     matches = [match(truth, read_detections(file, truth)) for file in files]
@@ -142,7 +142,7 @@ def ours(truth_file: Path, files: list[Path], resamples: int, workers: int | Non
 
 
 def peer(truth_file: Path, files: list[Path], resamples: int) -> None:
-    """Compare two files with hotcoco, and print what it took."""
+    """Compare two files with hotcoco, and print the time."""
     started, cpu = time.perf_counter(), time.process_time()
     truth = COCO(str(truth_file))
     first, second = (COCOeval(truth, truth.load_res(str(file)), "bbox") for file in files)
@@ -157,7 +157,7 @@ def peer(truth_file: Path, files: list[Path], resamples: int) -> None:
 
 
 def peak() -> float:
-    """Return the highest memory of this process in GiB (its threads share it; it has no others)."""
+    """Return the peak memory of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=2)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--resamples", type=int, default=100)
-    parser.add_argument("--workers", type=int, help="threads; default: one a core")
+    parser.add_argument("--workers", type=int, help="threads; default: one per core")
     parser.add_argument("--peer", action="store_true", help="also time hotcoco on the first pair")
     args = parser.parse_args()
     if args.peer and args.files < 2:

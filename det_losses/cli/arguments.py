@@ -1,13 +1,33 @@
-"""The options that several tools share."""
+"""The options that several tools share, and the config that they describe."""
+
+from __future__ import annotations
 
 import argparse
+import difflib
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 OWN_DATA = "your own data in COCO format, taken whole (the config's subset options do not apply)"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the option that a misspelled one resembles."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        for word in message.split():
+            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
+            if word.startswith("--") and near and word not in self._option_string_actions:
+                message = f"{message}. Did you mean {near[0]}?"
+                break
+        self.exit(2, f"error: {message}\n'{self.prog} --help' lists all options\n")
+
+
 def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help ends with a real command."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"det-losses {tool}",
         description=description,
         epilog=f"example:\n{example}",
@@ -33,6 +53,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_losses(parser: argparse.ArgumentParser) -> None:
+    """Add --loss."""
+    parser.add_argument(
+        "--loss",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SLOT=LOSS",
+        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; parameters "
+        "that are not given have their published setting in that slot",
+    )
+
+
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add --amp."""
     parser.add_argument(
@@ -46,3 +79,23 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
     for split in ("train", "val") if train else ("val",):
         group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
         group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
+
+
+def load_experiment(args: argparse.Namespace) -> Config:
+    """Return the config of CONFIG, own data, --amp, --loss and --cfg-options, in that order.
+
+    Raises:
+        MissingFileError: no such config.
+        InputError: the file cannot be read, or an option does not fit.
+    """
+    from det_losses.engine import config
+
+    cfg = config.read_config(args.config)
+    for split in ("train", "val"):
+        ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
+        config.use_own_data(cfg, split, ann_file, images)
+    if getattr(args, "amp", False):
+        config.use_amp(cfg)
+    config.use_losses(cfg, getattr(args, "loss", []))
+    config.apply_options(cfg, args.cfg_options)
+    return cfg

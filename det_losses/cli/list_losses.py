@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(kind: str | None) -> str:
-    from det_losses.losses.core.card_text import SHARED
+    from det_losses.losses.core.card import SHARED
     from det_losses.report.markdown import table
 
     lines = [
@@ -65,8 +65,7 @@ def _table(kind: str | None) -> str:
 
 
 def _card(name: str) -> str:
-    from det_losses.losses.core.card import loss_card
-    from det_losses.losses.core.card_text import card_text
+    from det_losses.losses.core.card import card_text, loss_card
 
     known = {info.name: info for info in list_losses()}
     if name not in known:
@@ -78,8 +77,7 @@ def _card(name: str) -> str:
 
 
 def _write_markdown(path: Path) -> None:
-    from det_losses.losses.core.card import loss_cards
-    from det_losses.losses.core.card_text import cards_markdown
+    from det_losses.losses.core.card import cards_markdown, loss_cards
 
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     write_text(path, cards_markdown(loss_cards(), old))

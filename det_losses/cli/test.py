@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
-from det_losses.cli.arguments import add_config, add_own_data, new_parser
-from det_losses.cli.errors import user_errors
+from det_losses.cli.arguments import (
+    add_config,
+    add_losses,
+    add_own_data,
+    load_experiment,
+    new_parser,
+)
+from det_losses.cli.errors import interruptible, logged_errors, user_errors
 from det_losses.errors import MissingFileError
 
 EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
@@ -17,21 +23,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("--out", metavar="FILE", help="write the detections as a COCO result json")
     parser.add_argument("--backend", choices=("hotcoco", "pycocotools"), help="what computes AP")
+    add_losses(parser)
     add_own_data(parser, train=False)
     args = parser.parse_args(argv)
 
-    from det_losses.cli.experiment import load_experiment
-    from det_losses.cli.testing import load_checkpoint, prepare_test
     from det_losses.engine import build_runner
+    from det_losses.engine.checkpoint import load_checkpoint
+    from det_losses.engine.config import use_metric_options
 
-    with user_errors():
+    with interruptible(), user_errors():
         cfg = load_experiment(args)
         cfg.work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}_test"
-        prepare_test(cfg, out=args.out, backend=args.backend)
+        use_metric_options(cfg, out=args.out, backend=args.backend)
         checkpoint = Path(args.checkpoint)
         if not checkpoint.is_file():
             raise MissingFileError(f"checkpoint {checkpoint}: no such file")
         runner = build_runner(cfg, train=False)
         load_checkpoint(runner, checkpoint)
-    runner.test()
+    with interruptible(), logged_errors(runner, "the test"):
+        runner.test()
     return 0

@@ -38,7 +38,7 @@ def read_coco_json(path: str | Path) -> CocoDict:
             coco = json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: not a JSON file ({error}). Is it the annotation file, and complete?"
+            f"{path}: not a JSON file ({error}). Is it the annotation file, and is it complete?"
         ) from error
     check_coco_json(coco, str(path))
     return coco

@@ -54,20 +54,20 @@ def _upright(image: Image.Image, path: str | Path, size: tuple[int, int]) -> Ima
     if upright.size == tuple(size):
         return upright
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-    turned = f"rotated by its EXIF orientation {orientation} {_by(upright.size)}"
+    rotated = f"rotated by its EXIF orientation {orientation} {_by(upright.size)}"
     raise InputError(
         f"{path}: the annotation file says {_by(size)} (width x height), but the image is "
-        f"{_by(image.size)}{', ' + turned if orientation else ''}. Annotate the file at its own "
+        f"{_by(image.size)}{', ' + rotated if orientation else ''}. Annotate the file at its own "
         "size, or correct 'width' and 'height' if its boxes belong to that size."
     )
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which PIL's own conversion clips at 255
+    if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips at 255
         values = np.asarray(image).astype(np.float64)
         image = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
     elif image.mode == "F":
-        raise InputError(f"{path}: images of floats are not supported; save it with 8 or 16 bits")
+        raise InputError(f"{path}: float images are not supported; save it with 8 or 16 bits")
     elif image.mode in ("P", "PA"):  # via RGBA: otherwise transparency in bytes warns
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -33,7 +33,7 @@ def select_categories(
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise InputTypeError(f"classes must be a list of class names, got {classes!r}")
     if not classes:
-        raise InputError("classes is empty; name at least one, or leave it None for all classes")
+        raise InputError("classes is empty; name at least one, or use None for all classes")
     for name in classes:
         if name not in ids:
             lower = {known.lower(): known for known in ids}
@@ -95,7 +95,7 @@ def select_images(
         left = " outside the other split" if exclude else ""
         asked = f"{num_images} images requested, but " if num_images is not None else ""
         raise InputError(
-            f"{source}: {asked}there are {len(candidates)} {what}{left}. Ask for fewer images or "
+            f"{source}: {asked}there are {len(candidates)} {what}{left}. Use fewer images or "
             "choose other classes."
         )
     return sorted(sorted(candidates, key=lambda image_id: _rank(seed, image_id))[:wanted])
@@ -227,7 +227,7 @@ def _restrict(coco: CocoDict, image_ids: list[int], names: dict[int, str]) -> Co
 
 
 def _describe(coco: CocoDict) -> dict[str, Any]:
-    """Image ids, and per class the numbers of images with a box, of boxes, and of crowds."""
+    """Return image ids, and per class the numbers of images with a box, of boxes and of crowds."""
     per_class = {}
     for category in sorted(coco["categories"], key=lambda c: c["id"]):
         own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]

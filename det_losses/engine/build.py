@@ -1,24 +1,27 @@
 """The one place where a config becomes a Runner."""
 
-import contextlib
 import copy
 import itertools
 import os
-import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from det_losses.engine.checks import check_amp, check_checkpoint, check_same_classes, fill_from_data
-from det_losses.engine.config_text import FastTextConfig
+from det_losses.engine.checks import (
+    check_amp,
+    check_checkpoint,
+    check_same_classes,
+    fill_from_data,
+    rejected_by_constructors,
+)
+from det_losses.engine.config import FastTextConfig
 from det_losses.engine.runner import QuietRunner
-from det_losses.errors import InputError, InputTypeError, NotRegisteredError, UserError
+from det_losses.errors import InputError
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -71,45 +74,6 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
     with rejected_by_constructors():
         return QuietRunner.from_cfg(FastTextConfig.of(cfg))
-
-
-_CONVERTED = ((TypeError, InputTypeError), (ValueError, InputError), (KeyError, NotRegisteredError))
-
-
-@contextlib.contextmanager
-def rejected_by_constructors() -> Iterator[None]:
-    """Convert what mmengine, or a constructor that it calls, raises about the config's entries.
-
-    mmengine calls registered classes with arguments from the config. A TypeError, ValueError or
-    KeyError is an error in the config if mmengine's own code raised it (an unknown ``type``, an
-    argument that the constructor does not take) or if the constructor itself raised it (a value
-    that it refuses). From any deeper call, or from this package's own code, it is a bug and passes.
-
-    Raises:
-        InputError, InputTypeError, NotRegisteredError: instead of those.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except (TypeError, ValueError, KeyError) as error:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        own = frames[-1].f_globals["__name__"].startswith(f"{SCOPE}.")
-        constructors = []
-        while frames[-1].f_code.co_name in ("__init__", "__new__"):
-            constructors.append(frames.pop())
-        caller = frames[-1].f_globals["__name__"]
-        if own or not caller.startswith("mmengine."):
-            raise
-        cls = f"{_class_of(constructors[-1])}: " if constructors else ""
-        kind = next(ours for builtin, ours in _CONVERTED if isinstance(error, builtin))
-        reason = error.args[0] if error.args else repr(error)  # KeyError quotes its message
-        raise kind(f"config: {cls}{reason}") from error
-
-
-def _class_of(constructor: FrameType) -> str:
-    first = constructor.f_locals[constructor.f_code.co_varnames[0]]
-    return (first if isinstance(first, type) else type(first)).__name__
 
 
 def _choose_parts(cfg: Config, train: bool) -> None:

@@ -1,6 +1,7 @@
-"""Checkpoints that load with ``torch.load(weights_only=True)``."""
+"""Checkpoints: stored so that ``torch.load(weights_only=True)`` reads them, and loaded."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
+from det_losses.engine.checks import names_in_short
+from det_losses.errors import InputError, InputTypeError
 from det_losses.registry import HOOKS
 
 _PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))
@@ -30,7 +33,7 @@ class SafeCheckpointHook(Hook):
         """Replace what is not plain.
 
         Raises:
-            TypeError: an entry is of a type that safe loading refuses; its place is named.
+            InputTypeError: an entry is of a type that safe loading refuses; its place is named.
         """
         for key, value in checkpoint.items():
             if not key.endswith("state_dict"):
@@ -64,7 +67,7 @@ def _plain(value: Any, place: str) -> Any:
         return tuple(_plain(item, f"{place}[{i}]") for i, item in enumerate(value))
     if isinstance(value, (list, set, frozenset)):
         return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
-    raise TypeError(
+    raise InputTypeError(
         f"checkpoint entry {place} is a {type(value).__name__}, which safe loading "
         "(torch.load with weights_only=True) refuses; store tensors and plain Python values"
     )
@@ -76,3 +79,29 @@ def _to_history(stored: dict[str, Any]) -> HistoryBuffer:
         stored["count_history"].cpu().numpy(),
         stored["max_length"],
     )
+
+
+def load_checkpoint(runner: Runner, path: Path) -> None:
+    """Load a checkpoint strictly, and check that it was trained on the same classes.
+
+    Raises:
+        InputError: it is not a checkpoint, of another model, or of other classes.
+    """
+    try:
+        meta = torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
+    except Exception as error:
+        raise InputError(
+            f"{path} is not a checkpoint, or it holds more than tensors and plain values "
+            f"({type(error).__name__} from torch.load with weights_only=True)"
+        ) from error
+    trained = (meta.get("dataset_meta") or {}).get("classes")
+    classes = runner.test_loop.dataloader.dataset.metainfo["classes"]
+    if trained is not None and list(trained) != list(classes):
+        raise InputError(
+            f"checkpoint {path} was trained on the classes {names_in_short(trained, most=6)}, "
+            f"and the data has {names_in_short(classes, most=6)}"
+        )
+    try:
+        runner.load_checkpoint(str(path), map_location="cpu", strict=True)
+    except RuntimeError as error:
+        raise InputError(f"checkpoint {path} does not fit the config's model: {error}") from error

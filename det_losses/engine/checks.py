@@ -1,13 +1,23 @@
-"""What can be known to be wrong before anything costly starts."""
+"""Checks of a config before anything costly starts."""
 
+import contextlib
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from types import FrameType
 from typing import Any
 
 from mmengine.device import get_device
 from mmengine.utils import is_seq_of
 
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import (
+    InputError,
+    InputTypeError,
+    MissingFileError,
+    NotRegisteredError,
+    UserError,
+)
+from det_losses.registry import SCOPE
 
 _NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper refuses
 
@@ -16,7 +26,7 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
     """Complete a model's config from the data it is for.
 
     ``num_classes`` that is absent or None becomes the number of classes;
-    ``label_slots="category_id"`` becomes the list of official category ids, for weights whose
+    ``class_to_channel="category_id"`` becomes the list of official category ids, for weights whose
     channels are counted by them, as torchvision's 91 are.
 
     Args:
@@ -31,11 +41,11 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
     if given not in (None, len(classes)):
         raise InputError(
             f"model.num_classes is {given}, but the data has {len(classes)} classes "
-            f"({shortened(classes)}); leave num_classes out, it then comes from the data"
+            f"({names_in_short(classes)}); leave num_classes out, it then comes from the data"
         )
     model["num_classes"] = len(classes)
-    if model.get("label_slots") == "category_id":
-        model["label_slots"] = list(metainfo["category_ids"])
+    if model.get("class_to_channel") == "category_id":
+        model["class_to_channel"] = list(metainfo["category_ids"])
 
 
 def check_same_classes(
@@ -46,14 +56,15 @@ def check_same_classes(
     if ours == theirs:
         return
     parts = [
-        f"only in {where}: {shortened(names)}"
+        f"only in {where}: {names_in_short(names)}"
         for where, names in (
             ("training", [name for name in ours if name not in theirs]),
             ("validation", [name for name in theirs if name not in ours]),
         )
         if names
     ]
-    found = "; ".join(parts) or f"in another order: {shortened(ours)} and {shortened(theirs)}"
+    orders = f"in another order: {names_in_short(ours)} and {names_in_short(theirs)}"
+    found = "; ".join(parts) or orders
     raise InputError(
         f"training and validation data have different classes, {found}. Give both datasets the "
         "same `classes`"
@@ -76,8 +87,47 @@ def check_checkpoint(load_from: str | None) -> None:
         raise MissingFileError(f"checkpoint {load_from!r}: no such file")
 
 
-def shortened(names: Sequence[str], most: int = 8) -> str:
+def names_in_short(names: Sequence[str], most: int = 8) -> str:
     """Return names in one line: all, or the first ones and how many there are."""
     if not is_seq_of(list(names), str) or len(names) <= most:
         return ", ".join(map(str, names))
     return ", ".join([*names[:most], f"... ({len(names)} in all)"])
+
+
+_CONVERTED = ((TypeError, InputTypeError), (ValueError, InputError), (KeyError, NotRegisteredError))
+
+
+@contextlib.contextmanager
+def rejected_by_constructors() -> Iterator[None]:
+    """Convert what mmengine, or a constructor that it calls, raises about the config's entries.
+
+    mmengine calls registered classes with arguments from the config. A TypeError, ValueError or
+    KeyError is an error in the config if mmengine's own code raised it (an unknown ``type``, an
+    argument that the constructor does not take) or if the constructor itself raised it (a value
+    that it refuses). From any deeper call, or from this package's own code, it is a bug and passes.
+
+    Raises:
+        InputError, InputTypeError, NotRegisteredError: instead of those.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        own = frames[-1].f_globals["__name__"].startswith(f"{SCOPE}.")
+        constructors = []
+        while frames[-1].f_code.co_name in ("__init__", "__new__"):
+            constructors.append(frames.pop())
+        caller = frames[-1].f_globals["__name__"]
+        if own or not caller.startswith("mmengine."):
+            raise
+        cls = f"{_class_of(constructors[-1])}: " if constructors else ""
+        kind = next(ours for builtin, ours in _CONVERTED if isinstance(error, builtin))
+        reason = error.args[0] if error.args else repr(error)  # KeyError quotes its message
+        raise kind(f"config: {cls}{reason}") from error
+
+
+def _class_of(constructor: FrameType) -> str:
+    first = constructor.f_locals[constructor.f_code.co_varnames[0]]
+    return (first if isinstance(first, type) else type(first)).__name__

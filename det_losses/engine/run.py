@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
-from det_losses.engine.build import rejected_by_constructors
-from det_losses.engine.config_text import config_text
+from det_losses.engine.checks import rejected_by_constructors
+from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError

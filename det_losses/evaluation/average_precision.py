@@ -33,12 +33,12 @@ class Recalls:
 
     @classmethod
     def of(cls, population: Population, weights: np.ndarray) -> "Recalls":
-        """Compute them for images with the multiplicities ``weights``, ``[I]`` integers."""
+        """Compute the recalls for images with the multiplicities ``weights``, ``[I]`` integers."""
         cells = len(population.names) * len(AREAS)
         boxes = np.bincount(population.cell, weights[population.image], cells).astype(np.int64)
         start = np.concatenate([[0], np.cumsum(boxes + 1)])
         hits = np.arange(start[-1]) - np.repeat(start[:-1], boxes + 1)
-        # In float64 and by a division, as pycocotools: 7 of 100 boxes do reach the recall 0.07.
+        # A division in float64, as in pycocotools: 7 of 100 boxes reach the recall 0.07.
         recall = hits / np.repeat(np.maximum(boxes, 1), boxes + 1)
         return cls(boxes, start[:-1], np.searchsorted(RECALLS, recall, side="right"))
 
@@ -102,7 +102,7 @@ class Matches:
         return self.weighted(weights, Recalls.of(self.population, weights))
 
     def weighted(self, weights: np.ndarray, recalls: Recalls) -> np.ndarray:
-        """Compute :meth:`average_precision` from weights that are checked, and their recalls."""
+        """Compute :meth:`average_precision` from checked weights and their recalls."""
         result = np.zeros((len(THRESHOLDS), len(recalls.boxes)))
         if len(self.start):
             result[self.threshold, self.cell] = self._segments(weights, recalls)
@@ -120,7 +120,8 @@ class Matches:
         reached = recalls.reached.take(hits + self._spread(recalls.start[self.cell]))
         new = np.diff(reached, prepend=0)
         new[self.start] = reached[self.start]
-        # The highest precision from here to the segment's end: earlier segments stand higher.
+        # The highest precision from here to the end of the segment. Each segment is raised above
+        # the later ones, so that one running maximum serves all.
         level = self._spread(np.arange(len(self.start), 0.0, -1.0))
         precision = hits / np.maximum(counted, 1) + level
         best = np.maximum.accumulate(precision[::-1])[::-1] - level

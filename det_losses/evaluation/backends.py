@@ -1,4 +1,4 @@
-"""The two evaluators: ground truth and detections in, precision and recall arrays out."""
+"""The two evaluators, hotcoco and pycocotools: precision and recall arrays of detections."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Curves(NamedTuple):
-    """What COCO's evaluation accumulates; -1 where there is no ground truth.
+    """The arrays that COCO's evaluation accumulates; -1 where there is no ground truth.
 
     Axes: T the IoU thresholds, R 101 recalls, K categories by ascending id, A the areas of
     :mod:`~det_losses.evaluation.metrics`, M the numbers of detections per image and class.
@@ -22,7 +22,7 @@ class Curves(NamedTuple):
 def hotcoco_curves(
     ground_truth: dict[str, list], detections: np.ndarray, max_dets: Sequence[int]
 ) -> Curves:
-    """Evaluate with hotcoco, which is some hundred times faster than pycocotools.
+    """Evaluate with hotcoco, which is about a hundred times faster than pycocotools.
 
     Args:
         ground_truth: a COCO json as a dict: images, annotations, categories.
@@ -48,7 +48,7 @@ def pycocotools_curves(
         coco.createIndex()
         return coco
 
-    # Not COCO.loadRes: it raises where there is no detection at all.
+    # Not COCO.loadRes: it raises if there is no detection at all.
     found = [
         dict(
             id=number,

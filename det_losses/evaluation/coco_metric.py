@@ -11,6 +11,7 @@ from torch import Tensor
 
 from det_losses.errors import InputError
 from det_losses.evaluation.backends import BACKENDS
+from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
 from det_losses.files import write_json
 from det_losses.registry import METRICS
@@ -39,7 +40,7 @@ class CocoMetric(BaseMetric):
             be evaluated.
     """
 
-    default_prefix = ""  # not None, of which mmengine warns
+    default_prefix = ""  # mmengine warns of None
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class CocoMetric(BaseMetric):
     def process(
         self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Keep ground truth and predictions of a batch.
+        """Store ground truth and predictions of a batch.
 
         Args:
             data_batch: its ``targets`` hold ``coco``: ``image`` and ``annotations`` of the json.
@@ -84,12 +85,12 @@ class CocoMetric(BaseMetric):
         """Compute the numbers of :func:`~det_losses.evaluation.summary.coco_numbers`; log a table.
 
         Args:
-            results: what :meth:`process` kept, of all ranks.
+            results: what :meth:`process` stored, of all ranks.
         """
         images = {result["image"]["id"]: result for result in reversed(results)}
         results = [images[image_id] for image_id in sorted(images)]
         classes = dict(zip(self._meta("category_ids"), self._meta("classes"), strict=True))
-        truth = coco_json(results, classes)
+        truth = ground_truth_json(results, classes)
         detections = np.concatenate([np.empty((0, 7)), *(r["detections"] for r in results)])
         if self.out_file is not None:
             write_json(self.out_file, _result_json(detections))
@@ -125,7 +126,7 @@ def _detection_rows(
         raise InputError(f"image {image_id}: a predicted box or score is NaN or infinite")
     if labels.size and not 0 <= labels.min() <= labels.max() < len(category_ids):
         raise InputError(
-            f"image {image_id}: predicted labels must lie in 0..{len(category_ids) - 1}, got "
+            f"image {image_id}: predicted labels must be in 0..{len(category_ids) - 1}, got "
             f"{labels.min()}..{labels.max()}"
         )
     corners, sizes = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
@@ -135,33 +136,6 @@ def _detection_rows(
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().to("cpu", torch.float64).numpy()
-
-
-def coco_json(
-    results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the ground truth of an evaluation as a COCO json.
-
-    Args:
-        results: for each image ``image`` and ``annotations``, entries of its json.
-        classes: class name of each category id.
-    """
-    found = [annotation for result in results for annotation in result["annotations"]]
-    # Renumbered from 1: for COCO's evaluation the id 0 means "no match".
-    annotations = [
-        dict(
-            id=number,
-            image_id=annotation["image_id"],
-            category_id=annotation["category_id"],
-            bbox=list(annotation["bbox"]),
-            area=annotation["area"],
-            iscrowd=annotation["iscrowd"],
-        )
-        for number, annotation in enumerate(found, 1)
-    ]
-    categories = [dict(id=category_id, name=name) for category_id, name in classes.items()]
-    images = [dict(result["image"]) for result in results]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _result_json(detections: np.ndarray) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A COCO ground truth as arrays."""
+"""A COCO ground truth as a json and as arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from det_losses.data.coco_json import check_coco_json, load_coco_json
 from det_losses.errors import InputError
 from det_losses.evaluation.metrics import AREAS
 
-LARGEST_ID = 2**53  # beyond it, a float64 row cannot tell ids apart
+LARGEST_ID = 2**53  # larger ids are not exact in float64
 
 
 class GroundTruth:
@@ -72,7 +72,7 @@ class GroundTruth:
 
         Args:
             detections: ``[N, 7]``: image id, x, y, width, height, score, category id.
-            where: what an error names as their place.
+            where: their name in error messages.
 
         Returns:
             ``[N]`` and ``[N]``: indices in ``image_ids`` and ``category_ids``.
@@ -84,7 +84,7 @@ class GroundTruth:
         return image, _look_up(self.category_ids, detections[:, 6], "category", where)
 
     def outside(self) -> np.ndarray:
-        """Return ``[G, A]``: for which of AREAS a box counts neither for nor against."""
+        """Return ``[G, A]``: whether a box is ignored in each of AREAS, as crowds always are."""
         low, high = np.array(list(AREAS.values())).T
         area = self.areas[:, None]
         return self.crowds[:, None] | (area < low) | (area > high)
@@ -107,7 +107,7 @@ class Population:
     cell: np.ndarray
 
     def same(self, other: "Population") -> bool:
-        """Tell whether both are of the same ground truth."""
+        """Return whether both are of the same ground truth."""
         return self is other or (
             (self.images, self.names) == (other.images, other.names)
             and np.array_equal(self.image, other.image)
@@ -115,12 +115,39 @@ class Population:
         )
 
 
+def ground_truth_json(
+    results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the ground truth of an evaluation as a COCO json.
+
+    Args:
+        results: for each image ``image`` and ``annotations``, entries of its json.
+        classes: class name of each category id.
+    """
+    found = [annotation for result in results for annotation in result["annotations"]]
+    # Renumbered from 1: for COCO's evaluation the id 0 means "no match".
+    annotations = [
+        dict(
+            id=number,
+            image_id=annotation["image_id"],
+            category_id=annotation["category_id"],
+            bbox=list(annotation["bbox"]),
+            area=annotation["area"],
+            iscrowd=annotation["iscrowd"],
+        )
+        for number, annotation in enumerate(found, 1)
+    ]
+    categories = [dict(id=category_id, name=name) for category_id, name in classes.items()]
+    images = [dict(result["image"]) for result in results]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def _sorted_ids(entries: Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
     ids = sorted(entry["id"] for entry in entries)
     if ids and max(-ids[0], ids[-1]) > LARGEST_ID:
         raise InputError(
-            f"{where}: an id is beyond 2^53, which result files as arrays cannot hold. Number the "
-            "entries with smaller integers."
+            f"{where}: an id is beyond 2^53 and not exact in float64. Number the entries with "
+            "smaller integers."
         )
     return np.array(ids, dtype=np.int64)
 
@@ -141,6 +168,6 @@ def _look_up(ids: np.ndarray, wanted: np.ndarray, kind: str, where: str) -> np.n
         row = int(np.argmax(unknown))
         raise InputError(
             f"{where}[{row}]: {kind}_id {wanted[row]:.16g} is not in the ground truth. Evaluate "
-            "with the annotation file that the detections were made for."
+            "with the annotation file of the images that were detected on."
         )
     return index

@@ -15,10 +15,12 @@ from det_losses.losses.core.classification import ClassificationLoss
 from det_losses.losses.cross_entropy import CrossEntropyLoss
 from det_losses.losses.diou import DIoULoss
 from det_losses.losses.distribution_focal import DistributionFocalLoss
+from det_losses.losses.dynamic_smooth_l1 import DynamicSmoothL1Loss
 from det_losses.losses.eiou import EIoULoss
 from det_losses.losses.eqlv2 import EQLv2Loss
 from det_losses.losses.equalized_focal import EqualizedFocalLoss
 from det_losses.losses.extended_iou import ExtendedIoULoss
+from det_losses.losses.federated import FederatedLoss
 from det_losses.losses.focal import FocalLoss
 from det_losses.losses.focal_eiou import FocalEIoULoss
 from det_losses.losses.focal_iou import FocalIoU
@@ -40,6 +42,7 @@ from det_losses.losses.mse import MSELoss
 from det_losses.losses.normalized_l1 import NormalizedL1Loss
 from det_losses.losses.nwd import NWDLoss
 from det_losses.losses.piou import PIoULoss, PIoUv2Loss
+from det_losses.losses.poly_cross_entropy import PolyCrossEntropyLoss
 from det_losses.losses.poly_focal import PolyFocalLoss
 from det_losses.losses.quality_focal import QualityFocalLoss
 from det_losses.losses.seesaw import SeesawLoss
@@ -64,11 +67,13 @@ __all__ = [
     "DIoULoss",
     "DistributionFocalLoss",
     "DynamicInterpIoULoss",
+    "DynamicSmoothL1Loss",
     "EIoULoss",
     "EQLv2Loss",
     "ElementwiseBoxLoss",
     "EqualizedFocalLoss",
     "ExtendedIoULoss",
+    "FederatedLoss",
     "FocalEIoULoss",
     "FocalIoU",
     "FocalL1Loss",
@@ -95,6 +100,7 @@ __all__ = [
     "NormalizedL1Loss",
     "PIoULoss",
     "PIoUv2Loss",
+    "PolyCrossEntropyLoss",
     "PolyFocalLoss",
     "ProductLoss",
     "QualityFocalLoss",

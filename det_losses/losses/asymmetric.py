@@ -1,6 +1,6 @@
-"""Asymmetric loss: positives and negatives fade differently, easy negatives are dropped."""
+"""Asymmetric loss: separate focusing of positives and negatives, and a margin for negatives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from det_losses.losses.core.classification import (
     safe_power,
     sigmoid_power,
     sparse_channels,
+    weigh_channels,
 )
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -28,75 +29,88 @@ def asymmetric_loss(
     gamma_pos: float = 0.0,
     gamma_neg: float = 4.0,
     clip: float = 0.05,
+    detach_focusing: bool = False,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Asymmetric loss of each channel, ``[N, K]``; see :class:`AsymmetricLoss`."""
     _check(gamma_pos, gamma_neg, clip)
     dense = is_dense(pred, target)
     pred = upcast(pred)
 
+    def focusing(weight: Tensor) -> Tensor:
+        return weight.detach() if detach_focusing else weight
+
     def positive(x: Tensor) -> Tensor:
-        return -sigmoid_power(-x, gamma_pos) * F.logsigmoid(x)
+        return -focusing(sigmoid_power(-x, gamma_pos)) * F.logsigmoid(x)
 
     def negative(x: Tensor) -> Tensor:
         if clip == 0:
-            return -sigmoid_power(x, gamma_neg) * F.logsigmoid(-x)
+            return -focusing(sigmoid_power(x, gamma_neg)) * F.logsigmoid(-x)
         shifted = (x.sigmoid() - clip).clamp(min=0)
-        # ln(1 - p + m) of the logit: 1 - p itself is lost to rounding where p is close to 1.
+        # ln(1 - p + m) from the logit, because 1 - p is rounded to 0 where p is close to 1.
         margin = torch.full_like(x, clip).log()
         log_rest = torch.logaddexp(F.logsigmoid(-x), margin).clamp(max=0)
-        return -safe_power(shifted, gamma_neg) * log_rest
+        return -focusing(safe_power(shifted, gamma_neg)) * log_rest
 
-    if not dense:
-        return sparse_channels(pred, target, negative, lambda x, _: positive(x))
-    value = target.to(pred.dtype).clamp(0, 1)
-    loss = value * positive(pred) + (1 - value) * negative(pred)
-    return torch.where(is_valid(target, None), loss, 0.0)
+    if dense:
+        y = target.to(pred.dtype).clamp(0, 1)
+        loss = y * positive(pred) + (1 - y) * negative(pred)
+        loss = torch.where(is_valid(target, None), loss, 0.0)
+    else:
+        loss = sparse_channels(pred, target, negative, lambda x, _: positive(x))
+    return weigh_channels(loss, class_weight)
 
 
 @MODELS.register_module()
 class AsymmetricLoss(ClassificationLoss):
-    r"""Cross-entropy with a focus of its own for positives and for negatives.
+    r"""Cross-entropy with separate focusing parameters for positives and negatives.
 
     .. math::
         L_+ = -(1 - p)^{\gamma_+} \ln p, \qquad
         L_- = -p_m^{\gamma_-} \ln (1 - p_m), \qquad p_m = \max(p - m, 0)
 
-    :math:`L_+` at the label's channel, :math:`L_-` elsewhere, :math:`p = \sigma(x)`. Shifting the
-    probability of negatives by the margin m drops those that score below m entirely, and fades
-    those near 1, which may be mislabelled. Factors take part in the gradient. Values y between 0
-    and 1 cost :math:`y L_+ + (1 - y) L_-`.
+    :math:`L_+` at the label's channel, :math:`L_-` elsewhere, :math:`p = \sigma(x)`. The margin m
+    sets the loss of negatives with a score below m to 0 and reduces that of negatives with a score
+    near 1, which may be mislabelled. Soft targets y in [0, 1] give :math:`y L_+ + (1 - y) L_-`.
 
     Args:
-        gamma_pos: focus of the positives, at least 0.
-        gamma_neg: focus of the negatives, at least 0.
-        clip: the margin m, in [0, 1); 0 is no shift.
+        gamma_pos: focusing parameter of positives, at least 0.
+        gamma_neg: focusing parameter of negatives, at least 0.
+        clip: the margin m, in [0, 1); 0 for none.
+        detach_focusing: whether the factors :math:`(1 - p)^{\gamma_+}` and
+            :math:`p_m^{\gamma_-}` are constant in the gradient.
+        class_weight: factor on the loss of each channel, positives and negatives alike; None
+            for 1.
         use_sigmoid: sigmoid of each channel; only True.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Many more negatives than positives, some of them objects without a label.
+        Many more negatives than positives, some of which are unlabelled objects.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
         or values in [0, 1] of the shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 
     Raises:
-        ValueError: use_sigmoid=False, gamma_pos, gamma_neg or clip out of range, or a target of
-            another shape or type.
+        InputError: use_sigmoid=False, gamma_pos, gamma_neg or clip out of range, a class_weight
+            that does not fit the channels, or a target of another shape or type.
 
     Reference:
         Emanuel Ben-Baruch, Tal Ridnik, Nadav Zamir, Asaf Noy, Itamar Friedman, Matan Protter,
         Lihi Zelnik-Manor: Asymmetric Loss For Multi-Label Classification. arXiv 2009.14119, 2020.
 
     Note:
-        mmpretrain takes logarithms of probabilities of at least ``eps``, so a positive at a logit
-        below about -18 has no gradient there; here logarithms are taken of logits.
+        The authors' training script (Alibaba-MIIL/ASL, train.py) passes
+        ``disable_torch_grad_focal_loss=True``, which is ``detach_focusing=True`` here, with
+        gamma_neg 4, gamma_pos 0 and clip 0.05. mmpretrain 1.2 differentiates the factors, as is the
+        default here; it clamps the argument of the logarithm to ``eps=1e-8``, so with gamma_pos 0 a
+        positive at a logit below -18.5 has no gradient. Here logarithms are computed from logits.
 
     Example:
         >>> import torch
         >>> loss = AsymmetricLoss(reduction="none")
-        >>> # at score 0.5: a positive costs ln 2, background -0.45^4 ln 0.55
+        >>> # at score 0.5: ln 2 for a positive, -0.45^4 ln 0.55 for background
         >>> loss(torch.zeros(2, 1), torch.tensor([0, 1]))
         tensor([[0.6931],
                 [0.0245]])
@@ -105,7 +119,7 @@ class AsymmetricLoss(ClassificationLoss):
     paper = "Ben-Baruch et al., Asymmetric Loss, arXiv 2009.14119, 2020"
     activation = "sigmoid"
     refused: ClassVar[Mapping[str, str]] = {
-        "eps": "logarithms are taken of logits here and need no smallest argument"
+        "eps": "logarithms are computed from logits and need no lower bound"
     }
 
     def __init__(
@@ -114,6 +128,8 @@ class AsymmetricLoss(ClassificationLoss):
         gamma_pos: float = 0.0,
         gamma_neg: float = 4.0,
         clip: float = 0.05,
+        detach_focusing: bool = False,
+        class_weight: Sequence[float] | None = None,
         use_sigmoid: bool = True,
         reduction: str = "mean",
         loss_weight: float = 1.0,
@@ -121,15 +137,25 @@ class AsymmetricLoss(ClassificationLoss):
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         require_sigmoid("AsymmetricLoss", use_sigmoid)
         _check(gamma_pos, gamma_neg, clip)
+        self._store_class_weight(class_weight)
         self.gamma_pos = gamma_pos
         self.gamma_neg = gamma_neg
         self.clip = clip
+        self.detach_focusing = detach_focusing
         self.use_sigmoid = use_sigmoid
+        if detach_focusing:
+            self.constant_in_gradient = ("the focusing factors",)
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel."""
         return asymmetric_loss(
-            pred, target, gamma_pos=self.gamma_pos, gamma_neg=self.gamma_neg, clip=self.clip
+            pred,
+            target,
+            gamma_pos=self.gamma_pos,
+            gamma_neg=self.gamma_neg,
+            clip=self.clip,
+            detach_focusing=self.detach_focusing,
+            class_weight=self._channel_weight,
         )
 
 

@@ -6,60 +6,68 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from det_losses.errors import InputError
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.build import build_loss
 from det_losses.losses.core.classification import ClassificationLoss, check_labels
 from det_losses.registry import MODELS
 
 
+def class_balanced_weight(class_counts: Sequence[int], beta: float) -> Tensor:
+    """Return inverse effective numbers of samples, ``[K]``, scaled to mean 1."""
+    n = torch.tensor(class_counts, dtype=torch.float64)
+    # (1 - beta^n) / (1 - beta) tends to n as beta tends to 1.
+    inverse = 1 / n if beta == 1 else (1 - beta) / (1 - beta**n)
+    return inverse / inverse.mean()
+
+
 @MODELS.register_module()
 class ClassBalanced(ClassificationLoss):
-    r"""Weighs a classification loss by the inverse effective number of samples of the label.
+    r"""Weights a classification loss by the inverse effective number of samples of the label.
 
     .. math::
         L_{CB} = w_y L, \qquad
         w_c = \frac{K}{\sum_j 1 / E_j} \frac{1}{E_c}, \qquad
         E_c = \frac{1 - \beta^{n_c}}{1 - \beta}
 
-    :math:`n_c` is the number of objects of class c in the training set. All channels of a row take
-    the weight of its label. The weights have mean 1 over the classes; rows of the background weigh
-    1.
+    :math:`n_c` is the number of objects of class c in the training set. All channels of a row have
+    the weight of its label. The mean of the weights over the classes is 1; background rows have
+    weight 1.
 
     Args:
         loss: a classification loss: its name, its config, or the loss itself.
-        class_counts: how many objects each class has in the training set, K numbers of at least 1.
-        beta: in [0, 1]. 0 weighs all classes alike, 1 by the inverse of their counts; the paper
-            tries 0.9 to 0.9999.
+        class_counts: number of objects of each class in the training set, K numbers of at least 1.
+        beta: in [0, 1]. 0 gives equal weights, 1 the inverse of the counts; the paper tries 0.9 to
+            0.9999.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Classes of very different frequency, when their counts are known: with FocalLoss or
-        CrossEntropyLoss inside.
+        Classes of very different, known frequency, with FocalLoss or CrossEntropyLoss inside.
 
     Shape:
         pred: logits as the wrapped loss takes them. target: labels ``[N]``, 0..K-1, background K,
         negative ignored. Unreduced: as the wrapped loss.
 
     Raises:
-        ValueError: no class_counts or one below 1, beta out of range, a wrapped loss of another
-            kind or with a loss_weight, reduction or avg_non_ignore of its own, another number of
-            classes than counts, or a target that is not labels.
+        InputError: no class_counts or one below 1, beta out of range, a wrapped loss of another
+            kind or with its own loss_weight, reduction or avg_non_ignore, another number of classes
+            than counts, or a target that is not labels.
 
     Reference:
         Yin Cui, Menglin Jia, Tsung-Yi Lin, Yang Song, Serge Belongie: Class-Balanced Loss Based on
-        Effective Number of Samples. arXiv 1901.05555, 2019. Formula and normalisation are those of
-        the authors' code.
+        Effective Number of Samples. arXiv 1901.05555, 2019.
 
     Note:
-        The paper is about classification, without a background: its weight of 1 is a choice of
-        this package. ultralytics 8.4.190 (``cls_pw``) weighs each class's channel in all rows
-        instead, by a power of the inverse count.
+        The paper is about image classification, without a background class: its weight of 1 is a
+        choice of this package. ultralytics 8.4.190 (``cls_pw``) instead weights the channel of each
+        class in all rows, by a power of its inverse count; that is the argument ``class_weight`` of
+        the sigmoid losses.
 
     Example:
         >>> import torch
         >>> loss = ClassBalanced("CrossEntropyLoss", class_counts=[30, 10], beta=1.0)
-        >>> loss.class_weight  # 1/30 and 1/10, scaled to the mean 1
+        >>> loss.class_weight  # 1/30 and 1/10, scaled to mean 1
         tensor([0.5000, 1.5000], dtype=torch.float64)
         >>> loss(torch.zeros(1, 3), torch.tensor([1]))  # 1.5 ln 3
         tensor(1.6479)
@@ -91,20 +99,21 @@ class ClassBalanced(ClassificationLoss):
         self.inputs = inner.inputs
         self.constant_in_gradient = inner.constant_in_gradient
         self.zero_at_target = inner.zero_at_target
-        self.register_buffer("class_weight", _class_weight(class_counts, beta), persistent=False)
+        weight = class_balanced_weight(class_counts, beta)
+        self.register_buffer("class_weight", weight, persistent=False)
 
     def unreduced(
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
     ) -> Tensor:
         """Return the wrapped loss, times the weight of each row's label."""
         if not isinstance(target, Tensor):
-            raise ValueError(
+            raise InputError(
                 "ClassBalanced takes labels as target: pass the quality as quality=..."
             )
         check_labels(pred, target)
         classes = pred.shape[-1] - (self.activation == "softmax")
         if classes != len(self.class_counts):
-            raise ValueError(
+            raise InputError(
                 f"class_counts must have one entry per class: {len(self.class_counts)} given, pred "
                 f"has {classes} classes"
             )
@@ -121,19 +130,11 @@ class ClassBalanced(ClassificationLoss):
 def _check_wrapped(inner: nn.Module) -> None:
     name = type(inner).__name__
     if not isinstance(inner, ClassificationLoss):
-        raise ValueError(f"ClassBalanced weighs a classification loss, and {name} is none")
+        raise InputError(f"ClassBalanced wraps a classification loss, which {name} is not")
     if inner.loss_weight != 1 or inner.reduction != "mean":
-        raise ValueError(
-            "ClassBalanced: give loss_weight and reduction to ClassBalanced, those of the wrapped "
+        raise InputError(
+            "ClassBalanced: give loss_weight and reduction to ClassBalanced; those of the wrapped "
             f"{name} have no effect"
         )
     if getattr(inner, "avg_non_ignore", False):
-        raise ValueError(f"ClassBalanced: avg_non_ignore of the wrapped {name} has no effect")
-
-
-def _class_weight(counts: Sequence[int], beta: float) -> Tensor:
-    """Inverse effective numbers of samples, ``[K]``, with mean 1."""
-    n = torch.tensor(counts, dtype=torch.float64)
-    # (1 - beta^n) / (1 - beta) is n in the limit of 1.
-    inverse = 1 / n if beta == 1 else (1 - beta) / (1 - beta**n)
-    return inverse / inverse.mean()
+        raise InputError(f"ClassBalanced: avg_non_ignore of the wrapped {name} has no effect")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from det_losses.errors import InputError
 from det_losses.losses.binary_cross_entropy import binary_cross_entropy_loss
 from det_losses.losses.core.classification import (
     ClassificationLoss,
@@ -41,22 +42,22 @@ class CrossEntropyLoss(ClassificationLoss):
 
     .. math:: L = -w_y \ln \frac{e^{x_y}}{\sum_c e^{x_c}}
 
-    With ``use_sigmoid`` each channel is a class of its own:
+    With ``use_sigmoid`` the loss is a sigmoid cross-entropy per channel:
     :math:`L_c = -w_c y_c \ln \sigma(x_c) - (1 - y_c) \ln (1 - \sigma(x_c))`.
 
     Args:
         use_sigmoid: sigmoid of each channel instead of softmax.
         use_mask: the mask loss of mmdetection; only False.
-        class_weight: one factor w per channel; with ``use_sigmoid`` on the positives only.
-        ignore_index: a label to ignore beside the negative ones.
+        class_weight: factor w of each channel; with ``use_sigmoid`` on the positive term only, as
+            in mmdetection.
+        ignore_index: a label to ignore in addition to negative ones.
         avg_non_ignore: ``mean`` without avg_factor divides by the number of elements that are not
             ignored, instead of by all.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        The classifier of two-stage detectors, whose sampler keeps classes and background in
-        balance.
+        The classifier of two-stage detectors, whose sampler balances objects and background.
 
     Shape:
         pred: logits ``[N, K + 1]``, background last; with ``use_sigmoid`` ``[N, K]``. target:
@@ -64,11 +65,11 @@ class CrossEntropyLoss(ClassificationLoss):
         in [0, 1] of the shape of ``pred``. Unreduced: ``[N]``; with ``use_sigmoid`` ``[N, K]``.
 
     Raises:
-        ValueError: use_mask, a class_weight that does not fit the channels, or a target of
+        InputError: use_mask, a class_weight that does not fit the channels, or a target of
             another shape or type.
 
     Reference:
-        Maximum likelihood of a categorical variable; the classical log loss.
+        Maximum likelihood of a categorical variable (multinomial logistic regression).
 
     Example:
         >>> import torch
@@ -91,17 +92,13 @@ class CrossEntropyLoss(ClassificationLoss):
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         if use_mask:
-            raise ValueError("use_mask=True is mmdetection's mask loss, which is not offered here")
-        if isinstance(class_weight, str):
-            raise TypeError(f"class_weight must be a list of numbers, got {class_weight!r}")
+            raise InputError("use_mask=True is mmdetection's mask loss, which is not implemented")
+        self._store_class_weight(class_weight)
         self.use_sigmoid = use_sigmoid
         self.use_mask = use_mask
-        self.class_weight = class_weight
         self.ignore_index = ignore_index
         self.avg_non_ignore = avg_non_ignore
         self.activation = "sigmoid" if use_sigmoid else "softmax"
-        weights = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float64)
-        self.register_buffer("_channel_weight", weights, persistent=False)
 
     def forward(
         self,
@@ -122,10 +119,11 @@ class CrossEntropyLoss(ClassificationLoss):
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each row, or with ``use_sigmoid`` of each channel."""
-        function = binary_cross_entropy_loss if self.use_sigmoid else cross_entropy_loss
-        return function(
-            pred,
-            target,
-            class_weight=self._channel_weight,
-            ignore_index=self.ignore_index,
+        ignored = self.ignore_index
+        if not self.use_sigmoid:
+            return cross_entropy_loss(
+                pred, target, class_weight=self._channel_weight, ignore_index=ignored
+            )
+        return binary_cross_entropy_loss(
+            pred, target, pos_weight=self._channel_weight, ignore_index=ignored
         )

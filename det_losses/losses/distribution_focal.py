@@ -1,10 +1,11 @@
-"""Distribution focal loss: the distance of a box's side as a distribution over whole numbers."""
+"""Distribution focal loss: the distance to a box side as a distribution over integers."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from det_losses.errors import InputError
 from det_losses.losses.core.base import Loss
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -13,7 +14,7 @@ from det_losses.tensors import upcast
 def distribution_focal_loss(pred: Tensor, target: Tensor) -> Tensor:
     """Distribution focal loss of each side, ``[N]``; see :class:`DistributionFocalLoss`."""
     if pred.dim() == 0 or pred.shape[-1] < 2 or target.shape != pred.shape[:-1]:
-        raise ValueError(
+        raise InputError(
             "pred must be [N, n + 1] with n at least 1, one row for each side of a box, and target "
             f"[N], got {list(pred.shape)} and {list(target.shape)}"
         )
@@ -30,29 +31,29 @@ def distribution_focal_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class DistributionFocalLoss(Loss):
-    r"""Cross-entropy towards the two whole numbers beside a distance.
+    r"""Cross-entropy to the two integers next to a distance.
 
     .. math:: L = -\left( (y_{i+1} - y) \ln S_i + (y - y_i) \ln S_{i+1} \right)
 
-    :math:`y` is the distance from the anchor point to one side of the box, in units of the
-    stride; :math:`y_i \le y \le y_{i+1}` are the whole numbers beside it and :math:`S` the softmax
-    over 0..n. The distance that the head decodes is the mean of :math:`S`; the loss is least where
-    :math:`S` holds nothing but the two neighbours, in the shares that make their mean :math:`y`.
+    :math:`y` is the distance from the anchor point to one side of the box, in units of the stride;
+    :math:`y_i \le y \le y_{i+1}` are the integers next to it and :math:`S` is the softmax over
+    0..n. The head decodes the mean of :math:`S` as the distance. The loss is minimal if all
+    probability is on the two integers and the mean is :math:`y`.
 
     Args:
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Beside an IoU loss in a head that predicts each side as a distribution, whose spread then
-        tells how sure the side is.
+        In addition to an IoU loss, in a head that predicts each side as a distribution, whose
+        spread expresses uncertainty.
 
     Shape:
-        pred: logits ``[N, n + 1]``, one row for each side of a box. target: distances ``[N]`` in
-        [0, n]; others count as the nearer end. weight: ``[N]``. Unreduced: ``[N]``.
+        pred: logits ``[N, n + 1]``, one row for each side of a box. target: distances ``[N]``,
+        clamped to [0, n]. weight: ``[N]``. Unreduced: ``[N]``.
 
     Raises:
-        ValueError: pred with fewer than two columns, or shapes that do not fit.
+        InputError: pred with fewer than two columns, or shapes that do not fit.
 
     Reference:
         Xiang Li, Wenhai Wang, Lijun Wu, Shuo Chen, Xiaolin Hu, Jun Li, Jinhui Tang, Jian Yang:
@@ -60,8 +61,8 @@ class DistributionFocalLoss(Loss):
         Detection. arXiv 2006.04388, 2020.
 
     Note:
-        mmdetection's function reads beyond its last column at a distance of n and above; its heads
-        therefore cut distances off below n before they call it.
+        mmdetection 3.3's function raises an IndexError for a distance of n or more; its heads clamp
+        distances below n before they call it.
 
     Example:
         >>> import torch

@@ -10,65 +10,93 @@ from torch import Tensor
 
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.classification import (
-    ClassificationLoss,
+    GradientBalancedLoss,
     check_channels,
-    check_class_number,
     check_labels,
+    is_label,
     is_valid,
     require_sigmoid,
 )
-from det_losses.losses.core.state import over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
-# mmdetection's arguments that ask for what is no part of the loss.
+# Arguments of mmdetection for features that are not part of the loss.
 _WITHOUT_EFFECT = {
-    "vis_grad": "gradients are not drawn",
-    "test_with_obj": "scores are not multiplied by an objectness, for which there is no channel",
+    "vis_grad": "gradients are not plotted",
+    "test_with_obj": "there is no objectness channel to multiply the scores by",
 }
 
 
+def eqlv2_loss(
+    pred: Tensor,
+    target: Tensor,
+    gradient_ratio: Tensor,
+    *,
+    mu: float = 0.8,
+    alpha: float = 4.0,
+    gamma: float = 12.0,
+) -> Tensor:
+    """Equalization loss v2 of each channel, ``[N, K]``; see :class:`EQLv2Loss`.
+
+    ``gradient_ratio`` is the ratio g of the accumulated positive to negative gradient of each
+    class, ``[K]``; inf for a class without negatives, whose weights are then 1.
+    """
+    check_labels(pred, target)
+    pred = upcast(pred)
+    q, r = eqlv2_weights(gradient_ratio.to(pred.dtype), mu=mu, alpha=alpha, gamma=gamma)
+    positive = is_label(target, pred.shape[-1])
+    loss = torch.where(positive, q * F.softplus(-pred), r * F.softplus(pred))
+    return torch.where(is_valid(target, None).unsqueeze(-1), loss, 0.0)
+
+
+def eqlv2_weights(
+    gradient_ratio: Tensor, *, mu: float, alpha: float, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Return the weights q of positives and r of negatives of each class."""
+    r = torch.sigmoid(gamma * (gradient_ratio - mu))
+    return 1 + alpha * (1 - r), r
+
+
 @MODELS.register_module()
-class EQLv2Loss(ClassificationLoss):
-    r"""Sigmoid cross-entropy that balances the gradients each class got from both sides.
+class EQLv2Loss(GradientBalancedLoss):
+    r"""Sigmoid cross-entropy that balances the positive and negative gradients of each class.
 
     .. math::
         L_c = -q_c \, y_c \ln \sigma(x_c) - r_c \, (1 - y_c) \ln (1 - \sigma(x_c)), \qquad
         r_c = f(g_c), \quad q_c = 1 + \alpha (1 - f(g_c)), \quad
         f(g) = \frac{1}{1 + e^{-\gamma (g - \mu)}}
 
-    :math:`g_c` is the sum of the absolute gradients that the logits of class c got as positives,
-    since training began, over that which they got as negatives; both with the weights q and r. A
-    rare class has a small g: its negatives count little and its positives more. All weights are 1
-    for a class that has got no gradient yet. They are constant in the gradient.
+    :math:`g_c` is the accumulated absolute gradient of the logits of class c as positives, over
+    that as negatives, both including the weights q and r. A rare class has a small g, so its
+    negatives are down-weighted and its positives up-weighted. All weights are 1 for a class without
+    accumulated gradients. They are constant in the gradient.
 
-    The gradients are those of the loss of each row, :math:`q (1 - p)` and :math:`r p`, times its
-    sample weight, of all ranks; those of the present batch count from the next one on. They are
-    summed in training mode only.
+    The accumulated gradients are those of the loss of each row, :math:`q (1 - p)` and :math:`r p`,
+    times its sample weight, summed over all ranks. Those of a batch take effect in the next one.
+    They are accumulated in training mode only.
 
     Args:
         use_sigmoid: sigmoid of each channel; only True.
         class_weight: only None.
         num_classes: number K of classes, without background.
         mu: the ratio g at which f is 1/2.
-        alpha: how much more the positives count, at least 0.
-        gamma: how steep f is, above 0.
-        vis_grad: mmdetection's; has no effect.
-        test_with_obj: mmdetection's; has no effect, there is no channel for an objectness.
+        alpha: maximum increase of the weight of positives, at least 0.
+        gamma: steepness of f, above 0.
+        vis_grad: argument of mmdetection without effect.
+        test_with_obj: argument of mmdetection without effect; there is no objectness channel.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. The paper divides the sum by the number of
             rows: pass it as ``avg_factor``, as the RoI head does.
         loss_weight: factor on the result.
 
     Use:
-        Data in which a few classes have most of the boxes, as LVIS has, in a head that scores by
-        sigmoid.
+        Long-tailed data, such as LVIS, with a head that scores by sigmoid.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored.
         Unreduced: ``[N, K]``.
 
     Raises:
-        ValueError: use_sigmoid=False, a class_weight, an argument out of range, logits of another
+        InputError: use_sigmoid=False, a class_weight, an argument out of range, logits of another
             number of classes, or a target of another shape or type.
 
     Reference:
@@ -76,30 +104,27 @@ class EQLv2Loss(ClassificationLoss):
         Gradient Balance Approach for Long-tailed Object Detection. CVPR 2021, arXiv 2012.08548.
 
     Note:
-        The paper adds a channel for objects of any class, whose weights are 1, and multiplies the
-        scores by it; that belongs to a detector and is not built here. mmdetection calls the loss
-        EQLV2Loss, has that channel, does not know ignored rows or sample weights, divides by the
-        number of rows whatever ``avg_factor`` is, and sums the gradients of each rank alone.
+        The paper adds an objectness channel, whose weights are 1, and multiplies the scores by it;
+        that is part of a detector and is not implemented here. mmdetection 3.3 (EQLV2Loss) has that
+        channel, ignores sample weights and ``avg_factor``, divides by the number of rows, and sums
+        gradients over the ranks only with ``use_distributed=True``.
 
     Example:
         >>> import torch
         >>> loss, logits = EQLv2Loss(num_classes=2, reduction="none"), torch.zeros(2, 2)
-        >>> loss(logits, torch.tensor([0, 0]))[0]  # ln 2 to begin with
+        >>> loss(logits, torch.tensor([0, 0]))[0]  # ln 2 in the first step
         tensor([0.6931, 0.6931])
-        >>> # class 1 has had negatives only, g = 0: its positives count 1 + 4 times
+        >>> # class 1 had negatives only, g = 0: its positives have weight 1 + 4
         >>> loss(logits, torch.tensor([0, 1]))[1]
         tensor([0.6931, 3.4655])
     """
 
     paper = "Tan et al., Equalization Loss v2, arXiv 2012.08548, 2021"
-    activation = "sigmoid"
     constant_in_gradient = ("the weights q and r",)
     example: ClassVar[Mapping[str, Any]] = {"num_classes": 3}
     refused: ClassVar[Mapping[str, str]] = {
-        "use_distributed": "gradients are summed over the ranks wherever training is distributed"
+        "use_distributed": "gradients are always summed over the ranks in distributed training"
     }
-    positive_gradient: Tensor
-    negative_gradient: Tensor
 
     def __init__(
         self,
@@ -115,14 +140,12 @@ class EQLv2Loss(ClassificationLoss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        super().__init__(num_classes=num_classes, reduction=reduction, loss_weight=loss_weight)
         require_sigmoid("EQLv2Loss", use_sigmoid)
-        check_class_number(num_classes)
-        none = "None, q and r are the weights of classes here"
+        none = "None: q and r are the weights of the classes"
         check_argument("class_weight", class_weight, class_weight is None, none)
         check_argument("alpha", alpha, alpha >= 0, "at least 0")
         check_argument("gamma", gamma, gamma > 0, "above 0")
-        self.num_classes = num_classes
         self.use_sigmoid = use_sigmoid
         self.class_weight = class_weight
         self.mu = mu
@@ -133,36 +156,17 @@ class EQLv2Loss(ClassificationLoss):
         for name, reason in _WITHOUT_EFFECT.items():
             if getattr(self, name):
                 warnings.warn(f"EQLv2Loss: {name}=True has no effect, {reason}", stacklevel=2)
-        self.register_buffer("positive_gradient", torch.zeros(num_classes))
-        self.register_buffer("negative_gradient", torch.zeros(num_classes))
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the loss of each channel; in training its gradients are summed."""
+        """Return the loss of each channel; in training, accumulate its gradients."""
         check_labels(pred, target)
         check_channels(self, pred, self.num_classes)
         pred = upcast(pred)
-        valid = is_valid(target, None).unsqueeze(-1)
-        positive = target.unsqueeze(-1) == torch.arange(self.num_classes, device=pred.device)
-        q, r = self._weights(pred.dtype)
-        loss = torch.where(positive, q * F.softplus(-pred), r * F.softplus(pred))
+        ratio = self.gradient_ratio(pred.dtype)
+        parameters = {"mu": self.mu, "alpha": self.alpha, "gamma": self.gamma}
         if self.training:
-            with torch.no_grad():
-                p = pred.detach().sigmoid()
-                gradient = torch.where(valid, torch.where(positive, q * (1 - p), r * p), 0.0)
-                self._collect(gradient if weight is None else gradient * weight, positive)
-        return torch.where(valid, loss, 0.0)
-
-    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return q and r of each class, from the gradients of the batches before."""
-        positive, negative = self.positive_gradient.to(dtype), self.negative_gradient.to(dtype)
-        known = negative > 0
-        ratio = positive / torch.where(known, negative, 1.0)
-        r = torch.where(known, torch.sigmoid(self.gamma * (ratio - self.mu)), 1.0)
-        return 1 + self.alpha * (1 - r), r
-
-    def _collect(self, gradient: Tensor, positive: Tensor) -> None:
-        sides = (torch.where(side, gradient, 0.0) for side in (positive, ~positive))
-        total = over_ranks(torch.stack([side.flatten(0, -2).sum(0) for side in sides]))
-        # New tensors: q is computed again in a compiled backward, from the old ones.
-        self.positive_gradient = self.positive_gradient + total[0].to(self.positive_gradient)
-        self.negative_gradient = self.negative_gradient + total[1].to(self.negative_gradient)
+            q, r = eqlv2_weights(ratio, **parameters)
+            p = pred.detach().sigmoid()
+            positive = is_label(target, self.num_classes)
+            self.accumulate(torch.where(positive, q * (1 - p), r * p), target, weight)
+        return eqlv2_loss(pred, target, ratio, **parameters)

@@ -1,4 +1,4 @@
-"""Equalized focal loss: a focusing factor for each class, from its gradients so far."""
+"""Equalized focal loss: a focusing parameter for each class, from its accumulated gradients."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,20 +9,53 @@ from torch import Tensor
 
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.classification import (
-    ClassificationLoss,
+    GradientBalancedLoss,
+    alpha_pair,
+    check_alpha,
     check_channels,
-    check_class_number,
     check_labels,
+    is_label,
     is_valid,
+    sigmoid_power,
 )
-from det_losses.losses.core.state import over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
 
+def equalized_focal_loss(
+    pred: Tensor,
+    target: Tensor,
+    balance: Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: float | None = 0.25,
+    scale: float = 8.0,
+) -> Tensor:
+    """Equalized focal loss of each channel, ``[N, K]``; see :class:`EqualizedFocalLoss`.
+
+    ``balance`` is the ratio g of the accumulated positive to negative gradient of each class,
+    ``[K]``, at most 1.
+    """
+    check_labels(pred, target)
+    x, factor, gamma_c = _terms(upcast(pred), target, balance, gamma, alpha, scale)
+    loss = -factor * sigmoid_power(-x, gamma_c) * F.logsigmoid(x)
+    return torch.where(is_valid(target, None).unsqueeze(-1), loss, 0.0)
+
+
+def _terms(
+    pred: Tensor, target: Tensor, balance: Tensor, gamma: float, alpha: float | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logit of p_t, the weight of each channel and the focusing parameters."""
+    positive = is_label(target, pred.shape[-1])
+    gamma_c = (gamma + scale * (1 - balance)).to(pred.dtype)
+    a_pos, a_neg = alpha_pair(alpha)
+    factor = torch.where(positive, a_pos, a_neg) * gamma_c / gamma
+    return torch.where(positive, pred, -pred), factor, gamma_c
+
+
 @MODELS.register_module()
-class EqualizedFocalLoss(ClassificationLoss):
-    r"""Focal loss that focuses more, and weighs more, in classes short of positive gradient.
+class EqualizedFocalLoss(GradientBalancedLoss):
+    r"""Focal loss with more focusing and a larger weight for classes with little positive gradient.
 
     .. math::
         L_c = -\alpha_t \frac{\gamma_c}{\gamma} (1 - p_t)^{\gamma_c} \ln p_t, \qquad
@@ -31,38 +64,40 @@ class EqualizedFocalLoss(ClassificationLoss):
         {\sum |\partial L_c / \partial x|_{neg}}\right)
 
     :math:`p_t = \sigma(x), \alpha_t = \alpha` at the label's channel, :math:`p_t = 1 - \sigma(x),
-    \alpha_t = 1 - \alpha` elsewhere. g sums the gradients of all training steps so far, over all
-    ranks; before the first it is 1, which is focal loss. A step enters after its own loss. Sample
-    weights count in g, avg_factor and loss_weight do not. g and :math:`\gamma_c` are constant in
-    the gradient.
+    \alpha_t = 1 - \alpha` elsewhere. g is computed from the gradients of all previous training
+    steps, summed over all ranks; in the first step it is 1, which is focal loss. Sample weights
+    count in g, avg_factor and loss_weight do not. g and :math:`\gamma_c` are constant in the
+    gradient.
 
     Args:
-        num_classes: K, the number of channels.
-        gamma: focusing factor of a balanced class, above 0.
-        alpha: weight of positives, in [0, 1]; None is no balance.
-        scale: s, how much a class without positives exceeds gamma, at least 0; 0 is focal loss.
+        num_classes: number K of classes, without background.
+        gamma: focusing parameter of a balanced class, above 0.
+        alpha: weight of positives, in [0, 1]; None for no balancing.
+        scale: s, by how much the focusing parameter of a class without positives exceeds gamma, at
+            least 0; 0 is focal loss.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Dense detectors on long-tailed data, such as LVIS, without counts of the classes.
+        Dense detectors on long-tailed data, such as LVIS, without known class frequencies.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored.
         Unreduced: ``[N, K]``.
 
     Raises:
-        ValueError: an argument out of range, another number of channels than num_classes, or a
+        InputError: an argument out of range, another number of channels than num_classes, or a
             target of another shape or type.
 
     Reference:
         Bo Li, Yongqiang Yao, Jingru Tan, Gang Zhang, Fengwei Yu, Jianwei Lu, Ye Luo: Equalized
         Focal Loss for Dense Long-Tailed Object Detection. arXiv 2201.02593, 2022. Formula and
-        defaults are those of the authors' code (United-Perception).
+        defaults are those of the authors' code (ModelTC/United-Perception, efl.py).
 
     Note:
-        The authors' code takes g from the gradients after they are divided by the number of
-        positives; here they are summed as they are, so a batch with more boxes counts more.
+        The authors' code takes g from the gradients that reach the logits, after normalisation of
+        the loss; here the gradients of the unreduced loss are summed, so a batch with more boxes
+        counts more.
 
     Example:
         >>> import torch
@@ -72,11 +107,8 @@ class EqualizedFocalLoss(ClassificationLoss):
     """
 
     paper = "Li et al., Equalized Focal Loss, arXiv 2201.02593, 2022"
-    activation = "sigmoid"
-    constant_in_gradient = ("the focusing factor of each class",)
+    constant_in_gradient = ("the focusing parameter of each class",)
     example: ClassVar[Mapping[str, Any]] = {"num_classes": 3}
-    positive_gradient: Tensor
-    negative_gradient: Tensor
 
     def __init__(
         self,
@@ -88,52 +120,32 @@ class EqualizedFocalLoss(ClassificationLoss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
-        check_class_number(num_classes)
+        super().__init__(num_classes=num_classes, reduction=reduction, loss_weight=loss_weight)
         check_argument("gamma", gamma, gamma > 0, "above 0")
-        balanced = alpha is None or 0 <= alpha <= 1
-        check_argument("alpha", alpha, balanced, "in [0, 1], or None for no balance")
+        check_alpha(alpha)
         check_argument("scale", scale, scale >= 0, "at least 0")
-        self.num_classes = num_classes
         self.gamma = gamma
         self.alpha = alpha
         self.scale = scale
-        self.register_buffer("positive_gradient", torch.zeros(num_classes))
-        self.register_buffer("negative_gradient", torch.zeros(num_classes))
 
     def balance(self) -> Tensor:
         """Return g, the ratio of positive to negative gradient of each class, ``[K]``."""
-        none = self.negative_gradient == 0
-        ratio = self.positive_gradient / torch.where(none, 1.0, self.negative_gradient)
-        return torch.where(none, 1.0, ratio.clamp(max=1))
+        return self.gradient_ratio(self.positive_gradient.dtype).clamp(max=1)
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the loss of each channel, ``[N, K]``; in training mode, add to its state."""
+        """Return the loss of each channel, ``[N, K]``; in training, accumulate its gradients."""
         check_labels(pred, target)
         check_channels(self, pred, self.num_classes)
-        pred = upcast(pred)
-        positive = target.unsqueeze(-1) == torch.arange(self.num_classes, device=pred.device)
-        valid = is_valid(target, None).unsqueeze(-1)
-        gamma = (self.gamma + self.scale * (1 - self.balance())).to(pred.dtype)
-        a_pos, a_neg = (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
-        factor = torch.where(positive, a_pos, a_neg) * gamma / self.gamma
-        x = torch.where(positive, pred, -pred)  # p_t is its sigmoid
-        loss = -factor * (gamma * F.logsigmoid(-x)).exp() * F.logsigmoid(x)
+        balance = self.balance()
         if self.training:
-            self._collect(torch.where(valid, factor, 0.0), gamma, x, positive, weight)
-        return torch.where(valid, loss, 0.0)
+            self.accumulate(self._gradient(upcast(pred), target, balance), target, weight)
+        return equalized_focal_loss(
+            pred, target, balance, gamma=self.gamma, alpha=self.alpha, scale=self.scale
+        )
 
     @torch.no_grad()
-    def _collect(
-        self, factor: Tensor, gamma: Tensor, x: Tensor, positive: Tensor, weight: Tensor | None
-    ) -> None:
-        log_p, p, miss = F.logsigmoid(x), x.sigmoid(), (-x).sigmoid()
-        gradient = factor * (gamma * F.logsigmoid(-x)).exp() * (miss - gamma * p * log_p)
-        if weight is not None:
-            gradient = gradient * weight
-        own = torch.where(positive, gradient, 0.0).flatten(0, -2).sum(0)
-        others = torch.where(positive, 0.0, gradient).flatten(0, -2).sum(0)
-        total = over_ranks(torch.stack([own, others])).to(self.positive_gradient)
-        # New tensors: gamma is computed again in a compiled backward, from the old ones.
-        self.positive_gradient = self.positive_gradient + total[0]
-        self.negative_gradient = self.negative_gradient + total[1]
+    def _gradient(self, pred: Tensor, target: Tensor, balance: Tensor) -> Tensor:
+        """Return the absolute derivative of the loss by each logit."""
+        x, factor, gamma = _terms(pred, target, balance, self.gamma, self.alpha, self.scale)
+        slope = (-x).sigmoid() - gamma * x.sigmoid() * F.logsigmoid(x)
+        return factor * sigmoid_power(-x, gamma) * slope

@@ -1,4 +1,4 @@
-"""Gradient harmonizing mechanism: examples weigh what their gradient's density leaves them."""
+"""Gradient harmonizing mechanism: examples weighted by the inverse density of their gradient."""
 
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from det_losses.losses.core.box import ElementwiseBoxLoss
 from det_losses.losses.core.classification import (
     ClassificationLoss,
     is_dense,
+    is_label,
     is_valid,
     require_sigmoid,
 )
@@ -19,10 +20,84 @@ from det_losses.registry import MODELS
 from det_losses.tensors import aligned, upcast
 
 
-class _HarmonizedLoss(Loss):
-    """A loss whose elements weigh N over the density of their gradient's norm.
+def ghmc_loss(
+    pred: Tensor, target: Tensor, bin_weight: Tensor | None = None, *, bins: int = 30
+) -> Tensor:
+    """GHM-C of each channel, ``[N, K]``; see :class:`GHMCLoss`.
 
-    A subclass gives the loss, the gradient's norm and which elements are examples.
+    ``bin_weight`` is the weight beta of each bin, ``[M]``; by default that of this batch in
+    ``bins`` bins.
+    """
+    pred, target, valid = _channel_targets(pred, target)
+    loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none")
+    return _harmonized(loss, _ghmc_norm(pred, target), valid, bin_weight, bins)
+
+
+def ghmr_loss(
+    pred: Tensor,
+    target: Tensor,
+    bin_weight: Tensor | None = None,
+    *,
+    mu: float = 0.02,
+    bins: int = 10,
+) -> Tensor:
+    """GHM-R of each coordinate, the shape of ``pred``; see :class:`GHMRLoss`.
+
+    ``bin_weight`` is the weight beta of each bin, ``[M]``; by default that of this batch in
+    ``bins`` bins.
+    """
+    pred, target = aligned(pred, target)
+    error = pred - target
+    length = torch.sqrt(error**2 + mu**2)
+    valid = torch.ones_like(error, dtype=torch.bool)
+    return _harmonized(length - mu, (error / length).abs(), valid, bin_weight, bins)
+
+
+def _channel_targets(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logits, their targets in [0, 1] and which of them are not ignored, ``[N, K]``."""
+    if is_dense(pred, target):
+        valid = is_valid(target, None)
+    else:
+        valid = is_valid(target, None).unsqueeze(-1)
+        target = is_label(target, pred.shape[-1])
+    pred = upcast(pred)
+    return pred, target.to(pred.dtype).clamp(min=0), valid
+
+
+def _ghmc_norm(pred: Tensor, target: Tensor) -> Tensor:
+    return (pred.sigmoid() - target).abs()
+
+
+def _harmonized(
+    loss: Tensor, norm: Tensor, valid: Tensor, bin_weight: Tensor | None, bins: int
+) -> Tensor:
+    """Multiply each loss by the weight of the bin of its gradient norm."""
+    norm = norm.detach()
+    if bin_weight is None:
+        counts = _histogram(norm, valid.expand_as(norm), bins).to(norm)
+        bin_weight = _bin_weight(counts.sum(), counts)
+    index = _bin_index(norm, len(bin_weight))
+    return torch.where(valid, bin_weight.to(norm)[index] * loss, 0.0)
+
+
+def _bin_index(norm: Tensor, bins: int) -> Tensor:
+    return (norm * bins).long().clamp(0, bins - 1)
+
+
+def _histogram(norm: Tensor, counted: Tensor, bins: int) -> Tensor:
+    """Return the number of counted examples in each bin of [0, 1]."""
+    index = _bin_index(norm, bins)
+    counts = torch.zeros(bins, dtype=torch.int64, device=norm.device)
+    return counts.scatter_add(0, index.flatten(), counted.flatten().long())
+
+
+def _bin_weight(examples: Tensor, counts: Tensor) -> Tensor:
+    """Return N / (M R) of each bin."""
+    return examples / (len(counts) * torch.where(counts > 0, counts, 1.0))
+
+
+class _HarmonizedLoss(Loss):
+    """A loss whose elements have weight N over the density of their gradient norm.
 
     Attributes:
         own_mean: ``mean`` divides by the sum of the examples' sample weights.
@@ -33,23 +108,19 @@ class _HarmonizedLoss(Loss):
 
     def _start(self, bins: int, momentum: float) -> None:
         whole = isinstance(bins, int) and bins > 0
-        check_argument("bins", bins, whole, "a whole number above 0")
+        check_argument("bins", bins, whole, "an integer above 0")
         check_argument("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
         self.bins = bins
         self.momentum = momentum
         self.counts = RunningMean(1 - momentum, (bins,)) if momentum else None
 
-    def elements(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the plain loss, the gradient's norm in [0, 1], and what is not ignored."""
+    def gradient_norm(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the gradient norm of each element, in [0, 1]."""
         raise NotImplementedError
 
-    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return beta times the plain loss of each element; in training the counts move."""
-        loss, norm, valid = self.elements(pred, target)
-        counted = counted_rows(loss, weight) & valid
-        with torch.no_grad():
-            beta = self._beta(norm.detach(), counted)
-        return torch.where(valid, beta * loss, 0.0)
+    def is_example(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Whether an element is not ignored; broadcasts over the unreduced loss."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -68,84 +139,82 @@ class _HarmonizedLoss(Loss):
         reduce_loss(loss, reduction, avg_factor)  # for its errors
         weight = upcast(torch.ones_like(loss) if weight is None else weight)
         weight = self.align_weight(weight, pred).expand_as(loss)
-        examples = torch.where(self._valid(pred, target), weight, 0.0).sum()
+        examples = torch.where(self.is_example(pred, target), weight, 0.0).sum()
         return loss.sum() / torch.where(examples > 0, examples, 1.0)
 
-    def _valid(self, pred: Tensor, target: Tensor) -> Tensor:
-        return torch.ones((), dtype=torch.bool, device=pred.device)
-
-    def _beta(self, norm: Tensor, counted: Tensor) -> Tensor:
-        """N / (bins R) for elements of a bin that holds R of the N examples."""
-        place = (norm * self.bins).long().clamp(0, self.bins - 1)
-        found = torch.zeros(self.bins, dtype=torch.int64, device=norm.device)
-        found = found.scatter_add(0, place.flatten(), counted.flatten().long())
+    @torch.no_grad()
+    def bin_weight(self, pred: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the weight beta of each bin, ``[M]``; in training, update the running counts."""
+        norm = self.gradient_norm(pred, target)
+        counted = counted_rows(norm, weight) & self.is_example(pred, target)
+        counts = _histogram(norm, counted, self.bins)
         if self.training:
-            found = over_ranks(found)
-        batch = found.to(norm)
+            counts = over_ranks(counts)
+        batch = counts.to(norm)
         held = batch
         if self.counts is not None:
-            # Evaluation may meet a bin that training left nearly empty.
+            # In evaluation, a bin may have examples that had nearly none in training.
             mean = self.counts(batch, batch.sum() > 0)
             held = torch.maximum(mean, (1 - self.momentum) * batch)
-        beta = batch.sum() / (self.bins * torch.where(held > 0, held, 1.0))
-        return beta[place]
+        return _bin_weight(batch.sum(), held)
 
 
 @MODELS.register_module()
 class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
-    r"""Binary cross-entropy whose examples weigh less, the more others have the same gradient.
+    r"""Binary cross-entropy with each example weighted by the inverse density of its gradient norm.
 
     .. math::
         L = \frac{1}{N} \sum_i \beta_i L_{CE}(p_i, y_i), \qquad
         \beta_i = \frac{N}{M R(g_i)}, \qquad g_i = |p_i - y_i|
 
     :math:`p` is the sigmoid of a channel, M the number of bins of [0, 1], and :math:`R(g_i)` the
-    number of the N examples whose gradient norm g lies in the bin of :math:`g_i`. So the very many
-    easy examples and the outliers, which crowd at both ends, count little. beta is constant in the
-    gradient. An example is a channel of a row that is not ignored and has a weight above 0.
+    number of the N examples whose gradient norm g lies in the bin of :math:`g_i`. The many easy
+    examples and the outliers, which concentrate at both ends, are down-weighted. beta is constant
+    in the gradient. An example is a channel of a row that is not ignored and has a weight above 0.
 
-    The mean is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
-    :math:`\sum s \beta L / \sum s`. An ``avg_factor``, such as a head's number of positives, has no
-    effect, as in mmdetection; divided by it, the loss would be N over positives times too large.
-    ``sum`` and ``none`` give beta L. R and N are those of all ranks in training.
+    ``mean`` is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
+    :math:`\sum s \beta L / \sum s`. An ``avg_factor``, such as the number of positives, has no
+    effect, as in mmdetection; dividing by it would make the loss N over positives times too large.
+    ``sum`` and ``none`` give beta L. R and N are summed over all ranks in training.
 
     Args:
         bins: number M of bins.
-        momentum: with :math:`\alpha` above 0, R is the mean
+        momentum: if :math:`\alpha` is above 0, R is the running mean
             :math:`S^{(t)} = \alpha S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper
-            does not say where S starts: here the first batches count alike until their weight has
-            fallen to :math:`1 - \alpha`. It moves in training mode only.
+            does not define the start of S: here the first batches have equal weight until it has
+            fallen to :math:`1 - \alpha`. Updated in training mode only.
         use_sigmoid: sigmoid of each channel; only True.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Dense heads, in the place of the focal loss: the balance follows the data, without gamma and
-        alpha.
+        Dense heads, in place of focal loss: the balance follows the data, without gamma and alpha.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
         or values in [0, 1] of the shape of ``pred``. Unreduced: ``[N, K]``.
 
     Raises:
-        ValueError: bins or momentum out of range, use_sigmoid=False, or a target of another shape
+        InputError: bins or momentum out of range, use_sigmoid=False, or a target of another shape
             or type.
 
     Reference:
         Buyu Li, Yu Liu, Xiaogang Wang: Gradient Harmonized Single-stage Detector. AAAI, arXiv
-        1811.05181, 2019.
+        1811.05181, 2019. The defaults of bins and momentum are those of the authors' RetinaNet
+        config (libuyu/GHM_Detection) and of mmdetection's.
 
     Note:
-        mmdetection calls it GHMC. It divides by the number of bins that are not empty instead of
-        by M, starts S at 0, so that the first batches weigh more, and moves only the bins that the
-        batch fills.
+        The authors' code and mmdetection 3.3 (GHMC) divide by the number of non-empty bins instead
+        of M, start S at 0, so that the first batches have a larger loss, and update only the bins
+        that have examples in the batch. The defaults of their constructors are bins=10 and
+        momentum=0.
 
     Example:
         >>> import torch
         >>> pred = torch.tensor([[-3.0], [-3.0], [-3.0], [0.0]])
         >>> target = torch.tensor([1, 1, 1, 0])
-        >>> # two of ten bins are filled; each counts with its own mean: (0.0486 + ln 2) / 10
-        >>> GHMCLoss()(pred, target)
+        >>> # two of ten bins have examples; each contributes its mean: (0.0486 + ln 2) / 10
+        >>> GHMCLoss(bins=10)(pred, target)
         tensor(0.0742)
     """
 
@@ -155,8 +224,8 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
     def __init__(
         self,
         *,
-        bins: int = 10,
-        momentum: float = 0.0,
+        bins: int = 30,
+        momentum: float = 0.75,
         use_sigmoid: bool = True,
         reduction: str = "mean",
         loss_weight: float = 1.0,
@@ -166,66 +235,66 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
         require_sigmoid("GHMCLoss", use_sigmoid)
         self.use_sigmoid = use_sigmoid
 
-    def elements(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return cross-entropy and |p - y| of each channel."""
-        valid = self._valid(pred, target)
-        pred = upcast(pred)
-        if not is_dense(pred, target):
-            target = target.unsqueeze(-1) == torch.arange(pred.shape[-1], device=pred.device)
-        target = target.to(pred.dtype).clamp(min=0)
-        loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none")
-        return loss, (pred.sigmoid() - target).abs(), valid
+    def gradient_norm(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return |p - y| of each channel."""
+        pred, target, _ = _channel_targets(pred, target)
+        return _ghmc_norm(pred, target)
 
-    def _valid(self, pred: Tensor, target: Tensor) -> Tensor:
+    def is_example(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Whether a channel is not ignored."""
         valid = is_valid(target, None)
         return valid if target.shape == pred.shape else valid.unsqueeze(-1)
+
+    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return beta times the cross-entropy of each channel."""
+        return ghmc_loss(pred, target, self.bin_weight(pred, target, weight))
 
 
 @MODELS.register_module()
 class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
-    r"""A smooth L1 whose examples weigh less, the more others have the same gradient.
+    r"""A smooth L1 with each example weighted by the inverse density of its gradient norm.
 
     .. math::
         L = \frac{1}{N} \sum_i \beta_i \left(\sqrt{d_i^2 + \mu^2} - \mu\right), \qquad
         \beta_i = \frac{N}{M R(g_i)}, \qquad g_i = \left|\frac{d_i}{\sqrt{d_i^2 + \mu^2}}\right|
 
     :math:`d` is the error of a delta, M the number of bins of [0, 1], and :math:`R(g_i)` the number
-    of the N examples whose gradient norm g lies in the bin of :math:`g_i`. So outliers, which crowd
-    at 1, count little. beta is constant in the gradient. An example is a coordinate of weight above
-    0.
+    of the N examples whose gradient norm g lies in the bin of :math:`g_i`. Outliers, which
+    concentrate at 1, are down-weighted; the loss may fall as an error grows into a bin with more
+    examples. beta is constant in the gradient. An example is a coordinate with a weight above 0.
 
-    The mean is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
+    ``mean`` is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
     :math:`\sum s \beta L / \sum s`. An ``avg_factor`` has no effect, as in mmdetection. ``sum``
-    and ``none`` give beta L. R and N are those of all ranks in training.
+    and ``none`` give beta L. R and N are summed over all ranks in training.
 
     Args:
-        mu: where the loss turns from a square into a line, above 0.
+        mu: where the loss changes from quadratic to linear, above 0.
         bins: number M of bins.
-        momentum: with :math:`\alpha` above 0, R is the mean
+        momentum: if :math:`\alpha` is above 0, R is the running mean
             :math:`S^{(t)} = \alpha S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper
-            does not say where S starts: here the first batches count alike until their weight has
-            fallen to :math:`1 - \alpha`. It moves in training mode only.
+            does not define the start of S: here the first batches have equal weight until it has
+            fallen to :math:`1 - \alpha`. Updated in training mode only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Box regression with outliers, in the place of Smooth L1.
+        Box regression with outliers, in place of Smooth L1.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the same shape.
+        pred, target: ``[N, 4]`` encoded deltas, or any common shape. Unreduced: the same shape.
 
     Raises:
-        ValueError: mu, bins or momentum out of range, or shapes that do not fit.
+        InputError: mu, bins or momentum out of range, or shapes that do not fit.
 
     Reference:
         Buyu Li, Yu Liu, Xiaogang Wang: Gradient Harmonized Single-stage Detector. AAAI, arXiv
-        1811.05181, 2019.
+        1811.05181, 2019. The defaults of mu, bins and momentum are those of the authors' RetinaNet
+        config (libuyu/GHM_Detection).
 
     Note:
-        mmdetection calls it GHMR. It divides by the number of bins that are not empty instead of
-        by M, starts S at 0, so that the first batches weigh more, and moves only the bins that the
-        batch fills.
+        The authors' code and mmdetection 3.3 (GHMR) divide by the number of non-empty bins instead
+        of M, start S at 0, so that the first batches have a larger loss, and update only the bins
+        that have examples in the batch. The default of their constructors is momentum=0.
 
     Example:
         >>> import torch
@@ -242,7 +311,7 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
         *,
         mu: float = 0.02,
         bins: int = 10,
-        momentum: float = 0.0,
+        momentum: float = 0.7,
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
@@ -251,10 +320,16 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
         check_argument("mu", mu, mu > 0, "above 0")
         self.mu = mu
 
-    def elements(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the authentic smooth L1 and its gradient's norm of each coordinate."""
-        valid = self._valid(pred, target)
+    def gradient_norm(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the norm of the gradient of the authentic smooth L1 of each coordinate."""
         pred, target = aligned(pred, target)
         error = pred - target
-        length = torch.sqrt(error**2 + self.mu**2)
-        return length - self.mu, (error / length).abs(), valid
+        return (error / torch.sqrt(error**2 + self.mu**2)).abs()
+
+    def is_example(self, pred: Tensor, target: Tensor) -> Tensor:
+        """No coordinate is ignored."""
+        return torch.ones((), dtype=torch.bool, device=pred.device)
+
+    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return beta times the authentic smooth L1 of each coordinate."""
+        return ghmr_loss(pred, target, self.bin_weight(pred, target, weight), mu=self.mu)

@@ -1,16 +1,28 @@
-"""Matchability-aware loss: cross-entropy towards a power of the quality."""
+"""Matchability-aware loss: cross-entropy to a power of the quality."""
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.classification import QualityLoss, quality_channels, sigmoid_power
+from det_losses.losses.core.classification import (
+    QualityLoss,
+    quality_channels,
+    sigmoid_power,
+    weigh_channels,
+)
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
 
 def matchability_aware_loss(
-    pred: Tensor, target: Tensor, quality: Tensor | None = None, *, gamma: float = 1.5
+    pred: Tensor,
+    target: Tensor,
+    quality: Tensor | None = None,
+    *,
+    gamma: float = 1.5,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Matchability-aware loss of each channel, ``[N, K]``; see :class:`MatchabilityAwareLoss`."""
     check_argument("gamma", gamma, gamma >= 0, "at least 0")
@@ -21,12 +33,13 @@ def matchability_aware_loss(
     def positive(x: Tensor, q: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(x, q**gamma, reduction="none")
 
-    return quality_channels(upcast(pred), target, quality, negative, positive)
+    loss = quality_channels(upcast(pred), target, quality, negative, positive)
+    return weigh_channels(loss, class_weight)
 
 
 @MODELS.register_module()
 class MatchabilityAwareLoss(QualityLoss):
-    r"""Cross-entropy of positives towards a power of their quality, at full weight.
+    r"""Unweighted cross-entropy of positives to a power of their quality.
 
     .. math::
         L = \begin{cases}
@@ -34,40 +47,42 @@ class MatchabilityAwareLoss(QualityLoss):
         -p^\gamma \ln (1 - p) & \text{elsewhere} \end{cases}
 
     :math:`p = \sigma(x)`; :math:`q` is the quality, the IoU of the predicted box with its ground
-    truth. Unlike in varifocal loss a match of low quality keeps its weight, so that a confident
-    score on a badly placed box is expensive. The weight :math:`p^\gamma` of the negatives is
+    truth. Unlike in varifocal loss, a match of low quality keeps its full weight, so a high score
+    on a badly localised box has a large loss. The weight :math:`p^\gamma` of the negatives is
     constant in the gradient.
 
     Args:
-        gamma: power of the quality and of the negatives' score, at least 0.
+        gamma: exponent of the quality and of the negatives' score, at least 0.
+        class_weight: factor on the loss of each channel, positives and negatives alike; None
+            for 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Detectors with one-to-one or sparse matching, where many matches are of low quality.
+        Detectors with one-to-one or sparse matching, in which many matches have a low quality.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
         with ``quality`` ``[N]`` in [0, 1], or ``(labels, quality)``; or values in [0, 1] of the
-        shape of ``pred``, negative ignored, where a positive of quality 0 cannot be told from a
+        shape of ``pred``, negative ignored, in which a positive of quality 0 cannot be told from a
         negative. Unreduced: ``[N, K]``.
 
     Raises:
-        ValueError: gamma below 0, or a target or quality of another shape or type.
+        InputError: gamma below 0, a class_weight that does not fit the channels, or a target or
+            quality of another shape or type.
 
     Reference:
         Shihua Huang, Zhichao Lu, Xiaodong Cun, Yongjun Yu, Xiao Zhou, Xi Shen: DEIM: DETR with
         Improved Matching for Fast Convergence. arXiv 2412.04234, 2024.
 
     Note:
-        The paper does not say that the negatives' weight is constant; its authors' code detaches
-        it. That code can also multiply it by an ``mal_alpha``, which is off by default and is not
-        in the paper's formula.
+        The authors' code detaches the weight of the negatives and can multiply it by an
+        ``mal_alpha``, which is off by default and is not implemented here.
 
     Example:
         >>> import torch
         >>> loss = MatchabilityAwareLoss(reduction="none")
-        >>> # at score 0.5 a positive costs ln 2 at any quality, background 0.5^1.5 ln 2
+        >>> # score 0.5: ln 2 for a positive of any quality, 0.5^1.5 ln 2 for background
         >>> loss(torch.zeros(2, 1), torch.tensor([0, 1]), quality=torch.tensor([0.3, 0.0]))
         tensor([[0.6931],
                 [0.2451]])
@@ -77,10 +92,16 @@ class MatchabilityAwareLoss(QualityLoss):
     constant_in_gradient = ("the weight p^gamma of the negatives",)
 
     def __init__(
-        self, *, gamma: float = 1.5, reduction: str = "mean", loss_weight: float = 1.0
+        self,
+        *,
+        gamma: float = 1.5,
+        class_weight: Sequence[float] | None = None,
+        reduction: str = "mean",
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         check_argument("gamma", gamma, gamma >= 0, "at least 0")
+        self._store_class_weight(class_weight)
         self.gamma = gamma
 
     def unreduced(
@@ -91,4 +112,6 @@ class MatchabilityAwareLoss(QualityLoss):
         quality: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of each channel."""
-        return matchability_aware_loss(pred, target, quality, gamma=self.gamma)
+        return matchability_aware_loss(
+            pred, target, quality, gamma=self.gamma, class_weight=self._channel_weight
+        )

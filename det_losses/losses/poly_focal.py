@@ -1,4 +1,6 @@
-"""Poly-1 focal loss: focal loss with another leading coefficient of its polynomial."""
+"""Poly-1 focal loss: focal loss with a changed first coefficient of its polynomial."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -7,9 +9,13 @@ from torch import Tensor
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.classification import (
     ClassificationLoss,
+    alpha_pair,
+    check_focusing,
     is_dense,
     is_valid,
+    soft_terms,
     sparse_channels,
+    weigh_channels,
 )
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -22,12 +28,13 @@ def poly_focal_loss(
     eps1: float = 1.0,
     gamma: float = 2.0,
     alpha: float | None = 0.25,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Poly-1 focal loss of each channel, ``[N, K]``; see :class:`PolyFocalLoss`."""
     _check(eps1, gamma, alpha)
     dense = is_dense(pred, target)
     pred = upcast(pred)
-    a_pos, a_neg = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    a_pos, a_neg = alpha_pair(alpha)
 
     def polynomial(log_miss: Tensor, cross_entropy: Tensor) -> Tensor:
         # log_miss is ln(1 - p_t): powers in log space have finite gradients.
@@ -37,24 +44,24 @@ def poly_focal_loss(
     def of_true(x: Tensor) -> Tensor:
         return polynomial(F.logsigmoid(-x), -F.logsigmoid(x))
 
-    if not dense:
-        return sparse_channels(
+    if dense:
+        y = target.to(pred.dtype).clamp(0, 1)
+        alpha_t = a_pos * y + a_neg * (1 - y)
+        loss = alpha_t * polynomial(*soft_terms(pred, y))
+        loss = torch.where(is_valid(target, None), loss, 0.0)
+    else:
+        loss = sparse_channels(
             pred,
             target,
             negative=lambda x: a_neg * of_true(-x),
             positive=lambda x, _: a_pos * of_true(x),
         )
-    value = target.to(pred.dtype).clamp(0, 1)
-    log_p, log_q = F.logsigmoid(pred), F.logsigmoid(-pred)
-    log_miss = torch.logaddexp(value.log() + log_q, (1 - value).log() + log_p)
-    alpha_t = a_pos * value + a_neg * (1 - value)
-    loss = alpha_t * polynomial(log_miss, -value * log_p - (1 - value) * log_q)
-    return torch.where(is_valid(target, None), loss, 0.0)
+    return weigh_channels(loss, class_weight)
 
 
 @MODELS.register_module()
 class PolyFocalLoss(ClassificationLoss):
-    r"""Focal loss whose first polynomial coefficient is moved by ``eps1``.
+    r"""Focal loss whose first polynomial coefficient is changed by ``eps1``: Poly-1.
 
     .. math:: L = \alpha_t \left( -(1 - p_t)^\gamma \ln p_t
         + \epsilon_1 (1 - p_t)^{\gamma + 1} \right)
@@ -62,18 +69,21 @@ class PolyFocalLoss(ClassificationLoss):
     Focal loss expands to :math:`\sum_j (1 - p_t)^{\gamma + j} / j`; Poly-1 changes the first
     coefficient from 1 to :math:`1 + \epsilon_1`. Per channel :math:`p_t = \sigma(x), \alpha_t =
     \alpha` for the label's channel and :math:`p_t = 1 - \sigma(x), \alpha_t = 1 - \alpha` for the
-    others. Divide by the number of positives as for focal loss: pass it as ``avg_factor``.
+    others. As for focal loss, pass the number of positives as ``avg_factor``.
 
     Args:
-        eps1: what is added to the first coefficient, at least -1; 0 is focal loss.
-        gamma: how fast easy examples fade, at least 0.
-        alpha: weight of positives, in [0, 1]; None is no balance, as in the paper's formula.
+        eps1: added to the first coefficient, at least -1; 0 is focal loss.
+        gamma: focusing parameter, at least 0.
+        alpha: weight of positives, in [0, 1]; None for no balancing, as in the paper's formula.
+        class_weight: factor on the loss of each channel, positives and negatives alike; None
+            for 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Where focal loss is in place and one more number may be tuned: above 0 it pulls harder on
-        all that is not yet sure, below 0 less. The paper tunes eps1 for each task.
+        In place of focal loss, if one more hyper-parameter can be tuned: above 0 the gradient of
+        uncertain examples grows, below 0 it shrinks. The paper tunes eps1 for each task. For
+        softmax see PolyCrossEntropyLoss.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
@@ -82,7 +92,8 @@ class PolyFocalLoss(ClassificationLoss):
         ``[N, K]``.
 
     Raises:
-        ValueError: eps1, gamma or alpha out of range, or a target of another shape or type.
+        InputError: eps1, gamma or alpha out of range, a class_weight that does not fit the
+            channels, or a target of another shape or type.
 
     Reference:
         Zhaoqi Leng, Mingxing Tan, Chenxi Liu, Ekin Dogus Cubuk, Xiaojie Shi, Shuyang Cheng,
@@ -90,8 +101,7 @@ class PolyFocalLoss(ClassificationLoss):
         Functions. arXiv 2204.12511, 2022.
 
     Note:
-        Here alpha weighs the whole polynomial, as it does in the expansion of balanced focal
-        loss. Some ports of Poly-1 weigh the focal term alone, which is another loss.
+        alpha weights the whole polynomial, as in the expansion of alpha-balanced focal loss.
 
     Example:
         >>> import torch
@@ -108,22 +118,29 @@ class PolyFocalLoss(ClassificationLoss):
         eps1: float = 1.0,
         gamma: float = 2.0,
         alpha: float | None = 0.25,
+        class_weight: Sequence[float] | None = None,
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         _check(eps1, gamma, alpha)
+        self._store_class_weight(class_weight)
         self.eps1 = eps1
         self.gamma = gamma
         self.alpha = alpha
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel."""
-        return poly_focal_loss(pred, target, eps1=self.eps1, gamma=self.gamma, alpha=self.alpha)
+        return poly_focal_loss(
+            pred,
+            target,
+            eps1=self.eps1,
+            gamma=self.gamma,
+            alpha=self.alpha,
+            class_weight=self._channel_weight,
+        )
 
 
 def _check(eps1: float, gamma: float, alpha: float | None) -> None:
     check_argument("eps1", eps1, eps1 >= -1, "at least -1")
-    check_argument("gamma", gamma, gamma >= 0, "at least 0")
-    balanced = alpha is None or 0 <= alpha <= 1
-    check_argument("alpha", alpha, balanced, "in [0, 1], or None for no balance")
+    check_focusing(gamma, alpha)

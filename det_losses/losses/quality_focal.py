@@ -1,11 +1,13 @@
-"""Quality focal loss: focal loss towards a quality instead of 1."""
+"""Quality focal loss: focal loss with the quality of the box as target."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from det_losses.errors import InputError
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.classification import (
     QualityLoss,
@@ -13,13 +15,19 @@ from det_losses.losses.core.classification import (
     require_sigmoid,
     safe_power,
     sigmoid_power,
+    weigh_channels,
 )
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
 
 def quality_focal_loss(
-    pred: Tensor, target: Tensor, quality: Tensor | None = None, *, beta: float = 2.0
+    pred: Tensor,
+    target: Tensor,
+    quality: Tensor | None = None,
+    *,
+    beta: float = 2.0,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Quality focal loss of each channel, ``[N, K]``; see :class:`QualityFocalLoss`."""
     check_argument("beta", beta, beta >= 0, "at least 0")
@@ -28,11 +36,12 @@ def quality_focal_loss(
         return -sigmoid_power(x, beta) * F.logsigmoid(-x)
 
     def positive(x: Tensor, y: Tensor) -> Tensor:
-        # Near 1 the difference is taken of the complements, which are the small numbers there.
+        # Near 1, subtract the complements: they are small, so the difference is exact.
         gap = torch.where(y > 0.5, (-x).sigmoid() - (1 - y), y - x.sigmoid()).abs()
         return safe_power(gap, beta) * F.binary_cross_entropy_with_logits(x, y, reduction="none")
 
-    return quality_channels(upcast(pred), target, quality, negative, positive)
+    loss = quality_channels(upcast(pred), target, quality, negative, positive)
+    return weigh_channels(loss, class_weight)
 
 
 @MODELS.register_module()
@@ -42,20 +51,22 @@ class QualityFocalLoss(QualityLoss):
     .. math:: L = -|y - \sigma|^\beta \left( (1 - y) \ln (1 - \sigma) + y \ln \sigma \right)
 
     :math:`y` is the quality (the IoU of the predicted box with its ground truth) at the label's
-    channel and 0 elsewhere. The factor fades a channel as its score nears the quality, and it
-    takes part in the gradient. With quality 1 this is focal loss without alpha. The paper divides
-    the sum by the number of positives: pass it as ``avg_factor``.
+    channel and 0 elsewhere. The factor, which is part of the gradient, goes to 0 as the score
+    approaches the quality. With quality 1 this is focal loss without alpha. The paper divides the
+    sum by the number of positives: pass it as ``avg_factor``.
 
     Args:
         use_sigmoid: sigmoid of each channel; only True.
-        beta: how fast channels near their target fade, at least 0; 0 is binary cross-entropy.
-        activated: that pred holds probabilities; only False, give logits.
+        beta: focusing parameter, at least 0; 0 is binary cross-entropy.
+        activated: whether pred holds probabilities; only False, pass logits.
+        class_weight: factor on the loss of each channel, positives and negatives alike; None
+            for 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Dense detectors without a branch of its own for centre-ness or IoU: the class score itself
-        ranks boxes by how well they fit.
+        Dense detectors without a centre-ness or IoU branch: the class score itself ranks boxes by
+        localisation quality.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
@@ -63,8 +74,8 @@ class QualityFocalLoss(QualityLoss):
         shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 
     Raises:
-        ValueError: use_sigmoid=False, activated=True, beta below 0, or a target or quality of
-            another shape or type.
+        InputError: use_sigmoid=False, activated=True, beta below 0, a class_weight that does not
+            fit the channels, or a target or quality of another shape or type.
 
     Reference:
         Xiang Li, Wenhai Wang, Lijun Wu, Shuo Chen, Xiaolin Hu, Jun Li, Jinhui Tang, Jian Yang:
@@ -72,15 +83,15 @@ class QualityFocalLoss(QualityLoss):
         Detection. arXiv 2006.04388, 2020.
 
     Note:
-        mmdetection sums over the channels before it reduces, so that without ``avg_factor`` its
-        mean is K times this one; with ``avg_factor``, as its heads call it, they agree. It takes
-        a negative label for background. Where the score equals the quality, a beta below 1 has an
-        infinite slope in the formula and gradient 0 here.
+        mmdetection 3.3 sums over the channels before it reduces, so without ``avg_factor`` its mean
+        is K times this one; with ``avg_factor``, as its heads call it, they agree. It treats a
+        negative label as background. Where the score equals the quality, the derivative for beta
+        below 1 is infinite in the formula and 0 here.
 
     Example:
         >>> import torch
         >>> loss = QualityFocalLoss(reduction="none")
-        >>> # the score 0.5 is at the quality, then half away from it: 0.5^2 * ln 2
+        >>> # score 0.5: equal to the quality, then 0.5 below it: 0.5^2 * ln 2
         >>> loss(torch.zeros(2, 1), torch.tensor([0, 0]), quality=torch.tensor([0.5, 1.0]))
         tensor([[0.0000],
                 [0.1733]])
@@ -95,6 +106,7 @@ class QualityFocalLoss(QualityLoss):
         use_sigmoid: bool = True,
         beta: float = 2.0,
         activated: bool = False,
+        class_weight: Sequence[float] | None = None,
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
@@ -102,7 +114,8 @@ class QualityFocalLoss(QualityLoss):
         require_sigmoid("QualityFocalLoss", use_sigmoid)
         check_argument("beta", beta, beta >= 0, "at least 0")
         if activated:
-            raise ValueError("activated=True takes probabilities; QualityFocalLoss needs logits")
+            raise InputError("activated=True means that pred holds probabilities; pass logits")
+        self._store_class_weight(class_weight)
         self.use_sigmoid = use_sigmoid
         self.beta = beta
         self.activated = activated
@@ -117,4 +130,6 @@ class QualityFocalLoss(QualityLoss):
         quality: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of each channel."""
-        return quality_focal_loss(pred, target, quality, beta=self.beta)
+        return quality_focal_loss(
+            pred, target, quality, beta=self.beta, class_weight=self._channel_weight
+        )

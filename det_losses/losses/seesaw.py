@@ -21,58 +21,97 @@ from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
 
+def seesaw_loss(
+    pred: Tensor,
+    target: Tensor,
+    class_counts: Tensor,
+    *,
+    p: float = 0.8,
+    q: float = 2.0,
+    eps: float = 1e-2,
+) -> Tensor:
+    """Seesaw loss of each row, ``[N]``; see :class:`SeesawLoss`.
+
+    ``class_counts`` is the number of examples of each class so far, ``[K]``; 0 counts as 1.
+    """
+    check_labels(pred, target)
+    pred = upcast(pred)
+    valid = is_valid(target, None)
+    label = torch.where(valid, target, 0).long().unsqueeze(-1)
+    log_counts = class_counts.clamp(min=1).to(pred.dtype).log()
+    logits = pred + _log_factors(pred.detach(), label, log_counts, p, q, eps)
+    loss = -logits.log_softmax(-1).gather(-1, label).squeeze(-1)
+    return torch.where(valid, loss, 0.0)
+
+
+def _log_factors(
+    pred: Tensor, label: Tensor, log_counts: Tensor, p: float, q: float, eps: float
+) -> Tensor:
+    """Return ln(M C) of each channel, ``[N, K + 1]``; 0 at the label and for the background."""
+    num_classes = len(log_counts)
+    log_p = pred[..., :-1].log_softmax(-1)
+    own = label.clamp(max=num_classes - 1)
+    mitigation = p * (log_counts - log_counts[own]).clamp(max=0)
+    least = log_p.gather(-1, own).clamp(min=math.log(eps))
+    compensation = q * (log_p - least).clamp(min=0)
+    channels = torch.arange(num_classes, device=pred.device)
+    between = (label < num_classes) & (label != channels)
+    factors = torch.where(between, mitigation + compensation, 0.0)
+    return torch.nn.functional.pad(factors, (0, 1))
+
+
 @MODELS.register_module()
 class SeesawLoss(ClassificationLoss):
-    r"""Softmax cross-entropy in which frequent classes push rare ones down less.
+    r"""Softmax cross-entropy with a smaller penalty on rare classes from frequent ones.
 
     .. math::
         L = -\ln \frac{e^{z_i}}{e^{z_i} + \sum_{j \ne i} M_{ij} C_{ij} e^{z_j}}, \qquad
         M_{ij} = \min\left(1, \frac{N_j}{N_i}\right)^p, \qquad
         C_{ij} = \max\left(1, \frac{\sigma_j}{\sigma_i}\right)^q
 
-    i is the label, :math:`N_j` the number of examples of class j since training began, and
-    :math:`\sigma` the softmax over the classes. The mitigation factor M lowers the penalty that a
-    rare class j gets from examples of a frequent class i; the compensation factor C raises it
-    again where the example is mistaken for j. Both are constant in the gradient.
+    i is the label, :math:`N_j` the number of examples of class j since the start of training, and
+    :math:`\sigma` the softmax over the classes. The mitigation factor M reduces the penalty on a
+    rare class j from examples of a frequent class i; the compensation factor C increases it if the
+    example is misclassified as j. Both are constant in the gradient.
 
-    M and C stand between classes only. Against the background the loss is plain cross-entropy:
-    the paper balances the classes and leaves objects against background to a branch of its own.
+    M and C apply between classes only. Against the background the loss is plain cross-entropy: the
+    paper balances the classes and leaves objects against background to a separate branch.
 
-    The numbers are those of rows of weight above 0, of all ranks, with the present batch. They
-    grow in training mode only.
+    Examples are rows with a weight above 0, of all ranks, including the current batch. They are
+    counted in training mode only.
 
     Args:
         use_sigmoid: only False; this is a softmax loss.
-        p: exponent of the mitigation, at least 0; 0 leaves it out.
-        q: exponent of the compensation, at least 0; 0 leaves it out.
+        p: exponent of the mitigation factor, at least 0; 0 disables it.
+        q: exponent of the compensation factor, at least 0; 0 disables it.
         num_classes: number K of classes, without background.
-        eps: the smallest :math:`\sigma_i`, so that C stays finite.
-        return_dict: mmdetection's; the result is one tensor in either case.
+        eps: lower bound of :math:`\sigma_i`, so that C is finite.
+        return_dict: argument of mmdetection; the result is one tensor in either case.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Data in which a few classes have most of the boxes, as LVIS has.
+        Long-tailed data, such as LVIS, with a softmax classifier.
 
     Shape:
         pred: logits ``[N, K + 1]``, background last. target: labels ``[N]``, 0..K-1, background
         K, negative ignored. Unreduced: ``[N]``.
 
     Raises:
-        ValueError: use_sigmoid, an argument out of range, logits of another number of classes, or
+        InputError: use_sigmoid, an argument out of range, logits of another number of classes, or
             a target of another shape or type.
 
     Reference:
         Jiaqi Wang, Wenwei Zhang, Yuhang Zang, Yuhang Cao, Jiangmiao Pang, Tao Gong, Kai Chen, Ziwei
         Liu, Chen Change Loy, Dahua Lin: Seesaw Loss for Long-Tailed Instance Segmentation. CVPR
-        2021, arXiv 2008.10032. Constant factors, a count of at least 1 and eps are those of the
-        authors' code.
+        2021, arXiv 2008.10032. Detached factors, counts of at least 1 and eps are those of
+        mmdetection, which has the authors' code.
 
     Note:
-        mmdetection's SeesawLoss has K + 2 channels: it is this formula on the K classes of positive
-        rows, beside a cross-entropy of object against background in two more channels, whose scores
-        multiply. That branch belongs to a detector and is not built here; mmdetection returns the
-        two parts as a dict.
+        mmdetection's SeesawLoss has K + 2 channels: this formula on the K classes of positive
+        rows, and a cross-entropy of object against background on two more channels, whose scores
+        are multiplied. That branch is part of a detector and is not implemented here; mmdetection
+        returns the two parts as a dict.
 
     Example:
         >>> import torch
@@ -121,35 +160,17 @@ class SeesawLoss(ClassificationLoss):
         self.register_buffer("class_counts", torch.zeros(num_classes, dtype=torch.int64))
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the loss of each row; in training the classes are counted first."""
+        """Return the loss of each row; in training, count the classes first."""
         check_labels(pred, target)
         check_channels(self, pred, self.num_classes + 1)
-        pred = upcast(pred)
-        valid = is_valid(target, None)
-        label = torch.where(valid, target, 0).long().unsqueeze(-1)
-        counted = counted_rows(pred[..., 0], weight) & valid
-        logits = pred + self._log_factors(pred.detach(), label, self._count(label, counted))
-        loss = -logits.log_softmax(-1).gather(-1, label).squeeze(-1)
-        return torch.where(valid, loss, 0.0)
+        if self.training:
+            self._count(target, counted_rows(pred[..., 0], weight) & is_valid(target, None))
+        return seesaw_loss(pred, target, self.class_counts, p=self.p, q=self.q, eps=self.eps)
 
     @torch.no_grad()
-    def _count(self, label: Tensor, counted: Tensor) -> Tensor:
-        if self.training:
-            found = self.class_counts.new_zeros(self.num_classes + 1)
-            found = found.scatter_add(0, label.flatten(), counted.flatten().long())
-            # A new tensor: M is computed again in a compiled backward, from the old one.
-            self.class_counts = self.class_counts + over_ranks(found)[:-1]
-        return self.class_counts.clamp(min=1)
-
-    def _log_factors(self, pred: Tensor, label: Tensor, counts: Tensor) -> Tensor:
-        """Return ln(M C) of each channel, ``[N, K + 1]``; 0 at the label and for the background."""
-        number = counts.to(pred.dtype).log()
-        log_p = pred[..., :-1].log_softmax(-1)
-        own = label.clamp(max=self.num_classes - 1)
-        mitigation = self.p * (number - number[own]).clamp(max=0)
-        least = log_p.gather(-1, own).clamp(min=math.log(self.eps))
-        compensation = self.q * (log_p - least).clamp(min=0)
-        channels = torch.arange(self.num_classes, device=pred.device)
-        between = (label < self.num_classes) & (label != channels)
-        factors = torch.where(between, mitigation + compensation, 0.0)
-        return torch.nn.functional.pad(factors, (0, 1))
+    def _count(self, labels: Tensor, counted: Tensor) -> None:
+        found = self.class_counts.new_zeros(self.num_classes + 1)
+        index = labels.long().clamp(0, self.num_classes)
+        found = found.scatter_add(0, index.flatten(), counted.flatten().long())
+        # Not in place: a compiled backward recomputes M from the tensor of the forward.
+        self.class_counts = self.class_counts + over_ranks(found)[:-1]

@@ -1,5 +1,7 @@
 """Varifocal loss: positives weighted by their quality, negatives by their score."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,7 @@ from det_losses.losses.core.classification import (
     quality_channels,
     require_sigmoid,
     sigmoid_power,
+    weigh_channels,
 )
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -23,23 +26,27 @@ def varifocal_loss(
     alpha: float = 0.75,
     gamma: float = 2.0,
     iou_weighted: bool = True,
+    detach_focusing: bool = False,
+    class_weight: Tensor | None = None,
 ) -> Tensor:
     """Varifocal loss of each channel, ``[N, K]``; see :class:`VarifocalLoss`."""
     _check(alpha, gamma)
 
     def negative(x: Tensor) -> Tensor:
-        return -alpha * sigmoid_power(x, gamma) * F.logsigmoid(-x)
+        focusing = sigmoid_power(x.detach() if detach_focusing else x, gamma)
+        return -alpha * focusing * F.logsigmoid(-x)
 
     def positive(x: Tensor, q: Tensor) -> Tensor:
         entropy = F.binary_cross_entropy_with_logits(x, q, reduction="none")
         return torch.where(q > 0, q * entropy if iou_weighted else entropy, negative(x))
 
-    return quality_channels(upcast(pred), target, quality, negative, positive)
+    loss = quality_channels(upcast(pred), target, quality, negative, positive)
+    return weigh_channels(loss, class_weight)
 
 
 @MODELS.register_module()
 class VarifocalLoss(QualityLoss):
-    r"""Cross-entropy towards the quality, weighted by it, and focal loss of the negatives.
+    r"""Cross-entropy to the quality for positives, weighted by it; focal loss for negatives.
 
     .. math::
         L = \begin{cases}
@@ -47,21 +54,23 @@ class VarifocalLoss(QualityLoss):
         -\alpha p^\gamma \ln (1 - p) & q = 0 \end{cases}
 
     :math:`p = \sigma(x)`; :math:`q` is the quality (the IoU of the predicted box with its ground
-    truth) at the label's channel and 0 elsewhere. Positives keep their whole cross-entropy, only
-    negatives fade. A positive of quality 0 counts as negative. The weight :math:`p^\gamma` takes
-    part in the gradient. The paper divides the sum by the number of positives: pass it as
-    ``avg_factor``.
+    truth) at the label's channel and 0 elsewhere. Only negatives are down-weighted by their score.
+    A positive of quality 0 counts as a negative. The paper divides the sum by the number of
+    positives: pass it as ``avg_factor``.
 
     Args:
         use_sigmoid: sigmoid of each channel; only True.
         alpha: weight of the negatives, at least 0.
-        gamma: how fast easy negatives fade, at least 0.
-        iou_weighted: whether a positive is weighted by its quality, instead of by 1.
+        gamma: focusing parameter of the negatives, at least 0.
+        iou_weighted: whether a positive is weighted by its quality instead of 1.
+        detach_focusing: whether the factor :math:`p^\gamma` is constant in the gradient.
+        class_weight: factor on the loss of each channel, positives and negatives alike; None
+            for 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Dense detectors whose class score ranks boxes by their IoU; well-placed positives count
+        Dense detectors whose class score ranks boxes by their IoU; well-localised positives count
         most.
 
     Shape:
@@ -70,22 +79,22 @@ class VarifocalLoss(QualityLoss):
         shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 
     Raises:
-        ValueError: use_sigmoid=False, alpha or gamma below 0, or a target or quality of another
-            shape or type.
+        InputError: use_sigmoid=False, alpha or gamma below 0, a class_weight that does not fit the
+            channels, or a target or quality of another shape or type.
 
     Reference:
         Haoyang Zhang, Ying Wang, Feras Dayoub, Niko Suenderhauf: VarifocalNet: An IoU-aware Dense
         Object Detector. arXiv 2008.13367, 2020.
 
     Note:
-        mmdetection, to which the authors gave their code, lets the gradient through
-        :math:`p^\gamma` as this does; RT-DETR's loss of that name holds it constant, and there a
-        positive of quality 0 counts nothing.
+        mmdetection 3.3 differentiates :math:`p^\gamma`, as is the default here. D-FINE and DEIM
+        detach it: use ``detach_focusing=True`` to compare MatchabilityAwareLoss with its baseline.
+        In their code a positive of quality 0 has loss 0.
 
     Example:
         >>> import torch
         >>> loss = VarifocalLoss(reduction="none")
-        >>> # at score 0.5: a positive of quality 0.8 costs 0.8 ln 2, background 0.75 * 0.5^2 ln 2
+        >>> # score 0.5: 0.8 ln 2 for a positive of quality 0.8, 0.75 * 0.5^2 ln 2 for background
         >>> loss(torch.zeros(2, 1), torch.tensor([0, 1]), quality=torch.tensor([0.8, 0.0]))
         tensor([[0.5545],
                 [0.1300]])
@@ -100,16 +109,22 @@ class VarifocalLoss(QualityLoss):
         alpha: float = 0.75,
         gamma: float = 2.0,
         iou_weighted: bool = True,
+        detach_focusing: bool = False,
+        class_weight: Sequence[float] | None = None,
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         require_sigmoid("VarifocalLoss", use_sigmoid)
         _check(alpha, gamma)
+        self._store_class_weight(class_weight)
         self.use_sigmoid = use_sigmoid
         self.alpha = alpha
         self.gamma = gamma
         self.iou_weighted = iou_weighted
+        self.detach_focusing = detach_focusing
+        if detach_focusing:
+            self.constant_in_gradient = ("the focusing factor p^gamma of the negatives",)
 
     def unreduced(
         self,
@@ -126,6 +141,8 @@ class VarifocalLoss(QualityLoss):
             alpha=self.alpha,
             gamma=self.gamma,
             iou_weighted=self.iou_weighted,
+            detach_focusing=self.detach_focusing,
+            class_weight=self._channel_weight,
         )
 
 

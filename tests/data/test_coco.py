@@ -88,7 +88,7 @@ def test_images_of_classes_equal_pycocotools(coco_subset, reference):
     assert sum(len(dataset[i][1]["labels"]) for i in range(len(dataset))) == len(annotations)
 
 
-def test_negatives_stay_on_request(coco_subset):
+def test_negatives_are_kept_on_request(coco_subset):
     dataset = real(coco_subset, classes=["dog"], keep_negatives=True, test_mode=True)
     positive = real(coco_subset, classes=["dog"])
     assert len(dataset) == 400 > len(positive) > 0
@@ -98,7 +98,7 @@ def test_negatives_stay_on_request(coco_subset):
     assert all(a["category_id"] == 18 for a in target["coco"]["annotations"])
 
 
-def test_an_image_with_a_crowd_of_the_class_only_is_no_positive(tiny_coco):
+def test_an_image_with_only_a_crowd_of_the_class_is_not_a_positive(tiny_coco):
     paths = tiny_coco()
     # dog: boxes in images 5 and 11, a crowd in 33
     assert CocoDataset(*paths, classes=["dog"]).image_ids == [5, 11]
@@ -197,7 +197,7 @@ def test_in_mmengines_dataloader(tiny_coco, workers):
         batches = list(loader)
         assert [t["image_id"] for b in batches for t in b["targets"]] == [5, 8, 11, 20, 33, 42]
         epochs.append(torch.stack([image for batch in batches for image in batch["images"]]))
-    # workers that live on see the new epoch, and an epoch repeats exactly
+    # persistent workers see the new epoch, and an epoch repeats exactly
     assert not torch.equal(epochs[0], epochs[1]) and torch.equal(epochs[0], epochs[2])
 
 
@@ -212,7 +212,7 @@ def test_missing_images_are_counted_at_construction(tiny_coco):
         os.remove(f"{image_dir}/{image_id:06d}.png")
     with pytest.raises(FileNotFoundError, match=r"2 of 6 images are missing, .* is 000005\.png\."):
         CocoDataset(ann_file, image_dir)
-    # birds are in others: what is not used may be missing
+    # no bird is on these images: what is not used may be missing
     assert CocoDataset(ann_file, image_dir, classes=["bird"]).image_ids == [8, 33]
 
 

@@ -62,7 +62,7 @@ def test_16_bits_are_scaled_not_clipped(tmp_path):
 
 def test_float_image_is_refused(tmp_path):
     path = save(tmp_path / "a.tiff", Image.fromarray(np.zeros((2, 2), np.float32)))
-    with pytest.raises(ValueError, match=r"a\.tiff: images of floats are not supported"):
+    with pytest.raises(ValueError, match=r"a\.tiff: float images are not supported"):
         read_image(path, (2, 2))
 
 

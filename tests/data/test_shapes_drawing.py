@@ -30,7 +30,7 @@ def test_boxes_equal_torchvisions_of_the_masks(drawings):
     for drawing in drawings[:20]:
         if not drawing.classes:
             continue
-        # torchvision counts the last pixel in: its right and lower edges lie one pixel further
+        # torchvision's right and lower edges are the last pixel's index, ours the edge after it
         expected = masks_to_boxes(torch.from_numpy(drawing.masks))
         expected[:, 2:] += 1
         boxes = torch.tensor([box_and_area(mask)[0] for mask in drawing.masks])
@@ -38,7 +38,7 @@ def test_boxes_equal_torchvisions_of_the_masks(drawings):
         assert torch.equal(boxes, expected / SCALE)
 
 
-# Each edge may lie one point of the mask off: OpenCV counts the points that an edge touches.
+# Each edge may be one point of the mask off: OpenCV includes the points that an edge touches.
 EDGE = 1 / SCALE
 
 
@@ -79,8 +79,7 @@ def test_polygon_area_is_opencvs():
 
 
 def test_pixels_of_a_shape_are_where_its_box_says():
-    # A shape covers the background: outside all boxes nothing of it can be seen, and each
-    # box touches its mask on four sides.
+    # Outside its box nothing of a shape is visible, and the box touches its mask on four sides.
     drawing = draw(np.random.default_rng([7, 3]), 128)
     for mask in drawing.masks:
         (x, y, w, h), _ = box_and_area(mask)

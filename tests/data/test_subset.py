@@ -65,7 +65,7 @@ def test_choice_ignores_the_order_in_the_file():
 
 
 def test_choice_is_spread_over_the_images():
-    # any image is equally likely: over 200 seeds, each of 50 is in 10 of 50 about 40 times;
+    # every image is equally likely: over 200 seeds, each is among 10 of 50 about 40 times;
     # 6 standard deviations of the binomial (200, 0.2) are 34
     counts = dict.fromkeys((image["id"] for image in made()["images"]), 0)
     for seed in range(200):
@@ -97,7 +97,7 @@ def test_candidates_by_class_and_exclusion():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(num_images=7), "x.json: 7 images requested, but there are 6 images. Ask for fewer"),
+        (dict(num_images=7), "x.json: 7 images requested, but there are 6 images. Use fewer"),
         (dict(num_images=3, category_ids=[10]), "there are 2 images with a box of the chosen cl"),
         (dict(category_ids=[99]), "x.json: there are 0 images with a box of the chosen classes."),
         (dict(num_images=6, exclude=[1]), "there are 5 images outside the other split"),
@@ -113,7 +113,7 @@ def test_dataset_uses_this_choice(tiny_coco):
     paths = tiny_coco()
     dataset = CocoDataset(*paths, classes=["cat", "bird"], num_images=2, subset_seed=6)
     assert len(dataset) == 2
-    # images with a box of cat 3 or bird 18 that is no crowd: 8, 11 and 33
+    # images with a box of cat 3 or bird 18 that is not a crowd: 8, 11 and 33
     assert set(dataset.image_ids) < {8, 11, 33}
     with pytest.raises(ValueError, match=r"4 images requested, but there are 3 images with"):
         CocoDataset(*paths, classes=["cat", "bird"], num_images=4)
@@ -214,7 +214,7 @@ def test_everything_else_of_the_source_is_kept(tiny_coco, tmp_path):
     assert all("area" in a for a in train["annotations"])
 
 
-def test_nothing_is_overwritten_unasked(tiny_coco, tmp_path):
+def test_nothing_is_overwritten_by_default(tiny_coco, tmp_path):
     ann_file = tiny_coco().ann_file
     out = tmp_path / "out"
     out.mkdir()

@@ -75,9 +75,9 @@ class ToyLoss(nn.Module):
 class ToyDetector(BaseModel):
     """Box and class of the one object from the mean colour; draws random numbers in training."""
 
-    def __init__(self, num_classes=None, label_slots=None, loss_weight=1.0, noise=0.01):
+    def __init__(self, num_classes=None, class_to_channel=None, loss_weight=1.0, noise=0.01):
         super().__init__()
-        self.num_classes, self.label_slots, self.noise = num_classes, label_slots, noise
+        self.num_classes, self.class_to_channel, self.noise = num_classes, class_to_channel, noise
         self.box, self.kind = nn.Linear(3, 4), nn.Linear(3, num_classes)
         # A box of middle size to begin with, so that some detections hit from the start.
         nn.init.constant_(self.box.weight, 0)

@@ -29,25 +29,25 @@ def test_number_of_classes_comes_from_the_data(given):
     assert model == dict(type="RetinaNet", num_classes=3)
 
 
-def test_label_slots_are_the_official_ids():
-    model = dict(label_slots="category_id")
+def test_class_to_channel_are_the_official_ids():
+    model = dict(class_to_channel="category_id")
     fill_from_data(model, COCO_META)
-    assert model["label_slots"] == [17, 18, 16]
-    model = dict(label_slots=[4, 5, 6])
+    assert model["class_to_channel"] == [17, 18, 16]
+    model = dict(class_to_channel=[4, 5, 6])
     fill_from_data(model, COCO_META)
-    assert model["label_slots"] == [4, 5, 6]
+    assert model["class_to_channel"] == [4, 5, 6]
 
 
 @pytest.mark.parametrize("kind", [dict, Config])
 def test_runner_is_filled_in_and_the_config_left_alone(toy_cfg, kind):
     cfg = toy_cfg(val_evaluator=dict(type="CocoMetric", out_file="found/bbox.json"))
-    cfg["model"]["label_slots"] = "category_id"
+    cfg["model"]["class_to_channel"] = "category_id"
     del cfg["default_scope"], cfg["train_dataloader"]["collate_fn"]
     cfg = kind(cfg)
     before = copy.deepcopy(cfg)
     runner = build_runner(cfg)
     assert str(cfg) == str(before)
-    assert (runner.model.num_classes, runner.model.label_slots) == (2, [17, 18])
+    assert (runner.model.num_classes, runner.model.class_to_channel) == (2, [17, 18])
     runner.train()
     assert (Path(runner.work_dir) / "found" / "bbox.json").is_file()
     assert not (Path(runner.work_dir) / ".collect").exists()

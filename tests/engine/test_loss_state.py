@@ -20,8 +20,8 @@ EMA = [dict(type="EMAHook", momentum=0.3)]
 class StatefulToy(ToyDetector):
     """The toy with losses of this package; a softmax has the background as a third channel."""
 
-    def __init__(self, num_classes=None, label_slots=None, loss_cls=None, loss_bbox=None):
-        super().__init__(num_classes, label_slots)
+    def __init__(self, num_classes=None, class_to_channel=None, loss_cls=None, loss_bbox=None):
+        super().__init__(num_classes, class_to_channel)
         losses = {"loss_cls": build_loss(loss_cls), "loss_bbox": build_loss(loss_bbox)}
         self.losses = nn.ModuleDict(losses)
         if losses["loss_cls"].activation == "softmax":

@@ -107,7 +107,7 @@ def part_of(coco, images):
 
 
 def copied(coco, detections, counts):
-    """Return a data set that holds each image as often as ``counts`` say, under ids of its own.
+    """Return a dataset that holds each image ``counts`` times, with new ids.
 
     Args:
         coco: a ground truth.

@@ -237,9 +237,9 @@ NAN = float("nan")
         (prediction((0, NAN, [0, 0, 4, 4])), "image 3: a predicted box or score is NaN"),
         (
             prediction((2, 0.5, [0, 0, 4, 4])),
-            r"image 3: predicted labels must lie in 0\.\.1, got 2",
+            r"image 3: predicted labels must be in 0\.\.1, got 2",
         ),
-        (prediction((-1, 0.5, [0, 0, 4, 4])), r"labels must lie in 0\.\.1, got -1"),
+        (prediction((-1, 0.5, [0, 0, 4, 4])), r"labels must be in 0\.\.1, got -1"),
         (prediction() | {"image_id": 4}, "image 3 got the predictions of image 4"),
     ],
 )

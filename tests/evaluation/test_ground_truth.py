@@ -1,4 +1,4 @@
-"""The ground truth as arrays, and what is said of a broken one."""
+"""The ground truth as arrays, and the errors for a broken one."""
 
 import json
 import math
@@ -58,7 +58,9 @@ def test_broken_ground_truth(change, message):
 
 
 def test_ground_truth_of_huge_ids():
-    with pytest.raises(ValueError, match=r"ground truth: images: an id is beyond 2\^53"):
+    with pytest.raises(
+        ValueError, match=r"ground truth: images: an id is beyond 2\^53 and not exact"
+    ):
         GroundTruth(coco_json([1, 2**53 + 1], []))
 
 

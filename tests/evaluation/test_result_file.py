@@ -1,4 +1,4 @@
-"""Reading COCO result files: what comes back, and what is said of a broken one."""
+"""Reading COCO result files, and the errors for broken ones."""
 
 import json
 

@@ -108,7 +108,7 @@ def test_resnet_with_local_weights_is_frozen_to_its_first_stage(tmp_path):
         (
             lambda: build_backbone({"type": "TimmFPN", "name": "vit_tiny_patch16_224"}),
             ValueError,
-            "gives no pyramid",
+            "has no pyramid of strides",
         ),
         (lambda: ResNetFPN("resnet18", returned_layers=(0, 1)), ValueError, "must lie in 1..4"),
         (lambda: ResNetFPN("resnet18", frozen_stages=5), ValueError, "must be 0 to 4, got 5"),

@@ -2,21 +2,18 @@
 
 import pytest
 import torch
-from test_loss_inputs import AllInputs, WithQuality
+from small_detectors import BOXES, SIZES, AllInputs, WithQuality, batch
 from torch import nn
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.ops import box_iou
 
-from det_losses.engine.gradient_norm import gradient_norms
+from det_losses.compare.gradient_norm import gradient_norms
 from det_losses.losses import ClassificationLoss, Loss, build_loss
 from det_losses.models import FCOS
-from det_losses.models.box_outputs import box_layer_name
-from det_losses.models.fcos_boxes import LinearCoder, centerness, expected_distance
+from det_losses.models.fcos_head import LinearCoder, centerness, expected_distance
+from det_losses.models.slots import box_layer_name
 
 BACKBONE = {"type": "SmallResNetFPN", "widths": (8, 8, 16, 16), "out_channels": 16}
-IMAGES = [(64, 96), (80, 64)]  # the network scales the shorter side to 64
-SIZES = torch.tensor([[96.0, 64.0], [64.0, 80.0]])
-BOXES = [[[8.0, 8, 40, 30], [50, 20, 90, 60]], [[10.0, 12, 30, 60]]]
 GFL = {"loss_cls": "QualityFocalLoss", "loss_dfl": "DistributionFocalLoss"}
 
 
@@ -59,15 +56,6 @@ def fcos(**kwargs):
     nn.init.normal_(model.detector.head.regression_head.bbox_reg.weight, std=0.2)
     nn.init.constant_(model.detector.head.regression_head.bbox_reg.bias, 1.5)
     return model
-
-
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    images = [torch.rand(3, *size, generator=generator) for size in IMAGES]
-    targets = [
-        {"boxes": torch.tensor(boxes), "labels": torch.arange(len(boxes))} for boxes in BOXES
-    ]
-    return images, targets
 
 
 def losses_of(model):
@@ -341,9 +329,9 @@ class TestRawOutput:
         ({"loss_cls": "DistributionFocalLoss"}, "takes a classification loss"),
         (
             {"loss_cls": "VarifocalLoss", "loss_centerness": "BinaryCrossEntropyLoss"},
-            "FCOS.loss_centerness: VarifocalLoss scores by the quality itself.*leave",
+            "FCOS.loss_centerness: VarifocalLoss scores by the quality itself.*remove",
         ),
-        ({"loss_centerness": LabelsOnly()}, "target between 0 and 1, and LabelsOnly takes labels"),
+        ({"loss_centerness": LabelsOnly()}, "targets between 0 and 1, and LabelsOnly accepts"),
         ({"centerness_target": "giou"}, "must be 'centerness' or 'iou', got 'giou'"),
         (
             {"loss_cls": "QualityFocalLoss", "centerness_target": "iou"},
@@ -355,10 +343,10 @@ class TestRawOutput:
         ({"num_convs": 0}, "num_convs must be at least 1, got 0"),
         (
             {"anchor_sizes": (8, 16, 32)},
-            r"anchor_sizes needs one for each of the backbone's 2 levels \(0, 1\), got \(8, 16, 32",
+            r"needs one size for each of the backbone's 2 levels \(0, 1\), got \(8, 16, 32",
         ),
         ({"head_norm": "LN"}, "norm must be one of"),
-        ({"label_slots": [0, 1]}, "label_slots must be 3 different channels"),
+        ({"class_to_channel": [0, 1]}, "class_to_channel must be 3 different channels"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):

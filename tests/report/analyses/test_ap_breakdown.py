@@ -68,7 +68,7 @@ def test_most_changed_are_gains_and_losses_from_the_top():
 
     assert ap_breakdown.most_changed(gains, each_way=2) == [1, 2, 7, 8]
     assert ap_breakdown.most_changed(gains, each_way=4) == [1, 2, 3, 4, 5, 6, 7, 8]
-    # Where nearly all lose, a loss is no gain for being a small one.
+    # If nearly all lose, a small loss is still not a gain.
     assert ap_breakdown.most_changed([0.1, -0.1, -0.2, -0.3, -0.4], each_way=2) == [0, 3, 4]
 
 

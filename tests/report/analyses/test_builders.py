@@ -82,7 +82,7 @@ def test_nothing_finished_yet(make_context):
     assert built(context) == []
 
 
-def test_half_a_line_of_a_history_is_passed_over(make_context):
+def test_an_incomplete_line_of_a_history_is_skipped(make_context):
     context = make_context(images=5, seeds=(0,), noise={"A": 0.1})
     (run,) = context.study.runs
     whole = context.study.history(run)
@@ -120,7 +120,7 @@ def test_ten_variants_fit(make_context, build):
     width, height = (float(n) for n in names.partition('viewBox="0 0 ')[2].split('"')[0].split())
     assert width == 460 and height < 900
     shown = [text for text in texts_of(names) if text.startswith("FocalL1Loss")]
-    assert len(set(shown)) == len(shown) >= 9  # the baseline is none of its own differences
+    assert len(set(shown)) == len(shown) >= 9  # the baseline is not among the differences
 
 
 def test_eighty_classes_and_few_boxes(make_truth, rows, tmp_path):

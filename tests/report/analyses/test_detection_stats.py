@@ -24,7 +24,7 @@ def test_iou_of_three_matched_boxes_by_hand(make_truth, rows):
     np.testing.assert_allclose(sorted(stats.ious), [2 / 3, 0.75], rtol=1e-12)
 
 
-def test_detections_of_crowds_are_no_localisation(make_truth, rows):
+def test_detections_of_crowds_have_no_iou(make_truth, rows):
     truth, coco = make_truth({1: [(3, [0, 0, 100, 50], 1), (3, [120, 0, 20, 40], 0)]})
     found = rows((1, [10, 10, 30, 20], 0.9, 3), (1, [120, 0, 20, 30], 0.8, 3))
 
@@ -43,7 +43,7 @@ def test_score_of_an_image_by_hand(make_truth, rows):
         (1, [0, 0, 10, 20], 0.9, 3),  # right at all ten thresholds
         (1, [100, 0, 10, 20], 0.8, 3),  # wrong
         (1, [50, 0, 20, 10], 0.7, 3),  # right, but the third where there are two boxes
-        (2, [5, 5, 20, 10], 0.9, 3),  # in a crowd: passed over
+        (2, [5, 5, 20, 10], 0.9, 3),  # in a crowd: skipped
         (2, [60, 0, 10, 20], 0.8, 7),  # IoU 2/3: right at .50, .55, .60 and .65
         (5, [60, 0, 10, 20], 0.8, 7),  # on an image without a box
     )

@@ -21,6 +21,7 @@ CONFIGS = {
     "GHMCLoss": {"momentum": 0.75, "bins": 4},
     "SeesawLoss": {"num_classes": 3},
     "EQLv2Loss": {"num_classes": 3},
+    "EqualizedFocalLoss": {"num_classes": 3},
 }
 BOXES = torch.tensor([[0.0, 0, 20, 10], [5, 5, 45, 25], [0, 0, 9, 30], [50, 60, 70, 99]])
 SHIFT = torch.tensor([[2.0, 1, 4, 3], [9, -3, 1, 7], [-2, 5, 30, 1], [90, 90, 95, 80]])
@@ -55,37 +56,33 @@ def same(first, second, **tolerance):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-class TestEveryState:
-    def test_training_moves_it_and_evaluation_does_not(self, name):
-        loss = build(name)
-        fresh = state(loss)
-        loss(*batch(loss))
-        moved = state(loss)
-        assert any(not torch.equal(value, fresh[key]) for key, value in moved.items())
-        loss.eval()(*batch(loss, slice(1, 3)))
-        same(state(loss), moved)
+def test_training_moves_it_and_a_batch_without_weight_does_not(name):
+    """The conformance suite checks evaluation, the state_dict and single rows of weight 0."""
+    loss = build(name)
+    fresh = state(loss)
+    loss(*batch(loss))
+    moved = state(loss)
+    assert any(not torch.equal(value, fresh[key]) for key, value in moved.items())
+    assert loss(*batch(loss), torch.zeros(4), 1) == 0
+    same(state(loss), moved)
 
-    def test_rows_of_weight_zero_and_no_rows_at_all_move_nothing(self, name):
-        padded, alone = build(name), build(name)
-        weight = torch.tensor([1.0, 1, 0, 0], dtype=torch.float64)
-        value = padded(*batch(padded), weight, 7)
-        torch.testing.assert_close(value, alone(*batch(alone, slice(2)), weight[:2], 7))
-        same(state(padded), state(alone), rtol=1e-6, atol=0)
-        before = state(alone)
-        for rows, zeros in ((slice(0), torch.ones(0)), (slice(None), torch.zeros(4))):
-            assert alone(*batch(alone, rows), zeros, 1) == 0
-            same(state(alone), before)
 
-    def test_state_dict_holds_all_of_it(self, name):
-        trained = build(name)
-        for rows in (slice(2), slice(2, 4), slice(1, 3)):
-            trained(*batch(trained, rows))
-        restored = build(name)
-        restored.load_state_dict(trained.state_dict())
-        same(state(restored), state(trained))
-        inputs = batch(trained)
-        assert torch.equal(restored(*inputs), trained(*inputs))
-        same(state(restored), state(trained))
+@pytest.mark.parametrize(
+    ("name", "module", "statistic"),
+    [
+        ("EQLv2Loss", "core.classification", "positive_gradient"),
+        ("EqualizedFocalLoss", "core.classification", "negative_gradient"),
+        ("SeesawLoss", "seesaw", "class_counts"),
+        ("GHMCLoss", "ghm", "counts.mean"),
+    ],
+)
+def test_statistics_are_summed_over_the_ranks(name, module, statistic, monkeypatch):
+    """Two ranks with the same rows; the slow test below runs real processes."""
+    alone, one_of_two = build(name), build(name)
+    alone(*batch(alone))
+    monkeypatch.setattr(f"det_losses.losses.{module}.over_ranks", lambda total: 2 * total)
+    one_of_two(*batch(one_of_two))
+    torch.testing.assert_close(state(one_of_two)[statistic], 2 * state(alone)[statistic])
 
 
 @pytest.mark.parametrize("name", ["WIoUv3Loss", "EQLv2Loss"])
@@ -178,19 +175,19 @@ class TestWIoU:
 
 class TestGHM:
     def test_mean_is_over_the_examples_whatever_the_avg_factor(self):
-        loss = build_loss("GHMCLoss")
+        loss = build_loss("GHMCLoss", momentum=0)
         logits, labels = batch(loss)
         ignored = torch.tensor([0, -1, 0, 3])
         whole = loss(logits, ignored, None, 3.0)
         kept = ignored >= 0
         torch.testing.assert_close(whole, loss(logits[kept], labels[kept]))
         torch.testing.assert_close(whole * 9, loss(logits, ignored, reduction_override="sum"))
-        # Twice the weight on all rows is no change, as an average ought to have it.
+        # A mean does not change if all rows have twice the weight.
         torch.testing.assert_close(whole, loss(logits, ignored, torch.full((4,), 2.0), 5))
 
     def test_each_filled_bin_has_the_same_share(self):
         # 8 easy negatives in the first of ten bins, one hard positive in the last: 9 / (10 R)
-        loss = build_loss("GHMCLoss")
+        loss = build_loss("GHMCLoss", bins=10)
         logits = torch.tensor([-4.0] * 9, dtype=torch.float64)[:, None]
         got = loss(logits, torch.tensor([1] * 8 + [0]), reduction_override="none").flatten()
         easy, hard = math.log1p(math.exp(-4)), math.log1p(math.exp(4))
@@ -247,15 +244,15 @@ class TestSeesaw:
         assert got[1].item() == pytest.approx(math.log(1 + 1 / math.e + small / math.e))
 
 
-class TestEQLv2:
-    def test_first_batch_is_binary_cross_entropy(self):
+class TestGradientBalance:
+    def test_first_batch_of_eqlv2_is_binary_cross_entropy(self):
         loss = build("EQLv2Loss")
         logits, labels = batch(loss)
         torch.testing.assert_close(
             loss(logits, labels), build_loss("BinaryCrossEntropyLoss")(logits, labels)
         )
 
-    def test_gradients_are_summed_with_their_weights(self):
+    def test_gradients_of_eqlv2_are_summed_with_their_weights(self):
         loss = build("EQLv2Loss", num_classes=1)
         logits, labels = torch.zeros(4, 1), torch.tensor([0, 1, 1, -1])
         loss(logits, labels, torch.tensor([1.0, 1, 3, 1]))
@@ -268,6 +265,50 @@ class TestEQLv2:
         assert loss.positive_gradient.item() == pytest.approx(0.5 + (1 + 4 * (1 - r)) / 2)
         assert loss.negative_gradient.item() == pytest.approx(2 + r)
 
+    def test_equalized_focal_starts_as_focal_loss(self):
+        loss = build("EqualizedFocalLoss")
+        logits, labels = batch(loss)
+        expected = build_loss("FocalLoss", reduction="none")(logits, labels)
+        got = loss(logits, labels, reduction_override="none")
+        torch.testing.assert_close(got, expected)
+
+    @pytest.mark.parametrize("name", ["EQLv2Loss", "EqualizedFocalLoss"])
+    def test_what_is_accumulated_is_the_gradient_of_the_loss(self, name):
+        loss, weight = build(name), torch.tensor([0.5, 1.0, 2.0, 1.0], dtype=torch.float64)
+        logits, labels = batch(loss)
+        own = (labels[:, None] == torch.arange(3)).double()
+        for _ in range(2):  # the first step, and one with weights from the state
+            before = state(loss)
+            twin = copy.deepcopy(loss).eval()
+            pred = logits.clone().requires_grad_()
+            value = twin(pred, labels, weight, reduction_override="sum")
+            (gradient,) = torch.autograd.grad(value, pred)
+            loss(logits, labels, weight)
+            for side, name_of_side in ((own, "positive"), (1 - own, "negative")):
+                step = (gradient.abs() * side).sum(0)
+                total = before[f"{name_of_side}_gradient"] + step
+                found = state(loss)[f"{name_of_side}_gradient"]
+                torch.testing.assert_close(found.double(), total, rtol=1e-5, atol=0)
+        assert not torch.equal(value, build(name)(logits, labels, weight, reduction_override="sum"))
+
+    def test_equalized_focal_focuses_more_on_a_class_without_positives(self):
+        """Its gamma is 2 + 8: at score 1/2 its negatives have 5 / 2^8 of the focal loss."""
+        loss = build("EqualizedFocalLoss", num_classes=2, reduction="none")
+        logits, labels = torch.zeros(40, 2), torch.zeros(40, dtype=torch.long)
+        first = loss(logits, labels)
+        assert loss.balance().tolist() == [1, 0]
+        second = loss(logits, labels)
+        assert (second[:, 1] / first[:, 1]).mean().item() == pytest.approx(5 / 2**8)
+        torch.testing.assert_close(second[:, 0], first[:, 0])
+
+    def test_equalized_focal_treats_a_class_with_many_positives_as_balanced(self):
+        """39 positives of gradient 0.25 each and a negative of 0.75: the ratio is above 1."""
+        loss = build("EqualizedFocalLoss", num_classes=2)
+        loss(torch.zeros(40, 2), torch.tensor([0] * 39 + [1]))
+        assert loss.positive_gradient[0] > 10 * loss.negative_gradient[0] > 0
+        assert loss.balance()[0] == 1
+        assert loss.balance()[1].item() == pytest.approx(0.25 / (39 * 0.75))
+
 
 @pytest.mark.parametrize(
     ("config", "message"),
@@ -276,7 +317,7 @@ class TestEQLv2:
         (dict(type="WIoUv2Loss", momentum=0.0), r"momentum must be in \(0, 1\], got 0.0"),
         (dict(type="WIoUv3Loss", alpha=1.0), "alpha must be above 1, got 1.0"),
         (dict(type="WIoUv3Loss", delta=0.0), "delta must be above 0, got 0.0"),
-        (dict(type="GHMCLoss", bins=0), "bins must be a whole number above 0, got 0"),
+        (dict(type="GHMCLoss", bins=0), "bins must be an integer above 0, got 0"),
         (dict(type="GHMCLoss", momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
         (dict(type="GHMCLoss", use_sigmoid=False), "use_sigmoid must be True, got False"),
         (dict(type="GHMRLoss", mu=0.0), "mu must be above 0, got 0.0"),
@@ -292,6 +333,10 @@ class TestEQLv2:
         (dict(type="EQLv2Loss", num_classes=3, class_weight=[1.0]), "class_weight must be None"),
         (dict(type="EQLv2Loss", num_classes=3, alpha=-1.0), "alpha must be at least 0, got -1.0"),
         (dict(type="EQLv2Loss", num_classes=3, gamma=0.0), "gamma must be above 0, got 0.0"),
+        ("EqualizedFocalLoss(num_classes=0)", "num_classes must be the number of classes"),
+        ("EqualizedFocalLoss(num_classes=3, gamma=0)", "gamma must be above 0, got 0"),
+        ("EqualizedFocalLoss(num_classes=3, alpha=2)", r"alpha must be in \[0, 1\], or None"),
+        ("EqualizedFocalLoss(num_classes=3, scale=-1)", "scale must be at least 0, got -1"),
     ],
 )
 def test_arguments_out_of_range(config, message):
@@ -299,10 +344,10 @@ def test_arguments_out_of_range(config, message):
         build_loss(config)
 
 
-@pytest.mark.parametrize("name", ["SeesawLoss", "EQLv2Loss"])
+@pytest.mark.parametrize("name", ["SeesawLoss", "EQLv2Loss", "EqualizedFocalLoss"])
 def test_a_detector_of_another_number_of_classes_is_refused(name):
     loss = build(name, num_classes=7)
-    with pytest.raises(ValueError, match=rf"{name}: num_classes=7 goes with [78] channels, pred"):
+    with pytest.raises(ValueError, match=rf"{name}: num_classes=7 requires [78] channels, pred"):
         loss(*batch(loss))
 
 
@@ -312,7 +357,7 @@ def test_arguments_of_mmdetection_without_effect_say_so():
     for name in ("vis_grad", "test_with_obj"):
         with pytest.warns(UserWarning, match=f"EQLv2Loss: {name}=True has no effect"):
             build("EQLv2Loss", **{name: True})
-    with pytest.raises(TypeError, match="use_distributed: gradients are summed over the ranks"):
+    with pytest.raises(TypeError, match="use_distributed: gradients are always summed over"):
         build("EQLv2Loss", use_distributed=True)
 
 
@@ -322,7 +367,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 sys.path.insert(0, {folder!r})
-from test_stateful import CONFIGS, batch, build, state
+from test_state import CONFIGS, batch, build, state
 from det_losses.losses.core.state import on_this_rank_alone
 
 def work(rank, folder):

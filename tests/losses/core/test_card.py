@@ -1,4 +1,4 @@
-"""Cards: what the parser takes from a class, and what every loss of this package has to say."""
+"""Cards: what is parsed, how it is shown, and what every card of this package must state."""
 
 import inspect
 import re
@@ -8,14 +8,21 @@ import torch
 
 from det_losses import list_losses
 from det_losses.losses import IoUFamilyLoss, build_loss
-from det_losses.losses.core.card import Parameter, loss_card, loss_cards
-from det_losses.losses.core.card_text import BY_HAND, card_markdown, card_text, cards_markdown
+from det_losses.losses.core.card import (
+    BY_HAND,
+    FORMULA,
+    card_markdown,
+    card_text,
+    cards_markdown,
+    loss_card,
+    loss_cards,
+)
 from det_losses.registry import MODELS
 
 CARDS = [
     card
     for card in loss_cards()
-    if MODELS.module_dict[card.name].__module__.startswith("det_losses.losses.")
+    if MODELS.module_dict[card.info.name].__module__.startswith("det_losses.losses.")
 ]
 
 
@@ -28,6 +35,8 @@ class BarLoss(IoUFamilyLoss):
         + 0
 
     With :math:`x_1` as in :class:`Other`.
+
+    .. math:: x_1 = 2
 
     Second paragraph, ``code``.
 
@@ -60,6 +69,7 @@ class BarLoss(IoUFamilyLoss):
 
     paper = "Nobody, 2026"
     constant_in_gradient = ("nothing", "that matters")
+    monotone_in_distance = False
     zero_at_target = False
     inputs = ("image_size",)
 
@@ -76,19 +86,28 @@ def bar():
 
 
 def test_every_part_of_the_class_is_in_its_place(bar):
-    assert (bar.name, bar.kind, bar.space, bar.activation) == ("BarLoss", "box", "decoded", None)
-    assert bar.inputs == ("image_size",) and not bar.wraps and not bar.zero_at_target
-    assert bar.summary == "Overlap, twice as much."
-    assert bar.formula == r"L = 2 (1 - IoU) \\ + 0"
-    assert bar.about == ("With :math:`x_1` as in :class:`Other`.\n\nSecond paragraph, ``code``.")
-    assert bar.parameters[:2] == (
-        Parameter("scale", "2.0", "how much of it, at least 0.\n\nMore of it."),
-        Parameter("eps", "1e-07", "the smallest denominator."),
+    assert bar.info.name == "BarLoss" and not bar.wraps
+    assert bar.place == "box loss on decoded boxes; needs the input ``image_size``"
+    assert bar.body == (
+        "Overlap, twice as much.",
+        r".. math:: L = 2 (1 - IoU) \\ + 0",
+        "With :math:`x_1` as in :class:`Other`.",
+        ".. math:: x_1 = 2",
+        "Second paragraph, ``code``.",
     )
-    assert (bar.use, bar.disjoint, bar.note) == ("Never.", "2.", "One.\n\nTwo.")
-    assert (bar.reference, bar.paper) == ("Nobody: Nothing. 2026.", "Nobody, 2026")
-    assert bar.constant_in_gradient == ("nothing", "that matters")
-    assert (bar.monotone_in_distance, bar.published, bar.shape) == (True, "", "")
+    assert bar.parameters == {
+        "scale": ("2.0", "how much of it, at least 0. More of it."),
+        "eps": ("1e-07", "the smallest denominator."),
+    }
+    assert bar.facts == {
+        "Use": "Never.",
+        "Disjoint boxes": "2.",
+        "Constant in the gradient": "nothing, that matters",
+        "Distance": "may fall as a box moves away from its target",
+        "Perfect prediction": "not 0 at a perfect prediction",
+        "Note": "One. Two.",
+        "Reference": "Nobody: Nothing. 2026.",
+    }
     assert bar.example == "BarLoss"
 
 
@@ -98,7 +117,8 @@ def test_text_is_plain(bar):
         "BarLoss: box loss on decoded boxes; needs the input image_size\n\n"
         "Overlap, twice as much.\n\n    L = 2 (1 - IoU) \\\\ + 0\n\nWith x_1 as in Other.\n"
     )
-    assert "\n  scale (2.0): how much of it, at least 0.\n" in text
+    assert "\n  scale (2.0): how much of it, at least 0. More of it.\n" in text
+    assert "\n\n    x_1 = 2\n\nSecond paragraph, code.\n" in text
     assert "\n\nDisjoint boxes\n  2.\n" in text
     assert "\n\nPerfect prediction\n  not 0 at a perfect prediction\n" in text
     assert "Published" not in text
@@ -117,16 +137,18 @@ def test_markdown_shows_formulas_as_github_does(bar):
 def test_a_loss_without_a_docstring_of_this_form_has_a_card(bar, monkeypatch):
     monkeypatch.setattr(BarLoss, "__doc__", "Mine.")
     card = loss_card(next(info for info in list_losses() if info.name == "BarLoss"))
-    assert (card.summary, card.formula, card.use) == ("Mine.", "", "")
-    assert card.parameters[0] == Parameter("scale", "2.0", "")
+    assert card.body == ("Mine.",) and "Use" not in card.facts
+    assert card.facts["Reference"] == "Nobody, 2026"
+    assert card.parameters["scale"] == ("2.0", "")
     assert "```math" not in card_markdown(card)
     assert card_text(card).startswith("BarLoss: ")
 
 
 def test_wrappers_say_what_is_theirs_and_need_an_argument():
-    inner = next(card for card in CARDS if card.name == "InnerIoU")
-    assert inner.wraps and inner.parameters[0].default == ""
-    assert inner.constant_in_gradient == ()  # CIoU's alpha, of the example, is not InnerIoU's
+    inner = next(card for card in CARDS if card.info.name == "InnerIoU")
+    assert inner.wraps and inner.parameters["loss"][0] == ""
+    # CIoU's alpha, of the example, is not InnerIoU's
+    assert "Constant in the gradient" not in inner.facts
     assert inner.example == "InnerIoU(CIoULoss)"
     assert "\n  loss (required): " in card_text(inner)
 
@@ -145,22 +167,23 @@ def test_links_of_the_contents_have_a_heading():
     fragments = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings}
     links = re.findall(r"\]\(#([^)]*)\)", text)
     assert set(links) == fragments and len(links) == len(headings)
-    assert {card.name for card in CARDS} <= set(headings)
+    assert {card.info.name for card in CARDS} <= set(headings)
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_every_card_is_whole(card):
-    for part in ("summary", "formula", "use", "shape", "paper", "reference"):
-        assert getattr(card, part), f"{card.name} does not say its {part}"
-    assert all(parameter.text for parameter in card.parameters)
-    if card.space == "decoded" and not card.wraps:
-        assert card.disjoint, f"{card.name} does not say what it does on disjoint boxes"
-    assert type(build_loss(card.example)).__name__ == card.name
-    doc = inspect.getdoc(MODELS.module_dict[card.name])
-    assert "\n:param" not in doc and ".. note" not in doc
+def test_every_card_is_whole():
+    for card in CARDS:
+        name = card.info.name
+        assert any(paragraph.startswith(FORMULA) for paragraph in card.body), name
+        assert {"Use", "Shape", "Reference"} <= set(card.facts) and card.info.paper, name
+        assert all(meaning for _, meaning in card.parameters.values()), name
+        if card.info.space == "decoded" and not card.wraps:
+            assert "Disjoint boxes" in card.facts, name
+        assert type(build_loss(card.example)).__name__ == name
+        doc = inspect.getdoc(MODELS.module_dict[name])
+        assert "\n:param" not in doc and ".. note" not in doc
 
 
-# Sideways the hull grows faster than the distance; alone the overlap has nothing to say.
+# Sideways the enclosing box grows faster than the distance.
 PULLS = ("GIoULoss", "DIoULoss", "CIoULoss")
 
 
@@ -190,5 +213,5 @@ def test_the_losses_that_do_not_train_disjoint_boxes_say_so():
         pred = torch.tensor([[100.0, 0, 120, 10]], requires_grad=True)
         (gradient,) = torch.autograd.grad(build_loss(name)(pred, torch.zeros_like(pred)), pred)
         assert not gradient.any()
-        card = next(card for card in CARDS if card.name == name)
-        assert "gradient" in card.disjoint
+        card = next(card for card in CARDS if card.info.name == name)
+        assert "zero gradient" in card.facts["Disjoint boxes"]

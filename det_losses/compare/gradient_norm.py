@@ -1,4 +1,4 @@
-"""How hard a box loss pulls: the gradient with respect to the head's raw box output."""
+"""The norm of a box loss's gradient with respect to the raw box output of the head."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from det_losses.generators import generators_kept
-from det_losses.models.box_outputs import box_layer_name
+from det_losses.models.slots import box_layer_name
 
 
 def gradient_norm(model: nn.Module, batch: Mapping[str, Any], slot: str) -> float:
@@ -19,12 +19,13 @@ def gradient_norm(model: nn.Module, batch: Mapping[str, Any], slot: str) -> floa
     .. math:: \lVert \partial L / \partial \Delta \rVert_2
 
     L is the slot's entry of the dict of losses: after the head's normalisation, ``loss_weight``
-    included. Delta are the encoded deltas as the head's last layer puts them out, of all levels and
-    anchors, whatever space the loss lives in; so losses on deltas and on decoded boxes compare.
+    included. Delta is the output of the head's last layer, of all levels and anchors, whatever the
+    space of the loss; so losses on deltas and on decoded boxes are comparable.
 
-    It is measured on a copy of the model in training mode, in full precision. Weights, buffers, the
-    state of losses and the random generators stay as they are, so that a second call with the same
-    arguments gives the same number. A loss with a running state is measured in the state it has.
+    The norm is measured on a copy of the model in training mode, in full precision. Weights,
+    buffers, the state of losses and the random generators do not change, so a second call with the
+    same arguments gives the same number. A loss with a running state is measured in the state it
+    has.
 
     Args:
         model: a detector of this project.
@@ -32,12 +33,12 @@ def gradient_norm(model: nn.Module, batch: Mapping[str, Any], slot: str) -> floa
         slot: a box slot, such as ``"loss_bbox"``.
 
     Returns:
-        The norm, summed in float64. 0 where no anchor or proposal of the batch is positive. The raw
-        output is what the head's last layer puts out: encoded deltas, or in FCOS with ``loss_dfl``
-        the logits of the sides' distributions; norms compare within one head only.
+        The norm, summed in float64. 0 where no anchor or proposal of the batch is positive. The
+        output of the last layer is the encoded deltas, or in FCOS with ``loss_dfl`` the logits of
+        the sides' distributions; norms are comparable within one head only.
 
     Raises:
-        ValueError: the detector has no such box slot.
+        InputError: the detector has no such box slot.
     """
     model = getattr(model, "module", model)
     box_layer_name(type(model), slot)
@@ -49,8 +50,8 @@ def gradient_norms(
 ) -> dict[str, float]:
     """Return the :func:`gradient_norm` that each of several losses would have in a slot.
 
-    All losses of one space share a pass through the model, and all passes the same random numbers,
-    so the same anchors and proposals are sampled for every loss.
+    All losses of one space share a pass through the model, and all passes use the same random
+    numbers, so the same anchors and proposals are sampled for every loss.
 
     Args:
         model: a detector of this project.
@@ -62,7 +63,7 @@ def gradient_norms(
         Label -> norm.
 
     Raises:
-        ValueError: the detector has no such box slot.
+        InputError: the detector has no such box slot.
     """
     model = getattr(model, "module", model)
     groups: dict[Any, dict[str, nn.Module]] = {}
@@ -75,7 +76,7 @@ def gradient_norms(
 
 
 class _SideBySide(nn.Module):
-    """Losses of one space in one slot; the value of each is kept, and their sum returned."""
+    """Losses of one space in one slot: keeps the value of each and returns their sum."""
 
     def __init__(self, losses: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -118,11 +119,11 @@ def _norm(gradients: Sequence[Tensor]) -> float:
 
 
 class FixedBatches:
-    """Training batches that are the same whenever they are asked for.
+    """Training batches that are the same at every access.
 
-    Images follow a permutation of the dataset by (seed, epoch), and their augmentation is that of
+    The order of images is a permutation by (seed, epoch). Their augmentation is that of
     (seed, epoch) too, where the dataset has ``set_epoch``, else that of generators seeded by the
-    batch's number. A batch is read when it is asked for, and batches of one epoch share no image.
+    batch's number. A batch is read at access, and batches of one epoch share no image.
 
     Args:
         dataset: with its augmentation.

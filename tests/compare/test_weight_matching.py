@@ -1,4 +1,4 @@
-"""Matched loss weights: all losses pull as hard as the baseline, here and on other batches."""
+"""Matched loss weights: gradient norms equal the baseline's, on these and on other batches."""
 
 import copy
 import json
@@ -12,13 +12,19 @@ from mmengine.config import Config, ConfigDict
 from tqdm import tqdm
 
 from det_losses import build_loss
-from det_losses.compare import matched_weights
-from det_losses.compare import warm_up as warm_up_module
-from det_losses.compare.matched_weights import BATCHES, match_weights, ratio_error
-from det_losses.compare.matching import MatchedLoss, Matching
-from det_losses.compare.warm_up import warm_up
-from det_losses.engine import build_runner
-from det_losses.engine.gradient_norm import gradient_norms
+from det_losses.compare import weight_matching
+from det_losses.compare.gradient_norm import gradient_norms
+from det_losses.compare.variants import select
+from det_losses.compare.weight_matching import (
+    BATCHES,
+    MatchedLoss,
+    Matching,
+    match_variants,
+    match_weights,
+    ratio_error,
+    warm_up,
+)
+from det_losses.engine.build import build_runner
 from det_losses.generators import generators_kept
 from det_losses.models.published import complete
 from det_losses.paths import configs_root
@@ -34,29 +40,14 @@ STEPS, SEED = 6, 3
 
 
 @pytest.fixture(scope="module")
-def cfg(tmp_path_factory):
-    """The quickstart on 160 images of 64 px: one epoch of 40 batches."""
-    cfg = Config.fromfile(configs_root() / "quickstart" / "retinanet_shapes.py")
-    root = str(tmp_path_factory.mktemp("data") / "shapes")
-    for key in ("train_dataloader", "val_dataloader"):
-        cfg[key].update(num_workers=0, persistent_workers=False)
-        cfg[key].dataset.update(data_root=root, num_train=160, num_val=4, image_size=64)
-    cfg.train_dataloader.batch_size = 4
-    cfg.train_cfg = ConfigDict(by_epoch=True, max_epochs=1, val_interval=1)
-    cfg.model.update(min_size=64, max_size=64)
-    cfg.model.backbone.update(out_channels=16)
-    return cfg
-
-
-@pytest.fixture(scope="module")
 def work_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("work")
 
 
 @pytest.fixture(scope="module")
-def matching(cfg, work_dir):
+def matching(shapes, work_dir):
     return match_weights(
-        cfg,
+        shapes,
         "loss_bbox",
         LOSSES,
         "SmoothL1Loss",
@@ -74,9 +65,9 @@ def with_baseline(cfg):
 
 
 @pytest.fixture(scope="module")
-def models(cfg, work_dir):
+def models(shapes, work_dir):
     """The same warm-up, gone through once more."""
-    return warm_up(with_baseline(cfg), STEPS, SEED, work_dir)
+    return warm_up(with_baseline(shapes), STEPS, SEED, work_dir)
 
 
 def norms_on(models, model, configs, numbers):
@@ -156,16 +147,16 @@ def test_the_standard_error_of_a_ratio_is_its_spread_over_many_samples():
     assert ratio_error(x[0], 3 * x[0]) == pytest.approx(0, abs=1e-12)
 
 
-def test_nothing_is_left_and_nothing_changed(cfg, work_dir, matching, models):
+def test_nothing_is_left_and_nothing_changed(shapes, work_dir, matching, models):
     assert list(work_dir.iterdir()) == []
-    assert cfg.model.loss_bbox.type == "L1Loss" and cfg.val_dataloader
+    assert shapes.model.loss_bbox.type == "L1Loss" and shapes.val_dataloader
     weights = models.initial.state_dict()
     assert any(not torch.equal(weights[k], v) for k, v in models.trained.state_dict().items())
 
 
-def test_the_warm_up_is_the_beginning_of_a_training(cfg, tmp_path):
+def test_the_warm_up_is_the_beginning_of_a_training(shapes, tmp_path):
     # A whole training of two epochs of three steps, by mmengine's own loop.
-    own = with_baseline(cfg)
+    own = with_baseline(shapes)
     own.train_dataloader.dataset.num_images = 12
     own.train_cfg.max_epochs = 2
     short = copy.deepcopy(own)
@@ -183,10 +174,10 @@ def test_the_warm_up_is_the_beginning_of_a_training(cfg, tmp_path):
 
 @pytest.mark.parametrize(("trained", "steps"), [(40, 40), (880, 100), (3000, 300), (88_000, 1000)])
 def test_a_warm_up_is_a_tenth_of_training_within_bounds(trained, steps):
-    assert warm_up_module._checked_steps(None, trained) == steps
+    assert weight_matching._checked_steps(None, trained) == steps
 
 
-def test_a_signal_ends_the_warm_up_and_leaves_nothing(cfg, tmp_path):
+def test_a_signal_ends_the_warm_up_and_leaves_nothing(shapes, tmp_path):
     class Bar(tqdm):
         def update(self, n=1):
             self.n += n
@@ -195,7 +186,7 @@ def test_a_signal_ends_the_warm_up_and_leaves_nothing(cfg, tmp_path):
 
     bar = Bar(disable=True)
     with pytest.raises(KeyboardInterrupt):
-        warm_up(with_baseline(cfg), 20, 0, tmp_path / "new", bar)
+        warm_up(with_baseline(shapes), 20, 0, tmp_path / "new", bar)
     assert bar.n == 2
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -238,7 +229,7 @@ def test_matchings_join_and_the_stored_numbers_stay():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"slot": "loss_cls"}, "RetinaNet puts out no boxes for 'loss_cls'"),
+        ({"slot": "loss_cls"}, "RetinaNet has no box deltas for 'loss_cls'"),
         ({"baseline": "IoULoss"}, "the baseline 'IoULoss' is none of SmoothL1Loss, L1Loss"),
         ({"batches": 7}, "batches must be at least 8, got 7"),
         ({"warmup_steps": 41}, "warmup_steps must be 1 to 40, the steps that the config trains"),
@@ -249,10 +240,10 @@ def test_matchings_join_and_the_stored_numbers_stay():
         ),
     ],
 )
-def test_what_cannot_be_matched_is_refused(cfg, tmp_path, changes, message):
+def test_what_cannot_be_matched_is_refused(shapes, tmp_path, changes, message):
     arguments = {"slot": "loss_bbox", "losses": LOSSES, "baseline": "SmoothL1Loss", **changes}
     with pytest.raises(ValueError, match=message):
-        match_weights(cfg, work_dir=tmp_path, **arguments)
+        match_weights(shapes, work_dir=tmp_path, **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,12 +255,50 @@ def test_what_cannot_be_matched_is_refused(cfg, tmp_path, changes, message):
     ],
 )
 def test_a_loss_without_a_usable_gradient_is_named(
-    cfg, models, tmp_path, monkeypatch, value, message
+    shapes, models, tmp_path, monkeypatch, value, message
 ):
     def norms(model, batch, slot, losses):
         return {label: value if label == "GIoULoss" else 1.0 for label in losses}
 
-    monkeypatch.setattr(matched_weights, "gradient_norms", norms)
-    monkeypatch.setattr(matched_weights, "warm_up", lambda *args: models)
+    monkeypatch.setattr(weight_matching, "gradient_norms", norms)
+    monkeypatch.setattr(weight_matching, "warm_up", lambda *args: models)
     with pytest.raises(ValueError, match=message):
-        match_weights(cfg, "loss_bbox", LOSSES, "SmoothL1Loss", work_dir=tmp_path, batches=8)
+        match_weights(shapes, "loss_bbox", LOSSES, "SmoothL1Loss", work_dir=tmp_path, batches=8)
+
+
+@pytest.fixture
+def fake_matching(monkeypatch):
+    """A matching that is known and trains nothing; gives the losses of each call."""
+    calls = []
+
+    def fake(cfg, slot, losses, baseline, *, work_dir):
+        calls.append(list(losses))
+        found = {
+            label: MatchedLoss(dict(config), config["loss_weight"], 4.0, 0.5, 1.0, 0.01)
+            for label, config in losses.items()
+        }
+        return Matching(slot, baseline, 24, 100, 0, found)
+
+    monkeypatch.setattr(weight_matching, "match_weights", fake)
+    return calls
+
+
+def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_matching):
+    selection = select(cfg, ["L1Loss", "GIoULoss"], matched=True)
+    variants = match_variants(cfg, selection, tmp_path)
+    assert [v.loss("loss_bbox")["loss_weight"] for v in variants] == [4.0, 4.0]
+    assert variants[1].weight["how"] == "matched"
+    assert variants[1].weight["gradient_norm"] == pytest.approx(0.5 * 4.0 / 2.5)
+    assert "as L1Loss's" in variants[1].source
+    assert match_variants(cfg, selection, tmp_path) == variants
+    match_variants(cfg, select(cfg, ["L1Loss", "DIoULoss"], matched=True), tmp_path)
+    assert fake_matching == [["L1Loss", "GIoULoss"], ["L1Loss", "DIoULoss"]]
+    stored = json.loads((tmp_path / "matched_weights.json").read_text())
+    assert set(stored["losses"]) == {"L1Loss", "GIoULoss", "DIoULoss"}
+
+
+def test_weights_matched_to_another_baseline_are_not_mixed(cfg, tmp_path, fake_matching):
+    match_variants(cfg, select(cfg, ["L1Loss", "GIoULoss"]), tmp_path)
+    other = select(cfg, ["L1Loss", "GIoULoss"], baseline="GIoULoss")
+    with pytest.raises(ValueError, match="were matched to L1Loss, not those of loss_bbox to GIoU"):
+        match_variants(cfg, other, tmp_path)

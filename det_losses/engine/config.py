@@ -1,0 +1,214 @@
+"""The config of an experiment: read by name, changed by options, written as text."""
+
+import difflib
+import inspect
+import keyword
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from det_losses.errors import InputError
+from det_losses.losses.core.text import parse_loss, parse_value
+from det_losses.paths import find_config
+from det_losses.registry import MODELS, find
+
+_LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
+_KEPT = ("transforms", "test_mode", "keep_negatives")
+_WIDTH = 100  # of a line of text
+
+
+def read_config(name: str) -> Config:
+    """Read a config by path or shipped name.
+
+    Raises:
+        MissingFileError: no such config.
+        InputError: it cannot be read, or a part that every experiment has is missing.
+    """
+    path = find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise InputError(f"config {path}: {type(error).__name__}: {error}") from error
+    for key in ("model", "train_dataloader", "val_dataloader", "val_evaluator"):
+        if key not in cfg:
+            raise InputError(f"config {path} has no `{key}`, so it is not a whole experiment")
+    return cfg
+
+
+def apply_options(cfg: Config, options: list[str]) -> None:
+    """Merge ``key=value`` texts into the config.
+
+    Raises:
+        InputError: no ``=``, or no config has the first part of the key.
+    """
+    known = {*cfg, *inspect.signature(Runner).parameters}
+    merged: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise InputError(f"--cfg-options: expected KEY=VALUE, got {option!r}")
+        first = key.split(".")[0]
+        if first not in known:
+            near = difflib.get_close_matches(first, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(sorted(cfg))}."
+            raise InputError(f"--cfg-options {option}: the config has no {first!r}. {hint}")
+        merged[key] = parse_value(value)
+    try:
+        cfg.merge_from_dict(merged)
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        raise InputError(f"--cfg-options {' '.join(options)}: {error}") from error
+
+
+def use_losses(cfg: Config, options: list[str]) -> None:
+    """Set the loss of each slot that a ``SLOT=LOSS`` text names.
+
+    Args:
+        cfg: the config, changed in place.
+        options: such as ``"loss_bbox=CIoULoss"`` or ``"loss_cls=FocalLoss(gamma=1.5)"``.
+
+    Raises:
+        InputError: no ``=``, a loss that cannot be read, or a slot that the detector does not have.
+        NotRegisteredError: no such detector.
+    """
+    for option in options:
+        slot, equals, text = option.partition("=")
+        if not equals or not text.strip():
+            raise InputError(f"--loss: expected SLOT=LOSS, got {option!r}")
+        detector = find(MODELS, cfg.model.type)
+        slots = getattr(detector, "slots", None)
+        if slots is None:  # a detector of another package
+            slots = [n for n in inspect.signature(detector).parameters if n.startswith("loss_")]
+        if slot not in slots:
+            raise InputError(
+                f"--loss {option}: {detector.__name__} has no slot {slot!r}; it has "
+                f"{', '.join(slots) or 'none'}"
+            )
+        cfg.model[slot] = ConfigDict(parse_loss(text))
+
+
+def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str | None) -> None:
+    """Replace the dataset of ``"train"`` or of ``"val"`` (and test) by the user's own.
+
+    Only transforms, test_mode and keep_negatives of the config's dataset are kept: its classes and
+    its number of images were chosen for other data.
+
+    Raises:
+        InputError: one of the two is missing.
+    """
+    if ann_file is None and image_dir is None:
+        return
+    if ann_file is None or image_dir is None:
+        given, missing = ("images", "ann") if ann_file is None else ("ann", "images")
+        raise InputError(f"--{split}-{given} needs --{split}-{missing} beside it")
+    for loader in _LOADERS[split]:
+        if cfg.get(loader) is None:
+            continue
+        base = cfg[loader].dataset
+        cfg[loader].dataset = ConfigDict(
+            type="CocoDataset",
+            ann_file=str(Path(ann_file).absolute()),
+            image_dir=str(Path(image_dir).absolute()),
+            **{key: base[key] for key in _KEPT if key in base},
+        )
+
+
+def use_amp(cfg: Config) -> None:
+    """Use mmengine's optimizer wrapper for mixed precision, with dynamic loss scale.
+
+    Raises:
+        InputError: the config's wrapper is neither ``OptimWrapper`` nor that one.
+    """
+    kind = cfg.optim_wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise InputError(f"--amp: the config's optim_wrapper is {kind!r}, expected 'OptimWrapper'")
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def use_metric_options(cfg: Config, *, out: str | None, backend: str | None) -> None:
+    """Set the metric's result file and backend, for a test.
+
+    Raises:
+        InputError: the config has several metrics, so it is not clear which one is meant.
+    """
+    options = {"out_file": out and str(Path(out).absolute()), "backend": backend}
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in ("test_evaluator", "val_evaluator"):
+        if given and cfg.get(key) is not None:
+            if not isinstance(cfg[key], dict):
+                raise InputError(f"--out and --backend need one metric as `{key}`, not a list")
+            cfg[key].update(given)
+
+
+class FastTextConfig(Config):
+    """mmengine's Config whose ``pretty_text`` takes milliseconds.
+
+    mmengine's own formats with yapf, which takes seconds, at each start and at each checkpoint of a
+    run.
+    """
+
+    @classmethod
+    def of(cls, cfg: Config) -> "FastTextConfig":
+        """Return a copy that shares the config's entries."""
+        fast = cls.__new__(cls)
+        fast.__setstate__(cfg.__getstate__())
+        return fast
+
+    @property
+    def pretty_text(self) -> str:
+        """The text of a config file; see :func:`config_text`."""
+        return config_text(self)
+
+
+def config_text(cfg: Config) -> str:
+    """Return Python source that ``Config.fromfile`` reads back as an equal config.
+
+    Classes and functions become the dotted path that mmengine's registries build from.
+
+    Args:
+        cfg: the config; its keys are written in their order.
+    """
+    return "".join(f"{key} = {_source(value, 0)}\n" for key, value in cfg.to_dict().items())
+
+
+def _source(value: Any, indent: int) -> str:
+    """Return a value as source: on one line if it fits, else one item a line."""
+    if isinstance(value, Mapping):
+        opening, items, closing = _items_of_dict(value, indent + 4)
+    elif isinstance(value, (list, tuple)):
+        opening, closing = "[]" if isinstance(value, list) else "()"
+        items = [_source(item, indent + 4) for item in value]
+        if isinstance(value, tuple) and len(items) == 1:
+            closing = ",)"
+    else:
+        return _scalar(value)
+    line = f"{opening}{', '.join(items)}{closing}"
+    if len(line) + indent <= _WIDTH and "\n" not in line:
+        return line
+    inner = "".join(f"{' ' * (indent + 4)}{item},\n" for item in items)
+    return f"{opening}\n{inner}{' ' * indent}{closing[-1]}"
+
+
+def _items_of_dict(value: Mapping[Any, Any], indent: int) -> tuple[str, list[str], str]:
+    """Return the items of ``dict(key=value)``, or of ``{key: value}`` where a key needs that."""
+    named = all(
+        isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value
+    )
+    if named:
+        return "dict(", [f"{k}={_source(v, indent)}" for k, v in value.items()], ")"
+    items = [f"{_source(k, indent)}: {_source(v, indent)}" for k, v in value.items()]
+    return "{", items, "}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return repr(f"{value.__module__}.{value.__qualname__}")
+    text = repr(value)
+    # mmengine substitutes {{ variables }} in the text of a config file.
+    return text.replace("{{", r"{\x7b") if isinstance(value, str) else text

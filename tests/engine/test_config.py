@@ -1,0 +1,269 @@
+"""Configs: read by name, changed by options, and written as text that mmengine reads back."""
+
+import copy
+import gc
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+
+import det_losses.models  # noqa: F401  registers the detectors
+from det_losses.engine import build_runner
+from det_losses.engine.config import (
+    FastTextConfig,
+    apply_options,
+    config_text,
+    read_config,
+    use_amp,
+    use_losses,
+    use_metric_options,
+    use_own_data,
+)
+from det_losses.errors import InputError, NotRegisteredError
+from det_losses.paths import configs_root, shipped_configs
+from det_losses.registry import MODELS
+
+WHOLE = """
+model = dict(type="RetinaNet", num_convs=2)
+train_dataloader = dict(dataset=dict(type="ShapesDataset", data_root="d", split="train",
+    transforms=[dict(type="RandomHorizontalFlip", p=0.5)], num_images=5))
+val_dataloader = dict(dataset=dict(type="CocoDataset", ann_file="a.json", image_dir="i",
+    classes=["cat"], keep_negatives=True, test_mode=True))
+val_evaluator = dict(type="CocoMetric")
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1))
+train_cfg = dict(by_epoch=True, max_epochs=2)
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    file = tmp_path / "whole.py"
+    file.write_text(WHOLE)
+    return file
+
+
+@pytest.fixture
+def cfg(config_file):
+    return Config.fromfile(config_file)
+
+
+def test_options_change_the_config(cfg):
+    apply_options(cfg, ["train_cfg.max_epochs=3", "model.loss_bbox.type=GIoULoss", "resume=true"])
+    assert cfg.train_cfg.max_epochs == 3
+    assert cfg.model.loss_bbox == {"type": "GIoULoss"}
+    assert cfg.resume is True
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train_cfg.max_epochs", "--cfg-options: expected KEY=VALUE, got 'train_cfg.max_epochs'"),
+        ("=3", "expected KEY=VALUE"),
+        ("tran_cfg.max_epochs=3", "no 'tran_cfg'. Did you mean 'train_cfg'?"),
+        ("zzz=3", "no 'zzz'. It has "),
+        ("train_cfg.max_epochs.deeper=3", "--cfg-options train_cfg.max_epochs.deeper=3: "),
+    ],
+)
+def test_a_wrong_option_is_refused(cfg, option, message):
+    with pytest.raises(ValueError) as info:
+        apply_options(cfg, [option])
+    assert message in str(info.value)
+
+
+def test_own_data_keeps_transforms_and_mode_and_drops_the_subset(cfg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    use_own_data(cfg, "train", "mine.json", "images")
+    use_own_data(cfg, "val", "mine_val.json", "images")
+    assert cfg.train_dataloader.dataset == {
+        "type": "CocoDataset",
+        "ann_file": str(tmp_path / "mine.json"),
+        "image_dir": str(tmp_path / "images"),
+        "transforms": [{"type": "RandomHorizontalFlip", "p": 0.5}],
+    }
+    val = cfg.val_dataloader.dataset
+    assert (val.test_mode, val.keep_negatives, "classes" in val) == (True, True, False)
+
+
+def test_own_data_reaches_the_test_dataloader_where_there_is_one(cfg):
+    cfg.test_dataloader = ConfigDict(dataset=ConfigDict(type="CocoDataset", test_mode=True))
+    use_own_data(cfg, "val", "/x.json", "/images")
+    assert cfg.test_dataloader.dataset.ann_file == "/x.json"
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (("x.json", None), "--train-ann needs --train-images beside it"),
+        ((None, "images"), "--train-images needs --train-ann beside it"),
+    ],
+)
+def test_half_a_pair_of_own_data_is_refused(cfg, pair, message):
+    with pytest.raises(ValueError, match=message):
+        use_own_data(cfg, "train", *pair)
+
+
+def test_amp_changes_the_wrapper(cfg):
+    use_amp(cfg)
+    assert cfg.optim_wrapper.type == "AmpOptimWrapper"
+    assert cfg.optim_wrapper.loss_scale == "dynamic"
+
+
+def test_amp_refuses_a_wrapper_it_does_not_know(cfg):
+    cfg.optim_wrapper.type = "ApexOptimWrapper"
+    with pytest.raises(ValueError, match="optim_wrapper is 'ApexOptimWrapper'"):
+        use_amp(cfg)
+
+
+# mmengine leaves its temporary file open when a config fails.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = dict(", "was never closed"),
+        ("model = undefined_name", "NameError: name 'undefined_name' is not defined"),
+        ("_base_ = './absent.py'", "absent.py"),
+        ("x = 1", "has no `model`, so it is not a whole experiment"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_named(tmp_path, text, message):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(ValueError) as info:
+        read_config(str(file))
+    assert message in str(info.value)
+    assert str(file) in str(info.value)
+    del info
+    gc.collect()
+
+
+def test_a_slot_gets_the_loss_that_is_named(cfg):
+    cfg.model.loss_bbox = ConfigDict(type="SmoothL1Loss", beta=0.1)
+    use_losses(cfg, ["loss_bbox=InnerIoU(CIoULoss, ratio=0.7)", "loss_cls=FocalLoss"])
+    # What the slot had before is gone.
+    assert cfg.model.loss_bbox == dict(type="InnerIoU", loss=dict(type="CIoULoss"), ratio=0.7)
+    assert cfg.model.loss_cls == dict(type="FocalLoss")
+
+
+def test_a_detector_without_slots_takes_what_its_constructor_takes(cfg, monkeypatch):
+    class Theirs(torch.nn.Module):
+        def __init__(self, loss_mask, loss_scale=1.0, width=3):
+            super().__init__()
+
+    monkeypatch.setitem(MODELS.module_dict, "Theirs", Theirs)
+    cfg.model = dict(type="Theirs")
+    use_losses(cfg, ["loss_mask=L1Loss"])
+    assert cfg.model.loss_mask.type == "L1Loss"
+    with pytest.raises(InputError, match="Theirs has no slot 'width'; it has loss_mask, loss_sca"):
+        use_losses(cfg, ["width=L1Loss"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("CIoULoss", "--loss: expected SLOT=LOSS, got 'CIoULoss'"),
+        ("loss_bbox=", "expected SLOT=LOSS"),
+        ("loss_box=CIoULoss", "RetinaNet has no slot 'loss_box'; it has loss_cls, loss_bbox"),
+        ("loss_bbox=CIoULoss(", "loss 'CIoULoss('"),
+    ],
+)
+def test_a_wrong_loss_option_is_refused(cfg, option, message):
+    with pytest.raises(InputError) as info:
+        use_losses(cfg, [option])
+    assert message in str(info.value)
+
+
+def test_a_misspelled_detector_is_named(cfg):
+    cfg.model.type = "RetinaNt"
+    with pytest.raises(NotRegisteredError, match="Did you mean 'RetinaNet'"):
+        use_losses(cfg, ["loss_bbox=CIoULoss"])
+
+
+def test_options_of_the_metric_need_one_metric(cfg):
+    use_metric_options(cfg, out=None, backend=None)
+    assert cfg.val_evaluator == dict(type="CocoMetric")
+    use_metric_options(cfg, out="/found.json", backend="hotcoco")
+    assert cfg.val_evaluator == dict(type="CocoMetric", out_file="/found.json", backend="hotcoco")
+    cfg.val_evaluator = [cfg.val_evaluator] * 2
+    with pytest.raises(InputError, match="need one metric as `val_evaluator`, not a list"):
+        use_metric_options(cfg, out=None, backend="hotcoco")
+
+
+VALUES = {
+    "none": None,
+    "numbers": [0, -3, 1e-07, 0.1, 2**70, True],
+    "infinite": (float("inf"), float("-inf")),
+    "empty": [[], (), {}, ""],
+    "tuples": ((1,), ((2, 3), [4, (5,)])),
+    "quotes": """it's "quoted" and 'nested'""",
+    "escapes": "C:\\new\ttab\nline \\n é \x00",
+    "variables": ["{{ fileDirname }}", "{{$HOME:nowhere}}", "{{ _base_.x }}", "{{{"],
+    "nested": dict(a=dict(b=[dict(c=1), dict(type="X", d=(dict(e=None),))])),
+    "keys": {"not an identifier": 1, "class": 2, "it's": {3: "three", (1, 2): "pair"}},
+    "keyword": {"lambda": 1},
+    "long": [f"class number {i}" for i in range(80)],
+    "deep": dict(a=dict(b=dict(c=dict(d=dict(names=[f"name {i}" for i in range(20)]))))),
+}
+
+
+def read_back(cfg, folder):
+    file = folder / "config.py"
+    file.write_text(config_text(cfg), encoding="utf-8")
+    return Config.fromfile(file)
+
+
+def test_every_value_is_read_back_equal(tmp_path):
+    cfg = Config({**VALUES, "nan": float("nan")})
+    found = read_back(cfg, tmp_path).to_dict()
+    assert math.isnan(found.pop("nan"))
+    assert found == VALUES
+    assert list(found) == list(VALUES)
+    # == takes a list for no tuple, but True for 1.
+    assert repr(found) == repr(VALUES)
+    assert isinstance(read_back(cfg, tmp_path).nested.a.b[0], ConfigDict)
+
+
+@pytest.mark.parametrize("name", shipped_configs()[::8])
+def test_a_shipped_config_is_read_back_equal(name, tmp_path):
+    cfg = Config.fromfile(configs_root() / f"{name}.py")
+    assert read_back(cfg, tmp_path).to_dict() == cfg.to_dict()
+
+
+def test_a_class_becomes_the_path_that_a_registry_builds_from(tmp_path):
+    cfg = Config(dict(optimizer=dict(type=torch.optim.SGD), collate=math.sqrt))
+    found = read_back(cfg, tmp_path)
+    assert found.optimizer.type == "torch.optim.sgd.SGD"
+    assert found.collate == "math.sqrt"
+
+
+def test_lines_are_short_and_say_the_same_twice():
+    text = config_text(Config(VALUES))
+    assert max(map(len, text.splitlines())) <= 100
+    assert text == config_text(Config(VALUES))
+
+
+def test_a_copy_of_a_fast_config_is_fast(tmp_path):
+    cfg = Config(dict(a=dict(b=1)), filename=None)
+    fast = FastTextConfig.of(cfg)
+    assert fast.a is cfg.a
+    for other in (fast, copy.deepcopy(fast), fast.copy(), pickle.loads(pickle.dumps(fast))):
+        assert type(other) is FastTextConfig
+        assert other.pretty_text == "a = dict(b=1)\n"
+        other.dump(tmp_path / "dumped.py")
+        assert (tmp_path / "dumped.py").read_text() == other.pretty_text
+
+
+def test_a_run_never_formats_with_yapf(toy_cfg, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("yapf was called")
+
+    monkeypatch.setattr("mmengine.config.config.FormatCode", refuse)
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", refuse)
+    cfg = toy_cfg(epochs=2)
+    runner = build_runner(cfg)
+    runner.train()
+    # What mmengine itself wrote is the config that the run had.
+    (file,) = Path(runner.work_dir).glob("*.py")
+    assert Config.fromfile(file).to_dict() == runner.cfg.to_dict()

@@ -1,0 +1,112 @@
+"""What all detectors share: arguments, modes, channels, precision, anchors."""
+
+import pytest
+import torch
+from small_detectors import BACKBONE, faster_rcnn, retinanet
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.image_list import ImageList
+
+from det_losses.models import RetinaNet
+from det_losses.models.slots import PairCoder
+
+
+@pytest.mark.parametrize(
+    ("build", "argument", "message"),
+    [
+        (retinanet, "num_convz", "RetinaNet has no argument 'num_convz'. Did you mean num_convs"),
+        (retinanet, "score_tresh", "score_thresh"),
+        (retinanet, "head", "RetinaNet has no argument 'head'"),
+        (faster_rcnn, "box_detections_per_image", "box_detections_per_img"),
+    ],
+)
+def test_an_unknown_argument_is_refused_where_torchvision_ignores_it(build, argument, message):
+    with pytest.raises(TypeError, match=message):
+        build(**{argument: 1})
+
+
+def test_num_classes_without_a_number():
+    with pytest.raises(ValueError, match="num_classes must be the number of classes"):
+        RetinaNet(BACKBONE, num_classes=None)
+
+
+@pytest.mark.parametrize("build", [retinanet, faster_rcnn])
+def test_mode_and_state_must_agree(build):
+    model = build()
+    image = [torch.zeros(3, 64, 64)]
+    with pytest.raises(ValueError, match=r"mode='predict'.*call eval\(\)"):
+        model(image, mode="predict")
+    with pytest.raises(ValueError, match=r"mode='loss'.*call train\(\)"):
+        model.eval()(image, mode="loss")
+    with pytest.raises(ValueError, match="mode must be"):
+        model(image, mode="train")
+    with pytest.raises(ValueError, match="needs targets"):
+        model.train()(image, mode="loss")
+
+
+def test_a_sigmoid_loss_gives_k_channels_and_a_softmax_loss_k_plus_one():
+    sigmoid, softmax = retinanet(), retinanet(loss_cls="CrossEntropyLoss")
+    assert sigmoid.detector.head.classification_head.cls_logits.out_channels == 3
+    assert softmax.detector.head.classification_head.cls_logits.out_channels == 4
+    sigmoid, softmax = faster_rcnn(loss_cls="FocalLoss"), faster_rcnn()
+    assert sigmoid.detector.roi_heads.box_predictor.cls_score.out_features == 3
+    assert softmax.detector.roi_heads.box_predictor.cls_score.out_features == 4
+
+
+@pytest.mark.parametrize("build", [retinanet, faster_rcnn])
+def test_under_autocast_losses_and_ground_truth_stay_in_float32(build):
+    model = build(min_size=64, max_size=64).train()
+    seen = []
+    loss = model.losses["loss_bbox"]
+    encode = PairCoder.encode_single
+    box = torch.tensor([[3.3, 5.7, 40.1, 44.9]])
+    targets = [{"boxes": box, "labels": torch.tensor([1])}]
+
+    def note(self, boxes, anchors):
+        seen.append(boxes)
+        return encode(self, boxes, anchors)
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(BoxCoder, "encode_single", note)
+        losses = model([torch.rand(3, 64, 64)], targets, mode="loss")
+    assert loss.space == "delta" and seen
+    for boxes in seen:
+        assert boxes.dtype == torch.float32
+        assert torch.equal(boxes, box.expand_as(boxes))  # not rounded to half
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+    sum(losses.values()).backward()
+
+
+def test_anchors_are_exact_for_features_of_half_precision():
+    # In bfloat16, 1280 and its neighbour are 8 apart: a box of 16 px about it would be rounded.
+    for generator in (
+        retinanet().detector.anchor_generator,
+        RetinaNet(BACKBONE | {"extra_levels": "p6p7"}, num_classes=3).detector.anchor_generator,
+        faster_rcnn().detector.rpn.anchor_generator,
+    ):
+        images = ImageList(torch.zeros(1, 3, 32, 1312), [(32, 1312)])
+        levels = [torch.zeros(1, 1, 2, 82)] * len(generator.sizes)
+        exact = generator(images, levels)[0]
+        half = generator(images, [level.bfloat16() for level in levels])[0]
+        assert half.dtype == torch.float32 and torch.equal(half, exact)
+        assert generator(images, [level.double() for level in levels])[0].dtype == torch.float64
+
+
+def test_channels_count_where_there_are_more_than_classes():
+    model = retinanet(loss_cls="EQLv2Loss", class_to_channel=[1, 2, 4], num_channels=5)
+    assert model.losses["loss_cls"].num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("build", "slot", "classes"),
+    [
+        (retinanet, "loss_cls", 3),
+        (faster_rcnn, "loss_cls", 3),
+        (faster_rcnn, "loss_rpn_cls", 1),
+    ],
+)
+def test_a_loss_that_keeps_something_of_each_class_learns_their_number(build, slot, classes):
+    assert build(**{slot: "EQLv2Loss"}).losses[slot].num_classes == classes
+    given = {"type": "EQLv2Loss", "num_classes": 7}
+    assert build(**{slot: given}).losses[slot].num_classes == 7
+    nested = build(**{slot: "SumLoss(EQLv2Loss, FocalLoss)"}).losses[slot]
+    assert nested.losses[0].num_classes == classes
