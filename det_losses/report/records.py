@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from det_losses.evaluation.metrics import LOGGED_METRICS
 from det_losses.losses.core.text import HELD, loss_text
 from det_losses.report.formats import NONE, counted, duration, listed, number, points, spread
 from det_losses.report.section import Section, Table, without_empty
 from det_losses.report.study import Study
 from det_losses.report.tables import loss_weight
 
-_RUN_METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl")
 _HOW = {
     "published": "published value",
     "given": "set by the user",
@@ -107,7 +107,7 @@ def runs(study: Study) -> Section:
             label,
             str(run["seed"]),
             run["status"],
-            *(points(_metrics(study, run).get(name)) for name in _RUN_METRICS),
+            *(points(_metrics(study, run).get(name)) for name in LOGGED_METRICS),
             duration(run.get("train_seconds")),
             number(run.get("seconds_per_iteration")),
             number(run.get("peak_memory_mb"), 4),
@@ -116,7 +116,7 @@ def runs(study: Study) -> Section:
         for label in study.labels
         for run in study.of(label)
     ]
-    headers = ["variant", "seed", "status", *_RUN_METRICS]
+    headers = ["variant", "seed", "status", *LOGGED_METRICS]
     headers += ["training", "s / iteration", "peak MB", "directory"]
     errors = tuple(
         f"{run['variant']} seed {run['seed']} failed:\n{run.get('error') or 'no error was stored'}"

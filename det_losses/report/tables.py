@@ -14,7 +14,8 @@ from det_losses.report.study import Study
 from det_losses.report.text import too_low
 from det_losses.statistics import Difference, Verdict
 
-METRICS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")  # of the table of other metrics
+# of the table of other metrics
+_SHOWN_METRICS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def other_metrics(study: Study) -> Section | None:
     """Return the metrics other than the primary one, with unadjusted intervals."""
     if not study.comparable:
         return None
-    names = [name for name in METRICS if name != study.metric]
+    names = [name for name in _SHOWN_METRICS if name != study.metric]
     verdicts = {name: study.verdict(name) for name in names}
     means = {name: {s.label: s.mean for s in verdicts[name].summaries} for name in names}
     rows = []
