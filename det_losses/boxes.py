@@ -6,29 +6,31 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from det_losses.errors import InputError
 from det_losses.tensors import aligned
 
 
 @dataclass(frozen=True)
 class BoxPair:
-    """The geometry of N predicted boxes, each beside its target; made by :func:`box_pair`.
+    """The geometry of N pairs of a predicted box and its target; made by :func:`box_pair`.
 
-    What stands in a denominator (``hull_area``, ``hull_w2``, ``hull_h2``, ``hull_diagonal2``) is
-    held above zero; everything else is exact.
+    The "hull" is the smallest enclosing box of a pair. Quantities meant as denominators
+    (``hull_area``, ``hull_w2``, ``hull_h2``, ``hull_diagonal2``) are clamped above zero; all
+    others are exact.
 
     Attributes:
         pred: predicted boxes, ``[N, 4]``, xyxy, pixels; float32 or float64.
-        target: their targets, likewise.
-        eps: the smallest denominator, an area; lengths are held at its square root.
-        w, h: sizes of ``pred``, negative where it is inverted, ``[N]`` as all that follows.
-        wg, hg: sizes of ``target``.
+        target: their targets, same shape and dtype.
+        eps: smallest denominator, an area; lengths are clamped at its square root.
+        w, h: sides of ``pred``, negative if it is inverted; ``[N]``, as all that follow.
+        wg, hg: sides of ``target``.
         dx, dy: centre of ``pred`` minus centre of ``target``.
-        hull_w, hull_h: sizes of the smallest box that encloses both.
-        hull_area: area of that box.
-        hull_empty: the part of that area which the union leaves empty.
-        intersection, union: areas; an inverted box has none.
+        hull_w, hull_h: sides of the enclosing box.
+        hull_area: area of the enclosing box.
+        hull_empty: area of the enclosing box that the union does not cover.
+        intersection, union: areas; an inverted box has area 0.
         iou: intersection over union.
-        inputs: what a loss asks for beside the boxes, by name.
+        inputs: further inputs of the loss, by name.
     """
 
     pred: Tensor
@@ -81,7 +83,7 @@ class BoxPair:
 
     @property
     def angle_gap(self) -> Tensor:
-        """Difference of the aspect ratios as angles, atan(wg / hg) - atan(w / h)."""
+        """Difference of the aspect ratios as angles: atan(wg / hg) - atan(w / h)."""
         side = self.eps**0.5
         w, h, wg, hg = (size.clamp(min=side) for size in (self.w, self.h, self.wg, self.hg))
         return torch.atan(wg / hg) - torch.atan(w / h)
@@ -90,7 +92,7 @@ class BoxPair:
     def size_gaps(self) -> tuple[Tensor, Tensor]:
         """Relative differences of width and height, |w - wg| / max(w, wg).
 
-        Above 1 if ``pred`` is inverted; an inverted ``target`` counts as one without size.
+        They exceed 1 if ``pred`` is inverted; an inverted ``target`` counts as having size 0.
         """
         side = self.eps**0.5
         wg, hg = self.wg.clamp(min=0), self.hg.clamp(min=0)
@@ -107,7 +109,7 @@ class BoxPair:
 
     @property
     def extended_iou(self) -> Tensor:
-        """IoU whose intersection goes on below 0 where the boxes are apart."""
+        """IoU whose intersection is negative for disjoint boxes, see ExtendedIoULoss."""
         x1, y1, x2, y2 = self.pred.unbind(-1)
         x1g, y1g, x2g, y2g = self.target.unbind(-1)
         overlap_w, gap_w, lead_w = _meeting(x1, x2, x1g, x2g)
@@ -119,13 +121,13 @@ class BoxPair:
         return (self.intersection - missing) / union
 
     def interpolated(self, alpha: float | Tensor) -> "BoxPair":
-        """The predicted box moved towards the target by the part ``alpha``, beside the target."""
+        """The pair of (1 - alpha) * pred + alpha * target and the target."""
         rest = (1 - alpha).unsqueeze(-1) if isinstance(alpha, Tensor) else 1 - alpha
         moved = self.target + rest * (self.pred - self.target)
         return box_pair(moved, self.target, self.eps, self.inputs)
 
     def scaled(self, ratio: float) -> "BoxPair":
-        """Both boxes with their sides times ``ratio``, about their own centres."""
+        """The pair with both boxes scaled by ``ratio`` about their own centres."""
         return box_pair(
             _scaled(self.pred, ratio), _scaled(self.target, ratio), self.eps, self.inputs
         )
@@ -137,23 +139,25 @@ def box_pair(
     eps: float = 1e-7,
     inputs: Mapping[str, Tensor] | None = None,
 ) -> BoxPair:
-    """Build the pairs: upcast, sizes, centres, intersection, union and enclosing box.
+    """Compute the geometry of pairs: sizes, centres, intersection, union and enclosing box.
 
-    Values are exact for every pair in which one box has both sides above ``sqrt(eps)``. For the
-    others value and gradient stay finite. An inverted box has no area and overlaps nothing.
+    Values are exact for every pair in which one box has both sides above ``sqrt(eps)``. For other
+    pairs, values and gradients are finite. An inverted box has area 0 and overlaps nothing.
 
     Args:
         pred: predicted boxes, ``[N, 4]`` (or any leading shape), xyxy, pixels; half precision is
-            raised to float32.
+            upcast to float32.
         target: their targets, the same shape.
-        eps: the smallest denominator, an area in square pixels.
-        inputs: what the loss asks for beside the boxes.
+        eps: smallest denominator, an area in square pixels.
+        inputs: further inputs of the loss, by name.
 
     Raises:
-        ValueError: the shapes differ, or their last axis is not 4.
+        InputError: eps is negative, the shapes differ, or the last axis is not 4.
     """
+    if eps < 0:
+        raise InputError(f"eps must be at least 0, got {eps!r}")
     if pred.shape[-1:] != (4,):
-        raise ValueError(f"boxes must have 4 values (x1, y1, x2, y2), got shape {list(pred.shape)}")
+        raise InputError(f"boxes must have 4 values (x1, y1, x2, y2), got shape {list(pred.shape)}")
     pred, target = aligned(pred, target)
     x1, y1, x2, y2 = pred.unbind(-1)
     x1g, y1g, x2g, y2g = target.unbind(-1)
@@ -192,28 +196,28 @@ def _scaled(boxes: Tensor, ratio: float) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """Hold a length at zero; its slope at zero is 1, so that a box without width can grow."""
+    """Clamp a length at 0, with slope 1 at 0, so that a box without width can grow."""
     return torch.where(x < 0, 0.0, x)
 
 
 def _extent(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
-    """Length of the interval that covers all four ends, in whatever order they stand."""
+    """Length of the interval that covers all four ends, in any order."""
     low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
     high = torch.maximum(torch.maximum(a1, a2), torch.maximum(b1, b2))
     return high - low
 
 
 def _meeting(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Length that two intervals share, the gap between them, and what their hull has before it."""
+    """Shared length of two intervals, the gap between them, and the length before either."""
     start, end = torch.maximum(a1, b1), torch.minimum(a2, b2)
     low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
     return _length(end - start), torch.relu(start - end), torch.minimum(start, end) - low
 
 
 def _denominator(area: Tensor, w: Tensor, h: Tensor, eps: float) -> Tensor:
-    """Hold an area that a ratio of w * h is divided by above zero.
+    """Clamp the denominator of a ratio whose numerator is w * h above zero.
 
-    A side below sqrt(eps) counts as sqrt(eps), so the ratio's gradient stays below 1 / sqrt(eps),
-    which even float16 can hold; eps alone would let h / eps through.
+    A side below sqrt(eps) counts as sqrt(eps). So the gradient of the ratio is at most
+    1 / sqrt(eps), which float16 can represent; clamping at eps alone would allow h / eps.
     """
     return torch.maximum(area, eps**0.5 * torch.maximum(w, h)).clamp(min=eps)

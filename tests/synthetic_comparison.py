@@ -1,9 +1,8 @@
-"""A comparison's directory without training: drawn images, detections that err by a known amount.
+"""A comparison's directory without training: drawn images, and detections with known errors.
 
-A detection lies off its object by ``noise`` times the object's size. The error of an object is
-shared by all variants and seeds (so differences are paired), scaled by the image's difficulty, by
-the variant's ``noise`` and by the seed's luck. Less noise means a higher AP, most of all at high
-IoU thresholds.
+The localisation error of a detection is ``noise`` times the object's size, times a random factor of
+the image and one of the seed. The errors of an object are correlated between variants and seeds, so
+differences are paired. Less noise means a higher AP, especially at high IoU thresholds.
 """
 
 import json
@@ -22,7 +21,7 @@ WIDTH, HEIGHT = 160, 120
 CATEGORIES = {3: "cat", 7: "dog", 18: "bird"}  # category id -> name, with gaps as COCO has them
 COLOURS = {3: (200, 70, 60), 7: (60, 140, 80), 18: (70, 90, 200)}
 SIDES = ((12, 28), (36, 70), (100, 116))  # pixels: small, medium and large for COCO
-# EIoULoss is planted far ahead, L1Loss behind; the first two differ by the seeds' luck only.
+# EIoULoss is planted as far better, L1Loss as worse; the first two differ only by chance.
 NOISE = {"SmoothL1Loss": 0.10, "GIoULoss": 0.10, "EIoULoss": 0.05, "L1Loss": 0.16}
 EPOCHS, STEPS = 4, 20
 
@@ -54,7 +53,7 @@ def draw_truth(images: int, image_dir: Path, seed: int = 0) -> dict[str, Any]:
 def draw_detections(truth: dict[str, Any], label: str, seed: int, noise: float) -> list[dict]:
     """Return a COCO result list of a run."""
     own = np.random.default_rng([seed, zlib.crc32(label.encode())])
-    luck = float(np.exp(own.normal(0, 0.06)))
+    factor = float(np.exp(own.normal(0, 0.06)))
     found = []
     for image in truth["images"]:
         shared = np.random.default_rng([1, image["id"]])  # the same for all variants and seeds
@@ -66,7 +65,7 @@ def draw_detections(truth: dict[str, Any], label: str, seed: int, noise: float) 
             missed, confused = shared.uniform() < 0.08, own.uniform() < 0.05
             if box["iscrowd"] or missed:
                 continue
-            error = noise * luck * difficulty * drawn
+            error = noise * factor * difficulty * drawn
             sizes = np.maximum(np.array([w, h]) * (1 + error[2:]), 2)
             corner = np.array([x + w * error[0], y + h * error[1]])
             category = int(own.choice(list(CATEGORIES))) if confused else box["category_id"]
@@ -80,7 +79,7 @@ def draw_detections(truth: dict[str, Any], label: str, seed: int, noise: float) 
 
 
 def coco_metrics(truth: dict[str, Any], found: list[dict]) -> dict[str, float | None]:
-    """Return COCO's numbers of a result list, by hotcoco."""
+    """Return COCO's numbers for a result list, computed by hotcoco."""
     rows = [[d["image_id"], *d["bbox"], d["score"], d["category_id"]] for d in found]
     curves = hotcoco_curves(truth, np.array(rows).reshape(-1, 7), (1, 10, 100))
     numbers = coco_numbers(curves, list(CATEGORIES.values()), (1, 10, 100))
@@ -149,9 +148,7 @@ def _write_run(
         _write(work_dir / name, found)
         numbers.append(coco_metrics(truth, found))
     means = {key: _mean([part[key] for part in numbers]) for key in numbers[0]}
-    digest = f"{zlib.crc32(label.encode()):08x}" * 8
-    probe = {"start": 1.5e-7, "end": 2.5e-7}
-    proof["loss_bbox"] = {"loss": built, "hash": digest, "calls": EPOCHS * STEPS, "probe": probe}
+    proof["loss_bbox"] = {"loss": built, "calls": EPOCHS * STEPS, "gradient": True}
     row.update(metrics=means, built={"loss_bbox": built}, proof=proof, detections=files)
     row.update(train_seconds=60.0 + seed, seconds_per_iteration=0.5 + noise, peak_memory_mb=512.25)
     row.update(initial_weights=f"{seed:x}" * 64)
@@ -166,7 +163,7 @@ def _write_run(
 
 
 def _history(metrics: dict[str, float | None], noise: float, seed: int) -> list[dict[str, Any]]:
-    """Return losses that fall and an AP that rises to the final one."""
+    """Return decreasing losses, and an AP that increases to the final one."""
     lines = []
     for step in range(10, EPOCHS * STEPS + 1, 10):
         at = {"step": step, "epoch": (step - 1) // STEPS + 1, "seconds": step * (0.5 + noise)}

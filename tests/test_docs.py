@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from det_losses.losses.core.card import loss_cards
-from det_losses.losses.core.card_text import BY_HAND, COMMAND, cards_markdown
+from det_losses.losses.core.card import BY_HAND, COMMAND, cards_markdown, loss_cards
 from det_losses.registry import MODELS
 
 FILE = Path(__file__).parents[1] / "docs" / "losses.md"
@@ -23,7 +22,7 @@ def own_cards():
     """Cards of this package's losses; other tests may have registered theirs."""
     modules = MODELS.module_dict
     own = {name for name, cls in modules.items() if cls.__module__.startswith("det_losses.losses.")}
-    return [card for card in loss_cards() if card.name in own]
+    return [card for card in loss_cards() if card.info.name in own]
 
 
 def test_docs_of_the_losses_are_up_to_date():

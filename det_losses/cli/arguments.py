@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import difflib
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-OWN_DATA = "your own data in COCO format, taken whole (the config's subset options do not apply)"
+OWN_DATA = "your own data in COCO format; the config's subset options do not apply to it"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the option that a misspelled one resembles."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        for word in message.split():
+            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
+            if word.startswith("--") and near and word not in self._option_string_actions:
+                message = f"{message}. Did you mean {near[0]}?"
+                break
+        self.exit(2, f"error: {message}\n'{self.prog} --help' lists all options\n")
 
 
 def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help ends with a real command."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"det-losses {tool}",
         description=description,
         epilog=f"example:\n{example}",
@@ -27,9 +41,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         metavar="CONFIG",
-        help="a config file, or a shipped one by name (list_configs)",
+        help="a config file, or the name of a shipped config (list_configs)",
     )
-    parser.add_argument("--work-dir", metavar="DIR", help="where everything is written")
+    parser.add_argument("--work-dir", metavar="DIR", help="output directory")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -47,8 +61,8 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="SLOT=LOSS",
-        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; what a loss "
-        "is not given is its published setting in that slot",
+        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; parameters "
+        "that are not given have their published setting in that slot",
     )
 
 
@@ -60,7 +74,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
-    """Add the pairs --train-ann, --train-images (where it trains) and --val-ann, --val-images."""
+    """Add --val-ann and --val-images; with ``train`` also --train-ann and --train-images."""
     group = parser.add_argument_group("own data", OWN_DATA)
     for split in ("train", "val") if train else ("val",):
         group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")

@@ -11,22 +11,22 @@ EXAMPLE = """  det-losses compare_detections instances_val.json giou.json eiou.j
   det-losses compare_detections instances_val.json --out work_dirs/detections \\
       giou=giou_0.json,giou_1.json,giou_2.json eiou=eiou_0.json,eiou_1.json,eiou_2.json
 
-The first one is the baseline. Several files of a name are its seeds, in the same order for all."""
+The first name is the baseline. Give one file per seed, in the same order of seeds for all names."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the answer and the tables; with --out write the report as well."""
+    """Print the result and the tables; with --out also write the report."""
     parser = new_parser(
-        "compare_detections", "Say which of several COCO result files differ.", EXAMPLE
+        "compare_detections", "Test which of several COCO result files differ.", EXAMPLE
     )
     parser.add_argument("truth", metavar="GT", help="annotation json of the evaluated images")
     parser.add_argument(
         "results",
         nargs="+",
         metavar="RESULTS",
-        help="FILE, or NAME=FILE,FILE,... with one file a seed (default name: the file's)",
+        help="FILE, or NAME=FILE,FILE,... with one file per seed (default name: that of the file)",
     )
-    parser.add_argument("--out", metavar="DIR", help="write the report there")
+    parser.add_argument("--out", metavar="DIR", help="write the report into this folder")
     add_statistics(parser)
     args = parser.parse_args(argv)
 
@@ -51,10 +51,10 @@ def main(argv: list[str] | None = None) -> int:
 def parse_results(texts: list[str]) -> dict[str, list[Path]]:
     """Return name -> files of ``FILE`` and ``NAME=FILE,FILE``.
 
-    A text that is the path of a file is that file, whatever is in its name.
+    A text that is the path of an existing file is that file, whatever characters it contains.
 
     Raises:
-        InputError: a name comes twice, or one is given without a file.
+        InputError: a name is given twice or without a file.
     """
     found: dict[str, list[Path]] = {}
     for text in texts:
@@ -67,6 +67,8 @@ def parse_results(texts: list[str]) -> dict[str, list[Path]]:
         if not name or not paths:
             raise InputError(f"{text!r}: expected FILE or NAME=FILE,FILE,...")
         if name in found:
-            raise InputError(f"two results are called {name}: name them with NAME=FILE")
+            raise InputError(
+                f"two results have the name {name}; use NAME=FILE to give them different names"
+            )
         found[name] = paths
     return found

@@ -1,10 +1,17 @@
 """Errors that a user can fix are one line and exit status 2; any other keeps its traceback."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from det_losses.errors import UserError
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 
 @contextmanager
@@ -24,6 +31,28 @@ def user_errors() -> Iterator[None]:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+@contextmanager
+def logged_errors(runner: Runner, what: str) -> Iterator[None]:
+    """Log what stops a run, and where the log is: a bug with its traceback.
+
+    Args:
+        runner: what runs.
+        what: begins the message.
+
+    Raises:
+        SystemExit: with status 1.
+    """
+    try:
+        yield
+    except Exception as error:
+        log = Path(runner.log_dir) / f"{runner.timestamp}.log"
+        if isinstance(error, UserError):
+            runner.logger.error(f"{what} failed, log: {log}\n{type(error).__name__}: {error}")
+        else:
+            runner.logger.exception(f"{what} failed, log: {log}")
+        raise SystemExit(1) from None
 
 
 @contextmanager

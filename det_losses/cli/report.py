@@ -10,14 +10,15 @@ from det_losses.errors import InputError
 EXAMPLE = """  det-losses report work_dirs/quickstart
   det-losses report machine_a/quickstart machine_b/quickstart --out work_dirs/both
 
-Several directories are merged: the same config, other losses or other seeds."""
+Several directories are merged into one report. They must share the config; losses and seeds may
+differ."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write report.html, report.md and differences.csv; print the answer and the table."""
+    """Write report.html, report.md and differences.csv; print the result and the table."""
     parser = new_parser("report", "Write the report of a comparison's stored results.", EXAMPLE)
     parser.add_argument("dirs", nargs="+", metavar="DIR", help="the directory of a comparison")
-    parser.add_argument("--out", metavar="DIR", help="where it is written (default: the one DIR)")
+    parser.add_argument("--out", metavar="DIR", help="output folder (default: the only DIR)")
     add_statistics(parser)
     args = parser.parse_args(argv)
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with interruptible(), user_errors():
         if len(args.dirs) > 1 and args.out is None:
-            raise InputError(f"--out is needed to merge {len(args.dirs)} directories")
+            raise InputError(f"--out is required to merge {len(args.dirs)} directories")
         dirs = [Path(folder) for folder in args.dirs]
         study = Study.load(
             dirs, baseline=args.baseline, metric=args.metric, resamples=args.resamples
@@ -38,17 +39,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def add_statistics(parser: argparse.ArgumentParser) -> None:
     """Add --baseline, --metric and --resamples."""
-    parser.add_argument("--baseline", metavar="LABEL", help="what the others are compared with")
+    parser.add_argument("--baseline", metavar="LABEL", help="variant to compare the others with")
     parser.add_argument(
         "--metric", help="primary metric: AP, AP50, AP75, ... or AP/<class> (default: AP)"
     )
     parser.add_argument(
-        "--resamples", type=resamples, metavar="N", help="draws of the images (default: 1000)"
+        "--resamples", type=resamples, metavar="N", help="resamples of the images (default: 1000)"
     )
 
 
 def resamples(text: str) -> int:
-    """Read a number of at least 100, below which a standard error is a guess."""
+    """Parse a number of at least 100; with fewer, a standard error is too imprecise."""
     number = int(text)
     if number < 100:
         raise argparse.ArgumentTypeError(f"must be at least 100, got {number}")

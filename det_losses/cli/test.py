@@ -9,7 +9,7 @@ from det_losses.cli.arguments import (
     load_experiment,
     new_parser,
 )
-from det_losses.cli.errors import user_errors
+from det_losses.cli.errors import interruptible, logged_errors, user_errors
 from det_losses.errors import MissingFileError
 
 EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
@@ -17,7 +17,7 @@ EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Evaluate; the numbers are printed as a table, and in the log."""
+    """Evaluate; the metrics are printed as a table and logged."""
     parser = new_parser("test", "Evaluate a checkpoint on the config's validation set.", EXAMPLE)
     add_config(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.engine.checkpoint import load_checkpoint
     from det_losses.engine.config import use_metric_options
 
-    with user_errors():
+    with interruptible(), user_errors():
         cfg = load_experiment(args)
         cfg.work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}_test"
         use_metric_options(cfg, out=args.out, backend=args.backend)
@@ -40,5 +40,6 @@ def main(argv: list[str] | None = None) -> int:
             raise MissingFileError(f"checkpoint {checkpoint}: no such file")
         runner = build_runner(cfg, train=False)
         load_checkpoint(runner, checkpoint)
-    runner.test()
+    with interruptible(), logged_errors(runner, "the test"):
+        runner.test()
     return 0

@@ -12,8 +12,7 @@ from det_losses.cli.arguments import (
     load_experiment,
     new_parser,
 )
-from det_losses.cli.errors import user_errors
-from det_losses.errors import UserError
+from det_losses.cli.errors import interruptible, logged_errors, user_errors
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
   det-losses train quickstart/retinanet_shapes --loss loss_bbox=CIoULoss
@@ -22,7 +21,7 @@ EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train; 0 if it ended well, 1 if training failed, 130 if it was interrupted."""
+    """Train; exit status 1 if training failed, 2 for a user's error, 130 if interrupted."""
     parser = new_parser("train", "Train one config. An existing run is never overwritten.", EXAMPLE)
     add_config(parser)
     parser.add_argument(
@@ -30,10 +29,15 @@ def main(argv: list[str] | None = None) -> int:
         nargs="?",
         const="auto",
         metavar="PATH",
-        help="continue the run in --work-dir, or from the checkpoint PATH",
+        help="resume the run in --work-dir, or from the checkpoint PATH",
     )
     parser.add_argument("--seed", type=int, help="seed of all random numbers")
-    parser.add_argument("--launcher", choices=("none", "pytorch"), default="none")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch"),
+        default="none",
+        help="pytorch where torchrun starts the processes (default: none)",
+    )
     add_losses(parser)
     add_training(parser)
     add_own_data(parser, train=True)
@@ -42,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.engine import build_runner
     from det_losses.engine.run import build_parts, claim_work_dir, train_run
 
-    with user_errors():
+    with interruptible(), user_errors():
         cfg = load_experiment(args)
         cfg.launcher = args.launcher
         if args.seed is not None:
@@ -52,17 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         claim_work_dir(cfg, args.resume)
         runner = build_runner(cfg)
         build_parts(runner)
-    log = Path(runner.log_dir) / f"{runner.timestamp}.log"
     try:
-        train_run(runner, given)
+        with logged_errors(runner, "training"):
+            train_run(runner, given)
     except KeyboardInterrupt:
         print(f"interrupted; --work-dir {cfg.work_dir} --resume continues it", file=sys.stderr)
         return 130
-    except UserError as error:
-        runner.logger.error(f"training failed, log: {log}\n{type(error).__name__}: {error}")
-        return 1
-    except Exception:
-        runner.logger.exception(f"training failed, log: {log}")
-        return 1
     print(f"done; metrics.json, checkpoints and logs are in {cfg.work_dir}")
     return 0

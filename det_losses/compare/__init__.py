@@ -1,1 +1,1 @@
-"""Comparing losses: a plan of runs, the runs, their rows, and the report."""
+"""Comparing losses: variants, a plan of runs, their training, results and report."""

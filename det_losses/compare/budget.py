@@ -1,9 +1,8 @@
-"""How long a comparison takes, and how many of its seeds fit into a given time."""
+"""A time budget: how long a run takes, and how many seeds fit."""
 
 import itertools
 import math
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,31 +14,13 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from det_losses.compare.variants import Variant
-from det_losses.engine import build_runner
+from det_losses.engine.build import build_runner
 from det_losses.engine.run import build_parts
+from det_losses.errors import InputError
 from det_losses.report.formats import duration
 
-WARM_UP, TIMED = 2, 6  # steps of training that a measurement does
-_START = 10.0  # seconds that a process needs to import torch
-_UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1, "": 3600}
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of ``"2h"``, ``"90min"``, ``"1h30min"``; a bare number is hours.
-
-    >>> parse_duration("1h30min"), parse_duration("45 s"), parse_duration("0.5")
-    (5400.0, 45.0, 1800.0)
-
-    Raises:
-        ValueError: it is no duration above zero.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s|)", text)
-    if "".join(a + b for a, b in parts) != text.replace(" ", "") or not parts:
-        raise ValueError(f"expected a duration such as 2h, 90min or 1h30min, got {text!r}")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if seconds <= 0:
-        raise ValueError(f"a budget must be longer than zero, got {text!r}")
-    return seconds
+WARM_UP, TIMED = 2, 6  # training steps of a measurement
+_START = 10.0  # seconds that a process takes to import torch
 
 
 @dataclass
@@ -70,15 +51,15 @@ class Budget:
     def seeds(
         self, unfinished: Callable[[int], int], asked: Sequence[int] | None, most: int = 10
     ) -> list[int]:
-        """Return the seeds that fit: of those asked for, or as many as there is time for.
+        """Return the seeds that fit: of those that the user gave, or as many as there is time for.
 
         Args:
             unfinished: seed -> how many of its runs are still to be trained.
-            asked: the seeds in question, in their order; None is 0, 1, ...
-            most: how many at most where none were asked for.
+            asked: the seeds that the user gave, in their order; None is 0, 1, ...
+            most: how many at most where none were given.
 
         Raises:
-            ValueError: not even one fits.
+            InputError: not even one fits.
         """
         wanted = list(asked) if asked is not None else list(range(most))
         runs = list(itertools.accumulate(map(unfinished, wanted)))
@@ -86,7 +67,7 @@ class Budget:
             seed for seed, todo in zip(wanted, runs, strict=True) if self._take(todo) <= self.left
         ]
         if not fit:
-            raise ValueError(
+            raise InputError(
                 f"--budget {duration(self.seconds)}: one seed of {runs[0]} runs takes about "
                 f"{duration(self._take(runs[0]))} ({duration(self.run_seconds)} a run). Compare "
                 "fewer, shorten the runs (--cfg-options train_cfg.max_epochs=...), or give more "
@@ -95,7 +76,7 @@ class Budget:
         return fit
 
     def for_part(self, fraction: float) -> "Budget":
-        """Return this budget, of the same end, for runs of a fraction of the length."""
+        """Return a budget with the same end, for runs of a fraction of the length."""
         return replace(self, run_seconds=self.run_seconds * fraction)
 
     def _take(self, runs: int) -> float:
@@ -103,12 +84,12 @@ class Budget:
 
 
 def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
-    """Return about how many seconds a run takes: a few steps and one evaluated batch, scaled up.
+    """Estimate the seconds of a run from a few training steps and one evaluated batch.
 
     Args:
         cfg: the config of the comparison.
         variant: the one that is measured.
-        jobs: runs at the same time, among which the cores are shared out.
+        jobs: runs that train at the same time and share the cores.
     """
     with tempfile.TemporaryDirectory() as folder, _threads(jobs):
         begin = time.perf_counter()

@@ -1,241 +1,172 @@
-"""The comparison: every run of a plan that is not finished, one process each."""
+"""A comparison from its options to its report: select, check, plan, train, report."""
 
-import json
-import math
-import os
-import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from datetime import datetime, timezone
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.compare.budget import Budget
-from det_losses.compare.files import write_json
-from det_losses.compare.plan import Plan, PlannedRun, run_config
-from det_losses.compare.process import run_process, train_command
-from det_losses.compare.progress import RunDisplay
-from det_losses.compare.rows import rows, set_status, write_results
-from det_losses.engine.run import CONFIG_FILE, is_finished, read_metrics
-from det_losses.files import read_json, write_text
-from det_losses.report.formats import duration
-from det_losses.report.merge import RESULTS_FILE, TRUTH_FILE
-
-LOG_FILE = "output.log"
-BUDGET_NOTE = (
-    "The time budget ended before all planned runs; the same command with a new budget goes on."
-)
+from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.plan import Plan
+from det_losses.compare.preflight import check_losses, check_runner, describe
+from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
+from det_losses.compare.screening import FRACTIONS, RISK, rung_trainer, screen, shorten
+from det_losses.compare.variants import Selection, Variant, select
+from det_losses.compare.weight_matching import match_variants
+from det_losses.errors import UserError
+from det_losses.losses.core.text import loss_text
+from det_losses.report import Study, summary, write_report
+from det_losses.report.formats import counted
+from det_losses.report.markdown import table
 
 
-class BudgetSpent(Exception):
-    """The time that the command may take is over."""
+def compare(
+    cfg: Config,
+    root: Path,
+    losses: Sequence[str] = (),
+    *,
+    component: str = "loss_bbox",
+    cross: Sequence[str] = (),
+    whole: Sequence[str] = (),
+    baseline: str | None = None,
+    metric: str = "AP",
+    match: bool = False,
+    multiples: Sequence[float] = (),
+    seeds: Sequence[int] | None = None,
+    jobs: int = 1,
+    seconds: float | None = None,
+    screening: bool = False,
+    resamples: int = 1000,
+    facts: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a config with several losses, print what happens, and write results and report.
 
-
-class Comparison:
-    """A plan on its way to its results.
+    Everything that can fail without training is checked first, before anything is written.
 
     Args:
         cfg: the config that all runs share.
-        asked: the plan of this command; further variants or seeds of an earlier command in the
-            same directory stay in the results.
-        root: the directory of the comparison.
-        lock: file descriptor of the directory's lock, which the runs inherit.
-        facts: what the results' ``meta`` says beside the plan (command, data, versions, hardware);
-            its ``ground_truth`` becomes a file of its own.
-        jobs: how many runs go at the same time; the cores are shared out among them.
-        budget: the time that the command may take; None is any.
+        root: the directory of the comparison; what it holds already is continued.
+        losses: losses as text, for ``component``.
+        component: a slot of the detector.
+        cross: another slot and its losses; each loss is combined with each of these.
+        whole: whole variants, ``"name:key=value,key=value"``.
+        baseline: label of the variant that the others are compared with; the first if None.
+        metric: the metric that is tested.
+        match: whether loss weights are set so that gradient norms match the baseline's.
+        multiples: of the loss weights.
+        seeds: of the runs; None is 0, or with a time budget as many as fit.
+        jobs: runs at the same time.
+        seconds: a time budget.
+        screening: whether variants clearly behind are dropped after short trainings.
+        resamples: of the validation images, for the intervals.
+        facts: what results record beside all this (``command``, ``config``).
+
+    Returns:
+        The rows of results.json.
 
     Raises:
-        ValueError: the directory holds a comparison on another config, or evaluated otherwise.
+        UserError: an option, the config or the data cannot be used.
+        KeyboardInterrupt: the runs that trained were stopped, and results were written.
     """
+    selection = select(
+        cfg,
+        losses,
+        component,
+        cross=cross,
+        whole=whole,
+        baseline=baseline,
+        multiples=multiples,
+        matched=match,
+    )
+    check(cfg, selection, root, seeds or [0], screening)
+    settings = {"baseline": selection.baseline, "metric": metric, "resamples": resamples}
+    facts = {**(facts or {}), **settings, **describe(cfg)}
+    with locked(root) as lock:
+        variants = match_variants(cfg, selection, root) if match else selection.variants
+        variants = selection.swept(variants)
+        _announce(cfg, variants, facts)
+        budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
+        dropped = []
+        if screening:
+            train = rung_trainer(facts, (seeds or [0])[0], lock, jobs, budget)
+            variants, dropped = screen(cfg, variants, selection.baseline, root, train)
+            print("\n".join(map(str, dropped)) or "Screening dropped nothing")
+        plan = Plan.of(cfg, selection.components, variants, seeds or [0])
+        if budget:
+            plan = replace(plan, seeds=budget.seeds(partial(plan.unfinished, root), seeds))
+        runner = PlanRunner(cfg, plan, root, lock, facts, jobs, budget)
+        for note in (*map(str, dropped), RISK) if dropped else ():
+            runner.results.note(note)
+        print(runner.forecast(budget) if budget else counted(len(runner.runs), "run"), flush=True)
+        rows = runner.execute()
+        _report(root, rows)
+    return rows
 
-    def __init__(
-        self,
-        cfg: Config,
-        asked: Plan,
-        root: Path,
-        lock: int,
-        facts: dict[str, Any],
-        jobs: int = 1,
-        budget: Budget | None = None,
-    ) -> None:
-        stored = Plan.load(root)
-        self.plan = asked.joined(stored, root) if stored else asked
-        self._cfg, self._root, self._facts = cfg, root, dict(facts)
-        self._lock, self._jobs, self._budget = lock, jobs, budget
-        self._writing, self._stop = threading.Lock(), threading.Event()
-        self._store_truth(self._facts.pop("ground_truth", None))
-        labels = {variant.label for variant in asked.variants}
-        self.runs = [
-            run
-            for run in self.plan.runs(root)
-            if run.variant.label in labels and run.seed in asked.seeds
-        ]
-        previous = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
-        self._started = previous.get("started", _now())
-        before = previous.get("commands", [])
-        own = [facts["command"]] if "command" in facts else []
-        self._commands = list(dict.fromkeys([*before, *own]))
-        # Whether a budget ends this time, this time will say.
-        self._notes = [note for note in previous.get("notes", []) if note != BUDGET_NOTE]
 
-    def execute(self) -> None:
-        """Train what is not finished; results are written after every run.
+def check(
+    cfg: Config, selection: Selection, root: Path, seeds: Sequence[int], screening: bool
+) -> None:
+    """Try everything that can fail without training.
 
-        At the end of a budget no run is started any more, and those under way are stopped in order:
-        a later command goes on with them.
+    Raises:
+        UserError: as the parts raise it.
+    """
+    plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
+    stored = Plan.load(root)
+    if stored:  # the variants are compared later: their weights may still be matched
+        replace(plan, variants=[]).added_to(stored, root)
+    if screening:
+        shorten(cfg, FRACTIONS[0])
+    check_losses(cfg, selection.variants)
+    whole = [variant for variant in selection.variants if not variant.factors]
+    for variant in whole or selection.variants[:1]:
+        check_runner(cfg, variant)
 
-        Raises:
-            KeyboardInterrupt: after the runs under way were stopped and the results were written.
-        """
-        self.plan.save(self._root)
-        self.write()
-        durations: list[float] = []
-        todo = []
-        for index, run in enumerate(self.runs):
-            title = f"[{index + 1}/{len(self.runs)}] {run.title}"
-            if is_finished(run.work_dir):
-                print(f"{title}  {_outcome(run)} (finished before)")
-            else:
-                todo.append((title, run))
-        with ThreadPoolExecutor(self._jobs) as pool:
-            futures = []
-            for index, (title, run) in enumerate(todo):
-                after = max(0, math.ceil((len(todo) - index) / self._jobs) - 1)
-                display = RunDisplay(title, run.work_dir, durations, after, live=self._jobs == 1)
-                futures.append(pool.submit(self._train, run, display, durations))
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                for future in futures:
-                    if future.done():
-                        future.result()
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
 
-    def forecast(self, budget: Budget) -> str:
-        """Return the plan in a sentence: how many runs, how long, which seeds."""
-        todo = [run for run in self.runs if not is_finished(run.work_dir)]
-        seconds = math.ceil(len(todo) / self._jobs) * budget.run_seconds
-        seeds = ", ".join(map(str, sorted({run.seed for run in self.runs})))
-        return (
-            f"seeds {seeds}: {len(todo)} runs of about {duration(budget.run_seconds)}, "
-            f"{self._jobs} at a time, end in about {duration(seconds)} of the "
-            f"{duration(budget.seconds)} given"
-        )
+def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:
+    print("Measuring how long a run takes", flush=True)
+    return Budget(seconds, measure_run(cfg, variant, jobs), jobs)
 
-    def note(self, text: str) -> None:
-        """Add a sentence to the report, once."""
-        if text not in self._notes:
-            self._notes.append(text)
 
-    def write(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Write results.json and results.csv; return meta and rows."""
-        with self._writing:
-            meta, results = self.meta(), rows(self.plan, self._root)
-            write_results(self._root, meta, results)
-        return meta, results
+def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
+    images, classes = facts["images"], counted(len(facts["classes"]), "class")
+    print(f"{images['train']} training and {images['val']} validation images, {classes}")
+    print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
-    def meta(self) -> dict[str, Any]:
-        """Return what results say beside the rows."""
-        return {
-            "components": self.plan.components,
-            "detector": self.plan.detector,
-            "variants": {
-                variant.label: {
-                    "changes": variant.changes,
-                    "source": variant.source,
-                    "factors": variant.factors,
-                    "weight": variant.weight,
-                }
-                for variant in self.plan.variants
-            },
-            "seeds": self.plan.seeds,
-            "hash": self.plan.hash,
-            **self._facts,
-            "commands": self._commands,
-            "started": self._started,
-            "finished": _now(),
-            "notes": self._notes,
-        }
 
-    def _store_truth(self, truth: dict[str, Any] | None) -> None:
-        file = self._root / TRUTH_FILE
-        stored = read_json(file)
-        if stored is None and truth is not None:
-            write_json(file, truth)
-        elif truth is not None and stored != json.loads(json.dumps(truth)):
-            raise ValueError(
-                f"{file}: the validation data have changed since this comparison began; "
-                "give another --work-dir"
-            )
+def settings_table(variants: Sequence[Variant]) -> str:
+    """Return the table of what each variant changes, and where its settings come from."""
+    lines = [
+        [variant.label, key.removeprefix("model."), *_setting(value), variant.source]
+        for variant in variants
+        for key, value in (variant.changes or {"-": None}).items()
+    ]
+    return table(["variant", "changes", "loss_weight", "loss and parameters", "source"], lines)
 
-    def _train(self, run: PlannedRun, display: RunDisplay, durations: list[float]) -> None:
-        if self._budget and not self._budget.allows_run(durations):
-            print(f"{display.title}  not started: too little of the budget is left")
-            self.note(BUDGET_NOTE)
-            return
-        config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
-        if not config.is_file():
-            run.work_dir.mkdir(parents=True, exist_ok=True)
-            write_text(config, run_config(self._cfg, run).pretty_text)
-        print(f"{display.title}  started, log in {log}", file=display.stream, flush=True)
-        begin = log.stat().st_size if log.is_file() else 0
+
+def _setting(value: Any) -> list[str]:
+    if not isinstance(value, dict) or "type" not in value:
+        return ["", "" if value is None else str(value)]
+    rest = {key: inner for key, inner in value.items() if key != "loss_weight"}
+    return [f"{value.get('loss_weight', 1.0):.4g}", loss_text(rest)]
+
+
+def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the report; print its answer, the failed runs and where everything is."""
+    file = None
+    if any(row["status"] == "done" for row in rows):
         try:
-            command = train_command(config, run.work_dir)
-            display.start()
-            status = run_process(
-                command, log, lambda: self._tick(display), keep_open=self._lock, env=self._threads()
-            )
-        except BudgetSpent:
-            set_status(run, "interrupted", "the budget ended")
-            display.close("stopped: the budget is spent")
-            self.note(BUDGET_NOTE)
-            self.write()
-            return
-        except KeyboardInterrupt:
-            set_status(run, "interrupted")
-            display.close(_outcome(run) if is_finished(run.work_dir) else "interrupted")
-            self.write()
-            raise
-        if is_finished(run.work_dir):
-            durations.append(display.elapsed)
-            display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
-        else:
-            set_status(run, "failed", _tail(log, begin, status))
-            display.close(f"FAILED, see {log}")
-        self.write()
-
-    def _tick(self, display: RunDisplay) -> None:
-        """Show what is new, or end this run because another one, the user or the budget ends it."""
-        if self._stop.is_set():
-            raise KeyboardInterrupt
-        if self._budget and self._budget.left <= 0:
-            raise BudgetSpent
-        display()
-
-    def _threads(self) -> dict[str, str]:
-        """Share out the cores; with more threads than cores the runs would wait for each other."""
-        if self._jobs == 1 or "OMP_NUM_THREADS" in os.environ:
-            return {}
-        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self._jobs))}
-
-
-def _outcome(run: PlannedRun) -> str:
-    value = read_metrics(run.work_dir)["metrics"].get("AP")
-    return "AP n/a" if value is None else f"AP {value:.3f}"
-
-
-def _tail(log: Path, begin: int, status: int, lines: int = 8) -> str:
-    with log.open("rb") as file:
-        file.seek(begin)
-        text = file.read().decode("utf-8", "replace")
-    last = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
-    ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-    return "\n".join([f"{ended}; the log's last lines:", *last])
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+            study = Study.load([root])
+            file = write_report(study, root)
+            print(f"\n{summary(study)}\n")
+        except (UserError, OSError) as error:  # the results themselves are safe
+            print(f"no report: {error}; fix it and run tools/report.py {root}")
+    for row in rows:
+        if row["status"] == "failed":
+            print(f"failed: {row['variant']} seed {row['seed']}: {row['error'].splitlines()[-1]}")
+            print(f"        log: {root / row['work_dir'] / LOG_FILE}")
+    if file:
+        print(f"report: {file.absolute().as_uri()}")
+        print(f"report.md, results.csv, differences.csv and results.json are in {root}")

@@ -1,23 +1,44 @@
-"""The plan of a comparison: which variants and seeds on which config; kept in its directory."""
+"""The plan of a comparison and its results: which runs there are, and what each came to."""
 
+import csv
 import hashlib
+import io
 import json
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from det_losses.compare.files import write_json
 from det_losses.compare.variants import Variant
 from det_losses.config_diff import describe, differences, plain
-from det_losses.engine.run import is_finished
-from det_losses.files import read_json
-from det_losses.report.merge import PLAN_FILE
+from det_losses.engine.run import is_finished, read_metrics
+from det_losses.errors import InputError
+from det_losses.evaluation.metrics import LOGGED_METRICS
+from det_losses.files import (
+    PLAN_FILE,
+    RESULTS_FILE,
+    TRUTH_FILE,
+    finite,
+    read_json,
+    write_json,
+    write_text,
+)
 
 DETECTIONS_FILE = "detections.json"
+STATUS_FILE = "status.json"
+_RECORDED = (
+    "train_seconds",
+    "seconds_per_iteration",
+    "peak_memory_mb",
+    "peak_memory_kind",
+    "proof",
+    "initial_weights",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +53,68 @@ class PlannedRun:
     def title(self) -> str:
         """The name of the run on a terminal."""
         return f"{self.variant.label} seed {self.seed}"
+
+    def config(self, cfg: Config) -> Config:
+        """Return the config of this run: the shared one with its changes, seed and result file."""
+        own = self.variant.apply(cfg)
+        own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": self.seed})
+        for key in ("val_evaluator", "test_evaluator"):
+            evaluators = own.get(key) or []
+            for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+                if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
+                    evaluator.out_file = DETECTIONS_FILE
+        return own
+
+    def set_status(self, status: str, error: str | None = None) -> None:
+        """Store how a run that is not finished ended: ``"failed"`` or ``"interrupted"``."""
+        write_json(self.work_dir / STATUS_FILE, {"status": status, "error": error}, indent=2)
+
+    def row(self, root: Path) -> dict[str, Any]:
+        """Return the run's row; status is done, failed, interrupted or pending.
+
+        A run without the proof that it trained the variant's losses has failed, whatever its AP.
+        """
+        record = read_metrics(self.work_dir)
+        error = unproven(record, self.variant) if record else None
+        stored = {} if record else read_json(self.work_dir / STATUS_FILE) or {}
+        status = ("failed" if error else "done") if record else stored.get("status", "pending")
+        return {
+            "variant": self.variant.label,
+            "seed": self.seed,
+            "status": status,
+            "error": error or stored.get("error"),
+            "metrics": record.get("metrics", dict.fromkeys(LOGGED_METRICS)),
+            **{key: record.get(key) for key in _RECORDED},
+            "built": record.get("losses"),
+            "work_dir": str(self.work_dir.relative_to(root)),
+            "detections": [DETECTIONS_FILE],
+            "history": "history.jsonl",
+        }
+
+
+def unproven(record: dict[str, Any], variant: Variant) -> str | None:
+    """Return what is wrong with a finished run's proof that it trained the variant's losses."""
+    for key, config in variant.changes.items():
+        slot = key.removeprefix("model.")
+        if not slot.startswith("loss_") or not isinstance(config, dict):
+            continue
+        proof = (record.get("proof") or {}).get(slot)
+        if not proof:
+            return f"metrics.json has no proof that {slot} was {config['type']}"
+        name = config["type"].split(".")[-1]
+        if not proof["loss"].startswith(f"{name}("):
+            return f"{slot} was {proof['loss']}, planned was {config['type']}"
+        if not proof["calls"] or not _has_gradient(proof):
+            return f"{slot} did not train with {config['type']}: {proof}"
+    return None
+
+
+def _has_gradient(proof: dict[str, Any]) -> bool:
+    if "gradient" in proof:
+        return bool(proof["gradient"])
+    # Runs of earlier versions recorded how far the gradient was from that of the named loss.
+    errors = [value for value in proof.get("probe", {}).values() if value is not None]
+    return bool(errors) and max(errors) <= 1e-4
 
 
 @dataclass
@@ -64,13 +147,13 @@ class Plan:
         """Return the plan of a command.
 
         Raises:
-            ValueError: a variant or a seed is named twice.
+            InputError: a variant or a seed is named twice.
         """
         labels = [variant.label for variant in variants]
         for name, values in (("the comparison", labels), ("--seeds", seeds)):
             twice = {value for value in values if list(values).count(value) > 1}
             if twice:
-                raise ValueError(f"{name} names {', '.join(map(str, twice))} twice")
+                raise InputError(f"{name} names {', '.join(map(str, twice))} twice")
         without = [f"model.{component}" for component in components]
         shared = plain(cfg, without=[*without, "randomness.seed"])
         return cls(list(components), cfg.model.type, shared, list(variants), list(seeds))
@@ -94,16 +177,16 @@ class Plan:
         runs = replace(self, seeds=[seed]).runs(root)
         return sum(not is_finished(run.work_dir) for run in runs)
 
-    def joined(self, stored: "Plan", root: Path) -> "Plan":
-        """Return the stored plan with this one's further variants and seeds.
+    def added_to(self, stored: "Plan", root: Path) -> "Plan":
+        """Return the plan stored in ``root`` with this one's further variants and seeds.
 
         Raises:
-            ValueError: the stored plan is on another config, or has another variant of that name.
+            InputError: the stored plan is on another config, or has another variant of that name.
         """
         old, new = ({"components": p.components, **p.config} for p in (stored, self))
         lines = differences(old, new)
         if lines:
-            raise ValueError(
+            raise InputError(
                 f"{root} holds a comparison on another config ({describe(lines)}); "
                 "give another --work-dir"
             )
@@ -112,17 +195,17 @@ class Plan:
             before = known.get(variant.label, variant)
             lines = differences(before.changes, variant.changes)
             if lines:
-                raise ValueError(
+                raise InputError(
                     f"{root} holds a comparison with another {variant.label} "
                     f"({describe(lines)}); give another --work-dir"
                 )
         variants = stored.variants + [v for v in self.variants if v.label not in known]
         seeds = stored.seeds + [seed for seed in self.seeds if seed not in stored.seeds]
-        return Plan(self.components, self.detector, self.config, variants, seeds)
+        return replace(self, variants=variants, seeds=seeds)
 
     def save(self, root: Path) -> None:
         """Write ``plan.json``."""
-        write_json(root / PLAN_FILE, {**asdict(self), "hash": self.hash})
+        write_json(root / PLAN_FILE, {**asdict(self), "hash": self.hash}, indent=2)
 
     @classmethod
     def load(cls, root: Path) -> "Plan | None":
@@ -131,7 +214,7 @@ class Plan:
         if stored is None:
             return None
         if "variants" not in stored:
-            raise ValueError(
+            raise InputError(
                 f"{root / PLAN_FILE} is of an older version of det_losses; give another --work-dir"
             )
         stored.pop("hash")
@@ -139,22 +222,115 @@ class Plan:
         return cls(variants=variants, **stored)
 
 
-def run_config(cfg: Config, run: PlannedRun) -> Config:
-    """Return the config of one run: the shared one with its changes, seed and result file."""
-    own = run.variant.apply(cfg)
-    own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": run.seed})
-    for key in ("val_evaluator", "test_evaluator"):
-        evaluators = own.get(key) or []
-        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-            if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
-                evaluator.out_file = DETECTIONS_FILE
-    return own
-
-
 def _folder(label: str) -> str:
-    """Return a directory name for a loss; what a label has beside its name gets a short hash."""
+    """Return a directory name for a label; what it has beside a name becomes a short hash."""
     if re.fullmatch(r"[\w.]+", label):
         return label
     digest = hashlib.sha256(label.encode()).hexdigest()[:6]
     readable = re.sub(r"[^\w.=-]+", "-", label)[:60]
     return f"{readable}-{digest}"
+
+
+class Results:
+    """results.json and results.csv of a comparison: a row for each run, and what they share.
+
+    Args:
+        plan: all runs that the directory has.
+        root: the directory of the comparison.
+        facts: what ``meta`` says beside the plan (command, data, versions, hardware); its
+            ``ground_truth`` becomes a file of its own.
+
+    Raises:
+        InputError: the stored comparison was evaluated on other data.
+    """
+
+    def __init__(self, plan: Plan, root: Path, facts: dict[str, Any]) -> None:
+        self._plan, self._root = plan, root
+        self._facts = {key: value for key, value in facts.items() if key != "ground_truth"}
+        self._writing = threading.Lock()
+        _store_truth(root / TRUTH_FILE, facts.get("ground_truth"))
+        previous = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
+        self._started = previous.get("started", _now())
+        command = [facts["command"]] if "command" in facts else []
+        self._commands = list(dict.fromkeys([*previous.get("commands", []), *command]))
+        self.notes: list[str] = previous.get("notes", [])
+
+    def note(self, text: str) -> None:
+        """Add a sentence to the report, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def write(self) -> list[dict[str, Any]]:
+        """Write both files, each whole or not at all, and return the rows."""
+        with self._writing:
+            rows = [run.row(self._root) for run in self._plan.runs(self._root)]
+            content = finite({"meta": self.meta(), "runs": rows})
+            write_json(self._root / RESULTS_FILE, content, indent=2)
+            write_text(self._root / "results.csv", to_csv(content["runs"]))
+        return content["runs"]
+
+    def meta(self) -> dict[str, Any]:
+        """Return what results say beside the rows."""
+        variants = {
+            variant.label: {
+                "changes": variant.changes,
+                "source": variant.source,
+                "factors": variant.factors,
+                "weight": variant.weight,
+            }
+            for variant in self._plan.variants
+        }
+        return {
+            "components": self._plan.components,
+            "detector": self._plan.detector,
+            "variants": variants,
+            "seeds": self._plan.seeds,
+            "hash": self._plan.hash,
+            **self._facts,
+            "commands": self._commands,
+            "started": self._started,
+            "finished": _now(),
+            "notes": self.notes,
+        }
+
+
+def _store_truth(file: Path, truth: dict[str, Any] | None) -> None:
+    stored = read_json(file)
+    if truth is None:
+        return
+    truth = json.loads(json.dumps(finite(truth)))
+    if stored is None:
+        write_json(file, truth, indent=2)
+    elif stored != truth:
+        raise InputError(
+            f"{file}: the validation data have changed since this comparison began; "
+            "give another --work-dir"
+        )
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as CSV, best AP first, the runs without one last."""
+    names = {name: None for row in rows for name in row["metrics"]}
+    extra = sorted(names.keys() - set(LOGGED_METRICS))
+    before = ("variant", "seed", "status")
+    between = ("train_seconds", "seconds_per_iteration", "peak_memory_mb")
+    after = ("initial_weights", "error", "work_dir")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*before, *LOGGED_METRICS, *between, *extra, *after])
+    for row in sorted(rows, key=lambda row: -(row["metrics"].get("AP") or -1.0)):
+        metrics = row["metrics"]
+        writer.writerow(
+            [
+                *(row[key] for key in before),
+                *(metrics.get(name) for name in LOGGED_METRICS),
+                *(row[key] for key in between),
+                *(metrics.get(name) for name in extra),
+                *(row[key] for key in after),
+            ]
+        )
+    return text.getvalue()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

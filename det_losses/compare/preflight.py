@@ -1,59 +1,48 @@
-"""All that can be checked before the first training, so that no run fails hours later."""
+"""What can be checked before the first training, and the facts that results record."""
 
 import gc
+import platform
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 
-from det_losses.compare.machine import describe_machine
+import det_losses
 from det_losses.compare.variants import Variant, slots_of
-from det_losses.engine import build_runner
+from det_losses.engine.build import build_runner
 from det_losses.engine.run import build_parts
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import count_boxes
+from det_losses.models.published import table_of
 from det_losses.models.slots import build_slot_losses
 from det_losses.registry import DATASETS
 
-
-def check_component(cfg: Config, component: str, option: str = "--component") -> None:
-    """Check that the detector has that slot.
-
-    Raises:
-        ValueError: it has not; the message names those that it has.
-    """
-    slots = slots_of(cfg)
-    if component not in slots:
-        raise ValueError(
-            f"{option} {component}: {cfg.model.type} has the losses {', '.join(slots)}"
-        )
+_PACKAGES = ("torch", "torchvision", "mmengine-lite", "hotcoco")
 
 
 def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
     """Build the losses of every variant and check that their slots take them.
 
     Raises:
-        ValueError: a slot does not take its loss, or a parameter is out of range.
+        UserError: a slot does not take its loss, or a parameter is out of range.
     """
-    slots = slots_of(cfg)
     for variant in variants:
-        own = {
-            slot: variant.changes[f"model.{slot}"]
-            for slot in slots
-            if f"model.{slot}" in variant.changes
-        }
-        classes = cfg.model.get("num_classes") or 1
-        build_slot_losses(cfg.model.type, {slot: slots[slot] for slot in own}, own, classes)
+        model = variant.apply(cfg).model
+        slots = {k: slot for k, slot in slots_of(cfg).items() if f"model.{k}" in variant.changes}
+        losses = {name: model[name] for name in slots}
+        classes = model.get("num_classes") or 1
+        build_slot_losses(model.type, slots, losses, classes, table_of(model))
 
 
 def check_runner(cfg: Config, variant: Variant) -> None:
     """Build everything of one run, without training.
 
     Raises:
-        ValueError: and others, as the parts raise them.
+        UserError: as the parts raise it.
     """
     with tempfile.TemporaryDirectory() as folder:
         trial = variant.apply(cfg)
@@ -63,9 +52,9 @@ def check_runner(cfg: Config, variant: Variant) -> None:
     torch.cuda.empty_cache()  # the runs need the memory
 
 
-def describe(cfg: Config, name: str) -> dict[str, Any]:
-    """Return what results say of config, data, versions and hardware."""
-    return {"config": name, **describe_data(cfg), **describe_machine()}
+def describe(cfg: Config) -> dict[str, Any]:
+    """Return what results record of data, versions and hardware."""
+    return {**describe_data(cfg), **describe_machine()}
 
 
 def describe_data(cfg: Config) -> dict[str, Any]:
@@ -91,3 +80,37 @@ def ground_truth(dataset: Any) -> dict[str, Any]:
     else:
         found = [dataset[index][1]["coco"] for index in range(len(dataset))]
     return ground_truth_json(found, names)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return ``versions`` and ``hardware``."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    versions = {"det_losses": det_losses.__version__, "python": platform.python_version()}
+    return {
+        "versions": versions | {package: _version(package) for package in _PACKAGES},
+        "hardware": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cpu": _cpu_name(),
+            "threads": torch.get_num_threads(),
+            "gpus": gpus,
+            "memory": "peak memory is what was allocated on the GPU"
+            if gpus
+            else "peak memory is the resident size of the training process",
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a fork of it may be installed under another name
+        return "unknown"
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

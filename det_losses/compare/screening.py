@@ -1,4 +1,4 @@
-"""Dropping what is clearly behind after a short training, by successive halving."""
+"""Dropping variants that are clearly behind after a short training, by successive halving."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -9,20 +9,22 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget
-from det_losses.compare.comparison import Comparison
 from det_losses.compare.plan import Plan
+from det_losses.compare.runner import PlanRunner
 from det_losses.compare.variants import Variant
+from det_losses.errors import InputError
 from det_losses.report import Study
+from det_losses.report.formats import counted
 from det_losses.statistics import Difference, Verdict
 
-# Config, variants, folder and fraction of the whole training -> what differs.
+# (config, variants, folder, fraction of the whole training) -> the differences
 Train = Callable[[Config, Sequence[Variant], Path, float], Verdict | None]
 FRACTIONS = (0.25, 0.5)  # of the whole training, one after the other
 RISK = (
-    "Screening trains each variant once and briefly. A variant that starts slowly, or was unlucky "
-    "with its one seed, can be dropped although the whole training would have brought it forward."
+    "Screening trains each variant briefly and with one seed. A variant that learns slowly at "
+    "first, or had an unlucky seed, can be dropped although it would lead after a full training."
 )
-# Epochs that a schedule counts in, beside its milestones.
+# Settings of a schedule that are numbers of epochs, beside its milestones.
 _LENGTHS = ("T_max", "begin", "end", "total_iters", "step_size")
 
 
@@ -33,7 +35,7 @@ class Dropped:
     Attributes:
         label: its label.
         epochs: epochs of the training after which it was dropped.
-        difference: its difference to the best variant there.
+        difference: its difference from the best variant of that training.
         metric: the metric of the difference.
     """
 
@@ -43,24 +45,24 @@ class Dropped:
     metric: str
 
     def __str__(self) -> str:
-        d = self.difference
+        d, length = self.difference, counted(self.epochs, "epoch")
         return (
-            f"Screening dropped {self.label} after {self.epochs} epochs: {100 * d.value:+.1f} "
+            f"Screening dropped {self.label} after {length}: {100 * d.value:+.1f} "
             f"{self.metric} [{100 * d.low:.1f}, {100 * d.high:.1f}] against {d.second}, "
-            "the best one there."
+            "the best at that point."
         )
 
 
-def shortened(cfg: Config, fraction: float) -> Config:
-    """Return the config with a fraction of its epochs, schedules scaled, evaluated at the end.
+def shorten(cfg: Config, fraction: float) -> Config:
+    """Return the config with a fraction of its epochs, scaled schedules, one evaluation at the end.
 
     Raises:
-        ValueError: it trains by iterations, or for fewer epochs than can be divided.
+        InputError: it trains by iterations, or for too few epochs.
     """
     own = copy.deepcopy(cfg)
     train = own.train_cfg
     if not train.get("by_epoch") or train.max_epochs * fraction < 1:
-        raise ValueError(
+        raise InputError(
             "--screen needs a training of at least 4 epochs (train_cfg.by_epoch, max_epochs)"
         )
     epochs = round(train.max_epochs * fraction)
@@ -85,10 +87,10 @@ def screen(
     root: Path,
     train: Train,
 ) -> tuple[list[Variant], list[Dropped]]:
-    """Train all variants ever longer and drop those that are clearly behind the best one.
+    """Train all variants for longer and longer, and drop those clearly behind the best one.
 
-    Clearly behind: the 95% interval of the paired difference over images lies below zero. At most
-    half of the variants go in each rung, the worst ones; the baseline always stays.
+    Clearly behind: the 95% interval of the paired difference over images lies below zero. Each rung
+    drops at most half of the variants, the worst ones; the baseline always stays.
 
     Args:
         cfg: the config of the whole training.
@@ -96,8 +98,8 @@ def screen(
         baseline: its label.
         root: the directory of the comparison; a rung trains in ``screen/<epochs>_epochs``.
         train: trains the variants with that config, whose length is that fraction, in that
-            directory, and returns what differs; None if the baseline has no result. A variant
-            without a result stays, for the whole training to say why.
+            directory, and returns the differences; None if the baseline has no result. A variant
+            without a result stays, so that the whole training shows its error.
 
     Returns:
         The variants that stay, and those that were dropped.
@@ -106,7 +108,7 @@ def screen(
     for fraction in FRACTIONS:
         if len(left) < 3:
             break
-        short = shortened(cfg, fraction)
+        short = shorten(cfg, fraction)
         epochs = short.train_cfg.max_epochs
         verdict = train(short, left, root / "screen" / f"{epochs}_epochs", fraction)
         behind = [] if verdict is None else _behind_the_best(verdict)
@@ -117,33 +119,31 @@ def screen(
     return left, dropped
 
 
-def short_runs(
+def rung_trainer(
     facts: Mapping[str, Any], seed: int, lock: int, jobs: int, budget: Budget | None
 ) -> Train:
-    """Return how a rung of the screening trains: a comparison of its own, with one seed.
+    """Return the function that trains a rung of the screening: a comparison with one seed.
 
     Args:
         facts: of the whole comparison, with its baseline and metric.
         seed: of all runs.
         lock: file descriptor of the comparison's lock.
         jobs: runs at the same time.
-        budget: of the whole comparison, which a rung takes its time from.
+        budget: of the whole comparison, which includes its screening.
     """
 
     def train(
         cfg: Config, variants: Sequence[Variant], folder: Path, fraction: float
     ) -> Verdict | None:
-        folder.mkdir(parents=True, exist_ok=True)
         components = sorted({slot for variant in variants for slot in variant.factors})
         plan = Plan.of(cfg, components, variants, [seed])
-        print(f"Screening {len(variants)} variants, {cfg.train_cfg.max_epochs} epochs each")
+        length = counted(cfg.train_cfg.max_epochs, "epoch")
+        print(f"Screening {len(variants)} variants, {length} each", flush=True)
         own = budget.for_part(fraction) if budget else None
-        rung = Comparison(cfg, plan, folder, lock, dict(facts), jobs, own)
-        rung.execute()
-        _, results = rung.write()
-        done = {run["variant"] for run in results if run["status"] == "done"}
+        rows = PlanRunner(cfg, plan, folder, lock, dict(facts), jobs, own).execute()
+        done = {row["variant"] for row in rows if row["status"] == "done"}
         if facts["baseline"] not in done:
-            print("The baseline's short training gave no result; nothing is dropped")
+            print("The short training of the baseline has no result; nothing is dropped")
             return None
         return Study.load([folder]).verdict(facts["metric"])
 
@@ -151,7 +151,7 @@ def short_runs(
 
 
 def _behind_the_best(verdict: Verdict) -> list[Difference]:
-    """Return the differences to the best variant that exclude zero, the worst first."""
+    """Return the differences from the best variant that exclude zero, the worst first."""
     best, *others = (summary.label for summary in verdict.summaries)
     found = [verdict.difference(label, best) for label in others]
     return sorted((d for d in found if d.high < 0), key=lambda d: d.value)

@@ -2,14 +2,16 @@
 
 import copy
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from det_losses.compare.weights import NamedLoss, parse_loss
-from det_losses.losses.core.text import parse_value, split_arguments
+from det_losses.errors import InputError
+from det_losses.losses.core.text import parse_loss, parse_value, split_arguments
+from det_losses.models.published import complete, table_of
 from det_losses.models.slots import Slot
 from det_losses.registry import MODELS, find
 
@@ -22,7 +24,7 @@ class Variant:
         label: what tables call it.
         changes: dotted config key -> value that replaces the one there.
         source: where loss weight and parameters come from.
-        factors: slot -> what a two-factor table calls it.
+        factors: slot -> the text of its loss, for variants of ``--losses`` and ``--cross``.
         weight: how the loss weight was chosen (``how``: published, given, swept, matched), its
             ``multiple``, and the gradient norms of a matching.
     """
@@ -33,25 +35,13 @@ class Variant:
     factors: dict[str, str] = field(default_factory=dict)
     weight: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def of_loss(cls, component: str, loss: NamedLoss) -> "Variant":
-        """Return the variant that has this loss in that slot."""
-        how = "given" if "loss_weight" in loss.given else "published"
-        return cls(
-            loss.label,
-            {f"model.{component}": loss.config},
-            loss.source,
-            {component: loss.label},
-            {"how": how, "multiple": 1.0},
-        )
+    def loss(self, slot: str) -> dict[str, Any]:
+        """Return the config of the loss in that slot."""
+        return self.changes[f"model.{slot}"]
 
-    def loss(self, component: str) -> dict[str, Any]:
-        """Return the configuration of the loss in that slot."""
-        return self.changes[f"model.{component}"]
-
-    def with_weight(self, component: str, value: float, source: str, **how: Any) -> "Variant":
+    def with_weight(self, slot: str, value: float, source: str, **how: Any) -> "Variant":
         """Return this variant with another ``loss_weight`` in that slot."""
-        key = f"model.{component}"
+        key = f"model.{slot}"
         changes = {**self.changes, key: {**self.changes[key], "loss_weight": value}}
         weight = {**self.weight, **how}
         return replace(self, changes=changes, source=source, weight=weight)
@@ -64,41 +54,121 @@ class Variant:
         return own
 
 
-def crossed(first: Sequence[Variant], second: Sequence[Variant]) -> list[Variant]:
-    """Return all pairs of a variant of each list, for a grid of two factors."""
-    return [
-        Variant(
-            f"{a.label} + {b.label}",
-            {**a.changes, **b.changes},
-            f"{a.label}: {a.source}; {b.label}: {b.source}",
-            {**a.factors, **b.factors},
-            a.weight,
-        )
-        for a, b in itertools.product(first, second)
-    ]
+@dataclass(frozen=True)
+class Selection:
+    """The variants that a command asks for.
+
+    Attributes:
+        component: the slot of ``--losses``.
+        components: all slots whose losses are compared; none where only whole variants are.
+        variants: before loss weights are matched or multiplied.
+        multiples: of the loss weights; none without a sweep.
+        baseline: label of the baseline.
+    """
+
+    component: str
+    components: list[str]
+    variants: list[Variant]
+    multiples: tuple[float, ...]
+    baseline: str
+
+    @property
+    def baseline_loss(self) -> str:
+        """The text of the baseline's loss in the component."""
+        swept = self.swept(self.variants)
+        return next(v.factors[self.component] for v in swept if v.label == self.baseline)
+
+    def swept(self, variants: Sequence[Variant]) -> list[Variant]:
+        """Return the variants with each multiple of their loss weight."""
+        if not self.multiples:
+            return list(variants)
+        return sweep(variants, self.component, self.multiples)
 
 
-def swept(variants: Sequence[Variant], component: str, multiples: Sequence[float]) -> list[Variant]:
-    """Return each variant with its loss weight times each multiple; 1 keeps its label."""
-    found = []
-    for variant, multiple in itertools.product(variants, multiples):
-        if multiple == 1:
-            found.append(variant)
-            continue
-        weight = variant.loss(component).get("loss_weight", 1.0) * multiple
-        labelled = replace(variant, label=f"{variant.label} x{multiple:g}")
-        source = f"{multiple:g} times: {variant.source}"
-        found.append(
-            labelled.with_weight(component, weight, source, how="swept", multiple=multiple)
-        )
-    return found
+def select(
+    cfg: Config,
+    losses: Sequence[str] = (),
+    component: str = "loss_bbox",
+    *,
+    cross: Sequence[str] = (),
+    whole: Sequence[str] = (),
+    baseline: str | None = None,
+    multiples: Sequence[float] = (),
+    matched: bool = False,
+) -> Selection:
+    """Return the variants that a command asks for.
+
+    Args:
+        cfg: the config of the comparison.
+        losses: losses as text (``--losses``).
+        component: their slot.
+        cross: another slot and its losses: each loss is combined with each of these (``--cross``).
+        whole: whole variants as text (``--variant``).
+        baseline: a label; the first variant if None.
+        multiples: of the loss weights (``--weights``).
+        matched: whether the loss weights are going to be matched.
+
+    Raises:
+        InputError: nothing to compare, options that exclude each other, or no such baseline.
+        NotRegisteredError: no such loss; the nearest names are suggested.
+    """
+    components = _components(cfg, losses, component, cross, whole)
+    factors = itertools.product(losses, cross[1:]) if cross else zip(losses, strict=True)
+    variants = [loss_variant(cfg, dict(zip(components, texts, strict=True))) for texts in factors]
+    variants += [whole_variant(cfg, text.strip(), components) for text in whole]
+    for option, given in (("weights", bool(multiples)), ("match-weights", matched)):
+        if given and (whole or not losses):
+            raise InputError(f"--{option} sets the loss weights of --losses; leave out --variant")
+    selection = Selection(component, components, variants, tuple(multiples), "")
+    labels = [variant.label for variant in selection.swept(variants)]
+    first = variants[0].label if variants[0].label in labels else labels[0]
+    if baseline not in (None, *labels):
+        raise InputError(f"--baseline {baseline}: the variants are {', '.join(labels)}")
+    return replace(selection, baseline=baseline or first)
 
 
-def parse_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
+def _components(
+    cfg: Config, losses: Sequence[str], component: str, cross: Sequence[str], whole: Sequence[str]
+) -> list[str]:
+    """Return the slots whose losses are compared, after checks of the options that name them."""
+    if not losses and not whole:
+        raise InputError("nothing to compare: give --losses or --variant")
+    if cross and (not losses or len(cross) < 2):
+        raise InputError("--cross needs --losses, a component and its losses: --cross loss_cls A B")
+    if not losses:
+        return []
+    named = {"--component": component, **({"--cross": cross[0]} if cross else {})}
+    slots = slots_of(cfg)
+    for option, slot in named.items():
+        if slot not in slots:
+            raise InputError(f"{option} {slot}: {cfg.model.type} has the losses {', '.join(slots)}")
+    if len(named) > len(set(named.values())):
+        raise InputError(f"--cross {component}: name another component than --component")
+    return list(named.values())
+
+
+def loss_variant(cfg: Config, losses: Mapping[str, str]) -> Variant:
+    """Return the variant with these losses, completed as the slots of a config complete them.
+
+    Args:
+        cfg: the config of the comparison.
+        losses: slot -> a loss as text. The first one is that whose weight can be changed.
+    """
+    factors = {slot: text.strip() for slot, text in losses.items()}
+    changes, sources = _complete(cfg.model, factors)
+    label = " + ".join(factors.values())
+    texts = [f"{factors[slot]}: {source}" for slot, source in sources.items()]
+    source = "; ".join(texts if len(texts) > 1 else sources.values())
+    first = next(iter(factors.values()))
+    how = "given" if "loss_weight" in parse_loss(first) else "published"
+    return Variant(label, changes, source, factors, {"how": how, "multiple": 1.0})
+
+
+def whole_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
     """Return the variant that ``"name:key=value,key=value"`` stands for.
 
     A key is a dotted config key, or a slot of the detector with a loss as ``--losses`` takes it.
-    A component that the text does not name stays as the config has it.
+    A component that the text does not name keeps the loss of the config.
 
     Args:
         cfg: the config of the comparison.
@@ -106,26 +176,50 @@ def parse_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
         components: the slots that other variants change.
 
     Raises:
-        ValueError: no such form, or a key that the config does not have.
+        InputError: the text has another form, or the config has no such key.
     """
     label, _, arguments = text.partition(":")
     if not label.strip():
-        raise ValueError(f"--variant {text!r}: expected NAME:KEY=VALUE,KEY=VALUE")
-    changes: dict[str, Any] = {}
+        raise InputError(f"--variant {text!r}: expected NAME:KEY=VALUE,KEY=VALUE")
+    losses: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for key, value in split_arguments(arguments, f"--variant {text!r}"):
-        if key in slots_of(cfg):
-            changes[f"model.{key}"] = parse_loss(cfg.model, key, _bare(value)).config
+        slot = key.removeprefix("model.")
+        if slot in slots_of(cfg):
+            losses[slot] = value
         else:
             _check_key(cfg, key, text)
-            changes[key] = parse_value(value)
-    for component in components:
-        name = f"model.{component}"
-        present = cfg.model.get(component)
-        if name not in changes and present is not None:
-            changes[name] = present.to_dict() if isinstance(present, ConfigDict) else present
-    return Variant(
-        label.strip(), changes, "given as a whole", {}, {"how": "given", "multiple": 1.0}
-    )
+            others[key] = _as_stored(parse_value(value))
+    model = Variant(label, others).apply(cfg).model
+    kept = {s: model[s] for s in components if s not in losses and model.get(s) is not None}
+    changes, _ = _complete(model, {**kept, **losses})
+    how = {"how": "given", "multiple": 1.0}
+    # A key of `others` may go into one of the losses, so these come first.
+    return Variant(label.strip(), {**changes, **others}, "given as a whole", {}, how)
+
+
+def _complete(
+    model: Mapping[str, Any], losses: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the changes that put complete losses into slots, and the source of each slot."""
+    table = table_of({**model, **losses})
+    found = {slot: complete(table, slot, loss) for slot, loss in losses.items()}
+    changes = {f"model.{slot}": _as_stored(config) for slot, (config, _) in found.items()}
+    return changes, {slot: source for slot, (_, source) in found.items()}
+
+
+def sweep(variants: Sequence[Variant], slot: str, multiples: Sequence[float]) -> list[Variant]:
+    """Return each variant with its loss weight times each multiple; 1 keeps its label."""
+    found = []
+    for variant, multiple in itertools.product(variants, multiples):
+        if multiple == 1:
+            found.append(variant)
+            continue
+        weight = variant.loss(slot).get("loss_weight", 1.0) * multiple
+        labelled = replace(variant, label=f"{variant.label} x{multiple:g}")
+        source = f"{multiple:g} times: {variant.source}"
+        found.append(labelled.with_weight(slot, weight, source, how="swept", multiple=multiple))
+    return found
 
 
 def set_key(cfg: Mapping[str, Any], key: str, value: Any) -> None:
@@ -147,27 +241,33 @@ def slots_of(cfg: Config) -> Mapping[str, Slot]:
     """Return the slots of the config's detector.
 
     Raises:
-        ValueError: it has none.
+        InputError: the model is not a detector with slots.
     """
     slots = getattr(find(MODELS, cfg.model.type), "slots", None)
     if slots is None:
-        raise ValueError(f"{cfg.model.type} is no detector with losses to be compared")
+        raise InputError(f"model.type {cfg.model.type} is not a detector whose losses can be set")
     return slots
 
 
-def _bare(text: str) -> str:
-    """Take off the quotes that keep the commas of a loss's own parameters together."""
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+def _as_stored(value: Any) -> Any:
+    """Return a value as plan.json holds it: tuples become lists."""
+    return json.loads(json.dumps(value))
 
 
 def _check_key(cfg: Config, key: str, text: str) -> None:
-    inner: Any = cfg
-    for part in key.split(".")[:-1]:
+    """Check that the config has the place that a key goes into."""
+    *parents, last = key.split(".")
+    inner: Any = dict(cfg.items())
+    missing = None if parents or last in inner else last
+    for part in parents:
         try:
             inner = inner[int(part)] if isinstance(inner, list) else inner[part]
         except (KeyError, IndexError, ValueError, TypeError):
-            raise ValueError(
-                f"--variant {text!r}: the config has no {key!r} (there is no {part!r} in it)"
-            ) from None
+            missing = part
+            break
+    if missing is not None:
+        raise InputError(
+            f"--variant {text!r}: the config has no {key!r} (there is no {missing!r} in it)"
+        )
     if not isinstance(inner, (Mapping, list)):
-        raise ValueError(f"--variant {text!r}: {key!r} goes into {inner!r}, which has no keys")
+        raise InputError(f"--variant {text!r}: {key!r} goes into {inner!r}, which has no keys")

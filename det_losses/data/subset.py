@@ -147,12 +147,8 @@ def make_subset(
             are too few images, or ``num_val`` is missing for a split.
     """
     out_dir = Path(out_dir)
-    existing = [name for name in _OUTPUTS if (out_dir / name).exists()]
-    if existing and not overwrite:
-        raise ExistingFileError(
-            f"{out_dir}: {', '.join(existing)} exist already. Choose another folder, or allow "
-            "overwriting."
-        )
+    if not overwrite:
+        _check_no_outputs(out_dir)
     val_ann = train_ann if val_ann is None else val_ann
     train, val = read_coco_json(train_ann), read_coco_json(val_ann)
     sources = {"train": _source(train_ann), "val": _source(val_ann)}
@@ -187,6 +183,15 @@ def make_subset(
         write_json(out_dir / f"{name}.json", part)
     write_json(out_dir / "manifest.json", manifest, indent=1)
     return manifest
+
+
+def _check_no_outputs(out_dir: Path) -> None:
+    existing = [name for name in _OUTPUTS if (out_dir / name).exists()]
+    if existing:
+        raise ExistingFileError(
+            f"{out_dir}: {', '.join(existing)} exist already. Choose another folder, or allow "
+            "overwriting."
+        )
 
 
 def _source(path: str | Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from det_losses.losses.core.classification import ClassificationLoss
 from det_losses.losses.cross_entropy import CrossEntropyLoss
 from det_losses.losses.diou import DIoULoss
 from det_losses.losses.distribution_focal import DistributionFocalLoss
+from det_losses.losses.dynamic_smooth_l1 import DynamicSmoothL1Loss
 from det_losses.losses.eiou import EIoULoss
 from det_losses.losses.eqlv2 import EQLv2Loss
 from det_losses.losses.equalized_focal import EqualizedFocalLoss
@@ -66,6 +67,7 @@ __all__ = [
     "DIoULoss",
     "DistributionFocalLoss",
     "DynamicInterpIoULoss",
+    "DynamicSmoothL1Loss",
     "EIoULoss",
     "EQLv2Loss",
     "ElementwiseBoxLoss",

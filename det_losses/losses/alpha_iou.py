@@ -5,10 +5,18 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss, IoUWrapper
 from det_losses.registry import MODELS
+
+
+def alpha_iou_loss(
+    pred: Tensor, target: Tensor, *, alpha: float = 3.0, eps: float = 1e-7
+) -> Tensor:
+    """Alpha-IoU loss of each box, ``[N]``; see :class:`AlphaIoULoss`."""
+    _check(alpha)
+    return 1 - box_pair(pred, target, eps).iou ** alpha
 
 
 @MODELS.register_module()
@@ -18,27 +26,27 @@ class AlphaIoU(IoUWrapper):
     .. math:: L_\alpha = 1 - IoU^\alpha + \sum_k P_k^\alpha
 
     :math:`P_k` are the penalties of the wrapped loss. Its overlap term is replaced, so AlphaIoU of
-    IoULoss is AlphaIoULoss in whatever mode the wrapped loss is.
+    IoULoss is AlphaIoULoss for every mode of the wrapped loss.
 
     Args:
         loss: a loss of the IoU family: its name, its config, or the loss itself.
-        alpha: the exponent, at least 1; below, the gradient is infinite where boxes touch.
+        alpha: the exponent, at least 1; below 1 the gradient would be infinite at IoU = 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        With alpha above 1 boxes that overlap well get larger gradients, which moves AP at high
+        With alpha above 1, boxes that overlap well get larger gradients; the aim is AP at high IoU
         thresholds.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As the wrapped loss; penalties below 1 attract less, by their power.
+        As the wrapped loss, with smaller gradients of penalties below 1.
 
     Raises:
-        ValueError: an alpha below 1, a wrapped loss of another family or with a loss_weight or
-            reduction of its own, or shapes that do not fit.
+        InputError: an alpha below 1, a wrapped loss of another family or with its own loss_weight
+            or reduction, or mismatched shapes.
 
     Reference:
         Jiabo He, Sarah Erfani, Xingjun Ma, James Bailey, Ying Chi, Xian-Sheng Hua: Alpha-IoU: A
@@ -64,12 +72,12 @@ class AlphaIoU(IoUWrapper):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(loss, reduction=reduction, loss_weight=loss_weight)
-        check_argument("alpha", alpha, alpha >= 1, "at least 1")
+        _check(alpha)
         self.alpha = alpha
 
     def overlap(self, iou: Tensor) -> Tensor:
         """1 - IoU^alpha."""
-        return 1 - iou.clamp(min=0) ** self.alpha  # the extended IoU is negative apart
+        return 1 - iou.clamp(min=0) ** self.alpha  # the extended IoU can be negative
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
         """Each wrapped penalty to the power alpha."""
@@ -84,22 +92,22 @@ class AlphaIoULoss(IoUFamilyLoss):
 
     Args:
         alpha: the exponent, at least 1; 1 is the linear IoU loss.
-        eps: the smallest denominator, an area in square pixels.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        With alpha above 1 boxes that overlap well get larger gradients, which moves AP at high
+        With alpha above 1, boxes that overlap well get larger gradients; the aim is AP at high IoU
         thresholds. AlphaIoU does the same to a loss with penalties.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The constant loss 1, without gradient.
+        The loss is 1, with zero gradient.
 
     Raises:
-        ValueError: an alpha below 1, a negative eps, or shapes that do not fit.
+        InputError: an alpha below 1, a negative eps, or mismatched shapes.
 
     Reference:
         Jiabo He, Sarah Erfani, Xingjun Ma, James Bailey, Ying Chi, Xian-Sheng Hua: Alpha-IoU: A
@@ -124,7 +132,7 @@ class AlphaIoULoss(IoUFamilyLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
-        check_argument("alpha", alpha, alpha >= 1, "at least 1")
+        _check(alpha)
         self.alpha = alpha
 
     def overlap(self, iou: Tensor) -> Tensor:
@@ -132,8 +140,5 @@ class AlphaIoULoss(IoUFamilyLoss):
         return 1 - iou**self.alpha
 
 
-def alpha_iou_loss(
-    pred: Tensor, target: Tensor, *, alpha: float = 3.0, eps: float = 1e-7
-) -> Tensor:
-    """Alpha-IoU loss of each box, ``[N]``; see :class:`AlphaIoULoss`."""
-    return AlphaIoULoss(alpha=alpha, eps=eps).unreduced(pred, target)
+def _check(alpha: float) -> None:
+    check_argument("alpha", alpha, alpha >= 1, "at least 1")

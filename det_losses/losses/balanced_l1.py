@@ -14,9 +14,35 @@ from det_losses.tensors import aligned
 STEEPEST = 80
 
 
+def balanced_l1_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.5,
+    gamma: float = 1.5,
+    beta: float = 1.0,
+    as_released: bool = False,
+) -> Tensor:
+    """Balanced L1 of each element; see :class:`BalancedL1Loss`."""
+    _check(alpha, gamma, beta)
+    pred, target = aligned(pred, target)
+    x = (pred - target).abs()
+    b = math.expm1(gamma / alpha)
+    if as_released:
+        near = x.clamp(max=beta)
+        factor = b * near + 1  # not divided by beta as the argument of the logarithm is
+        curve = alpha / b * factor * (b / beta * near + 1).log() - alpha * near
+        return torch.where(x < beta, curve, gamma * x + gamma / b - alpha * beta)
+    z = x / beta
+    y = b * z.clamp(max=1) + 1
+    near = alpha / b * y * y.log() - alpha * z
+    far = gamma * z + gamma / b - alpha
+    return beta * torch.where(z < 1, near, far)
+
+
 @MODELS.register_module()
 class BalancedL1Loss(ElementwiseBoxLoss):
-    r"""A smooth L1 whose gradient rises faster at small errors, so that accurate boxes count more.
+    r"""A smooth L1 with a larger gradient at small errors, so that accurate boxes count more.
 
     .. math::
         L = \beta f(x / \beta), \qquad
@@ -24,35 +50,41 @@ class BalancedL1Loss(ElementwiseBoxLoss):
         \gamma z + \gamma / b - \alpha & \text{otherwise} \end{cases}, \qquad
         b = e^{\gamma / \alpha} - 1
 
-    with :math:`x = |\hat{x} - x^*|`. The gradient is :math:`\alpha \ln(b x / \beta + 1)` up to
-    beta and gamma beyond; b makes both meet.
+    with :math:`x = |\hat{x} - x^*|`. The gradient is :math:`\alpha \ln(b x / \beta + 1)` below
+    beta and gamma above; b makes it continuous.
+
+    The paper has beta = 1. For other values its authors' code is another function:
+
+    .. math::
+        L = \begin{cases} \frac{\alpha}{b} (b x + 1) \ln(b x / \beta + 1) - \alpha x & x < \beta \\
+        \gamma x + \gamma / b - \alpha \beta & \text{otherwise} \end{cases}
+
+    Its gradient at zero error is :math:`\alpha (1 / \beta - 1)`, 4.0 for beta = 0.11, and falls to
+    gamma. ``as_released=True`` computes it; with beta = 1 both are equal.
 
     Args:
-        alpha: how little small errors count, above gamma / 80; the smaller, the more they do.
+        alpha: the smaller, the larger the gradient of small errors; above gamma / 80.
         gamma: gradient of the outliers, above 0.
-        beta: where the two pieces meet, above 0; 1 is the paper.
+        beta: error at which the linear part begins, above 0; the paper has 1.
+        as_released: compute the formula of the authors' code, for published settings with a beta
+            other than 1, such as RetinaNet with beta = 0.11.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        In place of smooth L1 where the gradients of outliers drown those of accurate boxes.
+        Instead of smooth L1 where the gradients of outliers outweigh those of accurate boxes.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the shape of ``pred``.
+        pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
+        of ``pred``.
 
     Raises:
-        ValueError: an argument out of its range, or the shapes of pred and target differ.
+        InputError: an argument out of range, or the shapes of pred and target differ.
 
     Reference:
         Jiangmiao Pang, Kai Chen, Jianping Shi, Huajun Feng, Wanli Ouyang, Dahua Lin: Libra R-CNN:
-        Towards Balanced Learning for Object Detection. arXiv 1904.02701, 2019. The paper has
-        beta = 1.
-
-    Note:
-        With a beta other than 1 mmdetection scales the argument of the logarithm but not the factor
-        before it: its gradient at zero error is alpha (1 / beta - 1), 4.5 for beta = 0.1; here it
-        is 0.
+        Towards Balanced Learning for Object Detection. arXiv 1904.02701, 2019. ``as_released`` is
+        the formula of OceanPang/Libra_R-CNN and of mmdetection.
 
     Published:
         RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.3 / 38.8; Smooth L1 there 35.9 /
@@ -73,31 +105,31 @@ class BalancedL1Loss(ElementwiseBoxLoss):
         alpha: float = 0.5,
         gamma: float = 1.5,
         beta: float = 1.0,
+        as_released: bool = False,
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        check_argument("gamma", gamma, gamma > 0, "above 0")
-        least = gamma / STEEPEST
-        check_argument("alpha", alpha, alpha > least, f"above gamma / {STEEPEST} = {least}")
-        check_argument("beta", beta, beta > 0, "above 0")
+        _check(alpha, gamma, beta)
         self.alpha = alpha
         self.gamma = gamma
         self.beta = beta
+        self.as_released = as_released
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each coordinate."""
-        pred, target = aligned(pred, target)
-        z = (pred - target).abs() / self.beta
-        b = math.expm1(self.gamma / self.alpha)
-        y = b * z.clamp(max=1) + 1
-        near = self.alpha / b * y * y.log() - self.alpha * z
-        far = self.gamma * z + self.gamma / b - self.alpha
-        return self.beta * torch.where(z < 1, near, far)
+        return balanced_l1_loss(
+            pred,
+            target,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            beta=self.beta,
+            as_released=self.as_released,
+        )
 
 
-def balanced_l1_loss(
-    pred: Tensor, target: Tensor, *, alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0
-) -> Tensor:
-    """Balanced L1 of each element; see :class:`BalancedL1Loss`."""
-    return BalancedL1Loss(alpha=alpha, gamma=gamma, beta=beta).unreduced(pred, target)
+def _check(alpha: float, gamma: float, beta: float) -> None:
+    check_argument("gamma", gamma, gamma > 0, "above 0")
+    least = gamma / STEEPEST
+    check_argument("alpha", alpha, alpha > least, f"above gamma / {STEEPEST} = {least}")
+    check_argument("beta", beta, beta > 0, "above 0")

@@ -10,48 +10,67 @@ from det_losses.losses.smooth_l1 import smooth_l1_loss
 from det_losses.registry import MODELS
 
 
+def bounded_iou_loss(
+    pred: Tensor, target: Tensor, *, beta: float = 0.2, eps: float = 1e-7
+) -> Tensor:
+    """Bounded IoU loss of each box, ``[N]``; see :class:`BoundedIoULoss`."""
+    pair = box_pair(pred, target, eps)
+    costs = torch.stack([*center_costs(pair), *pair.size_gaps])
+    return smooth_l1_loss(costs, torch.zeros_like(costs), beta=beta).sum(0)
+
+
+def center_costs(pair: BoxPair) -> tuple[Tensor, Tensor]:
+    """Return L_x and L_y of each box; 1 - (a - b) / (a + b) is 2 b / (a + b)."""
+    side = pair.eps**0.5
+    dx, dy = 2 * pair.dx.abs(), 2 * pair.dy.abs()
+    return (
+        (2 * dx / (pair.wg + dx).clamp(min=side)).clamp(max=1),
+        (2 * dy / (pair.hg + dy).clamp(min=side)).clamp(max=1),
+    )
+
+
 @MODELS.register_module()
 class BoundedIoULoss(DecodedBoxLoss):
-    r"""What x, y, width and height each take from the best IoU that is still possible.
+    r"""The best IoU still possible given the error of x, y, width or height, for each of them.
 
     .. math::
         L = \sum_{i = x, y, w, h} \text{SmoothL1}_\beta(L_i), \qquad
         L_x = 1 - \max\left(0, \frac{w_g - 2 |\Delta x|}{w_g + 2 |\Delta x|}\right), \qquad
         L_w = 1 - \min\left(\frac{w}{w_g}, \frac{w_g}{w}\right)
 
-    and y and h alike. Each cost is an upper bound of IoU, taken from 1, when that coordinate alone
-    is as it is; all lie in [0, 1].
+    :math:`L_y` and :math:`L_h` likewise. Each cost is one minus an upper bound of the IoU, the
+    bound given that coordinate alone; all lie in [0, 1].
 
     Args:
-        beta: where the smooth L1 goes over from square to absolute, at least 0.
-        eps: the smallest denominator, an area in square pixels; lengths are held at its square
-            root. mmdetection's 1e-3 is a length that it adds to every denominator.
+        beta: cost at which the quadratic part of the smooth L1 ends, at least 0.
+        eps: smallest denominator, an area in square pixels; lengths are clamped at its square
+            root.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        For a loss that knows of IoU but treats the coordinates one by one, like smooth L1.
+        A loss derived from IoU that treats the coordinates independently, like smooth L1.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        A centre further off than half the target's width gets no gradient in x, further than half
-        its height none in y: the costs are constant there.
+        If the centres are further apart than half the target's width, the cost of x is constant
+        and its gradient 0; the same holds for y and the height.
 
     Raises:
-        ValueError: a negative beta or eps, or shapes that do not fit.
+        InputError: a negative beta or eps, or mismatched shapes.
 
     Reference:
         Lachlan Tychsen-Smith, Lars Petersson: Improving Object Localization with Fitness NMS and
-        Bounded IoU Loss. arXiv 1711.00164, 2017. The costs are summed over the coordinates, as
-        those of the smooth L1 loss of Fast R-CNN are, which they replace.
+        Bounded IoU Loss. arXiv 1711.00164, 2017. The costs are summed over the coordinates, as in
+        the smooth L1 loss of Fast R-CNN, which they replace.
 
     Note:
-        mmdetection returns the four costs of a box apart. With an ``avg_factor``, which its heads
-        give, the result is the same as here; without, its mean is over four times as many values
-        and a quarter of ours. It is no loss of an IoU term and penalties, so nothing that changes
-        these can wrap it.
+        mmdetection returns the four costs of a box separately. With an ``avg_factor``, which its
+        heads pass, the result is the same; without, its mean is over four times as many values,
+        a quarter of the mean here. mmdetection adds its eps, a length, to every denominator. The
+        loss has no IoU term and cannot be wrapped.
 
     Published:
         mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.4 at weight 10; L1 there 37.4.
@@ -82,23 +101,4 @@ class BoundedIoULoss(DecodedBoxLoss):
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        pair = box_pair(pred, target, self.eps)
-        costs = torch.stack([*center_costs(pair), *pair.size_gaps])
-        return smooth_l1_loss(costs, torch.zeros_like(costs), beta=self.beta).sum(0)
-
-
-def center_costs(pair: BoxPair) -> tuple[Tensor, Tensor]:
-    """Return L_x and L_y of each box; 1 - (a - b) / (a + b) is 2 b / (a + b)."""
-    side = pair.eps**0.5
-    dx, dy = 2 * pair.dx.abs(), 2 * pair.dy.abs()
-    return (
-        (2 * dx / (pair.wg + dx).clamp(min=side)).clamp(max=1),
-        (2 * dy / (pair.hg + dy).clamp(min=side)).clamp(max=1),
-    )
-
-
-def bounded_iou_loss(
-    pred: Tensor, target: Tensor, *, beta: float = 0.2, eps: float = 1e-7
-) -> Tensor:
-    """Bounded IoU loss of each box, ``[N]``; see :class:`BoundedIoULoss`."""
-    return BoundedIoULoss(beta=beta, eps=eps).unreduced(pred, target)
+        return bounded_iou_loss(pred, target, beta=self.beta, eps=self.eps)

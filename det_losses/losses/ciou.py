@@ -5,10 +5,29 @@ import math
 import torch
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss
+from det_losses.losses.diou import diou_penalty
 from det_losses.registry import MODELS
+
+
+def ciou_loss(
+    pred: Tensor, target: Tensor, *, alpha_gate: float = 0.0, eps: float = 1e-7
+) -> Tensor:
+    """Complete-IoU loss of each box, ``[N]``; see :class:`CIoULoss`."""
+    _check(alpha_gate)
+    pair = box_pair(pred, target, eps)
+    distance, aspect = ciou_penalties(pair, alpha_gate=alpha_gate)
+    return 1 - pair.iou + distance + aspect
+
+
+def ciou_penalties(pair: BoxPair, *, alpha_gate: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Distance of the centres, and difference of the aspect ratios, each ``[N]``."""
+    v = 4 / math.pi**2 * pair.angle_gap**2
+    alpha = v / (1 - pair.iou + v).clamp(min=pair.eps)
+    alpha = torch.where(pair.iou < alpha_gate, 0.0, alpha).detach()
+    return diou_penalty(pair), alpha * v
 
 
 @MODELS.register_module()
@@ -20,39 +39,39 @@ class CIoULoss(IoUFamilyLoss):
         v = \frac{4}{\pi^2} \left(\arctan\frac{w_g}{h_g} - \arctan\frac{w}{h}\right)^2, \qquad
         \alpha = \frac{v}{(1 - IoU) + v}
 
-    :math:`\rho` is the distance of the two centres, :math:`c` the diagonal of the smallest box
-    that encloses both. :math:`\alpha` is constant in the gradient, and 0 below ``alpha_gate``.
+    :math:`\rho` is the distance of the centres, :math:`c` the diagonal of the smallest enclosing
+    box. :math:`\alpha` is constant in the gradient, and 0 where IoU is below ``alpha_gate``.
 
     Args:
-        alpha_gate: alpha is 0 where IoU is below it. 0 is the conference paper, torchvision and
-            detectron2; 0.5 the journal version (arXiv 2005.03572) and mmdetection.
-        eps: the smallest denominator, alpha's too, so that alpha of identical boxes is 0.
+        alpha_gate: IoU below which alpha is 0. 0 is the conference paper and torchvision; 0.5 the
+            journal version (arXiv 2005.03572) and mmdetection.
+        eps: smallest denominator, also that of alpha, so that alpha of identical boxes is 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        As DIoU, where the aspect ratio matters too; the default of many YOLO detectors.
+        As DIoU, where the aspect ratio matters too.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As DIoU: the loss rises as the prediction moves straight away from a target of its own size
-        and may fall as it moves sideways. The aspect ratio is trained there too, with an
-        alpha_gate above 0 no more.
+        As DIoU: the loss rises as the prediction moves straight away from a target of equal size,
+        and may fall if it moves sideways. The aspect ratio is trained too, unless alpha_gate is
+        above 0.
 
     Raises:
-        ValueError: alpha_gate outside [0, 1], a negative eps, or shapes that do not fit.
+        InputError: alpha_gate outside [0, 1], a negative eps, or mismatched shapes.
 
     Reference:
         Zhaohui Zheng, Ping Wang, Wei Liu, Jinze Li, Rongguang Ye, Dongwei Ren: Distance-IoU Loss:
         Faster and Better Learning for Bounding Box Regression. arXiv 1911.08287, 2019.
 
     Note:
-        The authors' code replaces the factor :math:`1 / (w^2 + h^2)` in the gradient of v by 1;
-        here, as in torchvision and mmdetection, the gradient is that of the formula.
-        mmdetection's alpha of identical boxes is NaN, and so is torchvision's gradient of a box
-        without height.
+        For stable training the paper replaces the factor :math:`1 / (w^2 + h^2)` in the gradient of
+        v by 1. Here, as in torchvision and mmdetection, the gradient is that of the formula. In
+        float32, mmdetection's loss of identical boxes can be NaN; torchvision's gradient of a box
+        without height is NaN.
 
     Published:
         RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.7 / 39.2; Smooth L1 there 35.9 /
@@ -78,19 +97,13 @@ class CIoULoss(IoUFamilyLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
-        check_argument("alpha_gate", alpha_gate, 0 <= alpha_gate <= 1, "in [0, 1]")
+        _check(alpha_gate)
         self.alpha_gate = alpha_gate
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """The distance of the centres and the aspect ratios."""
-        v = 4 / math.pi**2 * pair.angle_gap**2
-        alpha = v / (1 - pair.iou + v).clamp(min=self.eps)
-        alpha = torch.where(pair.iou < self.alpha_gate, 0.0, alpha).detach()
-        return pair.center_distance2 / pair.hull_diagonal2, alpha * v
+        """Distance of the centres, and difference of the aspect ratios."""
+        return ciou_penalties(pair, alpha_gate=self.alpha_gate)
 
 
-def ciou_loss(
-    pred: Tensor, target: Tensor, *, alpha_gate: float = 0.0, eps: float = 1e-7
-) -> Tensor:
-    """Complete-IoU loss of each box, ``[N]``; see :class:`CIoULoss`."""
-    return CIoULoss(alpha_gate=alpha_gate, eps=eps).unreduced(pred, target)
+def _check(alpha_gate: float) -> None:
+    check_argument("alpha_gate", alpha_gate, 0 <= alpha_gate <= 1, "in [0, 1]")

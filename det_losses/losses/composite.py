@@ -1,4 +1,4 @@
-"""Several losses in one place: their sum, and their product."""
+"""Composite losses: sum and product."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from det_losses.errors import InputError
 from det_losses.losses.core.base import Loss
 from det_losses.losses.core.build import build_loss
 from det_losses.registry import MODELS
@@ -16,21 +17,22 @@ LABELS = ("logits", "labels")
 
 
 class CompositeLoss(Loss):
-    """Losses that one place of a detector takes together.
+    """Several losses in one slot of a detector.
 
-    Box losses of both spaces go together: the composite then lives on decoded boxes, and those on
-    deltas get the inputs ``pred_deltas`` and ``target_deltas``. Beside a box loss a classification
-    loss gets ``logits`` and ``labels`` of the same boxes. A detector's head passes them all.
+    Box losses of both spaces can be combined: the composite is then a loss on decoded boxes, and
+    losses on deltas get the inputs ``pred_deltas`` and ``target_deltas``. Combined with a box loss,
+    a classification loss gets ``logits`` and ``labels`` of the same boxes. This package's heads
+    pass all of them.
 
     Args:
         losses: two or more losses: names, configs, or the losses themselves. Their
-            ``loss_weight`` counts.
+            ``loss_weight`` is applied.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Raises:
-        ValueError: fewer than two losses, one with a reduction or a mean of its own, or
-            classification losses of two activations.
+        InputError: fewer than two losses, one with its own reduction or mean, a distribution loss,
+            or classification losses of two activations.
     """
 
     def __init__(
@@ -41,43 +43,44 @@ class CompositeLoss(Loss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        name = type(self).__name__
         if isinstance(losses, (str, Mapping)) or len(losses) < 2:
-            raise ValueError(f"{name} needs two losses or more, got {losses!r}")
+            raise InputError(f"{type(self).__name__} needs two losses or more, got {losses!r}")
         self.losses = nn.ModuleList(build_loss(loss) for loss in losses)
-        for loss in self.losses:
-            if loss.reduction != "mean":
-                raise ValueError(f"{name}: give reduction to {name}, not to {type(loss).__name__}")
-            if loss.own_mean:
-                raise ValueError(
-                    f"{name}: {type(loss).__name__} divides by its own number of examples, has no "
-                    "value per box, and cannot be combined with other losses"
-                )
-        kinds = [loss.kind for loss in self.losses]
-        if "distribution" in kinds:
-            raise ValueError(f"{name} takes box and classification losses, no distribution loss")
-        if "box" in kinds:
-            spaces = {loss.space for loss in self.losses if loss.kind == "box"}
-            self.kind = "box"
-            self.space = spaces.pop() if len(spaces) == 1 else "decoded"
-        else:
-            self.kind = "classification"
-        activations = {loss.activation for loss in self.losses} - {None}
-        if len(activations) > 1:
-            raise ValueError(f"{name}: its losses are for {' and '.join(sorted(activations))}")
-        self.activation = activations.pop() if activations else None
+        self._check_losses()
+        spaces = {loss.space for loss in self.losses if loss.kind == "box"}
+        self.kind = "box" if spaces else "classification"
+        self.space = "decoded" if len(spaces) > 1 else next(iter(spaces), None)
+        self.activation = next((loss.activation for loss in self.losses if loss.activation), None)
         needed = (self._extra(loss) + tuple(loss.inputs) for loss in self.losses)
         self.inputs = tuple(dict.fromkeys(key for keys in needed for key in keys))
         held = (name for loss in self.losses for name in loss.constant_in_gradient)
         self.constant_in_gradient = tuple(dict.fromkeys(held))
         self.monotone_in_distance = all(loss.monotone_in_distance for loss in self.losses)
 
+    def _check_losses(self) -> None:
+        name = type(self).__name__
+        for loss in self.losses:
+            if loss.reduction != "mean":
+                raise InputError(f"{name}: give reduction to {name}, not to {type(loss).__name__}")
+            if loss.own_mean:
+                raise InputError(
+                    f"{name}: {type(loss).__name__} divides by its own number of examples and "
+                    "cannot be combined with other losses"
+                )
+            if loss.kind == "distribution":
+                raise InputError(
+                    f"{name} takes only box and classification losses"
+                )
+        activations = {loss.activation for loss in self.losses} - {None}
+        if len(activations) > 1:
+            raise InputError(f"{name}: its losses are for {' and '.join(sorted(activations))}")
+
     def params(self) -> dict[str, Any]:
-        """Return every constructor argument with its present value."""
+        """Return every constructor argument with its current value."""
         return {**super().params(), "losses": list(self.losses)}
 
     def unreduced_shape(self, pred: Tensor) -> torch.Size:
-        """One value per box; without a box loss, what the losses themselves have."""
+        """One value per box; without a box loss, the shape of the losses themselves."""
         if self.kind == "box":
             return pred.shape[:-1]
         return self.losses[0].unreduced_shape(pred)
@@ -85,15 +88,14 @@ class CompositeLoss(Loss):
     def parts(
         self, pred: Tensor, target: Tensor, weight: Tensor | None, inputs: Mapping[str, Tensor]
     ) -> list[Tensor]:
-        """Return each loss's value of each box, ``[N]``, times its ``loss_weight``.
+        """Return each loss of each box, ``[N]``, times its ``loss_weight``.
 
-        A loss of coordinates or channels counts with the sum over a box's.
+        A loss of coordinates or channels is summed over those of a box.
         """
         found = []
         for loss in self.losses:
             extra = self._extra(loss)
             own = tuple(inputs[key] for key in extra) if extra else (pred, target)
-            # A loss of the whole box takes the box's weight; what else it needs has its name.
             part = loss.unreduced(*own, weight, **{key: inputs[key] for key in loss.inputs})
             if self.kind == "box" and part.dim() > pred.dim() - 1:
                 part = part.sum(-1)
@@ -101,7 +103,7 @@ class CompositeLoss(Loss):
         return found
 
     def _extra(self, loss: Loss) -> tuple[str, ...]:
-        """Return the names of the inputs that stand for a loss's own pred and target."""
+        """Return the names of the inputs that replace pred and target for a loss."""
         if self.kind == "classification":
             return ()
         if loss.kind == "classification":
@@ -111,13 +113,12 @@ class CompositeLoss(Loss):
 
 @MODELS.register_module()
 class SumLoss(CompositeLoss):
-    r"""The sum of several losses, each with its weight.
+    r"""The weighted sum of several losses.
 
     .. math:: L = \sum_k \lambda_k L_k
 
-    :math:`\lambda_k` is the ``loss_weight`` of loss k. Of each box a loss of coordinates counts
-    with the sum over the four, so with an ``avg_factor`` the value is exactly the sum of what the
-    losses give alone.
+    :math:`\lambda_k` is the ``loss_weight`` of loss k. A loss of coordinates is summed over the
+    four of a box, so with an ``avg_factor`` the value is the sum of the values of the losses alone.
 
     Args:
         losses: two or more losses: names, configs, or the losses themselves.
@@ -125,19 +126,19 @@ class SumLoss(CompositeLoss):
         loss_weight: factor on the result.
 
     Use:
-        Two box losses at once, such as L1 and GIoU as in DETR, on their own spaces.
+        Two box losses, such as L1 and GIoU as in DETR, each in its own space.
 
     Shape:
-        pred, target: what the losses take; decoded boxes ``[N, 4]`` where box losses of both
-        spaces meet, with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``. Unreduced:
-        ``[N]``; of classification losses what they have.
+        pred, target: those of the losses; for box losses of both spaces decoded boxes ``[N, 4]``
+        with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``. Unreduced: ``[N]``; for
+        classification losses their own shape.
 
     Disjoint:
-        The sum of what the losses do.
+        The sum of the losses' behaviours.
 
     Raises:
-        ValueError: fewer than two losses, one with a reduction of its own, or classification
-            losses of two activations.
+        InputError: fewer than two losses, one with its own reduction or mean, a distribution loss,
+            or classification losses of two activations.
 
     Reference:
         Nicolas Carion et al.: End-to-End Object Detection with Transformers. arXiv 2005.12872,
@@ -168,10 +169,9 @@ class ProductLoss(CompositeLoss):
 
     .. math:: L = \prod_k \lambda_k L_k
 
-    Of each box a loss of coordinates counts with the sum over the four. With
-    ``["FocalLoss", "L1Loss", "EIoULoss"]`` this is the "Focal-L1-EIoU" of the detection literature
-    in which a box counts more where its class is uncertain: a focal term, an L1 term on deltas and
-    EIoU, with EIoU as its paper has it.
+    :math:`\lambda_k` is the ``loss_weight`` of loss k. A loss of coordinates is summed over the
+    four of a box. The product ``["FocalLoss", "L1Loss", "EIoULoss"]`` multiplies a focal loss, an
+    L1 loss on deltas and EIoU, so that a box counts more where its class is uncertain.
 
     Args:
         losses: two or more losses: names, configs, or the losses themselves.
@@ -179,24 +179,23 @@ class ProductLoss(CompositeLoss):
         loss_weight: factor on the result.
 
     Use:
-        To let one loss weigh another; gradients flow through all factors.
+        To weight one loss by another; the gradient flows through all factors.
 
     Shape:
-        pred, target: what the losses take; decoded boxes ``[N, 4]`` where box losses of both
-        spaces meet, with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``; beside a
-        classification loss the inputs ``logits`` ``[N, C]`` and ``labels`` ``[N]``. Unreduced:
-        ``[N]``; of classification losses what they have.
+        pred, target: those of the losses; for box losses of both spaces decoded boxes ``[N, 4]``
+        with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``; with a classification
+        loss the inputs ``logits`` ``[N, C]`` and ``labels`` ``[N]``. Unreduced: ``[N]``; for
+        classification losses their own shape.
 
     Disjoint:
-        The product of what the losses do: a factor that is constant there leaves the gradient to
-        the others.
+        The product of the losses: where one is constant, the gradient is that of the others.
 
     Raises:
-        ValueError: fewer than two losses, one with a reduction of its own, or classification
-            losses of two activations.
+        InputError: fewer than two losses, one with its own reduction or mean, a distribution loss,
+            or classification losses of two activations.
 
     Reference:
-        A composite without a paper of its own.
+        None; a composite of other losses.
 
     Example:
         >>> import torch
@@ -205,7 +204,7 @@ class ProductLoss(CompositeLoss):
         tensor(0.4000)
     """
 
-    paper = "composite, without a paper of its own"
+    paper = "composite, no paper"
     example: ClassVar[Mapping[str, Any]] = {"losses": ["L1Loss", "EIoULoss"]}
 
     def unreduced(

@@ -2,9 +2,20 @@
 
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
+
+
+def diou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Distance-IoU loss of each box, ``[N]``; see :class:`DIoULoss`."""
+    pair = box_pair(pred, target, eps)
+    return 1 - pair.iou + diou_penalty(pair)
+
+
+def diou_penalty(pair: BoxPair) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the enclosing box, ``[N]``."""
+    return pair.center_distance2 / pair.hull_diagonal2
 
 
 @MODELS.register_module()
@@ -13,36 +24,35 @@ class DIoULoss(IoUFamilyLoss):
 
     .. math:: L = 1 - IoU + \frac{\rho^2}{c^2}
 
-    :math:`\rho` is the distance of the two centres, :math:`c` the diagonal of the smallest box
-    that encloses both. Disjoint boxes attract each other.
+    :math:`\rho` is the distance of the centres, :math:`c` the diagonal of the smallest enclosing
+    box.
 
     Args:
-        eps: the smallest denominator, an area in square pixels.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        As GIoU, with a direct pull on the centre, which also acts where one box contains the
-        other.
+        As GIoU, with a term on the centre that also acts where one box contains the other.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The loss stays below 2 and rises as the prediction moves straight away from a target of its
-        own size. Moved sideways it may fall, for the enclosing box then grows faster than the
-        distance. The gradient moves the prediction nearer and enlarges it.
+        The loss stays below 2 and rises as the prediction moves straight away from a target of
+        equal size. If it moves sideways, the loss may fall, because the enclosing box grows faster
+        than the distance. The gradient moves the prediction towards the target and enlarges it.
 
     Raises:
-        ValueError: a negative eps, or shapes that do not fit.
+        InputError: a negative eps, or mismatched shapes.
 
     Reference:
         Zhaohui Zheng, Ping Wang, Wei Liu, Jinze Li, Rongguang Ye, Dongwei Ren: Distance-IoU Loss:
         Faster and Better Learning for Bounding Box Regression. arXiv 1911.08287, 2019.
 
     Note:
-        mmdetection computes areas in the precision it is given: in float16 its loss of two
-        overlapping 200 px boxes is 1. Here half precision is raised to float32.
+        mmdetection computes areas in the precision of its inputs: in float16 its loss of two
+        overlapping 200 px boxes is 1. Here half precision is upcast to float32.
 
     Published:
         Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.09; IoU loss there 37.93. torchvision's
@@ -51,17 +61,13 @@ class DIoULoss(IoUFamilyLoss):
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[20.0, 0, 30, 10]])
-        >>> DIoULoss()(pred, target)  # disjoint; centres 20 apart, hull 30 x 10: 1 + 400 / 1000
+        >>> # disjoint; centres 20 apart, enclosing box 30 x 10: 1 + 400 / 1000
+        >>> DIoULoss()(pred, target)
         tensor(1.4000)
     """
 
     paper = "Zheng et al., Distance-IoU Loss, arXiv 1911.08287, 2019"
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """The distance of the centres."""
-        return (pair.center_distance2 / pair.hull_diagonal2,)
-
-
-def diou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """Distance-IoU loss of each box, ``[N]``; see :class:`DIoULoss`."""
-    return DIoULoss(eps=eps).unreduced(pred, target)
+        """Distance of the centres."""
+        return (diou_penalty(pair),)

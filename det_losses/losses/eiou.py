@@ -4,9 +4,22 @@ import warnings
 
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.box import IoUFamilyLoss
+from det_losses.losses.diou import diou_penalty
 from det_losses.registry import MODELS
+
+
+def eiou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Efficient IoU loss of each box, ``[N]``; see :class:`EIoULoss`."""
+    pair = box_pair(pred, target, eps)
+    distance, width, height = eiou_penalties(pair)
+    return 1 - pair.iou + distance + width + height  # Eqn. (7)
+
+
+def eiou_penalties(pair: BoxPair) -> tuple[Tensor, Tensor, Tensor]:
+    """Differences of centre, width and height, each ``[N]``."""
+    return diou_penalty(pair), pair.dw2 / pair.hull_w2, pair.dh2 / pair.hull_h2
 
 
 @MODELS.register_module()
@@ -17,37 +30,37 @@ class EIoULoss(IoUFamilyLoss):
         L = 1 - IoU + \frac{\rho^2}{C_w^2 + C_h^2} + \frac{(w - w_g)^2}{C_w^2}
         + \frac{(h - h_g)^2}{C_h^2}
 
-    :math:`\rho` is the distance of the two centres, :math:`C_w, C_h` the sizes of the smallest
-    box that encloses both. Disjoint boxes attract each other; but the size terms shrink as the
-    enclosing box grows, so for boxes of unequal size the loss may fall with distance.
+    :math:`\rho` is the distance of the centres, :math:`C_w, C_h` the sides of the smallest
+    enclosing box.
 
     Args:
-        eps: the smallest denominator, an area in square pixels.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
-        smooth_point: for configs of mmdetection, whose EIoULoss is another loss; without effect,
-            and answered by a warning.
+        smooth_point: accepted for configs of mmdetection, whose EIoULoss is another loss; it has
+            no effect and gives a warning.
 
     Use:
-        Where width and height should be drawn to the target's each for itself, which CIoU's aspect
-        ratio does not do.
+        Where width and height should be regressed independently, which CIoU's aspect ratio does
+        not do.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts by the distance of the centres; where the sizes differ, their terms may outweigh
-        it, for they shrink as the enclosing box grows.
+        The distance of the centres moves the prediction towards the target. For boxes of unequal
+        size the loss may fall with distance, because the size terms shrink as the enclosing box
+        grows.
 
     Raises:
-        ValueError: a negative eps, or shapes that do not fit.
+        InputError: a negative eps, or mismatched shapes.
 
     Reference:
         Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and
         Efficient IOU Loss for Accurate Bounding Box Regression. arXiv 2101.08158, 2021, Eqn. (7).
 
     Note:
-        mmdetection's EIoULoss is another loss, the Extended IoU with ``smooth_point``; here it is
+        mmdetection's EIoULoss, with ``smooth_point``, is the Extended IoU; here that is
         ExtendedIoULoss.
 
     Published:
@@ -57,7 +70,8 @@ class EIoULoss(IoUFamilyLoss):
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
-        >>> EIoULoss()(pred, target)  # 1/2, centres 5 apart: 25/500, width half the hull's: 1/4
+        >>> # 1/2; centres 5 apart: 25/500; the width differs by half the enclosing box's: 1/4
+        >>> EIoULoss()(pred, target)
         tensor(0.8000)
     """
 
@@ -74,21 +88,12 @@ class EIoULoss(IoUFamilyLoss):
         super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
         if smooth_point is not None:
             warnings.warn(
-                "smooth_point belongs to mmdetection's EIoULoss, the Extended IoU, which is "
-                "ExtendedIoULoss here; EIoULoss is the Efficient IoU and has no use for it",
+                "smooth_point is an argument of mmdetection's EIoULoss, the Extended IoU, which is "
+                "ExtendedIoULoss here; EIoULoss is the Efficient IoU and ignores it",
                 stacklevel=2,
             )
         self.smooth_point = smooth_point
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """The differences of centre, width and height."""
-        return (
-            pair.center_distance2 / pair.hull_diagonal2,  # Eqn. (7)
-            pair.dw2 / pair.hull_w2,
-            pair.dh2 / pair.hull_h2,
-        )
-
-
-def eiou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """Efficient IoU loss of each box, ``[N]``; see :class:`EIoULoss`."""
-    return EIoULoss(eps=eps).unreduced(pred, target)
+        """Differences of centre, width and height."""
+        return eiou_penalties(pair)

@@ -3,56 +3,72 @@
 import torch
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.losses.smooth_l1 import smooth_l1_loss
 from det_losses.registry import MODELS
 
 
+def extended_iou_loss(
+    pred: Tensor, target: Tensor, *, smooth_point: float = 0.1, eps: float = 1e-7
+) -> Tensor:
+    """Extended IoU loss of each box, ``[N]``; see :class:`ExtendedIoULoss`."""
+    check_argument("smooth_point", smooth_point, smooth_point >= 0, "at least 0")
+    return smoothed_overlap(box_pair(pred, target, eps).extended_iou, smooth_point)
+
+
+def smoothed_overlap(iou: Tensor, smooth_point: float) -> Tensor:
+    """Smooth L1 of one minus the IoU."""
+    return smooth_l1_loss(1 - iou, torch.zeros_like(iou), beta=smooth_point)
+
+
 @MODELS.register_module()
 class ExtendedIoULoss(IoUFamilyLoss):
-    r"""One minus an IoU that goes on below 0 for disjoint boxes, through a smooth L1.
+    r"""Smooth L1 of one minus an IoU that is negative for disjoint boxes.
 
     .. math::
         L = \begin{cases} x^2 / (2 s) & x < s \\ x - s / 2 & \text{otherwise} \end{cases},
         \qquad x = 1 - \frac{I}{U}, \qquad U = |B| + |G| - I
 
-    For boxes that overlap I is their intersection, and the gradient of L vanishes at the target.
-    For disjoint ones I is negative: along an axis let a (b) be the length that they share, g (k)
-    the gap between them and u (v) what the enclosing box has before either, along x (y); then
-    :math:`I = a b - g (2 v + b) - k (2 u + a) - 2 g k`, so that :math:`I / U > -1`.
+    For overlapping boxes I is their intersection. For disjoint boxes it is negative: along each
+    axis, let a (b) be the shared length, g (k) the gap between the boxes and u (v) the length of
+    the enclosing box before either, along x (y); then
+    :math:`I = a b - g (2 v + b) - k (2 u + a) - 2 g k`, so that :math:`I / U > -1`. The gradient
+    vanishes at the target.
 
     Args:
-        smooth_point: s, below which the loss is quadratic; at least 0, and 0 is the plain x.
-        eps: the smallest denominator, an area in square pixels.
+        smooth_point: s, below which the loss is quadratic, at least 0; 0 gives L = x.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        One IoU for boxes near and far, with a gradient that fades at the target.
+        One IoU term for overlapping and disjoint boxes, with a gradient that vanishes at the
+        target.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts, less the further: the gap counts as negative intersection.
+        The gap counts as negative intersection; the gradient towards the target falls with
+        distance.
 
     Raises:
-        ValueError: a negative smooth_point or eps, or shapes that do not fit.
+        InputError: a negative smooth_point or eps, or mismatched shapes.
 
     Reference:
         Hanyang Peng, Shiqi Yu: A Systematic IoU-Related Method: Beyond Simplified Regression for
         Better Localization. arXiv 2112.01793, IEEE document 9429909, 2021. The formula is that of
-        mmdetection's code, which takes it from libfacedetection.train; that of the paper is not
-        verified.
+        mmdetection's code, which is taken from libfacedetection.train; it has not been compared
+        with the paper.
 
     Note:
         This is mmdetection's EIoULoss; EIoULoss here is the Efficient IoU. The negative
-        intersection refers to the top left corner of the enclosing box, so the loss of disjoint
-        boxes is another when both are mirrored. mmdetection counts the area of a box that is
-        inverted in both axes, and its hull by the first corners; here such a box has no area.
-        For all others both agree, with ``smooth_point`` as it is there.
+        intersection is measured from the top left corner of the enclosing box, so the loss of
+        disjoint boxes changes if both are mirrored. mmdetection gives a box that is inverted in
+        both axes a positive area; here its area is 0. For all other boxes both agree at equal
+        ``smooth_point``.
 
     Example:
         >>> import torch
@@ -81,12 +97,5 @@ class ExtendedIoULoss(IoUFamilyLoss):
         return pair.extended_iou
 
     def overlap(self, iou: Tensor) -> Tensor:
-        """The smooth L1 of what is missing."""
-        return smooth_l1_loss(1 - iou, torch.zeros_like(iou), beta=self.smooth_point)
-
-
-def extended_iou_loss(
-    pred: Tensor, target: Tensor, *, smooth_point: float = 0.1, eps: float = 1e-7
-) -> Tensor:
-    """Extended IoU loss of each box, ``[N]``; see :class:`ExtendedIoULoss`."""
-    return ExtendedIoULoss(smooth_point=smooth_point, eps=eps).unreduced(pred, target)
+        """Smooth L1 of one minus the IoU."""
+        return smoothed_overlap(iou, self.smooth_point)

@@ -1,43 +1,54 @@
-"""Focal-EIoU loss, and the focal factor of the IoU family."""
+"""Focal-EIoU loss."""
 
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.eiou import EIoULoss
+from det_losses.losses.eiou import EIoULoss, eiou_penalties
 from det_losses.losses.focal_iou import iou_focus
 from det_losses.registry import MODELS
 
 
+def focal_eiou_loss(
+    pred: Tensor, target: Tensor, *, gamma: float = 0.5, eps: float = 1e-7
+) -> Tensor:
+    """Focal-EIoU loss of each box, ``[N]``, normalised over them; see :class:`FocalEIoULoss`."""
+    check_argument("gamma", gamma, gamma >= 0, "at least 0")
+    pair = box_pair(pred, target, eps)
+    distance, width, height = eiou_penalties(pair)
+    return (1 - pair.iou + distance + width + height) * iou_focus(pair.iou, gamma)
+
+
 @MODELS.register_module()
 class FocalEIoULoss(EIoULoss):
-    r"""EIoU weighted towards boxes that overlap well, normalised by the sum of the weights.
+    r"""EIoU weighted by a power of IoU, normalised by the sum of the weights.
 
     .. math:: L = \frac{\sum_i W_i \, E_i}{\sum_i W_i}, \qquad W_i = IoU_i^\gamma
 
     E is the EIoU loss of a box. With sample weights s, W is scaled by
-    :math:`\sum s / \sum s W` and the result is reduced like any other loss; so boxes of weight 0
-    do not enter the normaliser. W is constant in the gradient: as a function of the box its
-    gradient would be infinite at IoU = 0. Disjoint boxes therefore get loss 0 and no gradient.
+    :math:`\sum s / \sum s W`, and the result is reduced like any other loss; boxes of weight 0 do
+    not enter the normaliser. W is constant in the gradient, because its own gradient would be
+    infinite at IoU = 0.
 
     Args:
         gamma: exponent of IoU, at least 0; 0 is EIoU.
-        eps: the smallest denominator, an area in square pixels.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        EIoU that looks more at boxes which are nearly right; only where most predictions overlap
+        EIoU with more weight on boxes that overlap well; only where most predictions overlap
         their targets.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        No weight: loss 0 and no gradient.
+        W = 0: the loss is 0, with zero gradient. W falls with the overlap, so the loss may fall as
+        a box moves away.
 
     Raises:
-        ValueError: a negative gamma or eps, or shapes that do not fit.
+        InputError: a negative gamma or eps, or mismatched shapes.
 
     Reference:
         Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and
@@ -52,7 +63,7 @@ class FocalEIoULoss(EIoULoss):
         >>> import torch
         >>> pred = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
         >>> target = torch.tensor([[0.0, 0, 20, 10], [0, 0, 20, 10]])
-        >>> FocalEIoULoss()(pred, target)  # the disjoint box has no weight: EIoU of the first
+        >>> FocalEIoULoss()(pred, target)  # the disjoint box has weight 0: EIoU of the first
         tensor(0.8000)
     """
 
@@ -74,10 +85,3 @@ class FocalEIoULoss(EIoULoss):
     def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
         """The normalised weight IoU^gamma of each box."""
         return iou_focus(pair.iou, self.gamma, weight)
-
-
-def focal_eiou_loss(
-    pred: Tensor, target: Tensor, *, gamma: float = 0.5, eps: float = 1e-7
-) -> Tensor:
-    """Focal-EIoU loss of each box, ``[N]``, normalised over them; see :class:`FocalEIoULoss`."""
-    return FocalEIoULoss(gamma=gamma, eps=eps).unreduced(pred, target)

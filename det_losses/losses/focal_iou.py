@@ -1,4 +1,4 @@
-"""The focus on boxes that overlap well, for any loss of the IoU family."""
+"""Focal weights by IoU, for any loss of the IoU family."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,15 +13,15 @@ from det_losses.registry import MODELS
 
 
 def iou_focus(iou: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor:
-    """Return IoU^gamma, constant in the gradient, scaled to keep the sum of sample weights.
+    """Return IoU^gamma, detached, and normalised to keep the sum of the sample weights.
 
-    With W = IoU^gamma and sample weights s the factor is W sum(s) / sum(s W), so that the
-    unweighted mean of W E becomes sum(W E) / sum(W). All W = 0 gives 0.
+    With W = IoU^gamma and sample weights s, the factor is W sum(s) / sum(s W). So the unweighted
+    mean of factor times E is sum(W E) / sum(W). If all W are 0, the factor is 0.
 
     Args:
-        iou: IoU of the plain boxes, ``[N]``.
+        iou: IoU of the boxes, ``[N]``.
         gamma: the exponent, at least 0.
-        weight: sample weights s, ``[N]``; None is all ones.
+        weight: sample weights s, ``[N]``; None means ones.
     """
     w = iou.detach() ** gamma
     s = torch.ones_like(w) if weight is None else weight
@@ -31,13 +31,13 @@ def iou_focus(iou: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor
 
 @MODELS.register_module()
 class FocalIoU(IoUWrapper):
-    r"""Weighs the boxes of a loss by a power of their IoU, normalised by the sum of the weights.
+    r"""Weights the boxes of a loss by a power of their IoU, normalised by the sum of the weights.
 
     .. math:: L = \frac{\sum_i W_i L_i}{\sum_i W_i}, \qquad W_i = IoU_i^\gamma
 
-    :math:`L_i` is the wrapped loss of a box, and IoU that of the plain boxes however deep the
-    wrapper stands. With sample weights s, W is scaled by :math:`\sum s / \sum s W`, and the result
-    is reduced like any other loss. W is constant in the gradient. FocalIoU of EIoULoss is
+    :math:`L_i` is the wrapped loss of a box. IoU is that of the unchanged boxes, also inside other
+    wrappers. With sample weights s, W is scaled by :math:`\sum s / \sum s W`, and the result is
+    reduced like any other loss. W is constant in the gradient. FocalIoU of EIoULoss is
     FocalEIoULoss.
 
     Args:
@@ -47,17 +47,18 @@ class FocalIoU(IoUWrapper):
         loss_weight: factor on the result.
 
     Use:
-        To look more at boxes that are nearly right, as the paper does with EIoU.
+        More weight on boxes that overlap well, which the paper applies to EIoU.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        No weight: loss 0 and no gradient.
+        W = 0: the loss is 0, with zero gradient. W falls with the overlap, so the loss may fall as
+        a box moves away.
 
     Raises:
-        ValueError: a negative gamma, a wrapped loss of another family or with a loss_weight or
-            reduction of its own, or shapes that do not fit.
+        InputError: a negative gamma, a wrapped loss of another family or with its own loss_weight
+            or reduction, or mismatched shapes.
 
     Reference:
         Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and
@@ -68,7 +69,7 @@ class FocalIoU(IoUWrapper):
         >>> import torch
         >>> pred = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
         >>> target = torch.tensor([[0.0, 0, 20, 10], [0, 0, 20, 10]])
-        >>> FocalIoU("GIoULoss")(pred, target)  # GIoU of the first, whose weight is all there is
+        >>> FocalIoU("GIoULoss")(pred, target)  # the disjoint box has weight 0: GIoU of the first
         tensor(0.5000)
     """
 

@@ -18,7 +18,7 @@ def focal_l1_loss(pred: Tensor, target: Tensor, *, beta: float = 0.8) -> Tensor:
     x = (pred - target).abs()
     a = math.e * beta
     c = (2 * a * math.log(beta) + a) / 4
-    # The quadratic piece tends to 0 with x, its logarithm alone does not exist there.
+    # The product tends to 0 with x, but its logarithm does not exist at 0.
     log = torch.log(beta * torch.where(x > 0, x, 1.0))
     near = -a * x**2 * (2 * log - 1) / 4  # Eqn. (9)
     far = -a * math.log(beta) * x + c
@@ -27,30 +27,30 @@ def focal_l1_loss(pred: Tensor, target: Tensor, *, beta: float = 0.8) -> Tensor:
 
 @MODELS.register_module()
 class FocalL1Loss(ElementwiseBoxLoss):
-    r"""An L1 loss whose gradient is largest at moderate errors and small at outliers.
+    r"""An L1 loss whose gradient is largest at moderate errors and small for outliers.
 
     .. math::
         L = \begin{cases} -\alpha x^2 (2 \ln(\beta x) - 1) / 4 & 0 < x \le 1 \\
         -\alpha \ln(\beta) x + C & x > 1 \end{cases}, \qquad
         \alpha = e \beta, \quad C = (2 \alpha \ln \beta + \alpha) / 4
 
-    with :math:`x = |\hat{x} - x^*|`. The gradient :math:`-\alpha x \ln(\beta x)` peaks at 1, at
-    :math:`x = 1 / (e \beta)`.
+    with :math:`x = |\hat{x} - x^*|`. The gradient :math:`-\alpha x \ln(\beta x)` has its maximum 1
+    at :math:`x = 1 / (e \beta)`.
 
     Args:
-        beta: in [1/e, 1]; the smaller, the larger the gradient of outliers. At 1 they have none.
+        beta: in [1/e, 1]; the smaller, the larger the gradient of outliers. At 1 it is 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Where many poor boxes drown the good ones: errors around 1 / (e beta) pull most.
+        Where many poor boxes would outweigh the good ones.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the shape of ``pred``.
+        pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
+        of ``pred``.
 
     Raises:
-        ValueError: beta outside [1/e, 1], or the shapes of pred and target differ.
+        InputError: beta outside [1/e, 1], or the shapes of pred and target differ.
 
     Reference:
         Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and

@@ -1,4 +1,4 @@
-"""Focaler-IoU: IoU stretched from an interval to [0, 1], for any loss of the IoU family."""
+"""Focaler-IoU: linear mapping of an IoU interval to [0, 1], for any loss of the IoU family."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,13 +13,13 @@ from det_losses.registry import MODELS
 
 @MODELS.register_module()
 class FocalerIoU(IoUWrapper):
-    r"""Stretches the IoU of an interval to [0, 1], so that boxes outside it count no more.
+    r"""Maps an interval of IoU linearly to [0, 1]; outside, the overlap term is constant.
 
     .. math::
         L_{focaler} = L + IoU - IoU_{focaler}, \qquad
         IoU_{focaler} = \min\left(\max\left(\frac{IoU - d}{u - d}, 0\right), 1\right)
 
-    Only the IoU that the overlap term sees changes; the penalties stay as they are.
+    Only the IoU in the overlap term changes; the penalties do not.
 
     Args:
         loss: a loss of the IoU family: its name, its config, or the loss itself.
@@ -29,18 +29,18 @@ class FocalerIoU(IoUWrapper):
         loss_weight: factor on the result.
 
     Use:
-        With a low ``u`` training looks at boxes that overlap little, with a high ``d`` at those
-        that overlap well.
+        A low ``u`` focuses training on boxes with little overlap, a high ``d`` on boxes that
+        overlap well.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As the wrapped loss; the overlap term is constant already below IoU ``d``.
+        As the wrapped loss; the overlap term is constant below an IoU of ``d``.
 
     Raises:
-        ValueError: d and u that are no interval, a wrapped loss of another family or with a
-            loss_weight or reduction of its own, or shapes that do not fit.
+        InputError: d and u that are not an interval, a wrapped loss of another family or with its
+            own loss_weight or reduction, or mismatched shapes.
 
     Reference:
         Hao Zhang, Shuaijie Zhang: Focaler-IoU: More Focused Intersection over Union Loss.
@@ -49,7 +49,7 @@ class FocalerIoU(IoUWrapper):
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 20, 10]]), torch.tensor([[5.0, 0, 25, 10]])
-        >>> FocalerIoU("GIoULoss", d=0.2, u=1.0)(pred, target)  # IoU 0.6, half way
+        >>> FocalerIoU("GIoULoss", d=0.2, u=1.0)(pred, target)  # IoU 0.6 maps to 0.5
         tensor(0.5000)
     """
 
@@ -72,5 +72,5 @@ class FocalerIoU(IoUWrapper):
         self.u = u
 
     def iou(self, pair: BoxPair) -> Tensor:
-        """The wrapped loss's IoU, stretched."""
+        """The wrapped loss's IoU, mapped from [d, u] to [0, 1]."""
         return ((self.loss.iou(pair) - self.d) / (self.u - self.d)).clamp(0, 1)

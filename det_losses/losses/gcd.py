@@ -10,9 +10,20 @@ from det_losses.registry import MODELS
 from det_losses.tensors import root
 
 
+def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Gaussian combined distance loss of each box, ``[N]``; see :class:`GCDLoss`."""
+    check_argument("eps", eps, eps > 0, "above 0")
+    pair = box_pair(pred, target, eps)
+    side = eps**0.5
+    w, h, wg, hg = (size.clamp(min=side) for size in (pair.w, pair.h, pair.wg, pair.hg))
+    squared = (pair.dx**2 + pair.dw2 / 4) * (w**-2 + wg**-2) / 2
+    squared = squared + (pair.dy**2 + pair.dh2 / 4) * (h**-2 + hg**-2) / 2
+    return 1 - torch.exp(-root(squared))
+
+
 @MODELS.register_module()
 class GCDLoss(DecodedBoxLoss):
-    r"""Distance of the boxes as Gaussians, measured in the sizes of both boxes.
+    r"""Distance of the boxes as Gaussians, relative to the sizes of both boxes.
 
     .. math::
         L = 1 - e^{-\sqrt{D^2}}, \qquad
@@ -25,35 +36,35 @@ class GCDLoss(DecodedBoxLoss):
     :math:`d_x, d_y` are the offsets of the centres.
 
     Args:
-        eps: the smallest area of a denominator: a side counts as its square root at least.
+        eps: smallest area in a denominator: sides are clamped at its square root.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Tiny objects, as NWD, but without its constant in pixels: the value does not change with
-        the scale of both boxes.
+        Tiny objects, as NWD, but without a constant in pixels: the value does not change if both
+        boxes are scaled.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Boxes attract each other at any distance, with a gradient that fades as
-        :math:`e^{-\sqrt{D^2}}`. A prediction without width or height, or an inverted one, has a
-        loss close to 1 and almost no gradient.
+        A gradient towards the target at any distance, which falls as :math:`e^{-\sqrt{D^2}}`. A
+        prediction without width or height, or an inverted one, has a loss close to 1 and almost no
+        gradient.
 
     Raises:
-        ValueError: an eps that is not above 0, or shapes that do not fit.
+        InputError: an eps that is not above 0, or mismatched shapes.
 
     Reference:
         Ziqian Guan, Xieyi Fu, Pengjun Huang, Hengyuan Zhang, Hubin Du, Yongtao Liu, Yinglin Wang,
         Qang Ma: Gaussian Combined Distance: A Generic Metric for Object Detection.
-        arXiv 2510.27649, 2025. The formula is that of the authors' code (mmdet-GCD) in its mode
-        "exp", which is its default.
+        arXiv 2510.27649, 2025. The formula is that of the authors' code (MArKkwanGuan/mmdet-GCD)
+        with its default mode "exp".
 
     Note:
-        The authors' code adds its eps to the distance, so identical boxes have a loss of about
-        0.0007 there; here it is 0, with gradient 0. The loss has no IoU term, so nothing that
-        changes one can wrap it.
+        The loss of identical boxes is 0 with gradient 0. Since commit cb63f6e the authors' code
+        has no eps under the root, so its gradient there is NaN. The loss has no IoU term and
+        cannot be wrapped.
 
     Example:
         >>> import torch
@@ -73,15 +84,4 @@ class GCDLoss(DecodedBoxLoss):
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        pair = box_pair(pred, target, self.eps)
-        side = self.eps**0.5
-        w, h, wg, hg = (size.clamp(min=side) for size in (pair.w, pair.h, pair.wg, pair.hg))
-        squared = (pair.dx**2 + pair.dw2 / 4) * (w**-2 + wg**-2) / 2
-        squared = squared + (pair.dy**2 + pair.dh2 / 4) * (h**-2 + hg**-2) / 2
-        distance = root(squared)
-        return 1 - torch.exp(-distance)
-
-
-def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """Gaussian combined distance loss of each box, ``[N]``; see :class:`GCDLoss`."""
-    return GCDLoss(eps=eps).unreduced(pred, target)
+        return gcd_loss(pred, target, eps=self.eps)

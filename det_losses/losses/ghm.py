@@ -260,8 +260,8 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
 
     :math:`d` is the error of a delta, M the number of bins of [0, 1], and :math:`R(g_i)` the number
     of the N examples whose gradient norm g lies in the bin of :math:`g_i`. Outliers, which
-    concentrate at 1, are down-weighted. beta is constant in the gradient. An example is a
-    coordinate with a weight above 0.
+    concentrate at 1, are down-weighted; the loss may fall as an error grows into a bin with more
+    examples. beta is constant in the gradient. An example is a coordinate with a weight above 0.
 
     ``mean`` is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
     :math:`\sum s \beta L / \sum s`. An ``avg_factor`` has no effect, as in mmdetection. ``sum``

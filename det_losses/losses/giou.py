@@ -2,38 +2,48 @@
 
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 
+def giou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Generalized IoU loss of each box, ``[N]``; see :class:`GIoULoss`."""
+    pair = box_pair(pred, target, eps)
+    return 1 - pair.iou + giou_penalty(pair)
+
+
+def giou_penalty(pair: BoxPair) -> Tensor:
+    """Empty fraction of the enclosing box, ``[N]``."""
+    return pair.hull_empty / pair.hull_area
+
+
 @MODELS.register_module()
 class GIoULoss(IoUFamilyLoss):
-    r"""Overlap, and the part of the enclosing box that the two boxes leave empty.
+    r"""Overlap, and the fraction of the enclosing box that neither box covers.
 
     .. math:: L = 1 - IoU + \frac{|C| - U}{|C|}
 
-    C is the smallest box that encloses both, U the area of their union. Disjoint boxes attract
-    each other.
+    C is the smallest enclosing box, U the area of the union.
 
     Args:
-        eps: the smallest denominator, an area in square pixels.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        A box loss on decoded boxes for any detector, also where predictions miss their targets at
+        On decoded boxes in any detector, also where predictions do not overlap their targets at
         first.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The loss rises from 1 towards 2 with the empty part of the enclosing box. The gradient
-        moves the prediction nearer and enlarges it.
+        The loss rises from 1 towards 2 with the empty fraction of the enclosing box. The gradient
+        moves the prediction towards the target and enlarges it.
 
     Raises:
-        ValueError: a negative eps, or shapes that do not fit.
+        InputError: a negative eps, or mismatched shapes.
 
     Reference:
         Hamid Rezatofighi, Nathan Tsoi, JunYoung Gwak, Amir Sadeghian, Ian Reid, Silvio Savarese:
@@ -52,17 +62,12 @@ class GIoULoss(IoUFamilyLoss):
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[30.0, 0, 40, 10]])
-        >>> GIoULoss()(pred, target)  # disjoint; 200 of the hull's 400 square pixels are empty
+        >>> GIoULoss()(pred, target)  # disjoint; 200 of 400 square pixels are empty
         tensor(1.5000)
     """
 
     paper = "Rezatofighi et al., Generalized IoU, arXiv 1902.09630, 2019"
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """The empty part of the enclosing box."""
-        return (pair.hull_empty / pair.hull_area,)
-
-
-def giou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """Generalized IoU loss of each box, ``[N]``; see :class:`GIoULoss`."""
-    return GIoULoss(eps=eps).unreduced(pred, target)
+        """Empty fraction of the enclosing box."""
+        return (giou_penalty(pair),)

@@ -17,7 +17,7 @@ def huber_loss(pred: Tensor, target: Tensor, *, delta: float = 1.0) -> Tensor:
 
 @MODELS.register_module()
 class HuberLoss(ElementwiseBoxLoss):
-    r"""Squared error near zero, absolute beyond ``delta``, with slope ``delta`` there.
+    r"""Half the squared error up to ``delta``, linear with slope ``delta`` above.
 
     .. math::
         L = \begin{cases} x^2 / 2 & x \le \delta \\ \delta (x - \delta / 2) & \text{otherwise}
@@ -26,20 +26,19 @@ class HuberLoss(ElementwiseBoxLoss):
     This is delta times Smooth L1 with beta = delta.
 
     Args:
-        delta: where the two pieces meet, above 0.
+        delta: error at which the quadratic part ends, above 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Like Smooth L1, where delta shall set the largest slope as well as the place where it
-        begins.
+        As Smooth L1, where delta sets both the largest slope and the error at which it is reached.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the shape of ``pred``.
+        pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
+        of ``pred``.
 
     Raises:
-        ValueError: delta is not positive, or the shapes of pred and target differ.
+        InputError: delta is not positive, or the shapes of pred and target differ.
 
     Reference:
         Peter J. Huber: Robust Estimation of a Location Parameter. Annals of Mathematical

@@ -1,4 +1,4 @@
-"""Inner-IoU: the overlap of scaled boxes, for any loss of the IoU family."""
+"""Inner-IoU: overlap of scaled boxes, for any loss of the IoU family."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -13,33 +13,33 @@ from det_losses.registry import MODELS
 
 @MODELS.register_module()
 class InnerIoU(IoUWrapper):
-    r"""Takes the overlap of both boxes scaled by ``ratio`` about their centres.
+    r"""Computes the overlap from both boxes scaled by ``ratio`` about their centres.
 
     .. math:: L_{inner} = L + IoU - IoU_{inner}
 
-    Only the IoU that the overlap term sees changes: :math:`1 - IoU` becomes
-    :math:`1 - IoU_{inner}`. The penalties, CIoU's alpha and GIoU's union keep the plain boxes.
+    Only the IoU in the overlap term changes: :math:`1 - IoU` becomes :math:`1 - IoU_{inner}`. The
+    penalties, including CIoU's alpha and GIoU's union, use the unscaled boxes.
 
     Args:
         loss: a loss of the IoU family: its name, its config, or the loss itself.
-        ratio: the scale of both boxes, above 0; the paper uses 0.5 to 1.5.
+        ratio: scale of both boxes, above 0; the paper uses 0.5 to 1.5.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Below 1 the gradient is larger where boxes overlap well; above 1, for small objects, it
-        reaches boxes further away.
+        Below 1 the gradient of well overlapping boxes is larger; above 1, for small objects, boxes
+        further apart have an overlap and a gradient.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As the wrapped loss, but the overlap term is constant where the scaled boxes are disjoint:
-        with a ratio below 1 sooner, above 1 later than where the boxes are.
+        As the wrapped loss, but the overlap term is constant where the scaled boxes are disjoint,
+        which with a ratio below 1 they are while the boxes still overlap.
 
     Raises:
-        ValueError: a ratio that is not above 0, a wrapped loss of another family or with a
-            loss_weight or reduction of its own, or shapes that do not fit.
+        InputError: a ratio that is not above 0, a wrapped loss of another family or with its own
+            loss_weight or reduction, or mismatched shapes.
 
     Reference:
         Hao Zhang, Cong Xu, Shuaijie Zhang: Inner-IoU: More Effective Intersection over Union Loss
@@ -48,7 +48,7 @@ class InnerIoU(IoUWrapper):
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 20, 10]]), torch.tensor([[10.0, 0, 30, 10]])
-        >>> # of the halves, 10 wide and 10 apart, nothing overlaps; GIoU's hull has no empty part
+        >>> # scaled boxes, 10 wide, 10 apart, do not overlap; the boxes fill the enclosing box
         >>> InnerIoU("GIoULoss", ratio=0.5)(pred, target)
         tensor(1.)
     """

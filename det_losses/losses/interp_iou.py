@@ -1,11 +1,44 @@
-"""InterpIoU losses: the overlap of a box that stands between prediction and target."""
+"""InterpIoU losses: overlap of a box interpolated between prediction and target."""
 
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
+
+
+def interp_iou_loss(
+    pred: Tensor, target: Tensor, *, alpha: float = 0.98, eps: float = 1e-7
+) -> Tensor:
+    """InterpIoU loss of each box, ``[N]``; see :class:`InterpIoULoss`."""
+    _check(alpha)
+    pair = box_pair(pred, target, eps)
+    return 1 - pair.iou + interpolated_penalty(pair, alpha)
+
+
+def dynamic_interp_iou_loss(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    alpha_min: float = 0.6,
+    alpha_max: float = 0.99,
+    eps: float = 1e-7,
+) -> Tensor:
+    """Dynamic InterpIoU loss of each box, ``[N]``; see :class:`DynamicInterpIoULoss`."""
+    _check_bounds(alpha_min, alpha_max)
+    pair = box_pair(pred, target, eps)
+    return 1 - pair.iou + interpolated_penalty(pair, dynamic_alpha(pair, alpha_min, alpha_max))
+
+
+def interpolated_penalty(pair: BoxPair, alpha: float | Tensor) -> Tensor:
+    """One minus the IoU of the interpolated box and the target, ``[N]``."""
+    return 1 - pair.interpolated(alpha).iou
+
+
+def dynamic_alpha(pair: BoxPair, alpha_min: float, alpha_max: float) -> Tensor:
+    """Interpolation coefficient of each box, ``[N]``, constant in the gradient."""
+    return (1 - pair.iou).clamp(alpha_min, alpha_max).detach()
 
 
 @MODELS.register_module()
@@ -14,37 +47,37 @@ class InterpIoULoss(IoUFamilyLoss):
 
     .. math:: L = 1 - IoU(B, G) + 1 - IoU(B_{int}, G), \qquad B_{int} = (1 - \alpha) B + \alpha G
 
-    The interpolated box overlaps the target where the prediction does not, and its IoU takes the
-    place of geometric penalties. Its gradient in B has the factor :math:`1 - \alpha`.
+    The interpolated box overlaps the target where the prediction does not; its IoU replaces
+    geometric penalties. Its gradient with respect to B has the factor :math:`1 - \alpha`.
 
     Args:
-        alpha: how far the box is moved towards the target, in [0, 1). 0.99 is the value of a
-            published use of the loss; that of the paper's own experiments is not verified.
-        eps: the smallest denominator, an area in square pixels.
+        alpha: interpolation coefficient, in [0, 1); 0.98 as in the authors' code.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        For small objects, where the paper finds hand-made penalties to enlarge boxes.
+        For small objects. The paper argues that geometric penalties enlarge boxes.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts, weakly, as long as the interpolated box overlaps the target: with equal sizes up
-        to :math:`1 / (1 - \alpha)` sizes away.
+        A small gradient towards the target as long as the interpolated box overlaps it: for boxes
+        of equal size up to a distance of :math:`1 / (1 - \alpha)` sizes.
 
     Raises:
-        ValueError: alpha outside [0, 1), a negative eps, or shapes that do not fit.
+        InputError: alpha outside [0, 1), a negative eps, or mismatched shapes.
 
     Reference:
         Haoyuan Liu, Hiroshi Watanabe: InterpIoU: Rethinking Bounding Box Regression with
-        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025.
+        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025. The value of alpha is that of
+        the first author's code (NuayHL/interpiou, NuayHL/Ultralytics).
 
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[20.0, 0, 30, 10]]), torch.tensor([[0.0, 0, 10, 10]])
-        >>> # disjoint, 20 apart; three quarters of the way on, at 5, a third overlaps
+        >>> # disjoint, 20 apart; interpolated by three quarters it is 5 apart: a third overlaps
         >>> InterpIoULoss(alpha=0.75)(pred, target)
         tensor(1.6667)
     """
@@ -54,23 +87,23 @@ class InterpIoULoss(IoUFamilyLoss):
     def __init__(
         self,
         *,
-        alpha: float = 0.99,
+        alpha: float = 0.98,
         eps: float = 1e-7,
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
-        check_argument("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
+        _check(alpha)
         self.alpha = alpha
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """What the interpolated box lacks of the target."""
-        return (1 - pair.interpolated(self.alpha).iou,)
+        """One minus the IoU of the interpolated box."""
+        return (interpolated_penalty(pair, self.alpha),)
 
 
 @MODELS.register_module()
 class DynamicInterpIoULoss(IoUFamilyLoss):
-    r"""InterpIoU whose box stands the closer to the target the less the prediction overlaps it.
+    r"""InterpIoU whose interpolation coefficient grows as the overlap falls.
 
     .. math::
         L = 1 - IoU(B, G) + 1 - IoU(B_{int}, G), \qquad B_{int} = (1 - \alpha) B + \alpha G,
@@ -79,30 +112,30 @@ class DynamicInterpIoULoss(IoUFamilyLoss):
     :math:`\alpha` is constant in the gradient.
 
     Args:
-        alpha_min: the smallest alpha, that of boxes that overlap well, in [0, alpha_max].
-        alpha_max: the largest alpha, that of disjoint boxes, below 1.
-        eps: the smallest denominator, an area in square pixels.
+        alpha_min: smallest alpha, of boxes that overlap well, in [0, alpha_max].
+        alpha_max: largest alpha, of disjoint boxes, below 1.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        As InterpIoULoss, where objects of many sizes make one alpha a compromise.
+        As InterpIoULoss, where one alpha does not suit objects of all sizes.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As InterpIoULoss with ``alpha_max``.
+        As InterpIoULoss with ``alpha_max``. Where the overlap is small, the loss may fall as a box
+        moves away, because alpha grows and brings the interpolated box closer to the target.
 
     Raises:
-        ValueError: bounds that are no interval in [0, 1), a negative eps, or shapes that do not
-            fit.
+        InputError: bounds that are not an interval in [0, 1), a negative eps, or mismatched shapes.
 
     Reference:
         Haoyuan Liu, Hiroshi Watanabe: InterpIoU: Rethinking Bounding Box Regression with
-        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025. How alpha follows from IoU,
-        its bounds and that it is constant in the gradient are those of an implementation that
-        states to follow the authors' code; the paper's equation is not verified.
+        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025. The bounds of alpha, and
+        that it is detached, are those of the first author's code (NuayHL/interpiou,
+        NuayHL/Ultralytics).
 
     Example:
         >>> import torch
@@ -126,35 +159,23 @@ class DynamicInterpIoULoss(IoUFamilyLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
-        valid = 0 <= alpha_min <= alpha_max
-        check_argument(
-            "alpha_min", alpha_min, valid, f"in [0, alpha_max] with alpha_max = {alpha_max!r}"
-        )
-        check_argument("alpha_max", alpha_max, alpha_max < 1, "below 1")
+        _check_bounds(alpha_min, alpha_max)
         self.alpha_min = alpha_min
         self.alpha_max = alpha_max
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """What the interpolated box lacks of the target."""
-        alpha = (1 - pair.iou).clamp(self.alpha_min, self.alpha_max).detach()
-        return (1 - pair.interpolated(alpha).iou,)
+        """One minus the IoU of the interpolated box."""
+        alpha = dynamic_alpha(pair, self.alpha_min, self.alpha_max)
+        return (interpolated_penalty(pair, alpha),)
 
 
-def interp_iou_loss(
-    pred: Tensor, target: Tensor, *, alpha: float = 0.99, eps: float = 1e-7
-) -> Tensor:
-    """InterpIoU loss of each box, ``[N]``; see :class:`InterpIoULoss`."""
-    return InterpIoULoss(alpha=alpha, eps=eps).unreduced(pred, target)
+def _check(alpha: float) -> None:
+    check_argument("alpha", alpha, 0 <= alpha < 1, "in [0, 1)")
 
 
-def dynamic_interp_iou_loss(
-    pred: Tensor,
-    target: Tensor,
-    *,
-    alpha_min: float = 0.6,
-    alpha_max: float = 0.99,
-    eps: float = 1e-7,
-) -> Tensor:
-    """Dynamic InterpIoU loss of each box, ``[N]``; see :class:`DynamicInterpIoULoss`."""
-    loss = DynamicInterpIoULoss(alpha_min=alpha_min, alpha_max=alpha_max, eps=eps)
-    return loss.unreduced(pred, target)
+def _check_bounds(alpha_min: float, alpha_max: float) -> None:
+    valid = 0 <= alpha_min <= alpha_max
+    check_argument(
+        "alpha_min", alpha_min, valid, f"in [0, alpha_max] with alpha_max = {alpha_max!r}"
+    )
+    check_argument("alpha_max", alpha_max, alpha_max < 1, "below 1")

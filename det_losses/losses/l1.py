@@ -24,18 +24,18 @@ class L1Loss(ElementwiseBoxLoss):
         loss_weight: factor on the result.
 
     Use:
-        The usual box loss on deltas; mmdetection's default. All errors pull alike, so outliers do
-        not dominate.
+        The usual box loss on deltas. The gradient has the same size for every error, so outliers
+        do not dominate.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the shape of ``pred``.
+        pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
+        of ``pred``.
 
     Raises:
-        ValueError: the shapes of pred and target differ.
+        InputError: the shapes of pred and target differ.
 
     Reference:
-        Least absolute deviations; the classical L1 norm.
+        Least absolute deviations (L1 norm).
 
     Published:
         mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.4.

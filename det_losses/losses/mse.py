@@ -24,22 +24,21 @@ class MSELoss(ElementwiseBoxLoss):
         loss_weight: factor on the result.
 
     Use:
-        Rarely for boxes: large errors dominate the gradient. For comparison with losses that are
-        robust.
+        Rarely for boxes, because large errors dominate the gradient; as a baseline for robust
+        losses.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the shape of ``pred``.
+        pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
+        of ``pred``.
 
     Raises:
-        ValueError: the shapes of pred and target differ.
+        InputError: the shapes of pred and target differ.
 
     Reference:
-        Least squares; the classical L2 norm.
+        Least squares (L2 norm).
 
     Note:
-        The gradient grows with the error: that of one unreduced element above 32752 does not fit
-        float16.
+        The gradient grows with the error: for an unreduced error above 32752 it overflows float16.
 
     Example:
         >>> import torch

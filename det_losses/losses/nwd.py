@@ -10,44 +10,51 @@ from det_losses.registry import MODELS
 from det_losses.tensors import root
 
 
+def nwd_loss(pred: Tensor, target: Tensor, *, constant: float = 12.8) -> Tensor:
+    """NWD loss of each box, ``[N]``; see :class:`NWDLoss`."""
+    check_argument("constant", constant, constant > 0, "above 0")
+    pair = box_pair(pred, target)
+    distance = root(pair.center_distance2 + (pair.dw2 + pair.dh2) / 4)
+    return 1 - torch.exp(-distance / constant)
+
+
 @MODELS.register_module()
 class NWDLoss(DecodedBoxLoss):
-    r"""The distance of the two boxes as Gaussian distributions, on a scale of pixels.
+    r"""Wasserstein distance of the boxes as Gaussian distributions, on a scale of pixels.
 
     .. math::
         L = 1 - e^{-W_2 / C}, \qquad
         W_2^2 = \Delta x^2 + \Delta y^2 + \frac{(w - w_g)^2 + (h - h_g)^2}{4}
 
-    :math:`W_2` is the Wasserstein distance of Gaussians that have the boxes' centres as means and
-    half their sizes as standard deviations.
+    :math:`W_2` is the distance of Gaussians with the boxes' centres as means and half their sizes
+    as standard deviations.
 
     Args:
-        constant: C, in pixels, above 0: the distance at which the loss is 0.63. The paper takes the
-            average size of the objects of its data set; 12.8 is the default of the authors' code.
+        constant: C, in pixels, above 0: the distance at which the loss is 0.63. The paper uses the
+            mean size of the objects of its data set; 12.8 is the default of the authors' code.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        For tiny objects, of which a shift of a few pixels leaves no overlap.
+        For tiny objects, where a shift of a few pixels leaves no overlap.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts as it does boxes that overlap; next to no gradient from several C on.
+        As for overlapping boxes; the gradient is almost 0 beyond several C.
 
     Raises:
-        ValueError: a constant that is not above 0, or shapes that do not fit.
+        InputError: a constant that is not above 0, or mismatched shapes.
 
     Reference:
         Jinwang Wang, Chang Xu, Wen Yang, Lei Yu: A Normalized Gaussian Wasserstein Distance for
         Tiny Object Detection. arXiv 2110.13389, 2021.
 
     Note:
-        The scale is in pixels: the same boxes in an image of twice the size have another loss.
-        The authors' code adds eps to the squared distance, so that identical boxes have a loss
-        above 0; here it is 0, with zero gradient. The loss is below 1 for any boxes, inverted ones
-        too. It has no IoU term, so nothing that changes one can wrap it.
+        The loss depends on the scale in pixels: it changes if image and boxes are resized. The
+        authors' code adds eps to the squared distance, so that identical boxes have a loss above
+        0; here it is 0, with zero gradient. The loss has no IoU term and cannot be wrapped.
 
     Example:
         >>> import torch
@@ -68,12 +75,4 @@ class NWDLoss(DecodedBoxLoss):
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        pair = box_pair(pred, target)
-        squared = pair.center_distance2 + (pair.dw2 + pair.dh2) / 4
-        distance = root(squared)
-        return 1 - torch.exp(-distance / self.constant)
-
-
-def nwd_loss(pred: Tensor, target: Tensor, *, constant: float = 12.8) -> Tensor:
-    """NWD loss of each box, ``[N]``; see :class:`NWDLoss`."""
-    return NWDLoss(constant=constant).unreduced(pred, target)
+        return nwd_loss(pred, target, constant=self.constant)

@@ -3,15 +3,46 @@
 import torch
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 
+def piou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """PIoU loss of each box, ``[N]``; see :class:`PIoULoss`."""
+    pair = box_pair(pred, target, eps)
+    return 1 - pair.iou + piou_penalty(pair)
+
+
+def piouv2_loss(pred: Tensor, target: Tensor, *, lambda_: float = 1.3, eps: float = 1e-7) -> Tensor:
+    """PIoU v2 loss of each box, ``[N]``; see :class:`PIoUv2Loss`."""
+    check_argument("lambda_", lambda_, lambda_ > 0, "above 0")
+    pair = box_pair(pred, target, eps)
+    return (1 - pair.iou + piou_penalty(pair)) * piou_attention(pair, lambda_)
+
+
+def edge_error(pair: BoxPair) -> Tensor:
+    """Return P, the mean offset of the four edges relative to the target's size, ``[N]``."""
+    x1, y1, x2, y2 = pair.edge_offsets
+    wg, hg = (size.clamp(min=pair.eps**0.5) for size in (pair.wg, pair.hg))
+    return ((x1.abs() + x2.abs()) / wg + (y1.abs() + y2.abs()) / hg) / 4
+
+
+def piou_penalty(pair: BoxPair) -> Tensor:
+    """Return 1 - exp(-P^2), ``[N]``."""
+    return 1 - torch.exp(-(edge_error(pair) ** 2))
+
+
+def piou_attention(pair: BoxPair, lambda_: float) -> Tensor:
+    """Return u(lambda q) with q = exp(-P), ``[N]``."""
+    x = lambda_ * torch.exp(-edge_error(pair))
+    return 3 * x * torch.exp(-(x**2))
+
+
 @MODELS.register_module()
 class PIoULoss(IoUFamilyLoss):
-    r"""Overlap, and the offsets of the four edges as parts of the target's size.
+    r"""Overlap, and the offsets of the four edges relative to the target's size.
 
     .. math::
         L = 1 - IoU + 1 - e^{-P^2}, \qquad
@@ -19,26 +50,26 @@ class PIoULoss(IoUFamilyLoss):
         + \frac{d_{h2}}{h_g}\right)
 
     :math:`d_{w1}, d_{w2}` are the distances of the left and of the right edges, :math:`d_{h1},
-    d_{h2}` those of the upper and of the lower ones. P does not shrink as a box grows, so no box is
-    enlarged on its way to the target.
+    d_{h2}` those of the top and of the bottom edges. P does not shrink as the prediction grows, so
+    the penalty does not enlarge it.
 
     Args:
-        eps: the smallest denominator, an area in square pixels.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        In place of penalties that are divided by the enclosing box and can enlarge a box.
+        Instead of penalties that are divided by the enclosing box, which can enlarge a box.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts, most at P = 0.7, a shift by 1.4 times the target's size along one axis; next to
-        no gradient from several sizes on.
+        The gradient is largest at P = 0.7, a shift by 1.4 times the target's size along one axis,
+        and almost 0 from several sizes on.
 
     Raises:
-        ValueError: a negative eps, or shapes that do not fit.
+        InputError: a negative eps, or mismatched shapes.
 
     Reference:
         Can Liu, Kaige Wang, Qing Li, Fazhan Zhao, Kun Zhao, Hongtu Ma: Powerful-IoU: More
@@ -47,7 +78,7 @@ class PIoULoss(IoUFamilyLoss):
         the authors' code.
 
     Note:
-        The authors' code sorts the corners of an inverted box; here its edges are further off.
+        The authors' code sorts the corners of an inverted box; here its edge offsets are larger.
 
     Example:
         >>> import torch
@@ -60,8 +91,8 @@ class PIoULoss(IoUFamilyLoss):
     paper = "Liu et al., Powerful-IoU, Neural Networks, doi 10.1016/j.neunet.2023.11.041, 2024"
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """The bounded function of the edges' offsets."""
-        return (1 - torch.exp(-(edge_penalty(pair) ** 2)),)
+        """The bounded penalty of the edge offsets."""
+        return (piou_penalty(pair),)
 
 
 @MODELS.register_module()
@@ -71,27 +102,26 @@ class PIoUv2Loss(PIoULoss):
     .. math::
         L = u(\lambda q) L_{PIoU}, \qquad u(x) = 3 x e^{-x^2}, \qquad q = e^{-P}
 
-    P is the penalty of PIoULoss. The gradient flows through the attention too, as in the authors'
-    code.
+    P is that of PIoULoss. The gradient flows through the attention too, as in the authors' code.
 
     Args:
-        lambda_: where the attention peaks, above 0: at :math:`q = 1 / (\sqrt{2} \lambda)`.
-        eps: the smallest denominator, an area in square pixels.
+        lambda_: position of the attention's maximum, above 0: :math:`q = 1 / (\sqrt{2} \lambda)`.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        To look at boxes of medium quality more than at those that are nearly right or far off.
+        To give boxes of medium quality more weight than accurate boxes and boxes far away.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Repels: the attention falls faster than PIoU grows, so a box that is far off lowers its
-        loss by moving away.
+        The attention falls faster with distance than PIoU grows, so the gradient moves boxes far
+        away further from the target.
 
     Raises:
-        ValueError: a lambda_ that is not above 0, a negative eps, or shapes that do not fit.
+        InputError: a lambda_ that is not above 0, a negative eps, or mismatched shapes.
 
     Reference:
         Can Liu, Kaige Wang, Qing Li, Fazhan Zhao, Kun Zhao, Hongtu Ma: Powerful-IoU: More
@@ -123,22 +153,4 @@ class PIoUv2Loss(PIoULoss):
 
     def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
         """The attention of each box."""
-        x = self.lambda_ * torch.exp(-edge_penalty(pair))
-        return 3 * x * torch.exp(-(x**2))
-
-
-def edge_penalty(pair: BoxPair) -> Tensor:
-    """Return P, the mean offset of the four edges as a part of the target's size."""
-    x1, y1, x2, y2 = pair.edge_offsets
-    wg, hg = (size.clamp(min=pair.eps**0.5) for size in (pair.wg, pair.hg))
-    return ((x1.abs() + x2.abs()) / wg + (y1.abs() + y2.abs()) / hg) / 4
-
-
-def piou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """PIoU loss of each box, ``[N]``; see :class:`PIoULoss`."""
-    return PIoULoss(eps=eps).unreduced(pred, target)
-
-
-def piouv2_loss(pred: Tensor, target: Tensor, *, lambda_: float = 1.3, eps: float = 1e-7) -> Tensor:
-    """PIoU v2 loss of each box, ``[N]``; see :class:`PIoUv2Loss`."""
-    return PIoUv2Loss(lambda_=lambda_, eps=eps).unreduced(pred, target)
+        return piou_attention(pair, self.lambda_)

@@ -3,15 +3,36 @@
 import torch
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 
+def shape_iou_loss(
+    pred: Tensor, target: Tensor, *, scale: float = 0.0, eps: float = 1e-7
+) -> Tensor:
+    """Shape-IoU loss of each box, ``[N]``; see :class:`ShapeIoULoss`."""
+    check_argument("scale", scale, scale >= 0, "at least 0")
+    pair = box_pair(pred, target, eps)
+    distance, shape = shape_iou_penalties(pair, scale=scale)
+    return 1 - pair.iou + distance + shape
+
+
+def shape_iou_penalties(pair: BoxPair, *, scale: float) -> tuple[Tensor, Tensor]:
+    """Weighted distance of the centres and weighted differences of the sizes, each ``[N]``."""
+    side = pair.eps**0.5
+    w, h = pair.wg.clamp(min=side) ** scale, pair.hg.clamp(min=side) ** scale
+    ww, hh = 2 * w / (w + h), 2 * h / (w + h)
+    distance = (hh * pair.dx**2 + ww * pair.dy**2) / pair.hull_diagonal2
+    gap_w, gap_h = pair.size_gaps
+    shape = (1 - torch.exp(-hh * gap_w)) ** 4 + (1 - torch.exp(-ww * gap_h)) ** 4
+    return distance, shape / 2
+
+
 @MODELS.register_module()
 class ShapeIoULoss(IoUFamilyLoss):
-    r"""Overlap, centre distance and shape, both weighed by the shape of the target.
+    r"""Overlap, centre distance and shape, the latter two weighted by the shape of the target.
 
     .. math::
         L = 1 - IoU + \frac{h_h \Delta x^2 + w_w \Delta y^2}{c^2}
@@ -19,27 +40,27 @@ class ShapeIoULoss(IoUFamilyLoss):
 
     with :math:`w_w = 2 w_g^s / (w_g^s + h_g^s)`, :math:`h_h = 2 h_g^s / (w_g^s + h_g^s)`,
     :math:`\omega_w = h_h |w - w_g| / \max(w, w_g)`, :math:`\omega_h = w_w |h - h_g| /
-    \max(h, h_g)`, and c the diagonal of the smallest box that encloses both. An error along the
-    short side of the target counts more.
+    \max(h, h_g)`, and c the diagonal of the smallest enclosing box. Errors along the short side of
+    the target count more.
 
     Args:
-        scale: the exponent s, at least 0; 0, the authors' default, weighs both sides alike. The
-            paper relates it to the scale of the objects of the data set.
-        eps: the smallest denominator, an area in square pixels.
+        scale: the exponent s, at least 0; 0, the authors' default, weights both sides equally. The
+            paper relates it to the scale of the objects in the data set.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        For long and flat objects, with a scale above 0.
+        For elongated objects, with a scale above 0.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts by the distance of the centres, as DIoU does.
+        The distance of the centres moves the prediction towards the target, as in DIoU.
 
     Raises:
-        ValueError: a negative scale or eps, or shapes that do not fit.
+        InputError: a negative scale or eps, or mismatched shapes.
 
     Reference:
         Hao Zhang, Shuaijie Zhang: Shape-IoU: More Accurate Metric considering Bounding Box Shape
@@ -48,7 +69,7 @@ class ShapeIoULoss(IoUFamilyLoss):
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 20, 10]]), torch.tensor([[10.0, 0, 30, 10]])
-        >>> # a third overlaps; centres 10 apart along x, hull 30 x 10; hh = 2 * 10 / (20 + 10)
+        >>> # a third overlaps; centres 10 apart, enclosing box 30 x 10; hh = 2 * 10 / (20 + 10)
         >>> ShapeIoULoss(scale=1.0)(pred, target)  # 2/3 + 2/3 * 100/1000
         tensor(0.7333)
     """
@@ -68,21 +89,5 @@ class ShapeIoULoss(IoUFamilyLoss):
         self.scale = scale
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
-        """The weighed distance of the centres and the weighed differences of the sizes."""
-        ww, hh = self._weights(pair)
-        distance = (hh * pair.dx**2 + ww * pair.dy**2) / pair.hull_diagonal2
-        gap_w, gap_h = pair.size_gaps
-        shape = (1 - torch.exp(-hh * gap_w)) ** 4 + (1 - torch.exp(-ww * gap_h)) ** 4
-        return distance, shape / 2
-
-    def _weights(self, pair: BoxPair) -> tuple[Tensor, Tensor]:
-        side = pair.eps**0.5
-        w, h = pair.wg.clamp(min=side) ** self.scale, pair.hg.clamp(min=side) ** self.scale
-        return 2 * w / (w + h), 2 * h / (w + h)
-
-
-def shape_iou_loss(
-    pred: Tensor, target: Tensor, *, scale: float = 0.0, eps: float = 1e-7
-) -> Tensor:
-    """Shape-IoU loss of each box, ``[N]``; see :class:`ShapeIoULoss`."""
-    return ShapeIoULoss(scale=scale, eps=eps).unreduced(pred, target)
+        """Weighted distance of the centres and weighted differences of the sizes."""
+        return shape_iou_penalties(pair, scale=self.scale)

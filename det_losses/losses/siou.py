@@ -5,15 +5,45 @@ import warnings
 import torch
 from torch import Tensor
 
-from det_losses.boxes import BoxPair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss
 from det_losses.registry import MODELS
 
 
+def siou_loss(pred: Tensor, target: Tensor, *, theta: float = 4.0, eps: float = 1e-7) -> Tensor:
+    """SIoU loss of each box, ``[N]``; see :class:`SIoULoss`."""
+    check_argument("theta", theta, theta >= 1, "at least 1")
+    pair = box_pair(pred, target, eps)
+    distance, shape = siou_penalties(pair, theta=theta)
+    return 1 - pair.iou + distance + shape
+
+
+def siou_penalties(pair: BoxPair, *, theta: float) -> tuple[Tensor, Tensor]:
+    """Half the distance cost and half the shape cost, each ``[N]``."""
+    gamma = 2 - angle_cost(pair)
+    distance = (
+        2
+        - torch.exp(-gamma * pair.dx**2 / pair.hull_w2)
+        - torch.exp(-gamma * pair.dy**2 / pair.hull_h2)
+    )
+    shape = sum((1 - torch.exp(-gap)) ** theta for gap in pair.size_gaps)
+    return distance / 2, shape / 2
+
+
+def angle_cost(pair: BoxPair) -> Tensor:
+    """Return Lambda of each box, 2 |dx dy| / (dx^2 + dy^2), from the ratio of the two offsets.
+
+    It is smaller for centres less than eps apart, so that its gradient stays finite.
+    """
+    dx, dy = pair.dx.abs(), pair.dy.abs()
+    ratio = torch.minimum(dx, dy) / torch.maximum(dx, dy).clamp(min=pair.eps)
+    return 2 * ratio / (1 + ratio**2)
+
+
 @MODELS.register_module()
 class SIoULoss(IoUFamilyLoss):
-    r"""Overlap, the distance of the centres weighed by its direction, and the shapes.
+    r"""Overlap, the distance of the centres weighted by its direction, and the shapes.
 
     .. math::
         L = 1 - IoU + \frac{\Delta + \Omega}{2}, \qquad
@@ -21,45 +51,47 @@ class SIoULoss(IoUFamilyLoss):
         \Omega = \sum_{t = w, h} \left(1 - e^{-\omega_t}\right)^\theta
 
     with :math:`\rho_x = (\Delta x / C_w)^2`, :math:`\rho_y = (\Delta y / C_h)^2`,
-    :math:`\omega_w = |w - w_g| / \max(w, w_g)`, :math:`\omega_h` alike. The angle cost
-    :math:`\Lambda = 1 - 2 \sin^2(\arcsin(|\Delta y| / \sigma) - \pi / 4)`, :math:`\sigma` the
-    distance of the centres, is computed as :math:`2 |\Delta x \Delta y| / \sigma^2`, the same
-    number, whose gradient is finite: 0 for centres above or beside each other, 1 on the diagonal.
+    :math:`\omega_w = |w - w_g| / \max(w, w_g)`, and :math:`\omega_h` likewise;
+    :math:`C_w, C_h` are the sides of the smallest enclosing box. The angle cost
+    :math:`\Lambda = 1 - 2 \sin^2(\arcsin(|\Delta y| / \sigma) - \pi / 4)`, with the distance
+    :math:`\sigma` of the centres, is computed as the equal :math:`2 |\Delta x \Delta y| /
+    \sigma^2`, whose gradient is finite. It is 0 for centres on a horizontal or vertical line and 1
+    on a diagonal.
 
     Args:
-        theta: how much the shape counts, at least 1; the larger, the less small differences do. To
-            the paper it belongs to the data set; mmdetection has 4 for all.
-        neg_gamma: for configs of mmdetection: True is the paper's sign, which is computed always;
-            False, mmdetection's default, is answered by a warning.
-        eps: the smallest denominator, an area in square pixels.
+        theta: exponent of the shape cost, at least 1; the larger, the less small differences
+            count. The paper chooses it for each data set; mmdetection always uses 4.
+        neg_gamma: accepted for configs of mmdetection. The sign is always the paper's, that of
+            True; False, mmdetection's default, gives a warning.
+        eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Where boxes should first be brought level with the target and then moved along one axis.
+        Where a box should first move to the nearest axis of the target and then along it.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        Attracts by the distance cost, the less the further: it tends to a constant.
+        The distance cost moves the prediction towards the target; it tends to a constant, so the
+        gradient falls with distance.
 
     Raises:
-        ValueError: a theta below 1, a negative eps, or shapes that do not fit.
+        InputError: a theta below 1, a negative eps, or mismatched shapes.
 
     Reference:
         Zhora Gevorgyan: SIoU Loss: More Powerful Learning for Bounding Box Regression.
         arXiv 2205.12740, 2022.
 
     Note:
-        mmdetection's default ``neg_gamma=False`` turns the sign in the distance cost, so that its
-        loss falls as a box moves away; a config of mmdetection that does not set ``neg_gamma``
-        trains with the paper's sign here. With ``neg_gamma=True`` both compute the same.
+        mmdetection's default ``neg_gamma=False`` has the opposite sign in the distance cost: its
+        loss falls as a box moves away. With ``neg_gamma=True`` both losses are equal.
 
     Example:
         >>> import torch
         >>> pred, target = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
-        >>> # half overlaps; centres level and a quarter of the hull's width apart; widths 10 and 20
+        >>> # half overlaps; centres 5 apart in an enclosing box 20 wide; widths 10 and 20
         >>> SIoULoss()(pred, target)  # 1/2 + (1 - exp(-2/16) + (1 - exp(-1/2))^4) / 2
         tensor(0.5707)
     """
@@ -88,26 +120,4 @@ class SIoULoss(IoUFamilyLoss):
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
         """Half the distance cost and half the shape cost."""
-        gamma = 2 - angle_cost(pair)
-        distance = (
-            2
-            - torch.exp(-gamma * pair.dx**2 / pair.hull_w2)
-            - torch.exp(-gamma * pair.dy**2 / pair.hull_h2)
-        )
-        shape = sum((1 - torch.exp(-gap)) ** self.theta for gap in pair.size_gaps)
-        return distance / 2, shape / 2
-
-
-def angle_cost(pair: BoxPair) -> Tensor:
-    """Return Lambda of each box, 2 |dx dy| / (dx^2 + dy^2), in the ratio of the two offsets.
-
-    Centres less than eps apart have a smaller one, so that its gradient stays finite.
-    """
-    dx, dy = pair.dx.abs(), pair.dy.abs()
-    ratio = torch.minimum(dx, dy) / torch.maximum(dx, dy).clamp(min=pair.eps)
-    return 2 * ratio / (1 + ratio**2)
-
-
-def siou_loss(pred: Tensor, target: Tensor, *, theta: float = 4.0, eps: float = 1e-7) -> Tensor:
-    """SIoU loss of each box, ``[N]``; see :class:`SIoULoss`."""
-    return SIoULoss(theta=theta, eps=eps).unreduced(pred, target)
+        return siou_penalties(pair, theta=self.theta)

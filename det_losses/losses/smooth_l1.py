@@ -17,34 +17,34 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, *, beta: float = 1.0) -> Tensor
 
 @MODELS.register_module()
 class SmoothL1Loss(ElementwiseBoxLoss):
-    r"""Quadratic near zero, absolute beyond ``beta``, with slope 1 there.
+    r"""Quadratic below ``beta``, linear with slope 1 above.
 
     .. math::
         L = \begin{cases} x^2 / (2 \beta) & x < \beta \\ x - \beta / 2 & \text{otherwise}
         \end{cases}, \qquad x = |\hat{x} - x^*|
 
     Args:
-        beta: where the two pieces meet; 0 is exactly L1. Fast R-CNN has 1; torchvision's
-            Faster R-CNN 1/9.
+        beta: error at which the quadratic part ends, at least 0; 0 is L1. Fast R-CNN uses 1,
+            torchvision's Faster R-CNN 1/9.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        The box loss of Fast and Faster R-CNN. Near the target the gradient falls to 0, so small
-        errors do not jitter.
+        The box loss of Fast and Faster R-CNN. The gradient vanishes at the target, so small
+        errors do not oscillate.
 
     Shape:
-        pred, target: ``[N, 4]`` encoded deltas, without unit; any common shape is taken.
-        Unreduced: the shape of ``pred``.
+        pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
+        of ``pred``.
 
     Raises:
-        ValueError: a negative beta, or the shapes of pred and target differ.
+        InputError: a negative beta, or the shapes of pred and target differ.
 
     Reference:
         Ross Girshick: Fast R-CNN. arXiv 1504.08083, 2015.
 
     Note:
-        mmdetection refuses beta = 0; here, as in torch, it is L1.
+        mmdetection rejects beta = 0; here, as in torch, it is L1.
 
     Published:
         RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 35.9 / 38.4.

@@ -1,82 +1,71 @@
-"""The contents of a report, in order, for whatever writes it."""
+"""The contents of a report, in order."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
-from det_losses.report import analyses, records, tables, variants, words
-from det_losses.report.cautions import cautions
-from det_losses.report.section import Part, Section
-from det_losses.report.standings import Standings, standings
+from det_losses.report import analyses, records, tables, text
+from det_losses.report.section import Document, Section
 from det_losses.report.study import Study
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Document:
-    """A whole report.
+_MOST_ROWS = 20  # a section with a longer table is folded
 
-    Attributes:
-        title: what was compared.
-        subtitle: on how much data.
-        headline: the answer, or why there is none.
-        cautions: sentences on what to be careful about.
-        standings: the table of variants.
-        parts: everything below it.
-    """
-
-    title: str
-    subtitle: str
-    headline: str
-    cautions: list[str]
-    standings: Standings
-    parts: list[Part]
-
-
-_MOST_ROWS = 20  # of a table of the analyses that a page shows unasked
-
-Builder = Callable[[Study], Part | Sequence[Part] | None]
+Builder = Callable[[], Section | None]
 
 
 def document(study: Study) -> Document:
-    """Return the report of a study."""
-    builders: list[tuple[str, Builder]] = [
-        ("Other metrics", tables.other_metrics),
-        ("Spread and what can be found", words.spread),
-        ("All pairs", tables.pairs),
-        ("Analyses", _analyses),
-        ("Loss weights", variants.loss_weights),
-        ("Grid of two losses", tables.factor_grid),
-        ("What differs", variants.what_differs),
-        ("Proof that the loss ran", records.proof),
-        ("Runs", records.runs),
-        ("Data", records.data),
-        ("How it was done", words.method),
-        ("How to repeat it", records.how_to_repeat),
-    ]
+    """Return the report of a study.
+
+    A section without data is left out. A section that fails is replaced by a line that says so,
+    and its traceback goes to the log.
+    """
+    built = [_build(title, builder) for title, builder in _builders(study)]
     return Document(
-        words.title(study),
-        words.subtitle(study),
-        words.headline(study),
-        cautions(study),
-        standings(study),
-        [part for title, build in builders for part in _built(title, build, study)],
+        text.title(study),
+        text.subtitle(study),
+        text.headline(study),
+        text.cautions(study),
+        tables.standings(study),
+        [_folded(section) for section in built if section],
     )
 
 
-def _built(title: str, build: Builder, study: Study) -> Sequence[Part]:
-    """Return what a builder gives; where it fails, a section that says so in its place."""
+def _builders(study: Study) -> list[tuple[str, Builder]]:
+    """Return title and builder of each section, in the order of the report."""
+    context = analyses.Context(study)
+    return [
+        ("Other metrics", partial(tables.other_metrics, study)),
+        ("Seed variance and power", partial(text.power, study)),
+        ("All pairs", partial(tables.pairs, study)),
+        *((title, partial(build, context)) for title, build in analyses.BUILDERS.items()),
+        ("Loss weights", partial(records.loss_weights, study)),
+        ("Grid of two losses", partial(tables.factor_grid, study)),
+        ("Differences between the variants", partial(records.what_differs, study)),
+        ("Losses that ran", partial(records.losses_that_ran, study)),
+        ("Runs", partial(records.runs, study)),
+        ("Data", partial(records.data, study)),
+        ("Methods", partial(text.methods, study)),
+        ("How to reproduce", partial(records.reproduction, study)),
+    ]
+
+
+def _build(title: str, builder: Builder) -> Section | None:
     try:
-        found = build(study)
-    except Exception as error:  # a report without one section is better than none
-        kind = type(error).__name__
-        return [Part(Section(title, "This section could not be made."), (f"{kind}: {error}",))]
-    if found is None:
-        return []
-    return [found] if isinstance(found, Part) else found
+        return builder()
+    except Exception as error:
+        logger.exception("Section %r of the report failed and is left out", title)
+        reason = f"{type(error).__name__}: {error}"
+        return Section(
+            title,
+            "This section is missing because of an error. The log of the command that wrote this "
+            f"report (logger {__name__}) has the traceback.",
+            codes=(reason,),
+        )
 
 
-def _analyses(study: Study) -> list[Part]:
-    return [Part(section, folded=_is_long(section)) for section in analyses.sections(study)]
-
-
-def _is_long(section: Section) -> bool:
-    return any(len(table.rows) > _MOST_ROWS for table in section.tables)
+def _folded(section: Section) -> Section:
+    long = any(len(table.rows) > _MOST_ROWS for table in section.tables)
+    return replace(section, folded=section.folded or long)

@@ -1,6 +1,10 @@
-"""Numbers as a report writes them: AP in points, so an AP of 0.393 is 39.3."""
+"""Numbers and lists as text. Metrics are in points: an AP of 0.393 is 39.3.
+
+This module imports nothing but the standard library: command-line tools use it too.
+"""
 
 import math
+from collections.abc import Sequence
 
 NONE = "-"
 
@@ -17,12 +21,12 @@ def points(value: float | None, digits: int = 1) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Return an interval of differences in points, an end that is not zero never as zero.
+    """Return an interval of differences in points, with enough decimals to see that it excludes 0.
 
     >>> interval(0.004, 0.0223), interval(-0.0123, 0.0001), interval(0.0002, 0.01)
     ('[0.4, 2.2]', '[-1.2, 0.0]', '[0.02, 1.00]')
     """
-    digits = _digits(low, high)
+    digits = decimals(low, high)
     return f"[{points(low, digits)}, {points(high, digits)}]"
 
 
@@ -32,19 +36,19 @@ def difference(value: float, low: float, high: float) -> str:
     >>> difference(0.0134, 0.004, 0.0223), difference(-0.0134, -0.02, 0.01)
     ('+1.3 [0.4, 2.2]', '-1.3 [-2.0, 1.0]')
     """
-    text = points(value, _digits(low, high))
+    text = points(value, decimals(low, high))
     sign = "+" if value > 0 and text.strip("0.") else ""
     return "n/a" if text == "n/a" else f"{sign}{text} {interval(low, high)}"
 
 
-def _digits(low: float, high: float) -> int:
-    """Return the decimals that an interval without zero needs to be seen as one."""
+def decimals(low: float, high: float) -> int:
+    """Return how many decimals (1 to 3) show that an interval excludes zero, if it does."""
     nearest = 100 * min(abs(low), abs(high)) if low * high > 0 else math.inf
     return next((digits for digits in (1, 2) if round(nearest, digits) > 0), 3)
 
 
 def spread(value: float | None, sd: float | None) -> str:
-    """Return mean and standard deviation over seeds.
+    """Return a mean with its standard deviation over seeds.
 
     >>> spread(0.393, 0.0051), spread(0.393, None), spread(None, None)
     ('39.3 ± 0.5', '39.3', 'n/a')
@@ -66,7 +70,7 @@ def p_value(value: float) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with that many significant digits; a dash where there is none.
+    """Return a number with that many significant digits; a dash for None.
 
     >>> number(0.123456), number(512.25), number(2.0), number(None)
     ('0.123', '512', '2', '-')
@@ -78,7 +82,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds for people.
+    """Return a duration in seconds, minutes or hours.
 
     >>> duration(42), duration(125), duration(7384), duration(None)
     ('42 s', '2 min 05 s', '2 h 03 min', '-')
@@ -94,7 +98,7 @@ def duration(seconds: float | None) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number of things.
+    """Return a count with its noun in the singular or plural.
 
     >>> counted(1, "class"), counted(2, "class"), counted(0, "box"), counted(3, "run")
     ('1 class', '2 classes', '0 boxes', '3 runs')
@@ -103,8 +107,8 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{ending}"
 
 
-def listed(names: list[str], most: int = 8) -> str:
-    """Return names as a sentence holds them.
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Return names as an enumeration for a sentence.
 
     >>> listed(["a"]), listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2)
     ('a', 'a, b and c', 'a, b and 2 more')

@@ -1,10 +1,9 @@
-"""A report in markdown that reads well as plain text too: all of it but the plots."""
+"""A report as markdown that is readable as plain text too: everything except the figures."""
 
 import re
 from collections.abc import Sequence
 
-from det_losses.report.document import Document
-from det_losses.report.section import Part, Table
+from det_losses.report.section import Document, Section, Table
 
 _NUMBER = re.compile(
     r"(<?[-+]?[\d.,]+(e-?\d+)?( ± [\d.]+)?( ?%)?( \[.*\])?|n/a|baseline|-|)",
@@ -20,13 +19,28 @@ def markdown(document: Document) -> str:
         *(f"> {escape(sentence)}" for sentence in document.cautions),
         as_text(document.standings.table),
     ]
-    for part in document.parts:
-        blocks += part_blocks(part)
+    for section in document.sections:
+        blocks += section_blocks(section)
     return "\n\n".join(blocks) + "\n"
 
 
+def section_blocks(section: Section) -> list[str]:
+    """Return title, text, tables and preformatted texts of a section as separate paragraphs."""
+    blocks = [f"## {escape(section.title)}"]
+    blocks += [escape(section.text)] if section.text else []
+    blocks += [as_text(content) for content in section.tables]
+    blocks += [_fenced(code) for code in section.codes]
+    return blocks
+
+
+def as_text(content: Table) -> str:
+    """Return a table with its note."""
+    note = f"\n\n{escape(content.note)}" if content.note else ""
+    return table(content.headers, content.rows) + note
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a markdown table whose columns are aligned; columns of numbers to the right.
+    """Return a markdown table with aligned columns; columns of numbers are right-aligned.
 
     >>> print(table(["loss", "AP"], [["GIoULoss", 39.3], ["L1Loss", 7.1]]))
     | loss     |   AP |
@@ -48,19 +62,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
-def as_text(content: Table) -> str:
-    """Return a table with its note."""
-    note = f"\n\n{escape(content.note)}" if content.note else ""
-    return table(content.headers, content.rows) + note
-
-
 def is_numeric(cells: Sequence[str]) -> bool:
-    """Return whether a column holds nothing but numbers, dashes and gaps."""
+    """Return whether a column holds only numbers, dashes and empty cells."""
     return any(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
 
 
 def escape(text: str) -> str:
-    r"""Keep text from being taken for HTML.
+    r"""Escape what markdown would read as HTML.
 
     >>> print(escape("<script> &lt; a < b & c"))
     \<script> &amp;lt; a < b & c
@@ -70,16 +78,6 @@ def escape(text: str) -> str:
 
 def _cell(text: str) -> str:
     return escape(" ".join(text.split())).replace("|", "\\|")
-
-
-def part_blocks(part: Part) -> list[str]:
-    """Return title, text, tables and codes of a part, to stand apart by empty lines."""
-    section = part.section
-    blocks = [f"## {escape(section.title)}"]
-    blocks += [escape(section.text)] if section.text else []
-    blocks += [as_text(content) for content in section.tables]
-    blocks += [_fenced(code) for code in part.codes]
-    return blocks
 
 
 def _fenced(code: str) -> str:

@@ -1,52 +1,113 @@
-"""The record: proof that the losses ran, all runs, the data, and how to repeat it."""
+"""What was run: the variants and their loss weights, the losses that ran, runs, data, commands."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from det_losses.report.formats import NONE, counted, duration, number, points
-from det_losses.report.section import Part, Section, Table, without_empty
+from det_losses.evaluation.metrics import LOGGED_METRICS
+from det_losses.losses.core.text import HELD, loss_text
+from det_losses.report.formats import NONE, counted, duration, listed, number, points, spread
+from det_losses.report.section import Section, Table, without_empty
 from det_losses.report.study import Study
+from det_losses.report.tables import loss_weight
 
-_METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl")
+_HOW = {
+    "published": "published value",
+    "given": "set by the user",
+    "matched": "gradient norm matched to the baseline's",
+    "swept": "multiple of the published value",
+}
 
 
-def proof(study: Study) -> Part | None:
-    """Return per run which loss was built, and whether its gradient reached the head."""
-    rows = []
-    for label in study.labels:
-        for run in study.of(label):
-            for slot, found in (run.get("proof") or {}).items():
-                probe = found.get("probe") or {}  # of records of earlier versions
-                compared = any(value is not None for value in probe.values())
-                rows.append(
-                    [
-                        label,
-                        str(run["seed"]),
-                        slot,
-                        str(found.get("loss", NONE)),
-                        str(found.get("calls", NONE)),
-                        "yes" if found.get("gradient", compared) else "no",
-                    ]
-                )
+def loss_weights(study: Study) -> Section | None:
+    """Return the loss weight of each variant, how it was chosen, and the score."""
+    means = {}
+    if study.comparable:
+        means = {s.label: spread(s.mean, s.sd) for s in study.verdict().summaries}
+    variants = study.meta["variants"]
+    weights = {label: variants[label].get("weight") or {} for label in study.labels}
+    swept = any(weight.get("multiple") not in (None, 1.0) for weight in weights.values())
+    rows = [
+        [
+            label,
+            loss_weight(variants[label]),
+            _HOW.get(weight.get("how"), weight.get("how") or NONE),
+            number(weight.get("multiple")) if swept else NONE,
+            number(weight.get("gradient_norm")),
+            number(weight.get("initial_gradient_norm")),
+            means.get(label, "n/a"),
+            variants[label].get("source") or NONE,
+        ]
+        for label, weight in weights.items()
+        if loss_weight(variants[label])
+    ]
+    if not rows:
+        return None
+    headers = ["variant", "loss_weight", "how chosen", "multiple", "gradient norm"]
+    headers += ["initial gradient norm", study.metric, "source of weight and parameters"]
+    text = "A change of the loss weight alone can change the score."
+    if any(weight.get("gradient_norm") is not None for weight in weights.values()):
+        text += (
+            " Gradient norm: L2 norm of the gradient with respect to the raw box output, after a "
+            "warm-up with the baseline. Initial gradient norm: the same with the initial weights."
+        )
+    return Section("Loss weights", text, tables=(without_empty(Table(headers, rows)),))
+
+
+def what_differs(study: Study) -> Section | None:
+    """Return the config keys in which variants differ, and whether initial weights are equal."""
+    if not study.origins:
+        return None
+    changes = {
+        label: dict(_leaves(study.meta["variants"][label].get("changes") or {}))
+        for label in study.labels
+    }
+    keys = list(dict.fromkeys(key for own in changes.values() for key in own))
+    keys = [key for key in keys if len({own.get(key, NONE) for own in changes.values()}) > 1]
+    rows = [[label, *(changes[label].get(key, NONE) for key in keys)] for label in study.labels]
+    text = (
+        "All config keys in which the variants differ; all other keys are equal. "
+        "A dash: the variant does not set the key."
+    )
+    tables = [Table(["variant", *keys], rows)] if keys else []
+    words, table = _initial_weights(study)
+    tables += [table] if table else []
+    return Section("Differences between the variants", f"{text}\n\n{words}", tables=tuple(tables))
+
+
+def losses_that_ran(study: Study) -> Section | None:
+    """Return the loss objects that each run built and called."""
+    rows = [
+        [
+            label,
+            str(run["seed"]),
+            slot,
+            str(found.get("loss", NONE)),
+            str(found.get("calls", NONE)),
+            _gradient(found),
+        ]
+        for label in study.labels
+        for run in study.of(label)
+        for slot, found in (run.get("proof") or {}).items()
+    ]
     if not rows:
         return None
     text = (
-        "Per run the loss object that was built, how often training called it, and whether a "
-        "finite gradient other than zero reached the predictions that it was called with."
+        "Recorded by each run: the loss object in each slot with its parameters, the number of "
+        "training steps that called it, and whether a finite gradient other than zero reached the "
+        "predictions that it was called with."
     )
-    headers = ["variant", "seed", "slot", "built", "calls", "gradient"]
-    return Part(
-        Section("Proof that the loss ran", text, tables=(Table(headers, rows),)), folded=True
-    )
+    table = Table(["variant", "seed", "slot", "loss", "calls", "gradient"], rows)
+    return Section("Losses that ran", text, tables=(table,), folded=True)
 
 
-def runs(study: Study) -> Part:
-    """Return the table of all runs, by variant and seed, and what ended the failed ones."""
+def runs(study: Study) -> Section:
+    """Return the table of all runs, and the errors of failed runs."""
     rows = [
         [
             label,
             str(run["seed"]),
             run["status"],
-            *(points(_metrics(study, run).get(name)) for name in _METRICS),
+            *(points(_metrics(study, run).get(name)) for name in LOGGED_METRICS),
             duration(run.get("train_seconds")),
             number(run.get("seconds_per_iteration")),
             number(run.get("peak_memory_mb"), 4),
@@ -55,18 +116,18 @@ def runs(study: Study) -> Part:
         for label in study.labels
         for run in study.of(label)
     ]
-    headers = ["variant", "seed", "status", *_METRICS]
+    headers = ["variant", "seed", "status", *LOGGED_METRICS]
     headers += ["training", "s / iteration", "peak MB", "directory"]
     errors = tuple(
         f"{run['variant']} seed {run['seed']} failed:\n{run.get('error') or 'no error was stored'}"
         for run in study.runs
         if run["status"] == "failed"
     )
-    return Part(Section("Runs", "", tables=(without_empty(Table(headers, rows)),)), errors)
+    return Section("Runs", "", tables=(without_empty(Table(headers, rows)),), codes=errors)
 
 
-def data(study: Study) -> Part:
-    """Return how much data was evaluated, and of which classes."""
+def data(study: Study) -> Section:
+    """Return the numbers of images and boxes."""
     truth, boxes = study.truth, study.meta.get("val_boxes")
     trained = (study.meta.get("images") or {}).get("train")
     sizes = (
@@ -74,22 +135,21 @@ def data(study: Study) -> Part:
         if boxes
         else ""
     )
-    found = ~truth.crowds
+    counted_boxes = ~truth.crowds
     text = (
-        f"{f'{trained} images to train on, ' if trained else ''}{len(truth.image_ids)} images "
-        f"evaluated, with {int(found.sum())} boxes{sizes} of {counted(len(truth.names), 'class')}; "
-        "crowds are not counted."
+        f"{f'{trained} training images. ' if trained else ''}{len(truth.image_ids)} evaluated "
+        f"images with {int(counted_boxes.sum())} boxes{sizes} of "
+        f"{counted(len(truth.names), 'class')}, without crowds."
     )
     rows = [
-        [name, str(int((found & (truth.category_index == index)).sum()))]
+        [name, str(int((counted_boxes & (truth.category_index == index)).sum()))]
         for index, name in enumerate(truth.names)
     ]
-    table = Table(["class", "boxes"], rows)
-    return Part(Section("Data", text, tables=(table,)), folded=len(rows) > 12)
+    return Section("Data", text, tables=(Table(["class", "boxes"], rows),))
 
 
-def how_to_repeat(study: Study) -> Part | None:
-    """Return command, config, versions and hardware of each comparison that was merged."""
+def reproduction(study: Study) -> Section | None:
+    """Return command, config, versions and hardware of each merged comparison."""
     texts, codes = [], []
     for part in study.origins:
         meta = part.meta
@@ -99,7 +159,59 @@ def how_to_repeat(study: Study) -> Part | None:
         texts.append(f"{place}{text}")
     if not codes and not any(texts):
         return None
-    return Part(Section("How to repeat it", "\n\n".join(texts)), tuple(codes))
+    return Section("How to reproduce", "\n\n".join(texts), codes=tuple(codes))
+
+
+def _initial_weights(study: Study) -> tuple[str, Table | None]:
+    """Return whether the runs of each seed had equal initial weights, and a table if not."""
+    hashes: dict[int, dict[str, list[str]]] = {}
+    unknown = []
+    for label in study.labels:
+        for run in study.of(label):
+            if run["status"] == "done" and run.get("initial_weights"):
+                of_seed = hashes.setdefault(run["seed"], {})
+                of_seed.setdefault(run["initial_weights"], []).append(label)
+            elif run["status"] == "done":
+                unknown.append(f"{label} seed {run['seed']}")
+    suffix = f" Not recorded: {listed(unknown)}." if unknown else ""
+    differing = {seed: groups for seed, groups in sorted(hashes.items()) if len(groups) > 1}
+    if not hashes:
+        return f"Initial weights were not recorded.{suffix}", None
+    if not differing:
+        return f"For each seed, all variants have equal initial weights (SHA-256).{suffix}", None
+    rows = [
+        [str(seed), digest[:12], listed(labels)]
+        for seed, groups in differing.items()
+        for digest, labels in groups.items()
+    ]
+    words = (
+        f"Initial weights differ in {'seed' if len(differing) == 1 else 'seeds'} "
+        f"{listed([str(seed) for seed in differing])}. One possible reason is a layer of another "
+        "shape: a softmax loss has one more channel, for the background, than a sigmoid loss. Part "
+        "of a difference may then come from the initial weights."
+    )
+    return words + suffix, Table(["seed", "initial weights (SHA-256)", "variants"], rows)
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return dotted keys and values as texts; losses inside a loss become one expression."""
+    found: list[tuple[str, str]] = []
+    for key, inner in value.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if key in HELD and "type" in value:
+            held = inner if isinstance(inner, list) else [inner]
+            found.append((name, ", ".join(map(loss_text, held))))
+        elif isinstance(inner, Mapping) and inner:
+            found += _leaves(inner, name)
+        else:
+            found.append((name, inner if isinstance(inner, str) else repr(inner)))
+    return found
+
+
+def _gradient(found: Mapping[str, Any]) -> str:
+    """Return whether a gradient was seen; earlier versions compared it at the start or the end."""
+    compared = any(value is not None for value in (found.get("probe") or {}).values())
+    return "yes" if found.get("gradient", compared) else "no"
 
 
 def _config(meta: dict[str, Any]) -> str:

@@ -1,8 +1,14 @@
-"""What a report is made of: sections of text, figures and tables."""
+"""What a report consists of: sections of text, figures and tables."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from det_losses.report.formats import NONE
+
+if TYPE_CHECKING:
+    from det_losses.report.tables import Standings
 
 
 @dataclass(frozen=True)
@@ -10,9 +16,9 @@ class Figure:
     """A picture that needs no other file.
 
     Attributes:
-        svg: an inline ``<svg>`` element, or an ``<img>`` whose source is a data URI. It is put into
-            the page as it is, so text from data must be escaped in it.
-        caption: what it shows, plain text.
+        svg: markup that is put into the page unchanged: inline ``<svg>`` elements, possibly in
+            ``<div>`` elements. Text that comes from data must be escaped in it.
+        caption: plain text.
     """
 
     svg: str
@@ -24,9 +30,10 @@ class Table:
     """A table of texts.
 
     Attributes:
-        headers: one text a column.
-        rows: cells, each row as long as ``headers``; plain text.
-        note: a sentence below it; plain text.
+        headers: one text per column.
+        rows: cells as plain text, each row as long as ``headers``. A second line in a cell is
+            shown smaller.
+        note: plain text below the table.
     """
 
     headers: list[str]
@@ -34,8 +41,50 @@ class Table:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Section:
+    """A section of the report.
+
+    Attributes:
+        title: plain text.
+        text: plain text; an empty line separates paragraphs.
+        figures: shown below the text.
+        tables: shown below the figures.
+        codes: preformatted texts, shown below the tables.
+        folded: whether the page shows only the title until the reader opens the section.
+    """
+
+    title: str
+    text: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    codes: tuple[str, ...] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report.
+
+    Attributes:
+        title: what was compared.
+        subtitle: the amount of data and runs.
+        headline: the result, or why there is none.
+        cautions: sentences about limitations of this comparison.
+        standings: the table of variants.
+        sections: everything below that table.
+    """
+
+    title: str
+    subtitle: str
+    headline: str
+    cautions: list[str]
+    standings: Standings
+    sections: list[Section]
+
+
 def without_empty(table: Table) -> Table:
-    """Return a table without the columns that hold nothing but gaps and dashes."""
+    """Return a table without the columns that hold only empty cells and dashes."""
     kept = [
         index
         for index in range(len(table.headers))
@@ -43,35 +92,3 @@ def without_empty(table: Table) -> Table:
     ]
     rows = [[row[index] for index in kept] for row in table.rows]
     return Table([table.headers[index] for index in kept], rows, table.note)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report under a title of its own.
-
-    Attributes:
-        title: plain text.
-        text: plain text; an empty line separates paragraphs.
-        figures: shown below the text.
-        tables: shown below the figures.
-    """
-
-    title: str
-    text: str
-    figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section, and how a report shows it.
-
-    Attributes:
-        section: its title, text, figures and tables.
-        codes: texts that are shown as they are, below the tables.
-        folded: whether a page shows its title only, until one opens it.
-    """
-
-    section: Section
-    codes: tuple[str, ...] = ()
-    folded: bool = False

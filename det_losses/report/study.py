@@ -1,47 +1,57 @@
-"""What a report is about: the runs of a comparison, with their scores when asked for."""
+"""What a report is about: the runs of a comparison, with their scores on demand."""
 
 import contextlib
+import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_losses.errors import InputError
 from det_losses.evaluation.average_precision import Matches
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import match
 from det_losses.evaluation.metrics import METRICS
+from det_losses.evaluation.resampling import draw_counts, resample
 from det_losses.evaluation.result_file import read_detections
+from det_losses.evaluation.summary import ap_numbers
+from det_losses.files import write_bytes
 from det_losses.report.formats import listed
-from det_losses.report.merge import Stored, detection_files, merge, missing, read_stored
-from det_losses.report.resampled import Bootstrap
-from det_losses.report.result_files import stored_of_files
+from det_losses.report.stored import (
+    Stored,
+    detection_files,
+    merge,
+    missing,
+    read_stored,
+    stored_of_files,
+)
 from det_losses.statistics import Scores, Verdict, analyse
 
 RESAMPLES = 1000
-_BASELINE_COLOUR = "#808080"
-# Okabe and Ito's palette without its yellow and black, then four of Tol's: told apart by
-# colour-blind readers, and seen on white and on near-black.
-_COLOURS = (
-    *("#1a80c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
-    *("#56b4e9", "#aa4499", "#999933", "#44aa99", "#cc6677"),
-)
+CACHE_FILE = "resampled.npz"
+
+_SEED = 0  # of the resamples, the same for all runs of all reports: images are crossed with seeds
+_FORMAT = "2"  # increase it when the numbers in a cache would change
 
 
 class Study:
     """The runs of one or several comparisons on one ground truth.
 
     Attributes:
-        meta: what holds for all runs, as results.json says it.
+        meta: what holds for all runs, as in results.json.
         runs: all rows; ``directory`` is the absolute path of a run's directory.
         labels: the variants, in the order of the plan.
         baseline: the variant that the others are compared with.
         metric: the primary metric.
-        resamples: number of draws of images.
-        coco: the ground truth's COCO json.
-        truth: the same, ready to be matched.
-        origins: the comparisons that were merged; empty for detections from elsewhere.
+        resamples: number of resamples of the images.
+        coco: the ground truth as COCO json.
+        truth: the ground truth, prepared for matching.
+        origins: the merged comparisons; empty for result files of other frameworks.
     """
 
     def __init__(
@@ -64,9 +74,7 @@ class Study:
         self._metrics = names
         self._matches: dict[Path, Matches] = {}
         self._verdicts: dict[str, Verdict] = {}
-        self._bootstrap = Bootstrap(
-            self.truth, self.coco, self.resamples, self._match, cached=bool(origins)
-        )
+        self._resampled: dict[tuple[Path, ...], Resampled] = {}
 
     @classmethod
     def load(
@@ -77,17 +85,17 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
     ) -> "Study":
-        """Read the directories of comparisons, and merge them.
+        """Read the directories of comparisons and merge them.
 
         Args:
             dirs: one or several directories with results.json and ground_truth.json.
             baseline: label of the baseline, if not the stored one.
             metric: the primary metric, if not the stored one.
-            resamples: number of draws of images, if not the stored one.
+            resamples: number of resamples of the images, if not the stored one.
 
         Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a file is broken, or the comparisons do not fit together.
+            MissingFileError: a file is missing.
+            InputError: a file is invalid, or the comparisons cannot be merged.
         """
         stored = [read_stored(Path(folder)) for folder in dirs]
         return cls(
@@ -104,55 +112,51 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
     ) -> "Study":
-        """Take COCO result files from any framework.
+        """Read COCO result files of any framework.
 
         Args:
             truth_file: the COCO json of the evaluated images.
-            files: label -> one file a seed, in the same order for all labels.
+            files: label -> one file per seed, in the same order for all labels.
             baseline: label of the baseline; the first if None.
             metric: the primary metric; AP if None.
-            resamples: number of draws of images; 1,000 if None.
+            resamples: number of resamples of the images; 1,000 if None.
 
         Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: no label, a label with more files than another, or a broken file.
+            MissingFileError: a file is missing.
+            InputError: no label, unequal numbers of files, or an invalid file.
         """
         merged = stored_of_files(Path(truth_file), files)
         return cls(merged, baseline=baseline, metric=metric, resamples=resamples)
 
     def of(self, label: str) -> list[dict[str, Any]]:
-        """Return the rows of a variant by seed, whatever became of them."""
+        """Return all rows of a variant by seed, finished or not."""
         own = [run for run in self.runs if run["variant"] == label]
         return sorted(own, key=lambda run: run["seed"])
 
     def done(self, label: str) -> list[dict[str, Any]]:
-        """Return the rows of a variant's finished runs whose detections are there, by seed."""
+        """Return the rows of a variant's finished runs whose detections exist, by seed."""
         return [run for run in self.of(label) if run["status"] == "done" and not missing(run)]
 
     def detections(self, run: Mapping[str, Any]) -> np.ndarray:
         """Return the detections of a run's last evaluation, [N, 7]."""
         return read_detections(detection_files(run)[-1])
 
-    def matches(self, run: Mapping[str, Any]) -> Matches:
-        """Return the matches of a run's last evaluation."""
-        return self._match(detection_files(run)[-1])
-
     def history(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return what can be read of a run's history; nothing where there is no such file."""
+        """Return the valid lines of a run's history; none if there is no such file."""
         file = Path(run["directory"], run.get("history") or "history.jsonl")
         if not file.is_file():
             return []
         found = []
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # half a line, where a machine stopped
+            with contextlib.suppress(json.JSONDecodeError):  # half a line of an interrupted run
                 found.append(json.loads(line))
         return found
 
     @property
     def compared(self) -> list[str]:
-        """The variants that enter the statistics: finished, with a seed in common with all others.
+        """The variants in the statistics: all pairs of them have a finished seed in common.
 
-        The baseline comes first; then what has more finished seeds is preferred.
+        The baseline is chosen first, then variants with more finished seeds.
         """
         seeds = {label: {run["seed"] for run in self.done(label)} for label in self.labels}
         order = sorted(self.labels, key=lambda label: (label != self.baseline, -len(seeds[label])))
@@ -164,31 +168,32 @@ class Study:
 
     @property
     def comparable(self) -> bool:
-        """Whether anything can be compared: with a finished run of the baseline, on two images."""
+        """Whether the baseline has a finished run, on at least two images."""
         return bool(self.done(self.baseline)) and len(self.truth.image_ids) > 1
 
     def scores(self, metric: str) -> dict[str, Scores]:
         """Return label -> scores of the variants that are compared.
 
         Raises:
-            ValueError: no such metric.
+            InputError: there is no such metric.
         """
         _one_of(metric, self._metrics, "metric")
         runs = {label: self.done(label) for label in self.compared}
-        self._bootstrap.of([detection_files(run) for own in runs.values() for run in own])
+        self._resample([run for own in runs.values() for run in own])
         return {label: self._scores(own, metric) for label, own in runs.items()}
 
     def verdict(self, metric: str | None = None) -> Verdict:
-        """Return what one metric says; the primary metric if None.
+        """Return the statistics of one metric; of the primary metric if None.
 
         Raises:
-            ValueError: no finished run of the baseline, a single image, or no such metric.
+            InputError: the baseline has no finished run, there is a single image, or no such
+                metric.
         """
         metric = metric or self.metric
         if not self.comparable:
-            raise ValueError(
-                f"nothing can be compared: it needs a finished run of the baseline {self.baseline} "
-                f"and two images, there are {len(self.truth.image_ids)}"
+            raise InputError(
+                f"a comparison needs a finished run of the baseline {self.baseline} and at least "
+                f"two images, got {len(self.truth.image_ids)}"
             )
         if metric not in self._verdicts:
             images = len(self.truth.image_ids)
@@ -198,14 +203,54 @@ class Study:
 
     def full(self, run: Mapping[str, Any]) -> dict[str, float]:
         """Return all metrics of a run on all images, computed from its detections."""
-        return self._bootstrap.of([detection_files(run)])[0].full
+        return self._resample([run])[0].full
 
-    def colour(self, label: str) -> str:
-        """Return the variant's colour; grey for the baseline."""
-        if label == self.baseline:
-            return _BASELINE_COLOUR
-        others = [other for other in self.labels if other != self.baseline]
-        return _COLOURS[others.index(label) % len(_COLOURS)]
+    def _scores(self, runs: Sequence[Mapping[str, Any]], metric: str) -> Scores:
+        numbers = self._resample(runs)
+        return Scores(
+            tuple(run["seed"] for run in runs),
+            np.array([of_run.full[metric] for of_run in numbers]),
+            np.stack([of_run.draws[metric] for of_run in numbers], axis=1),
+        )
+
+    def _resample(self, runs: Sequence[Mapping[str, Any]]) -> list["Resampled"]:
+        """Return the metrics of runs, from memory, from the files beside them, or computed."""
+        wanted = [tuple(detection_files(run)) for run in runs]
+        keys = {files: "" for files in wanted if files not in self._resampled}
+        cached = bool(self.origins and keys)  # nothing is written beside other frameworks' files
+        if cached:
+            truth = json.dumps(self.coco)
+            for files in keys:
+                keys[files] = cache_key(truth, files, self.resamples)
+                found = _load(files[0].parent / CACHE_FILE, keys[files])
+                if found:
+                    self._resampled[files] = found
+        absent = [files for files in keys if files not in self._resampled]
+        for files, result in zip(absent, self._compute(absent), strict=True):
+            self._resampled[files] = result
+            if cached:
+                _save(files[0].parent / CACHE_FILE, keys[files], result)
+        return [self._resampled[files] for files in wanted]
+
+    def _compute(self, runs: Sequence[Sequence[Path]]) -> list["Resampled"]:
+        """Return the metrics of runs, given by their detections files."""
+        if not runs:
+            return []
+        matched = [[self._match(file) for file in files] for files in runs]
+        counts = draw_counts(len(self.truth.image_ids), self.resamples, _SEED)
+        drawn = resample([matches for run in matched for matches in run], counts)
+        results, start = [], 0
+        for run in matched:
+            columns = slice(start, start + len(run))
+            start += len(run)
+            full = [ap_numbers(matches.average_precision(), self.truth.names) for matches in run]
+            results.append(
+                Resampled(
+                    {name: float(np.mean([values[name] for values in full])) for name in full[0]},
+                    {name: values[:, columns].mean(axis=1) for name, values in drawn.items()},
+                )
+            )
+        return results
 
     def _match(self, file: Path) -> Matches:
         if file not in self._matches:
@@ -213,16 +258,8 @@ class Study:
             try:
                 self._matches[file] = match(self.truth, rows)
             except ValueError as error:
-                raise ValueError(f"{file}: {error}") from None
+                raise InputError(f"{file}: {error}") from None
         return self._matches[file]
-
-    def _scores(self, runs: Sequence[Mapping[str, Any]], metric: str) -> Scores:
-        numbers = self._bootstrap.of([detection_files(run) for run in runs])
-        return Scores(
-            tuple(run["seed"] for run in runs),
-            np.array([of_run.full[metric] for of_run in numbers]),
-            np.stack([of_run.draws[metric] for of_run in numbers], axis=1),
-        )
 
 
 def _ground_truth(merged: Stored) -> GroundTruth:
@@ -230,10 +267,67 @@ def _ground_truth(merged: Stored) -> GroundTruth:
         return GroundTruth(merged.truth)
     except (ValueError, TypeError) as error:
         reason = str(error).removeprefix("ground truth: ")
-        raise ValueError(f"{merged.truth_file}: {reason}") from None
+        raise InputError(f"{merged.truth_file}: {reason}") from None
 
 
 def _one_of(name: str, names: Sequence[str], what: str) -> str:
     if name not in names:
-        raise ValueError(f"{what} {name!r} is none of {listed(list(names), most=20)}")
+        raise InputError(f"{what} {name!r} is not one of {listed(names, most=20)}")
     return name
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The metrics of one run; means if it has several detections files.
+
+    Attributes:
+        full: metric -> value on all images, NaN where there is no ground truth.
+        draws: metric -> ``[B]``, its value on each resample.
+    """
+
+    full: dict[str, float]
+    draws: dict[str, np.ndarray]
+
+
+def cache_key(truth: str, files: Sequence[Path], resamples: int) -> str:
+    """Return a SHA-256 of everything that a run's numbers depend on.
+
+    Args:
+        truth: the text of the ground truth's COCO json.
+        files: the run's detections.
+        resamples: number of resamples.
+    """
+    digest = hashlib.sha256(json.dumps([_FORMAT, resamples, _SEED, truth]).encode())
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _load(file: Path, key: str) -> Resampled | None:
+    """Return the numbers of a cache; None if it is missing, broken or has another key."""
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+            if str(stored["key"]) != key:
+                return None
+            names = stored["names"].tolist()
+            return Resampled(
+                dict(zip(names, stored["full"].tolist(), strict=True)),
+                dict(zip(names, stored["draws"], strict=True)),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _save(file: Path, key: str, resampled: Resampled) -> None:
+    """Write the cache atomically; do nothing if the folder cannot be written."""
+    content = io.BytesIO()
+    names = list(resampled.full)
+    np.savez(
+        content,
+        key=np.array(key),
+        names=np.array(names),
+        full=np.array([resampled.full[name] for name in names]),
+        draws=np.array([resampled.draws[name] for name in names]),
+    )
+    with contextlib.suppress(OSError):
+        write_bytes(file, content.getvalue())

@@ -1,52 +1,196 @@
-"""Tables of differences: other metrics, all pairs, the grid of two factors."""
+"""Tables of scores and differences: the standings, other metrics, pairs, the grid of two losses."""
 
 import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from det_losses.report.formats import difference, p_value, points, spread
-from det_losses.report.section import Part, Section, Table
+import numpy as np
+
+from det_losses.report.formats import NONE, difference, p_value, points, spread
+from det_losses.report.section import Section, Table
 from det_losses.report.study import Study
-from det_losses.report.words import shown_order, too_low
-from det_losses.statistics import Verdict
+from det_losses.report.text import too_low
+from det_losses.statistics import Difference, Verdict
 
-OTHERS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
+# of the table of other metrics
+_SHOWN_METRICS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
 
 
-def other_metrics(study: Study) -> Part | None:
-    """Return the metrics beside the primary one, with unadjusted intervals."""
+@dataclass(frozen=True)
+class Standing:
+    """A variant's row in the standings.
+
+    Attributes:
+        rank: place by the mean; empty where no ranking is supported.
+        label: the variant.
+        mean: mean and standard deviation over seeds, in points.
+        difference: to the baseline; None for the baseline and for what is not compared.
+        significant: whether that difference is significant after Holm's correction.
+        p: its p-value after Holm's correction.
+        letters: the groups.
+        runs: finished of planned runs, and the status of the others.
+        weight: the loss weight.
+    """
+
+    rank: str
+    label: str
+    mean: str
+    difference: Difference | None
+    significant: bool
+    p: str
+    letters: str
+    runs: str
+    weight: str
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The table of variants, best first.
+
+    Attributes:
+        metric: the primary metric.
+        baseline: label of the baseline.
+        ranked: whether the comparison supports a ranking.
+        weighted: whether loss weights are known.
+        order: all labels in the order of the plan, which gives them their colours.
+        rows: the variants; those without a score come last.
+    """
+
+    metric: str
+    baseline: str
+    ranked: bool
+    weighted: bool
+    order: tuple[str, ...]
+    rows: tuple[Standing, ...]
+
+    @property
+    def table(self) -> Table:
+        """The standings as texts."""
+        columns: list[tuple[str, bool, list[str]]] = [
+            ("#", self.ranked, [row.rank for row in self.rows]),
+            ("variant", True, [row.label for row in self.rows]),
+            (self.metric, True, [row.mean for row in self.rows]),
+            ("difference [95% interval]", True, [self.difference_text(row) for row in self.rows]),
+            ("p (Holm)", self.ranked, [row.p or NONE for row in self.rows]),
+            ("groups", self.ranked, [row.letters or NONE for row in self.rows]),
+            ("runs", True, [row.runs for row in self.rows]),
+            ("loss weight", self.weighted, [row.weight or NONE for row in self.rows]),
+        ]
+        shown = [(header, cells) for header, is_shown, cells in columns if is_shown]
+        rows = [list(cells) for cells in zip(*(cells for _, cells in shown), strict=True)]
+        note = (
+            f"{self.metric} in points, mean ± standard deviation over seeds, and the difference to "
+            f"{self.baseline} with its 95% interval."
+        )
+        if self.ranked:
+            note += " Between variants that share a letter, no difference was detected."
+        return Table([header for header, _ in shown], rows, note)
+
+    def difference_text(self, row: Standing) -> str:
+        """Return the text of a row's difference."""
+        if row.difference is not None:
+            return difference(row.difference.value, row.difference.low, row.difference.high)
+        return "baseline" if row.label == self.baseline else NONE
+
+
+def standings(study: Study) -> Standings:
+    """Return the table of variants."""
+    verdict = study.verdict() if study.comparable else None
+    ranked = verdict is not None and too_low(study) is None
+    order = shown_order(study)
+    order += [label for label in study.labels if label not in order]
+    rows = tuple(_standing(study, verdict, order, label, ranked) for label in order)
+    return Standings(
+        metric=study.metric,
+        baseline=study.baseline,
+        ranked=ranked,
+        weighted=any(row.weight for row in rows),
+        order=tuple(study.labels),
+        rows=rows,
+    )
+
+
+def shown_order(study: Study) -> list[str]:
+    """Return the compared variants, best first; in the planned order without a ranking."""
+    if not study.comparable or too_low(study):
+        return study.compared
+    return [summary.label for summary in study.verdict().summaries]
+
+
+def loss_weight(variant: Mapping[str, Any]) -> str:
+    """Return the loss weight of a variant; with several slots, each weight with its slot."""
+    weights = {
+        key.rpartition(".")[2]: f"{config.get('loss_weight', 1.0):.4g}"
+        for key, config in (variant.get("changes") or {}).items()
+        if isinstance(config, dict) and "type" in config
+    }
+    if len(weights) == 1:
+        return next(iter(weights.values()))
+    return ", ".join(f"{slot} {weight}" for slot, weight in weights.items())
+
+
+def _standing(
+    study: Study, verdict: Verdict | None, order: list[str], label: str, ranked: bool
+) -> Standing:
+    summaries = {s.label: s for s in verdict.summaries} if verdict else {}
+    against = {d.first: d for d in verdict.against_baseline} if verdict else {}
+    summary, found = summaries.get(label), against.get(label)
+    letters = verdict.letters[label] if ranked and summary else ""
+    return Standing(
+        rank=str(order.index(label) + 1) if letters else "",
+        label=label,
+        mean=spread(summary.mean, summary.sd) if summary else _recorded(study, label),
+        difference=found,
+        significant=ranked and found is not None and verdict.differs(found),
+        p=p_value(found.p_holm) if ranked and found else "",
+        letters=letters,
+        runs=_runs(study.of(label)),
+        weight=loss_weight(study.meta["variants"][label]),
+    )
+
+
+def _recorded(study: Study, label: str) -> str:
+    """Return the recorded scores of a variant that is not compared."""
+    done = [run for run in study.of(label) if run["status"] == "done"]
+    values = [(run.get("metrics") or {}).get(study.metric) for run in done]
+    known = [value for value in values if value is not None]
+    if not known:
+        return "n/a"
+    return spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None)
+
+
+def _runs(runs: list[dict[str, Any]]) -> str:
+    counts = Counter(run["status"] for run in runs)
+    done = counts.pop("done", 0)
+    return f"{done}/{len(runs)}" + "".join(f", {n} {status}" for status, n in counts.items())
+
+
+def other_metrics(study: Study) -> Section | None:
+    """Return the metrics other than the primary one, with unadjusted intervals."""
     if not study.comparable:
         return None
-    names = [name for name in OTHERS if name != study.metric]
+    names = [name for name in _SHOWN_METRICS if name != study.metric]
     verdicts = {name: study.verdict(name) for name in names}
-    means = {
-        name: {summary.label: summary.mean for summary in verdict.summaries}
-        for name, verdict in verdicts.items()
-    }
+    means = {name: {s.label: s.mean for s in verdicts[name].summaries} for name in names}
     rows = []
     for label in shown_order(study):
-        cells = [
-            f"{points(means[name][label])}\n{against_baseline(verdicts[name], label)}"
-            for name in names
-        ]
+        cells = [f"{points(means[n][label])}\n{_against(verdicts[n], label)}" for n in names]
         rows.append([label, *(cell.strip() for cell in cells)])
     text = (
-        "Exploratory: mean over seeds, and below it the difference to the baseline with a 95% "
-        "interval that is not adjusted for the number of variants and metrics. Some of these "
-        "intervals will exclude zero by accident."
+        "Exploratory: mean over seeds, and below it the difference to the baseline with its 95% "
+        "interval, which is not adjusted for the number of variants and metrics. Some of these "
+        "intervals will exclude zero by chance."
     )
-    table = Table(["variant", *names], rows, _no_boxes(study, verdicts))
-    return Part(Section("Other metrics", text, tables=(table,)))
+    empty = [n for n, verdict in verdicts.items() if math.isnan(verdict.summaries[0].mean)]
+    note = f"n/a: no boxes of that size in the evaluated images ({', '.join(empty)})."
+    table = Table(["variant", *names], rows, note if empty else "")
+    return Section("Other metrics", text, tables=(table,))
 
 
-def against_baseline(verdict: Verdict, label: str) -> str:
-    """Return a variant's difference to the baseline with its interval; "" of the baseline."""
-    for found in verdict.against_baseline:
-        if found.first == label:
-            return difference(found.value, found.low, found.high)
-    return ""
-
-
-def pairs(study: Study) -> Part | None:
-    """Return the differences of all pairs; nothing where no ranking should be read."""
+def pairs(study: Study) -> Section | None:
+    """Return the differences of all pairs; None without a ranking."""
     if not study.comparable or len(study.compared) < 2 or too_low(study):
         return None
     rows = [
@@ -64,43 +208,43 @@ def pairs(study: Study) -> Part | None:
     headers = ["higher", "lower", "seeds", "difference [95% interval]"]
     table = Table([*headers, "p", "p (Holm, all pairs)", "detectable"], rows)
     text = (
-        f"Differences of {study.metric} in points. The interval and p are of the pair alone; "
-        "p (Holm) is adjusted for all pairs. Detectable is the true difference that a test of "
-        "the pair alone would find with 80% power."
+        f"Differences of {study.metric} in points. The interval and p are for a single pair; "
+        "p (Holm) is adjusted for all pairs. Detectable: the true difference that a test of this "
+        "pair alone would detect with 80% power."
     )
-    return Part(Section("All pairs", text, tables=(table,)), folded=True)
+    return Section("All pairs", text, tables=(table,), folded=True)
 
 
-def factor_grid(study: Study) -> Part | None:
-    """Return the two-way table, where the variants are a grid of two slots."""
+def factor_grid(study: Study) -> Section | None:
+    """Return the two-way table of variants that combine the losses of two slots."""
     factors = {label: study.meta["variants"][label].get("factors") or {} for label in study.labels}
     slots = list(dict.fromkeys(slot for levels in factors.values() for slot in levels))
     if len(slots) != 2 or not study.comparable:
         return None
     verdict = study.verdict()
+    first, second = (
+        list(dict.fromkeys(own[slot] for own in factors.values() if len(own) == 2))
+        for slot in slots
+    )
     cells = {
         tuple(factors[s.label][slot] for slot in slots): (
-            f"{spread(s.mean, s.sd)}\n{against_baseline(verdict, s.label)}".strip()
+            f"{spread(s.mean, s.sd)}\n{_against(verdict, s.label)}".strip()
         )
         for s in verdict.summaries
         if len(factors[s.label]) == 2
     }
-    first, second = (list(dict.fromkeys(key[i] for key in _levels(factors, slots))) for i in (0, 1))
     rows = [[level, *(cells.get((level, other), "") for other in second)] for level in first]
     text = (
-        f"{slots[0]} down, {slots[1]} across: {study.metric}, mean ± standard deviation over "
+        f"Rows: {slots[0]}; columns: {slots[1]}. {study.metric}, mean ± standard deviation over "
         f"seeds, and the difference to {study.baseline}."
     )
     table = Table([f"{slots[0]} \\ {slots[1]}", *second], rows)
-    return Part(Section("Grid of two losses", text, tables=(table,)))
+    return Section("Grid of two losses", text, tables=(table,))
 
 
-def _levels(factors: dict[str, dict[str, str]], slots: list[str]) -> list[tuple[str, ...]]:
-    return [tuple(own[slot] for slot in slots) for own in factors.values() if len(own) == 2]
-
-
-def _no_boxes(study: Study, verdicts: dict[str, Verdict]) -> str:
-    empty = [n for n, verdict in verdicts.items() if math.isnan(verdict.summaries[0].mean)]
-    return (
-        f"n/a: no boxes of that size in the evaluated images ({', '.join(empty)})." if empty else ""
-    )
+def _against(verdict: Verdict, label: str) -> str:
+    """Return a variant's difference to the baseline with its interval; empty for the baseline."""
+    for found in verdict.against_baseline:
+        if found.first == label:
+            return difference(found.value, found.low, found.high)
+    return ""

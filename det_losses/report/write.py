@@ -1,33 +1,37 @@
-"""The files of a report: report.html, report.md, differences.csv."""
+"""The files of a report: report.html, report.md and differences.csv."""
 
 import csv
 import io
 import math
+import re
 from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from det_losses.evaluation.metrics import METRICS
 from det_losses.files import write_text
-from det_losses.report.cautions import cautions
 from det_losses.report.document import document
-from det_losses.report.html import html
-from det_losses.report.markdown import as_text, markdown, part_blocks
-from det_losses.report.standings import standings
+from det_losses.report.markdown import is_numeric, markdown
+from det_losses.report.plotting import Intervals, styles
+from det_losses.report.section import Document, Table
 from det_losses.report.study import Study
-from det_losses.report.tables import other_metrics, pairs
-from det_losses.report.words import headline, spread
+from det_losses.report.tables import Standing
 from det_losses.statistics import Verdict
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE = "report.html", "report.md", "differences.csv"
+
+_SHORT = 16  # characters that stay on one line
 _FIELDS = ("value", "low", "high", "se", "df", "p", "p_holm", "detectable")
 _HEADERS = ("variant", "metric", "mean", "sd", "seeds", "baseline", "difference", *_FIELDS[1:])
 
 
 def write_report(study: Study, out: Path) -> Path:
-    """Write the report's files, each whole or not at all.
+    """Write the report's files, each one atomically.
 
     Args:
-        study: what it is about.
-        out: the folder, which is made if missing.
+        study: the runs.
+        out: the folder, which is created if missing.
 
     Returns:
         The path of the HTML file.
@@ -40,20 +44,59 @@ def write_report(study: Study, out: Path) -> Path:
     return out / HTML_FILE
 
 
-def summary(study: Study) -> str:
-    """Return the answer, cautions and the table of variants for a terminal."""
-    parts = [headline(study), as_text(standings(study).table), *cautions(study)]
-    return "\n\n".join(parts)
+def html(contents: Document) -> str:
+    """Return the page, which needs no other file. All text is escaped; figures are not."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    standings = contents.standings
+    known = [row.difference for row in standings.rows if row.difference is not None]
+    intervals = Intervals.of(known)
+    style = styles(standings.order, standings.baseline)
+
+    def interval(row: Standing) -> Markup:
+        drawn = intervals.plot(row.difference, style[row.label].colour, row.significant)
+        return Markup(drawn if known else "")
+
+    return environment.get_template("template.html").render(
+        document=contents,
+        axis=Markup(intervals.axis() if known else ""),
+        interval=interval,
+        style=style,
+        numeric=_numeric,
+        paragraphs=_paragraphs,
+        safe=Markup,
+        breakable=breakable,
+    )
 
 
-def details(study: Study) -> str:
-    """Return the other metrics, the spread and all pairs for a terminal."""
-    parts = [other_metrics(study), spread(study), pairs(study)]
-    return "\n\n".join(block for part in parts if part for block in part_blocks(part))
+def breakable(text: str) -> Markup:
+    """Return escaped text; a long one may be broken after punctuation.
+
+    >>> print(breakable("n/a"), breakable("GIoULoss(loss_weight=2.5,eps<1)"))
+    n/a GIoULoss(<wbr>loss_weight=2.5,<wbr>eps&lt;1)
+    """
+    if len(text) <= _SHORT:
+        return Markup("") + text
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[:,/(])(?=\S)", text))
+
+
+def _numeric(table: Table) -> list[bool]:
+    """Return which columns hold numbers, by the first line of each cell."""
+    first_lines = [[cell.partition("\n")[0] for cell in row] for row in table.rows]
+    return [is_numeric([row[i] for row in first_lines]) for i in range(len(table.headers))]
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [part.strip() for part in text.split("\n\n") if part.strip()]
 
 
 def differences_csv(study: Study) -> str:
-    """Return a row for each metric and variant; numbers in 0..1, "" where one is not defined."""
+    """Return a row per metric and variant: numbers in 0..1, empty where undefined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_HEADERS, "letters"])

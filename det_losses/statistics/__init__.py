@@ -1,13 +1,13 @@
-"""What differs, and how sure one can be: intervals, corrections for many tests, groups."""
+"""Differences between variants: intervals, p-values corrected for many tests, letter groups."""
 
-from det_losses.statistics.answer import answer, caution
 from det_losses.statistics.multiple import holm, letters
 from det_losses.statistics.paired import (
     Difference,
+    Scores,
+    detectable_after_holm,
     minimal_detectable,
     paired_differences,
 )
-from det_losses.statistics.scores import Scores
 from det_losses.statistics.verdict import Summary, Verdict, analyse
 
 __all__ = [
@@ -16,8 +16,7 @@ __all__ = [
     "Summary",
     "Verdict",
     "analyse",
-    "answer",
-    "caution",
+    "detectable_after_holm",
     "holm",
     "letters",
     "minimal_detectable",

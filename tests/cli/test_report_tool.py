@@ -11,7 +11,7 @@ TWO = {"base": 0.1, "new": 0.05}
 
 @pytest.fixture(autouse=True)
 def no_analyses(monkeypatch):
-    monkeypatch.setattr(analyses, "sections", lambda study: [])
+    monkeypatch.setattr(analyses, "BUILDERS", {})
 
 
 def refused(arguments, capsys):
@@ -25,7 +25,7 @@ def test_a_report_is_rebuilt_where_the_results_are(tmp_path, capsys):
     root = write_comparison(tmp_path / "c", noise=TWO)
     assert main([str(root)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("new beats base by ")
+    assert text.startswith("new is better than base by ")
     assert f"report: {root / 'report.html'}, report.md and differences.csv beside it" in text
     first = (root / "report.html").read_text()
     assert main([str(root)]) == 0
@@ -38,7 +38,7 @@ def test_comparisons_of_two_machines_are_merged(tmp_path, capsys):
         write_comparison(tmp_path / name, noise=TWO, seeds=(seed,))
         for seed, name in enumerate(("a", "b"))
     ]
-    assert "--out is needed to merge 2 directories" in refused(dirs, capsys)
+    assert "--out is required to merge 2 directories" in refused(dirs, capsys)
     assert main([*map(str, dirs), "--out", str(tmp_path / "both")]) == 0
     assert "2/2" in capsys.readouterr().out
     text = (tmp_path / "both" / "report.md").read_text()
@@ -60,10 +60,10 @@ def test_errors_are_one_line(tmp_path, capsys):
     error = refused([tmp_path / "absent"], capsys)
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert "results.json: no such file; name the directory of a comparison" in error
+    assert "results.json: no such file; give the directory of a comparison" in error
     root = write_comparison(tmp_path / "c", noise=TWO, seeds=(0,))
-    assert "baseline 'x' is none of base and new" in refused([root, "--baseline", "x"], capsys)
-    assert "metric 'mAP' is none of AP, AP50" in refused([root, "--metric", "mAP"], capsys)
+    assert "baseline 'x' is not one of base and new" in refused([root, "--baseline", "x"], capsys)
+    assert "metric 'mAP' is not one of AP, AP50" in refused([root, "--metric", "mAP"], capsys)
     assert "must be at least 100, got 50" in refused([root, "--resamples", "50"], capsys)
     other = tmp_path / "d"
     shutil.copytree(root, other)

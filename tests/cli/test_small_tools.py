@@ -4,7 +4,7 @@ import pytest
 
 from det_losses import list_losses
 from det_losses.cli import main
-from det_losses.losses.core.card_text import BY_HAND
+from det_losses.losses.core.card import BY_HAND
 from det_losses.paths import shipped_configs
 
 

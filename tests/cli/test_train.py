@@ -37,14 +37,38 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tiny_config, once, tmp_path
     assert all(torch.equal(expected[key], got[key]) for key in expected)
 
 
-def test_a_failure_in_training_is_in_the_log_with_its_traceback(tiny_config, once, tmp_path):
+def test_a_failure_in_training_is_in_the_log_with_its_traceback(
+    tiny_config, once, tmp_path, capsys
+):
     once("fail")
     run = tmp_path / "run"
-    assert main([str(tiny_config), "--work-dir", str(run)]) == 1
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tiny_config), "--work-dir", str(run)])
     (log,) = run.glob("*/*.log")
+    assert f"training failed, log: {log}\n" in capsys.readouterr().out
     text = log.read_text()
     assert "Traceback (most recent call last)" in text
     assert "RuntimeError: broken on purpose" in text
+
+
+def test_a_failure_that_the_user_can_fix_has_no_traceback(tiny_config, tmp_path, capsys):
+    run = tmp_path / "run"
+    endless = "loss_bbox=L1Loss(loss_weight=1e38)"  # more than float32 holds once it is summed
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tiny_config), "--work-dir", str(run), "--loss", endless])
+    out = capsys.readouterr().out
+    assert "Traceback" not in out
+    assert "\nNonFiniteError: " in out and "iteration 1, image ids" in out
+
+
+def test_an_interrupt_before_training_is_one_line(tiny_config, tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("det_losses.engine.run.claim_work_dir", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        main([str(tiny_config), "--work-dir", str(tmp_path / "run")])
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,9 @@
+import copy
+
 import pytest
 
-from det_losses.compare.budget import Budget, parse_duration
-
-
-@pytest.mark.parametrize("text", ["", "2 weeks", "h", "0h", "-1h", "1h30x"])
-def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ValueError, match=r"expected a duration|longer than zero"):
-        parse_duration(text)
+from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.variants import Variant
 
 
 def test_as_many_seeds_as_fit_are_planned():
@@ -34,3 +31,11 @@ def test_measured_runs_replace_the_estimate(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: budget.start + 80)
     assert budget.allows_run([])
     assert not budget.allows_run([25, 35])
+
+
+def test_a_run_is_measured_by_its_steps_and_evaluations(shapes):
+    cfg = copy.deepcopy(shapes)
+    variant = Variant("L1Loss", {"model.loss_bbox": {"type": "L1Loss"}})
+    short = measure_run(cfg, variant, 1)
+    cfg.train_cfg.max_epochs = 2000
+    assert measure_run(cfg, variant, 1) > 2 * short

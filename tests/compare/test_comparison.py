@@ -1,134 +1,237 @@
+"""Whole comparisons. Their runs train in this process or not at all; processes: test_runner."""
+
+import contextlib
+import copy
+import io
 import json
-import threading
-import time
-from pathlib import Path
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare import comparison as module
-from det_losses.compare.comparison import Comparison
+from det_losses import list_losses
+from det_losses.cli import train
+from det_losses.compare import comparison, runner, weight_matching
+from det_losses.compare.budget import Budget
+from det_losses.compare.comparison import compare
+from det_losses.engine.signals import StopHook
+from det_losses.registry import MODELS
 
-FACTS = {
-    "config": "x",
-    "command": "compare x",
-    "classes": ["cat"],
-    "images": {"train": 1, "val": 1},
-    "val_boxes": {"all": 1, "small": 1, "medium": 0, "large": 0, "by_class": {"cat": 1}},
-    "versions": {},
-    "hardware": {"gpus": [], "cpu": "c", "threads": 1, "memory": "m"},
-}
+ENDLESS = "L1Loss(loss_weight=1e38)"  # more than float32 holds once it is summed
+GIVEN = "SmoothL1Loss(beta=0.5)"
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def run_of(folder, label, seed=0):
+    return next(
+        run for run in results(folder)["runs"] if (run["variant"], run["seed"]) == (label, seed)
+    )
+
+
+def changes(folder):
+    return {k: v["changes"] for k, v in results(folder)["meta"]["variants"].items()}
+
+
+def train_here(command, log, tick, *, keep_open, env):
+    """Run a `train` command in this process, with its output in its log."""
+    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            return train.main(command[command.index("train") + 1 :])
+        except SystemExit as exit:
+            return exit.code
+
+
+@pytest.fixture(scope="module")
+def story(shapes, tmp_path_factory):
+    """Two commands in one directory: one loss of the first fails; the second adds loss and seed."""
+    cfg = copy.deepcopy(shapes)
+    cfg.train_dataloader.dataset.num_images = 8
+    folder = tmp_path_factory.mktemp("story") / "out"
+    commands = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run_process", train_here)
+        patch.setattr(StopHook, "listening", lambda self: contextlib.nullcontext())
+        for options in (
+            {"losses": [ENDLESS, GIVEN]},
+            {"losses": [GIVEN, "GIoULoss"], "seeds": [0, 1]},
+        ):
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                rows = compare(cfg, folder, resamples=100, **options)
+            checkpoint = folder / run_of(folder, GIVEN)["work_dir"] / "epoch_1.pth"
+            report = (folder / "report.md").read_text()
+            made = checkpoint.stat().st_mtime_ns
+            commands.append(
+                SimpleNamespace(rows=rows, out=printed.getvalue(), report=report, made=made)
+            )
+    return SimpleNamespace(folder=folder, commands=commands)
+
+
+def test_a_failed_run_does_not_stop_the_others(story):
+    first = story.commands[0]
+    assert [(row["variant"], row["status"]) for row in first.rows] == [
+        (ENDLESS, "failed"),
+        (GIVEN, "done"),
+    ]
+    failed = first.rows[0]
+    assert "NonFiniteError" in failed["error"]
+    assert failed["metrics"]["AP"] is None
+    assert f"failed: {ENDLESS} seed 0:" in first.out
+    assert "NonFiniteError" in first.report
+    assert "has no finished run" in first.report  # the baseline failed
+
+
+def test_a_run_leaves_what_the_report_needs(story):
+    done = run_of(story.folder, GIVEN)
+    assert done["proof"]["loss_bbox"]["calls"] == 2  # one epoch of two steps
+    assert done["built"]["loss_bbox"].startswith("SmoothL1Loss(beta=0.5")
+    assert set(done["metrics"]) >= {"AP", "AP50", "AP75", "AP80", "AP90", "APs", "APm", "APl"}
+    assert done["metrics"]["APl"] is None  # no box of 96 x 96 pixels in these images
+    assert done["train_seconds"] > 0
+    assert done["peak_memory_mb"] > 100
+    names = ("config.py", "output.log", "metrics.json", "detections.json", "history.jsonl")
+    run = story.folder / done["work_dir"]
+    assert {*names, "epoch_1.pth"} <= {path.name for path in run.iterdir()}
+
+
+def test_the_command_says_what_is_trained_and_where_the_report_is(story):
+    first = story.commands[0]
+    assert "8 training and 4 validation images" in first.out
+    assert "beta given" in first.out
+    assert "[2/2] SmoothL1Loss(beta=0.5) seed 0  AP" in first.out
+    assert (story.folder / "report.html").as_uri() in first.out
+
+
+def test_a_further_loss_and_seed_are_added_and_nothing_is_trained_twice(story):
+    first, second = story.commands
+    assert {(row["variant"], row["seed"]): row["status"] for row in second.rows} == {
+        (ENDLESS, 0): "failed",
+        (GIVEN, 0): "done",
+        ("GIoULoss", 0): "done",
+        (ENDLESS, 1): "pending",  # the second command did not ask for it
+        (GIVEN, 1): "done",
+        ("GIoULoss", 1): "done",
+    }
+    assert "(finished before)" in second.out
+    assert first.made == second.made
+
+
+def test_seeds_give_a_report_with_an_interval(story):
+    done = [row for row in story.commands[1].rows if row["status"] == "done"]
+    assert len({row["initial_weights"] for row in done}) == 2  # one a seed, whatever the loss
+    names = {path.name for path in story.folder.iterdir()}
+    assert {"report.html", "report.md", "differences.csv", "results.csv"} <= names
+    assert "does not support a ranking" in story.commands[1].out  # its AP is far too low
 
 
 @pytest.fixture
-def trained(tmp_path, finish, plan, monkeypatch):
-    """Runs end at once; gives the results.json as each run found it, by its name."""
-    seen = {}
-
-    def fake(command, log, tick, *, keep_open, env):
-        run = next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent)
-        stored = json.loads((tmp_path / "results.json").read_text())["runs"]
-        seen[run.title] = [row["status"] for row in stored]
-        log.write_text("Traceback\nValueError: broken")
-        if run.title == "GIoULoss seed 0":
-            return 1
-        finish(run)
-        return 0
-
-    monkeypatch.setattr(module, "run_process", fake)
-    return seen
-
-
-def test_results_are_written_after_every_run(cfg, plan, tmp_path, trained):
-    Comparison(cfg, plan, tmp_path, 0, FACTS).execute()
-    assert trained == {
-        "SmoothL1Loss seed 0": ["pending", "pending", "pending", "pending"],
-        "GIoULoss seed 0": ["done", "pending", "pending", "pending"],
-        "SmoothL1Loss seed 1": ["done", "failed", "pending", "pending"],
-        "GIoULoss seed 1": ["done", "failed", "done", "pending"],
-    }
-    stored = json.loads((tmp_path / "results.json").read_text())
-    assert stored["runs"][1]["error"].splitlines() == [
-        "exit status 1; the log's last lines:",
-        "Traceback",
-        "ValueError: broken",
-    ]
-    assert stored["meta"]["variants"]["GIoULoss"] == {
-        "changes": {"model.loss_bbox": {"type": "GIoULoss", "loss_weight": 2.5}},
-        "source": "source of GIoULoss",
-        "factors": {"loss_bbox": "GIoULoss"},
-        "weight": {"how": "published", "multiple": 1.0},
-    }
-    assert {"started", "finished", "seeds", "hash", "command"} <= set(stored["meta"])
-
-
-def test_the_same_again_trains_what_is_not_finished(cfg, plan, tmp_path, trained):
-    Comparison(cfg, plan, tmp_path, 0, FACTS).execute()
-    trained.clear()
-    Comparison(cfg, plan, tmp_path, 0, FACTS).execute()
-    assert list(trained) == ["GIoULoss seed 0"]
-
-
-def test_results_keep_what_an_earlier_command_trained(cfg, plan, tmp_path, trained):
-    Comparison(cfg, plan, tmp_path, 0, FACTS).execute()
-    fewer = type(plan).of(cfg, ["loss_bbox"], plan.variants[:1], [0])
-    meta, rows = Comparison(cfg, fewer, tmp_path, 0, FACTS).write()
-    assert len(rows) == 4
-    assert meta["seeds"] == [0, 1]
-
-
-def test_a_run_is_the_users_own_train_command_on_its_config(cfg, plan, tmp_path, monkeypatch):
+def untrained(monkeypatch):
+    """No run trains; gives the commands."""
     commands = []
-    monkeypatch.setattr(module, "run_process", lambda command, *a, **k: commands.append(command))
-    monkeypatch.setattr(module, "_tail", lambda *a: "")
-    Comparison(cfg, plan, tmp_path, 0, FACTS).execute()
-    run = tmp_path / "runs" / "GIoULoss" / "seed_0"
-    expected = ["-m", "det_losses", "train", str(run / "config.py"), "--work-dir", str(run)]
-    assert commands[1][1:] == [*expected, "--resume"]
-    written = Config.fromfile(Path(commands[1][4]))
-    assert written.model.loss_bbox == {"type": "GIoULoss", "loss_weight": 2.5}
-    assert written.randomness.seed == 0
+
+    def fake(command, *args, **kwargs):
+        commands.append(command)
+
+    monkeypatch.setattr(runner, "run_process", fake)
+    monkeypatch.setattr(runner, "_tail", lambda *args: "nothing ran")
+    return commands
 
 
-def test_jobs_run_at_the_same_time_on_their_share_of_the_cores(
-    cfg, plan, tmp_path, finish, monkeypatch
+def test_a_grid_of_wrapped_losses_and_a_whole_variant(shapes, tmp_path, untrained, capsys):
+    wrapped = "InnerIoU(FocalIoU(CIoULoss), ratio=0.75)"
+    both = "SumLoss(L1Loss, GIoULoss(loss_weight=2.0))"
+    compare(
+        shapes,
+        tmp_path / "out",
+        [wrapped, both],
+        cross=["loss_cls", "FocalLoss", "CrossEntropyLoss"],
+        whole=["slow:optim_wrapper.optimizer.lr=1e-3"],
+        baseline="slow",
+    )
+    assert results(tmp_path / "out")["meta"]["baseline"] == "slow"
+    found = changes(tmp_path / "out")
+    assert list(found) == [
+        f"{wrapped} + FocalLoss",
+        f"{wrapped} + CrossEntropyLoss",
+        f"{both} + FocalLoss",
+        f"{both} + CrossEntropyLoss",
+        "slow",
+    ]
+    assert found[f"{wrapped} + FocalLoss"]["model.loss_bbox"]["loss"]["loss"] == {
+        "type": "CIoULoss"
+    }
+    printed = capsys.readouterr().out
+    assert printed.count(wrapped) >= 4 and printed.count(both) >= 4  # label and config
+    assert "{" not in printed
+    assert len(untrained) == 5
+    slow = Config.fromfile(tmp_path / "out" / "runs" / "slow" / "seed_0" / "config.py")
+    assert slow.optim_wrapper.optimizer.lr == 0.001
+    assert slow.model.loss_bbox == {"type": "L1Loss", "loss_weight": 1.0}
+
+
+@pytest.mark.parametrize("slot", ["loss_bbox", "loss_cls"])
+def test_a_name_trains_the_same_loss_in_a_comparison_and_in_a_config(
+    shapes, tmp_path, untrained, slot
 ):
-    # Two runs wait for each other at a barrier: one alone would wait in vain.
-    barrier, threads = threading.Barrier(2, timeout=10), set()
+    # Through the real path: what `train` is given for each run, against the name in a config.
+    kind = {"loss_bbox": "box", "loss_cls": "classification"}[slot]
+    names = [i.name for i in list_losses() if i.kind == kind and set(i.config) == {"type"}]
+    compare(shapes, tmp_path / "out", names, component=slot)
+    assert len(untrained) == len(names) > 10
 
-    def fake(command, log, tick, *, keep_open, env):
-        barrier.wait()
-        threads.add(env["OMP_NUM_THREADS"])
-        finish(next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent))
-        return 0
+    def built(model):
+        return repr(MODELS.build({**model, "num_classes": 3}).losses[slot])
 
-    monkeypatch.setattr(module, "run_process", fake)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    Comparison(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
-    assert threads == {"4"}
-    stored = json.loads((tmp_path / "results.json").read_text())["runs"]
-    assert [run["status"] for run in stored] == ["done"] * 4
+    for name, command in zip(names, untrained, strict=True):
+        run = Config.fromfile(command[command.index("train") + 1])
+        assert built(run.model) == built({**shapes.model, slot: name})
 
 
-def test_an_interrupt_ends_every_run_under_way(cfg, plan, tmp_path, monkeypatch):
-    started, ended = threading.Barrier(2, timeout=10), []
+def test_matched_and_swept_weights_reach_the_runs(shapes, tmp_path, untrained, monkeypatch):
+    few = partial(weight_matching.match_weights, warmup_steps=1, batches=8)
+    monkeypatch.setattr(weight_matching, "match_weights", few)
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], match=True, multiples=[1, 2])
+    stored = json.loads((tmp_path / "matched_weights.json").read_text())["losses"]
+    matched = stored["GIoULoss"]["loss_weight"]
+    found = changes(tmp_path)
+    assert {label: each["model.loss_bbox"]["loss_weight"] for label, each in found.items()} == {
+        "L1Loss": 1.0,
+        "L1Loss x2": 2.0,
+        "GIoULoss": matched,
+        "GIoULoss x2": 2 * matched,
+    }
+    assert matched != 2.5
 
-    def fake(command, log, tick, *, keep_open, env):
-        if started.wait() == 0:
-            raise KeyboardInterrupt
-        try:
-            for _ in range(1000):
-                tick()
-                time.sleep(0.01)
-        except KeyboardInterrupt:
-            ended.append(log.parent)
-            raise
-        return 0
 
-    monkeypatch.setattr(module, "run_process", fake)
-    with pytest.raises(KeyboardInterrupt):
-        Comparison(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
-    assert len(ended) == 1
-    stored = json.loads((tmp_path / "results.json").read_text())["runs"]
-    assert [run["status"] for run in stored] == ["interrupted"] * 2 + ["pending"] * 2
+def test_a_budget_plans_the_seeds_that_fit_and_says_so(
+    shapes, tmp_path, untrained, monkeypatch, capsys
+):
+    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seconds=300)
+    assert results(tmp_path)["meta"]["seeds"] == [0, 1]
+    assert "seeds 0, 1: 4 runs of about 1 min 00 s" in capsys.readouterr().out
+
+
+def test_a_spent_budget_starts_no_run_and_the_report_says_so(
+    shapes, tmp_path, untrained, monkeypatch, capsys
+):
+    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
+    monkeypatch.setattr(Budget, "allows_run", lambda *args: False)
+    compare(shapes, tmp_path, ["L1Loss"], seconds=300)
+    assert untrained == []
+    assert "not started: too little of the budget is left" in capsys.readouterr().out
+    assert "time budget ended" in results(tmp_path)["meta"]["notes"][0]
+
+
+def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
+    shapes, tmp_path, untrained
+):
+    compare(shapes, tmp_path, ["L1Loss"])
+    other = copy.deepcopy(shapes)
+    other.model.num_convs = 1
+    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 1\)"):
+        compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
+    assert not (tmp_path / "matched_weights.json").exists()

@@ -1,16 +1,16 @@
+import csv
+import io
+import json
 import re
 
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.plan import Plan, run_config
-from det_losses.compare.variants import Variant
-from det_losses.compare.weights import NamedLoss
+from det_losses.compare.plan import Plan, Results, to_csv
 
 
-def loss(label, weight=1.0):
-    config = {"type": label.partition(":")[0], "loss_weight": weight}
-    return Variant.of_loss("loss_bbox", NamedLoss(label, config, "somewhere"))
+def rows(plan, root):
+    return [run.row(root) for run in plan.runs(root)]
 
 
 def test_every_seed_trains_all_losses_before_the_next(plan, tmp_path):
@@ -24,9 +24,9 @@ def test_every_seed_trains_all_losses_before_the_next(plan, tmp_path):
     assert plan.runs(tmp_path)[1].work_dir == tmp_path / "runs" / "GIoULoss" / "seed_0"
 
 
-def test_labels_that_differ_only_in_signs_get_directories_of_their_own(cfg, tmp_path):
-    labels = ["A:beta=1", "A:beta=(1)", "A", "A:beta='../../x'"]
-    runs = Plan.of(cfg, ["loss_bbox"], [loss(label) for label in labels], [0]).runs(tmp_path)
+def test_labels_that_differ_only_in_signs_get_directories_of_their_own(cfg, variant, tmp_path):
+    labels = ["A(beta=1)", "A(beta=(1))", "A", "A(beta='../../x')"]
+    runs = Plan.of(cfg, ["loss_bbox"], [variant(label) for label in labels], [0]).runs(tmp_path)
     folders = {run.work_dir.parent.name for run in runs}
     assert len(folders) == len(labels)
     assert all(re.fullmatch(r"[\w.=-]+", folder) for folder in folders)
@@ -38,18 +38,18 @@ def test_a_stored_plan_comes_back(plan, tmp_path):
     assert Plan.load(tmp_path / "elsewhere") is None
 
 
-def test_the_hash_knows_the_config_but_neither_slot_nor_seed(plan, cfg):
+def test_the_hash_knows_the_config_but_neither_slot_nor_seed(plan, cfg, variant):
     cfg.model.loss_bbox.type = "EIoULoss"
     cfg.randomness.seed = 9
     cfg.work_dir = "elsewhere"
-    assert Plan.of(cfg, ["loss_bbox"], [loss("A")], [3]).hash == plan.hash
+    assert Plan.of(cfg, ["loss_bbox"], [variant("A")], [3]).hash == plan.hash
     cfg.model.num_convs = 3
-    assert Plan.of(cfg, ["loss_bbox"], [loss("A")], [3]).hash != plan.hash
+    assert Plan.of(cfg, ["loss_bbox"], [variant("A")], [3]).hash != plan.hash
 
 
-def test_losses_and_seeds_are_added_to_a_stored_plan(plan, cfg, tmp_path):
-    asked = Plan.of(cfg, ["loss_bbox"], [loss("EIoULoss")], [2, 0])
-    joined = asked.joined(plan, tmp_path)
+def test_losses_and_seeds_are_added_to_a_stored_plan(plan, cfg, variant, tmp_path):
+    asked = Plan.of(cfg, ["loss_bbox"], [variant("EIoULoss")], [2, 0])
+    joined = asked.added_to(plan, tmp_path)
     assert [each.label for each in joined.variants] == ["SmoothL1Loss", "GIoULoss", "EIoULoss"]
     assert joined.seeds == [0, 1, 2]
 
@@ -58,33 +58,33 @@ def test_another_config_in_the_same_directory_is_refused(plan, cfg, tmp_path):
     cfg.model.num_convs = 3
     asked = Plan.of(cfg, ["loss_bbox"], plan.variants, [0])
     with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 3\)"):
-        asked.joined(plan, tmp_path)
+        asked.added_to(plan, tmp_path)
 
 
 def test_another_component_in_the_same_directory_is_refused(plan, cfg, tmp_path):
     asked = Plan.of(cfg, ["loss_cls"], plan.variants, [0])
     with pytest.raises(ValueError, match=r"components\.0: 'loss_bbox' -> 'loss_cls'"):
-        asked.joined(plan, tmp_path)
+        asked.added_to(plan, tmp_path)
 
 
-def test_a_loss_that_changed_in_the_same_directory_is_refused(plan, cfg, tmp_path):
-    asked = Plan.of(cfg, ["loss_bbox"], [loss("GIoULoss", 2.0)], [0])
+def test_a_loss_that_changed_in_the_same_directory_is_refused(plan, cfg, variant, tmp_path):
+    asked = Plan.of(cfg, ["loss_bbox"], [variant("GIoULoss", 2.0)], [0])
     message = r"another GIoULoss \(model.loss_bbox.loss_weight: 2.5 -> 2.0\)"
     with pytest.raises(ValueError, match=message):
-        asked.joined(plan, tmp_path)
+        asked.added_to(plan, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("labels", "seeds", "message"),
     [(["A", "A"], [0], "the comparison names A twice"), (["A"], [1, 1], "--seeds names 1 twice")],
 )
-def test_what_is_named_twice_is_refused(cfg, labels, seeds, message):
+def test_what_is_named_twice_is_refused(cfg, variant, labels, seeds, message):
     with pytest.raises(ValueError, match=message):
-        Plan.of(cfg, ["loss_bbox"], [loss(label) for label in labels], seeds)
+        Plan.of(cfg, ["loss_bbox"], [variant(label) for label in labels], seeds)
 
 
 def test_only_loss_seed_and_result_file_differ_between_runs(plan, cfg, tmp_path):
-    first, second = (run_config(cfg, run) for run in plan.runs(tmp_path)[1:3])
+    first, second = (run.config(cfg) for run in plan.runs(tmp_path)[1:3])
     assert first.model.loss_bbox == {"type": "GIoULoss", "loss_weight": 2.5}
     assert first.randomness == {"seed": 0, "deterministic": False}
     assert first.val_evaluator.out_file == "detections.json"
@@ -96,8 +96,107 @@ def test_only_loss_seed_and_result_file_differ_between_runs(plan, cfg, tmp_path)
 
 def test_one_of_several_metrics_gets_the_result_file(plan, cfg, tmp_path):
     cfg.val_evaluator = [{"type": "Other"}, {"type": "det_losses.CocoMetric"}]
-    own = run_config(Config(cfg.to_dict()), plan.runs(tmp_path)[0])
+    own = plan.runs(tmp_path)[0].config(Config(cfg.to_dict()))
     assert own.val_evaluator == [
         {"type": "Other"},
         {"type": "det_losses.CocoMetric", "out_file": "detections.json"},
     ]
+
+
+def test_each_run_has_a_row_with_its_status(plan, tmp_path, finish):
+    runs = plan.runs(tmp_path)
+    finish(runs[0], AP=0.25, **{"AP/cat": 0.25})
+    runs[1].set_status("failed", "it broke")
+    runs[2].set_status("interrupted")
+    found = rows(plan, tmp_path)
+    assert [row["status"] for row in found] == ["done", "failed", "interrupted", "pending"]
+    assert found[0]["metrics"]["AP"] == 0.25
+    assert found[0]["train_seconds"] == 61.0
+    assert found[0]["work_dir"] == "runs/SmoothL1Loss/seed_0"
+    assert found[0]["variant"] == "SmoothL1Loss"
+    assert found[0]["proof"]["loss_bbox"]["calls"] == 7
+    assert found[1]["error"] == "it broke"
+    assert found[3]["metrics"]["AP"] is None
+
+
+def test_a_run_that_failed_before_and_is_finished_now_is_done(plan, tmp_path, finish):
+    run = plan.runs(tmp_path)[0]
+    run.set_status("failed", "it broke")
+    finish(run)
+    row = run.row(tmp_path)
+    assert (row["status"], row["error"]) == ("done", None)
+
+
+def test_what_has_no_ground_truth_is_null_in_json(plan, tmp_path, finish):
+    finish(plan.runs(tmp_path)[0], APs=None)
+    Results(plan, tmp_path, {"x": float("nan")}).write()
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert stored["runs"][0]["metrics"]["APs"] is None
+    assert stored["meta"]["x"] is None
+
+
+def test_results_keep_commands_and_notes_of_earlier_commands(plan, tmp_path):
+    first = Results(plan, tmp_path, {"command": "one"})
+    first.note("dropped A")
+    first.note("dropped A")
+    first.write()
+    meta = Results(plan, tmp_path, {"command": "two"}).meta()
+    assert (meta["commands"], meta["notes"]) == (["one", "two"], ["dropped A"])
+
+
+def test_other_validation_data_in_the_same_directory_are_refused(plan, tmp_path):
+    Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
+    Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
+    with pytest.raises(ValueError, match="the validation data have changed"):
+        Results(plan, tmp_path, {"ground_truth": {"annotations": []}})
+
+
+def test_the_csv_is_sorted_by_ap_and_holds_classes(plan, tmp_path, finish):
+    runs = plan.runs(tmp_path)
+    finish(runs[0], AP=0.25, **{"AP/cat": 0.2})
+    finish(runs[3], AP=0.35)
+    lines = list(csv.DictReader(io.StringIO(to_csv(rows(plan, tmp_path)))))
+    assert [(line["variant"], line["seed"], line["AP"]) for line in lines[:3]] == [
+        ("GIoULoss", "1", "0.35"),
+        ("SmoothL1Loss", "0", "0.25"),
+        ("GIoULoss", "0", ""),
+    ]
+    assert lines[1]["AP/cat"] == "0.2"
+
+
+def proof(**changes):
+    own = {"loss": "GIoULoss(eps=1e-07)", "calls": 3, "gradient": True}
+    return {"proof": {"loss_bbox": {**own, **changes}}}
+
+
+def earlier_proof(**probe):
+    """As runs of earlier versions recorded it: differences to the gradient of the named loss."""
+    return {"proof": {"loss_bbox": {"loss": "GIoULoss(eps=1e-07)", "calls": 3, "probe": probe}}}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({}, "no proof that loss_bbox was GIoULoss"),
+        (proof(loss="L1Loss()"), "loss_bbox was L1Loss(), planned was GIoULoss"),
+        (proof(calls=0), "loss_bbox did not train with GIoULoss"),
+        (proof(gradient=False), "loss_bbox did not train with GIoULoss"),
+        (earlier_proof(start=0, end=0.5), "loss_bbox did not train with GIoULoss"),
+        (earlier_proof(start=None), "loss_bbox did not train with GIoULoss"),
+        (proof(), None),
+        (earlier_proof(start=1e-9, end=None), None),
+    ],
+)
+def test_a_run_without_the_proof_of_its_loss_is_not_done(plan, tmp_path, finish, record, message):
+    run = plan.runs(tmp_path)[1]
+    finish(run)
+    file = run.work_dir / "metrics.json"
+    stored = json.loads(file.read_text())
+    del stored["proof"]
+    file.write_text(json.dumps({**stored, **record}))
+    row = run.row(tmp_path)
+    if message is None:
+        assert (row["status"], row["error"]) == ("done", None)
+    else:
+        assert row["status"] == "failed"
+        assert message in row["error"]

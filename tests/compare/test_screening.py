@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.screening import screen, shortened
+from det_losses.compare.screening import screen, shorten
 from det_losses.compare.variants import Variant
 
 
@@ -50,7 +50,7 @@ def variants(labels):
 
 
 def test_a_short_training_scales_its_schedule(cfg):
-    short = shortened(cfg, 0.5)
+    short = shorten(cfg, 0.5)
     assert (short.train_cfg.max_epochs, short.train_cfg.val_interval) == (6, 6)
     assert short.param_scheduler[0].end == 50  # counts iterations
     assert short.param_scheduler[1].milestones == [4, 6]  # 8 and 11 halved
@@ -70,7 +70,7 @@ def test_what_is_clearly_behind_goes_and_at_most_half_of_them(cfg, tmp_path):
     ]
     assert str(dropped[0]) == (
         "Screening dropped D after 3 epochs: -25.0 AP50 [-27.0, -23.0] against B, "
-        "the best one there."
+        "the best at that point."
     )
 
 
@@ -93,4 +93,4 @@ def test_what_cannot_be_told_apart_stays(cfg, tmp_path):
 def test_a_training_too_short_to_be_divided_is_refused(cfg):
     cfg.train_cfg.max_epochs = 3
     with pytest.raises(ValueError, match="at least 4 epochs"):
-        shortened(cfg, 0.25)
+        shorten(cfg, 0.25)

@@ -9,6 +9,7 @@ import pytest
 
 from det_losses.data.coco import CocoDataset
 from det_losses.data.subset import make_subset, select_categories, select_images
+from det_losses.errors import ExistingFileError
 
 
 def made(count=50, classes=("a", "b", "c")):
@@ -219,7 +220,7 @@ def test_nothing_is_overwritten_by_default(tiny_coco, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "val.json").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"out: val\.json exist already.*overwriting"):
+    with pytest.raises(ExistingFileError, match=r"out: val\.json exist already.*overwriting"):
         make_subset(out, ann_file, num_val=2)
     assert [p.name for p in out.iterdir()] == ["val.json"]
     make_subset(out, ann_file, num_val=2, overwrite=True)

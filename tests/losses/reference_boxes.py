@@ -132,6 +132,13 @@ def balanced_l1(x, y, *, alpha, gamma, beta, **_):
     return beta * (inner + gamma * np.maximum(z - 1, 0))
 
 
+def balanced_l1_as_released(x, y, *, alpha, gamma, beta, **_):
+    """The formula of OceanPang/Libra_R-CNN, which divides by beta in the logarithm alone."""
+    d, b = np.abs(x - y), np.exp(gamma / alpha) - 1
+    near = alpha / b * (b * d + 1) * np.log(b * d / beta + 1) - alpha * d
+    return np.where(d < beta, near, gamma * d + gamma / b - alpha * beta)
+
+
 REFERENCES = {
     "SIoULoss": [({}, siou), ({"theta": 2.5}, siou)],
     "MPDIoULoss": [({}, mpdiou)],
@@ -149,6 +156,7 @@ REFERENCES = {
     "BalancedL1Loss": [
         ({}, balanced_l1),
         ({"alpha": 0.7, "gamma": 0.9, "beta": 0.3}, balanced_l1),
+        ({"beta": 0.11, "as_released": True}, balanced_l1_as_released),
     ],
 }
 

@@ -229,7 +229,7 @@ REFERENCES = {
     "SlideLoss": [({}, slide, nothing), ({"min_mean": 0.7, **WEIGHTS}, slide, nothing)],
     "PolyCrossEntropyLoss": [
         ({}, poly_cross_entropy, nothing),
-        ({"eps1": -1.0, **WITH_BACKGROUND}, poly_cross_entropy, nothing),
+        ({"eps1": 2.0, **WITH_BACKGROUND}, poly_cross_entropy, nothing),
     ],
     "LabelSmoothingLoss": [
         ({}, label_smoothing, nothing),

@@ -20,16 +20,16 @@ def _hull2(pred, target):
     return (size**2).sum(-1)
 
 
-def _running(name, state, batch, momentum):
-    """The mean after a batch: plain over the first ones, then with the momentum."""
+def _running(name, state, batch, momentum, start=None):
+    """The mean after a batch: without a start, the first ones have equal weight."""
     before = state[f"{name}.mean"]
-    weight = max(1 / (state[f"{name}.batches"] + 1), momentum)
+    weight = momentum if start else max(1 / (state[f"{name}.batches"] + 1), momentum)
     return (1 - weight) * before + weight * batch
 
 
-def _beta(pred, target, momentum, state):
+def _beta(pred, target, momentum, start, state):
     loss = 1 - _iou(pred, target)
-    return loss / _running("iou_loss", state, loss.mean(), momentum)
+    return loss / _running("iou_loss", state, loss.mean(), momentum, start)
 
 
 def wiou_v1(pred, target, *, c2=None, **_):
@@ -42,18 +42,29 @@ def wiou_v1_constants(pred, target, **_):
     return {"c2": _hull2(pred, target)}
 
 
-def wiou_v2(pred, target, *, gamma, momentum, state, c2=None, beta=None, **_):
-    beta = _beta(pred, target, momentum, state) if beta is None else beta
+def wiou_v2(pred, target, *, gamma, momentum, start, state, c2=None, beta=None, **_):
+    beta = _beta(pred, target, momentum, start, state) if beta is None else beta
     return beta**gamma * wiou_v1(pred, target, c2=c2)
 
 
-def wiou_v3(pred, target, *, alpha, delta, momentum, state, c2=None, beta=None, **_):
-    beta = _beta(pred, target, momentum, state) if beta is None else beta
+def wiou_v3(pred, target, *, alpha, delta, momentum, start, state, c2=None, beta=None, **_):
+    beta = _beta(pred, target, momentum, start, state) if beta is None else beta
     return beta / (delta * alpha ** (beta - delta)) * wiou_v1(pred, target, c2=c2)
 
 
-def wiou_constants(pred, target, *, momentum, state, **_):
-    return {"c2": _hull2(pred, target), "beta": _beta(pred, target, momentum, state)}
+def wiou_constants(pred, target, *, momentum, start, state, **_):
+    return {"c2": _hull2(pred, target), "beta": _beta(pred, target, momentum, start, state)}
+
+
+def dynamic_smooth_l1(pred, target, *, state, **_):
+    """The smooth L1 with the beta that the batches before have left."""
+    d, beta = abs(pred - target), state["current_beta"]
+    return np.where(d < beta, d**2 / (2 * beta), d - beta / 2)
+
+
+def nothing(pred, target, **_):
+    """What is constant in the gradient does not depend on the prediction."""
+    return {}
 
 
 def _harmonized(loss, norm, valid, bins, momentum, state, beta):
@@ -165,19 +176,20 @@ def equalized_focal(pred, target, *, gamma, alpha, scale, state, **_):
     return loss * (target >= 0)[:, None]
 
 
-def nothing(pred, target, **_):
-    return {}
-
-
 REFERENCES = {
     "WIoUv1Loss": [({}, wiou_v1, wiou_v1_constants)],
     "WIoUv2Loss": [
         ({}, wiou_v2, wiou_constants),
-        ({"gamma": 1.5, "momentum": 0.6}, wiou_v2, wiou_constants),
+        ({"gamma": 1.5, "momentum": 0.6, "start": None}, wiou_v2, wiou_constants),
+        ({"momentum": 0.6, "start": 0.5}, wiou_v2, wiou_constants),
     ],
     "WIoUv3Loss": [
         ({}, wiou_v3, wiou_constants),
-        ({"alpha": 1.4, "delta": 5.0, "momentum": 0.6}, wiou_v3, wiou_constants),
+        ({"alpha": 1.4, "delta": 5.0, "momentum": 0.6, "start": None}, wiou_v3, wiou_constants),
+    ],
+    "DynamicSmoothL1Loss": [
+        ({"beta": 0.7}, dynamic_smooth_l1, nothing),
+        ({"k": 3, "interval": 2}, dynamic_smooth_l1, nothing),
     ],
     "GHMRLoss": [
         ({}, ghmr, ghmr_constants),

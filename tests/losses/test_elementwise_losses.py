@@ -1,12 +1,22 @@
-"""The l_n family against its formulas and torch."""
+"""Losses of the error of each coordinate: torch's own, slopes, and statistics over batches."""
 
 import math
+from math import exp, log
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loss_inputs import DELTA_NAMES
 
 from det_losses import build_loss, functional
+
+
+@pytest.mark.parametrize("name", DELTA_NAMES)
+def test_elementwise_losses_take_any_shape(name):
+    loss = build_loss(name, reduction="none")
+    pred, target = torch.randn(2, 5, dtype=torch.float64)
+    assert loss(pred, target).shape == (5,)
 
 
 def test_the_smooth_l1_example():
@@ -63,17 +73,126 @@ def test_focal_l1_is_continuous_where_its_pieces_meet():
     assert near == pytest.approx(far, rel=1e-10)
 
 
+@pytest.mark.parametrize("beta", [1.0, 0.1, 3.0])
+def test_balanced_l1_has_the_papers_slopes_for_any_beta(beta):
+    """Slope 0 at the target, alpha ln(b / 2 + 1) half way to beta, gamma at beta and beyond."""
+    x = torch.tensor([[1e-12, beta / 2, beta * (1 - 1e-12), beta * 3]], dtype=torch.float64)
+    x.requires_grad_()
+    build_loss("BalancedL1Loss", beta=beta, reduction="sum")(x, torch.zeros_like(x)).backward()
+    expected = [0, 0.5 * log((exp(3) - 1) / 2 + 1), 1.5, 1.5]
+    np.testing.assert_allclose(x.grad[0], expected, atol=1e-9)
+
+
+def test_balanced_l1_as_released_has_the_slopes_of_the_authors_code():
+    """RetinaNet's beta of 0.11; the numbers are those of OceanPang/Libra_R-CNN and mmdet 2.x."""
+    x = torch.tensor([1e-4, 0.01, 0.05], dtype=torch.float64, requires_grad=True)
+    for as_released, slopes, second in (
+        (True, [3.99, 1.98, 1.55], 0.0264),
+        (False, [0.009, 0.50, 1.14], 0.0029),
+    ):
+        loss = build_loss("BalancedL1Loss", beta=0.11, as_released=as_released, reduction="none")
+        value = loss(x, torch.zeros_like(x))
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        np.testing.assert_allclose(gradient, slopes, atol=0.006)
+        assert value[1].item() == pytest.approx(second, abs=6e-5)
+
+
+def test_balanced_l1_as_released_is_the_papers_at_beta_one():
+    pred, target = torch.randn(2, 50, 4, dtype=torch.float64)
+    released = functional.balanced_l1_loss(pred, target, as_released=True)
+    torch.testing.assert_close(released, functional.balanced_l1_loss(pred, target))
+
+
+@pytest.mark.parametrize("as_released", [False, True])
+def test_balanced_l1_is_finite_for_huge_deltas(as_released):
+    x = torch.tensor([[1e30, -1e38, 3e4, 0.0]], requires_grad=True)
+    loss = build_loss("BalancedL1Loss", as_released=as_released, reduction="none")
+    value = loss(x, torch.zeros_like(x))
+    value.sum().backward()
+    assert value[0, 2:].isfinite().all()
+    assert x.grad.tolist() == [[1.5, -1.5, 1.5, 0.0]]
+
+
+def dynamic_betas(errors_of_batches, k, interval, beta):
+    """The betas of hkzhang95/DynamicRCNN's training loop, for lists of proposals' errors."""
+    betas, recorded, now = [], [], beta
+    for errors in errors_of_batches:
+        betas.append(now)
+        if len(errors) == 0:
+            continue
+        recorded.append(sorted(errors)[min(k, len(errors)) - 1])
+        if len(recorded) == interval:
+            now = min(sorted(recorded)[interval // 2], beta)
+            recorded = []
+    return betas
+
+
+def test_dynamic_smooth_l1_follows_the_authors_schedule():
+    """Batches of 0 to 5 proposals with ever smaller deltas; rows of weight 0 are not proposals."""
+    generator = torch.Generator().manual_seed(0)
+    loss = build_loss("DynamicSmoothL1Loss", k=3, interval=4, beta=0.8)
+    seen, errors = [], []
+    for step in range(40):
+        target = torch.randn(6, 4, generator=generator) * 0.95**step
+        weight = (torch.arange(6) < step % 6).float()
+        seen.append(loss.current_beta.item())
+        kept = target[weight > 0]
+        value = loss(torch.zeros(6, 4), target, weight, avg_factor=1)
+        expected = functional.smooth_l1_loss(torch.zeros_like(kept), kept, beta=seen[-1])
+        torch.testing.assert_close(value, expected.sum())
+        errors.append(kept[:, :2].abs().mean(1).tolist())
+    np.testing.assert_allclose(seen, dynamic_betas(errors, 3, 4, 0.8), rtol=1e-6)
+    assert len(set(seen)) > 5 and max(seen) == pytest.approx(0.8)
+
+
+def test_dynamic_smooth_l1_keeps_its_beta_in_evaluation_and_at_perfect_proposals():
+    loss = build_loss("DynamicSmoothL1Loss", k=1, interval=1)
+    pred, target = torch.ones(2, 4), torch.full((2, 4), 0.25)
+    loss.eval()(pred, target)
+    assert loss.current_beta == 1
+    loss.train()(pred, torch.zeros(2, 4))  # every error is 0
+    assert loss.current_beta == 1
+    loss(pred, target)
+    assert loss.current_beta == 0.25
+
+
+def test_dynamic_smooth_l1_averages_over_the_ranks_that_have_proposals(monkeypatch):
+    """The other rank's error is 0.75; of a rank without proposals nothing counts."""
+    for other, expected in (([0.75, 1.0], 0.5), ([0.0, 0.0], 0.25)):
+        loss = build_loss("DynamicSmoothL1Loss", k=1, interval=1)
+        monkeypatch.setattr(
+            "det_losses.losses.dynamic_smooth_l1.over_ranks",
+            lambda total, other=other: total + torch.tensor(other),
+        )
+        loss(torch.zeros(1, 4), torch.full((1, 4), 0.25))
+        assert loss.current_beta == expected
+
+
 @pytest.mark.parametrize(
-    ("function", "kwargs", "message"),
+    ("config", "message"),
     [
+        ("SmoothL1Loss(beta=-1.0)", "beta must be at least 0, got -1.0"),
+        ("HuberLoss(delta=0.0)", "delta must be above 0, got 0.0"),
+        ("FocalL1Loss(beta=0.3)", r"beta must be in \[1/e, 1\], got 0.3"),
+        ("BalancedL1Loss(alpha=0.01)", "alpha must be above gamma / 80 = 0.01875, got 0.01"),
+        ("BalancedL1Loss(gamma=0.0)", "gamma must be above 0, got 0.0"),
+        ("BalancedL1Loss(beta=0.0)", "beta must be above 0, got 0.0"),
+        ("DynamicSmoothL1Loss(k=0)", "k must be a whole number of at least 1, got 0"),
+        ("DynamicSmoothL1Loss(interval=0)", "interval must be a whole number of at least 1"),
+        ("DynamicSmoothL1Loss(beta=0.0)", "beta must be above 0, got 0.0"),
+    ],
+)
+def test_errors_of_the_arguments(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_loss(config)
+
+
+def test_functions_refuse_arguments_as_the_modules_do():
+    for name, arguments, message in [
         ("smooth_l1_loss", {"beta": -1.0}, "beta must be at least 0, got -1.0"),
         ("huber_loss", {"delta": 0.0}, "delta must be above 0, got 0.0"),
         ("focal_l1_loss", {"beta": 0.3}, r"beta must be in \[1/e, 1\], got 0.3"),
-    ],
-)
-def test_parameters_out_of_range_are_refused_by_function_and_module(function, kwargs, message):
-    names = {"smooth_l1_loss": "SmoothL1Loss", "huber_loss": "HuberLoss"}
-    with pytest.raises(ValueError, match=message):
-        getattr(functional, function)(torch.zeros(1), torch.zeros(1), **kwargs)
-    with pytest.raises(ValueError, match=message):
-        build_loss(names.get(function, "FocalL1Loss"), **kwargs)
+        ("balanced_l1_loss", {"beta": 0.0}, "beta must be above 0, got 0.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            getattr(functional, name)(torch.zeros(1), torch.zeros(1), **arguments)

@@ -1,4 +1,4 @@
-"""State of losses: running statistics in buffers, the same on every rank."""
+"""State of losses: running statistics in buffers, equal on every rank."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,59 +9,67 @@ from torch import Tensor, nn
 
 from det_losses.tensors import upcast
 
-_apart = False  # whether this rank computes what the others do not wait for
+_apart = False  # whether this rank computes something that the other ranks do not compute
 
 
 class RunningMean(nn.Module):
-    """The mean of a statistic over the batches of a training, in a buffer.
+    """Mean of a statistic over the batches of a training, in a buffer.
 
-    The first batches enter with equal weight, so that the mean is right from the start; the later
-    ones with ``momentum``: batch k moves the mean by max(1 / k, momentum) of the difference.
+    With ``start``, the mean begins there and every batch moves it by ``momentum`` of the
+    difference. Without, batch k moves it by max(1 / k, momentum): the first batches have equal
+    weight, so that the mean has no bias from its start.
 
     Args:
-        momentum: the least weight of a new batch, in (0, 1].
+        momentum: weight of a new batch, in (0, 1].
         size: shape of the statistic.
+        start: the mean before the first batch; None for none.
     """
 
     mean: Tensor
     batches: Tensor
 
-    def __init__(self, momentum: float, size: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, momentum: float, size: tuple[int, ...] = (), start: float | None = None
+    ) -> None:
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("mean", torch.zeros(size))
+        self.start = start
+        self.register_buffer("mean", torch.full(size, 0.0 if start is None else start))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def forward(self, value: Tensor, present: Tensor) -> Tensor:
-        """Return the mean, in training mode after this batch has entered.
+        """Return the mean; in training mode it first takes in this batch.
 
-        In evaluation the mean stays as it is; where there is none yet, this batch's is returned.
+        In evaluation the mean does not change. If there is none yet, ``value`` is returned.
 
         Args:
-            value: the statistic of this batch, of all ranks.
-            present: whether there is any, a bool without axes.
+            value: the statistic of this batch, over all ranks.
+            present: whether the batch has one, a bool scalar.
         """
-        started = self.batches > 0
         if not self.training:
-            return torch.where(started, self.mean.to(value.dtype), value)
-        weight = (1 / (self.batches + 1).to(value.dtype)).clamp(min=self.momentum)
+            if self.start is not None:
+                return self.mean.to(value.dtype)
+            return torch.where(self.batches > 0, self.mean.to(value.dtype), value)
+        weight = self.momentum
+        if self.start is None:
+            weight = (1 / (self.batches + 1).to(value.dtype)).clamp(min=self.momentum)
         moved = self.mean + weight * (value - self.mean)
-        # New tensors: a compiled backward may compute again what stands here, from the old ones.
+        # New tensors: a compiled backward may recompute from the old ones.
         self.mean = torch.where(present, moved.to(self.mean.dtype), self.mean)
         self.batches = self.batches + present.long()
         return self.mean.to(value.dtype)
 
 
 def counted_rows(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Return which of the values count: those whose sample weight is above 0, all without one."""
+    """Return which values have a sample weight above 0; all if there are no weights."""
     if weight is None:
         return torch.ones_like(values, dtype=torch.bool)
     return (upcast(weight) > 0).expand_as(values)
 
 
 def over_ranks(total: Tensor) -> Tensor:
-    """Sum over the ranks, where training is distributed."""
+    """Sum over the ranks if training is distributed."""
     if dist.is_available() and dist.is_initialized() and not _apart:
         total = total.clone()
         dist.all_reduce(total)
@@ -70,7 +78,7 @@ def over_ranks(total: Tensor) -> Tensor:
 
 @contextmanager
 def on_this_rank_alone() -> Iterator[None]:
-    """Let losses count this rank's boxes alone, where the other ranks do not call them too."""
+    """Use the statistics of this rank only, where the other ranks do not call the loss."""
     global _apart
     before, _apart = _apart, True
     try:

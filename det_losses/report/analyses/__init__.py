@@ -12,9 +12,8 @@ from det_losses.report.analyses.detection_errors import error_section, localisat
 from det_losses.report.analyses.example_images import image_section
 from det_losses.report.analyses.training import training_section
 from det_losses.report.section import Section
-from det_losses.report.study import Study
 
-__all__ = ["BUILDERS", "Builder", "Context", "sections"]
+__all__ = ["BUILDERS", "Builder", "Context"]
 
 Builder = Callable[[Context], Section | None]
 
@@ -31,17 +30,3 @@ BUILDERS: dict[str, Builder] = {
 
 Differences are to the study's baseline; if that has no finished run, variants are shown without.
 """
-
-
-def sections(study: Study) -> list[Section]:
-    """Return the report's sections below its verdict, without those that there is no data for."""
-    context = Context(study)
-    built = [_built(title, build, context) for title, build in BUILDERS.items()]
-    return [section for section in built if section]
-
-
-def _built(title: str, build: Builder, context: Context) -> Section | None:
-    try:
-        return build(context)
-    except Exception as error:  # a report without one section is better than none
-        return Section(title, f"This section could not be made. {type(error).__name__}: {error}")

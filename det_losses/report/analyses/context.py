@@ -45,8 +45,7 @@ class Context:
     @cached_property
     def styles(self) -> dict[str, Style]:
         """The style of each variant, compared or not."""
-        order = sorted(self.study.labels, key=lambda label: label != self.study.baseline)
-        return styles(order, self.study.colour)
+        return styles(self.study.labels, self.study.baseline)
 
     @cached_property
     def detection_stats(self) -> dict[str, list[DetectionStats]]:

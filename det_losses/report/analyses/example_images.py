@@ -10,7 +10,7 @@ from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import match_pairs
 from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.detection_stats import boxes_by_image, nan_mean, top_detections
-from det_losses.report.drawing import DrawnBox, Panel, read_jpeg, side_by_side
+from det_losses.report.photos import DrawnBox, Panel, read_jpeg, side_by_side
 from det_losses.report.plotting import clean
 from det_losses.report.section import Figure, Section
 from det_losses.statistics import Verdict

@@ -1,0 +1,33 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from det_losses.compare.preflight import check_losses, describe
+from det_losses.compare.variants import Variant, select
+
+
+def test_a_loss_that_its_slot_does_not_take_is_refused(cfg):
+    check_losses(cfg, select(cfg, ["GIoULoss"]).variants)
+    with pytest.raises(ValueError, match="takes a box loss, and FocalLoss"):
+        check_losses(cfg, select(cfg, ["GIoULoss", "FocalLoss"]).variants)
+    # A whole variant is checked in the slots that it changes.
+    check_losses(cfg, [Variant("deep", {"model.num_convs": 3})])
+
+
+def test_the_facts_are_those_of_the_validation_file(shapes):
+    facts = describe(shapes)
+    file = Path(shapes.val_dataloader.dataset.data_root) / "val.json"
+    coco = json.loads(file.read_text())
+    assert facts["images"] == {"train": 160, "val": 4}
+    assert facts["classes"] == [category["name"] for category in coco["categories"]]
+    areas = [box["area"] for box in coco["annotations"]]
+    counts = facts["val_boxes"]
+    assert counts["all"] == sum(counts["by_class"].values()) == len(areas)
+    assert counts["small"] == sum(area <= 32**2 for area in areas)
+    assert counts["large"] == 0  # in images of 64 x 64 pixels
+    truth = facts["ground_truth"]
+    assert [image["id"] for image in truth["images"]] == [image["id"] for image in coco["images"]]
+    boxes = sorted((box["image_id"], box["bbox"]) for box in truth["annotations"])
+    assert boxes == sorted((box["image_id"], box["bbox"]) for box in coco["annotations"])
+    assert {"det_losses", "python", "torch", "torchvision"} <= facts["versions"].keys()

@@ -1,0 +1,299 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from det_losses.compare import runner as module
+from det_losses.compare.runner import PlanRunner, RunDisplay, locked, remaining, run_process
+from det_losses.files import write_json
+
+FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}
+
+
+def statuses(folder):
+    return [run["status"] for run in json.loads((folder / "results.json").read_text())["runs"]]
+
+
+class TestPlanRunner:
+    @pytest.fixture
+    def trained(self, tmp_path, finish, plan, monkeypatch):
+        """Runs end at once; gives the statuses that each run found stored, by its name."""
+        seen = {}
+
+        def fake(command, log, tick, *, keep_open, env):
+            run = next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent)
+            seen[run.title] = statuses(tmp_path)
+            log.write_text("Traceback\nValueError: broken")
+            if run.title == "GIoULoss seed 0":
+                return 1
+            finish(run)
+            return 0
+
+        monkeypatch.setattr(module, "run_process", fake)
+        return seen
+
+    def test_results_are_written_after_every_run(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert trained == {
+            "SmoothL1Loss seed 0": ["pending", "pending", "pending", "pending"],
+            "GIoULoss seed 0": ["done", "pending", "pending", "pending"],
+            "SmoothL1Loss seed 1": ["done", "failed", "pending", "pending"],
+            "GIoULoss seed 1": ["done", "failed", "done", "pending"],
+        }
+        stored = json.loads((tmp_path / "results.json").read_text())
+        assert stored["runs"][1]["error"].splitlines() == [
+            "exit status 1; the log's last lines:",
+            "Traceback",
+            "ValueError: broken",
+        ]
+        assert stored["meta"]["variants"]["GIoULoss"] == {
+            "changes": {"model.loss_bbox": {"type": "GIoULoss", "loss_weight": 2.5}},
+            "source": "source of GIoULoss",
+            "factors": {"loss_bbox": "GIoULoss"},
+            "weight": {"how": "published", "multiple": 1.0},
+        }
+        assert {"started", "finished", "seeds", "hash", "command"} <= set(stored["meta"])
+
+    def test_the_same_again_trains_what_is_not_finished(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        trained.clear()
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert list(trained) == ["GIoULoss seed 0"]
+
+    def test_results_keep_what_an_earlier_command_trained(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        fewer = type(plan).of(cfg, ["loss_bbox"], plan.variants[:1], [0])
+        runner = PlanRunner(cfg, fewer, tmp_path, 0, FACTS)
+        assert [run.title for run in runner.runs] == ["SmoothL1Loss seed 0"]
+        assert len(runner.results.write()) == 4
+        assert runner.results.meta()["seeds"] == [0, 1]
+
+    def test_a_run_is_the_users_own_train_command_on_its_config(
+        self, cfg, plan, tmp_path, monkeypatch
+    ):
+        commands = []
+        monkeypatch.setattr(
+            module, "run_process", lambda command, *a, **k: commands.append(command)
+        )
+        monkeypatch.setattr(module, "_tail", lambda *a: "")
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        run = tmp_path / "runs" / "GIoULoss" / "seed_0"
+        expected = ["-m", "det_losses", "train", str(run / "config.py"), "--work-dir", str(run)]
+        assert commands[1][1:] == [*expected, "--resume"]
+        written = Config.fromfile(Path(commands[1][4]))
+        assert written.model.loss_bbox == {"type": "GIoULoss", "loss_weight": 2.5}
+        assert written.randomness.seed == 0
+
+    def test_jobs_run_at_the_same_time_on_their_share_of_the_cores(
+        self, cfg, plan, tmp_path, finish, monkeypatch
+    ):
+        # Two runs wait for each other at a barrier: one alone would wait in vain.
+        barrier, threads = threading.Barrier(2, timeout=10), set()
+
+        def fake(command, log, tick, *, keep_open, env):
+            barrier.wait()
+            threads.add(env["OMP_NUM_THREADS"])
+            finish(next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent))
+            return 0
+
+        monkeypatch.setattr(module, "run_process", fake)
+        monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
+        assert threads == {"4"}
+        assert statuses(tmp_path) == ["done"] * 4
+
+    def test_an_interrupt_ends_every_run_under_way_and_starts_no_other(
+        self, cfg, plan, tmp_path, monkeypatch
+    ):
+        both, begun, ended = threading.Barrier(2, timeout=10), [], []
+
+        def fake(command, log, tick, *, keep_open, env):
+            begun.append(log.parent)
+            if both.wait(timeout=1) == 0:
+                raise KeyboardInterrupt
+            try:
+                for _ in range(1000):
+                    tick()
+                    time.sleep(0.01)
+            except KeyboardInterrupt:
+                ended.append(log.parent)
+                raise
+
+        monkeypatch.setattr(module, "run_process", fake)
+        with pytest.raises(KeyboardInterrupt):
+            PlanRunner(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
+        assert (len(begun), len(ended)) == (2, 1)
+        assert statuses(tmp_path) == ["interrupted"] * 2 + ["pending"] * 2
+
+
+class TestLock:
+    def test_a_second_comparison_in_the_same_directory_is_refused(self, tmp_path):
+        with locked(tmp_path), pytest.raises(ValueError, match="in use by another comparison"):
+            with locked(tmp_path):
+                pass
+        with locked(tmp_path):
+            pass
+
+    def test_a_run_left_behind_keeps_the_lock(self, tmp_path):
+        with locked(tmp_path) as lock:
+            run = subprocess.Popen(
+                [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,)
+            )
+        with pytest.raises(ValueError, match="or by a run of one that was killed"):
+            with locked(tmp_path):
+                pass
+        run.communicate(b"\n", timeout=10)
+        with locked(tmp_path):
+            pass
+
+
+TIDY = """
+import pathlib, signal, sys, time
+
+def tidy(number, frame):
+    pathlib.Path("tidied").touch()
+    sys.exit()
+
+signal.signal(signal.SIGTERM, tidy)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+class TestRunProcess:
+    def start(self, code, folder, tick=lambda: None):
+        return run_process([sys.executable, "-c", code], folder / "log", tick, interval=0.02)
+
+    def interrupt_once_begun(self, log):
+        def tick():
+            if log.is_file() and log.read_text().strip():
+                raise KeyboardInterrupt
+
+        return tick
+
+    def test_output_goes_to_the_file_and_the_status_comes_back(self, tmp_path):
+        assert self.start("print('out'); raise SystemExit(3)", tmp_path) == 3
+        assert self.start("import sys; print('err', file=sys.stderr)", tmp_path) == 0
+        # Appended, as the output of a resumed run is.
+        assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+    def test_a_run_that_is_killed_says_by_which_signal(self, tmp_path):
+        assert self.start("import os; os.kill(os.getpid(), 9)", tmp_path) == -9
+
+    def test_the_package_is_importable_in_a_run_from_anywhere(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        code = "from importlib.util import find_spec; print(find_spec('det_losses').origin)"
+        assert self.start(code, tmp_path) == 0
+        assert (
+            Path((tmp_path / "log").read_text().strip()).parent == Path(module.__file__).parents[1]
+        )
+
+    def test_an_interrupt_stops_the_run_in_order(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            self.start(TIDY, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
+        assert (tmp_path / "tidied").is_file()
+
+    def test_a_run_that_ignores_signals_is_killed_with_its_children(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "_GRACE", 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            self.start(STUBBORN, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
+        child = int((tmp_path / "log").read_text())
+        deadline = time.time() + 5
+        while _alive(child) and time.time() < deadline:
+            time.sleep(0.02)
+        assert not _alive(child)
+
+    def test_a_run_does_not_get_the_terminals_interrupt(self, tmp_path):
+        # It is the leader of a session of its own.
+        self.start("import os; print(os.getsid(0) == os.getpid())", tmp_path)
+        assert (tmp_path / "log").read_text() == "True\n"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:  # an orphan stays as a zombie until init collects it
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("whole", "left", "elapsed", "fraction", "expected"),
+    [
+        # Nothing finished, nothing begun: nothing is known.
+        ([], 3, 5.0, 0.0, (None, None)),
+        # A quarter in 10 s is 40 s a run: 30 s of this one, 2 further ones of 40 s.
+        ([], 2, 10.0, 0.25, (30.0, 110.0)),
+        # Runs took 40 and 60 s: 50 s a run; half of this one is left, one more comes.
+        ([40.0, 60.0], 1, 7.0, 0.5, (25.0, 75.0)),
+        # The run has not reported yet, and 10 s of its 50 s are gone.
+        ([50.0], 0, 10.0, 0.0, (40.0, 40.0)),
+        ([50.0], 1, 70.0, 0.0, (0.0, 50.0)),
+    ],
+)
+def test_time_left(whole, left, elapsed, fraction, expected):
+    assert remaining(whole, left, elapsed, fraction) == expected
+
+
+class TestRunDisplay:
+    def progress(self, folder, step, epoch, ap=None):
+        state = {"step": step, "steps": 20, "epoch": epoch, "epochs": 2, "loss": 0.5, "AP": ap}
+        write_json(folder / "progress.json", state)
+
+    def test_a_file_gets_a_line_an_epoch(self, tmp_path):
+        stream = io.StringIO()
+        display = RunDisplay("[1/2] A seed 0", tmp_path, [], 1, stream)
+        display()  # nothing written yet
+        states = ((2, 0, None), (5, 0, None), (10, 1, None), (10, 1, 0.25), (12, 1, 0.25))
+        for step, epoch, ap in states:
+            self.progress(tmp_path, step, epoch, ap)
+            display()
+        display.close("AP 0.250")
+        lines = stream.getvalue().splitlines()
+        assert [line.split("  ")[1] for line in lines] == [
+            "2/20 steps",
+            "10/20 steps",
+            "10/20 steps",
+            "AP 0.250",
+        ]
+        assert "loss 0.500  AP 0.250" in lines[2]
+
+    def test_a_terminal_has_one_line_rewritten(self, tmp_path):
+        stream = io.StringIO()
+        stream.isatty = lambda: True
+        display = RunDisplay("[1/1] A seed 0", tmp_path, [], 0, stream)
+        for step in (2, 3):
+            self.progress(tmp_path, step, 0)
+            display()
+        display.close("AP 0.250")
+        text = stream.getvalue()
+        assert text.count("\n") == 1
+        assert text.count("\r") == 3
+        last = text.rsplit("\r", 1)[1]
+        assert len(last) >= max(map(len, text.split("\r")))  # covers what stood there
+
+    def test_the_last_runs_progress_is_not_shown_for_the_next(self, tmp_path):
+        self.progress(tmp_path, 20, 2)
+        stream = io.StringIO()
+        RunDisplay("x", tmp_path, [], 0, stream)()
+        assert stream.getvalue() == ""

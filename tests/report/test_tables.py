@@ -1,0 +1,75 @@
+import re
+
+import pytest
+
+from det_losses.report import tables, text
+from det_losses.report.study import Study
+
+
+def test_standings_by_an_independent_computation(make_comparison):
+    root = make_comparison(unfinished={("L1Loss", 0): "failed", ("L1Loss", 2): "pending"})
+    study = Study.load([root])
+    verdict = study.verdict()
+    found = tables.standings(study)
+    rows = {row.label: row for row in found.rows}
+    assert list(rows) == [summary.label for summary in verdict.summaries]
+    aps = [run["metrics"]["AP"] for run in study.of("EIoULoss")]
+    # The sample standard deviation of three numbers: squares over 3 - 1.
+    centre = sum(aps) / 3
+    sd = (sum((ap - centre) ** 2 for ap in aps) / 2) ** 0.5
+    row = rows["EIoULoss"]
+    assert row.mean == f"{100 * centre:.1f} ± {100 * sd:.1f}"
+    d = verdict.difference("EIoULoss", "SmoothL1Loss")
+    expected = f"+{100 * d.value:.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}]"
+    assert found.difference_text(row) == expected
+    assert float(row.p) == pytest.approx(verdict.against_baseline[0].p_holm, abs=5e-4)
+    assert (row.rank, row.letters, row.runs, row.weight) == ("1", "a", "3/3", "1")
+    assert rows["L1Loss"].runs == "1/3, 1 failed, 1 pending"
+    assert found.difference_text(rows[verdict.baseline]) == "baseline"
+
+
+def test_without_a_ranking_variants_stand_as_planned(planted, monkeypatch):
+    assert tables.standings(planted).ranked and tables.pairs(planted)
+    monkeypatch.setattr(text, "TOO_LOW", 1.0)
+    found = tables.standings(planted)
+    assert [row.label for row in found.rows] == planted.labels
+    assert not {"#", "p (Holm)", "groups"} & set(found.table.headers)
+    assert tables.pairs(planted) is None
+
+
+def test_a_variant_that_is_not_compared_shows_its_recorded_score(make_comparison):
+    unfinished = {("a", 0): "pending", ("b", 1): "pending"}
+    noise = {"base": 0.1, "a": 0.05, "b": 0.05}
+    study = Study.load([make_comparison(noise=noise, seeds=(0, 1), unfinished=unfinished)])
+    last = tables.standings(study).rows[-1]
+    recorded = 100 * study.of("b")[0]["metrics"]["AP"]
+    assert (last.label, last.rank, last.mean) == ("b", "", f"{recorded:.1f}")
+    assert last.difference is None
+
+
+def test_other_metrics_and_pairs_are_those_of_the_statistics(planted):
+    (others,), (pairs,) = (build(planted).tables for build in (tables.other_metrics, tables.pairs))
+    at_75 = planted.verdict("AP75")
+    best = at_75.against_baseline[0]
+    cells = dict(
+        zip(others.headers, next(r for r in others.rows if r[0] == best.first), strict=True)
+    )
+    mean, difference = cells["AP75"].split("\n")
+    assert mean == f"{100 * at_75.summaries[0].mean:.1f}"
+    assert difference.startswith(f"+{100 * best.value:.1f} [")
+    assert [row[:2] for row in pairs.rows] == [[d.first, d.second] for d in planted.verdict().pairs]
+
+
+def test_a_grid_of_two_losses(make_comparison, planted):
+    noise = {"A1": 0.1, "A2": 0.08, "B1": 0.05}
+    factors = {label: {"loss_bbox": label[0], "loss_cls": label[1]} for label in noise}
+    study = Study.load([make_comparison(seeds=(0,), noise=noise, factors=factors)])
+    (grid,) = tables.factor_grid(study).tables
+    assert grid.headers == ["loss_bbox \\ loss_cls", "1", "2"]
+    means = {s.label: f"{100 * s.mean:.1f}" for s in study.verdict().summaries}
+    (first, one, two), (second, three, four) = grid.rows
+    assert (first, one, second) == ("A", means["A1"], "B")
+    assert re.match(rf"{means['A2']}\n[-+]\d+\.\d \[", two)
+    assert three.startswith(means["B1"])
+    assert four == ""  # was not trained
+    assert tables.factor_grid(planted) is None
