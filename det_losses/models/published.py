@@ -142,6 +142,11 @@ SETTINGS: Mapping[str, Mapping[str, SlotSettings]] = MappingProxyType(
                     "SmoothL1Loss": Setting(
                         1.0, "mmdet 1.x retinanet_r50_fpn (beta 0.11, about 1/9)", {"beta": 0.11}
                     ),
+                    "BalancedL1Loss": Setting(
+                        1.0,
+                        "mmdet 2.x libra_retinanet_r50_fpn",
+                        {"beta": 0.11, "as_released": True},
+                    ),
                     "GHMRLoss": Setting(10.0, "mmdet 2.x retinanet_ghm_r50_fpn", {"momentum": 0.7}),
                     "IoULoss": _ZHANG,
                     "GIoULoss": _ZHANG,
@@ -178,6 +183,9 @@ SETTINGS: Mapping[str, Mapping[str, SlotSettings]] = MappingProxyType(
                 {
                     "SmoothL1Loss": Setting(1.0, "torchvision", {"beta": 1 / 9}),
                     "L1Loss": Setting(1.0, "mmdet faster-rcnn_r50_fpn"),
+                    "DynamicSmoothL1Loss": Setting(
+                        1.0, "2004.06002 (2 images a device); mmdet dynamic-rcnn_r50_fpn"
+                    ),
                     "BalancedL1Loss": Setting(1.0, "mmdet libra-faster-rcnn_r50_fpn"),
                     "BoundedIoULoss": Setting(10.0, "mmdet faster-rcnn_r50_fpn_bounded-iou"),
                     "IoULoss": Setting(10.0, "mmdet faster-rcnn_r50_fpn_iou"),

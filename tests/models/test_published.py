@@ -96,6 +96,13 @@ def test_a_detector_builds_what_a_comparison_shows(table, slot, loss, weight):
         ("RetinaNet", "loss_bbox", "L1Loss", {"loss_weight": 1.0}),
         # mmdetection 1.x, retinanet_r50_fpn: smoothl1_beta=0.11.
         ("RetinaNet", "loss_bbox", "SmoothL1Loss", {"loss_weight": 1.0, "beta": 0.11}),
+        # mmdetection 2.x, libra_retinanet_r50_fpn: beta=0.11, by the formula of its code.
+        (
+            "RetinaNet",
+            "loss_bbox",
+            "BalancedL1Loss",
+            {"loss_weight": 1.0, "beta": 0.11, "as_released": True},
+        ),
         # mmdetection's faster-rcnn_r50_fpn_giou and _ciou.
         ("FasterRCNN", "loss_bbox", "GIoULoss", {"loss_weight": 10.0}),
         ("FasterRCNN", "loss_bbox", "CIoULoss", {"loss_weight": 12.0}),
