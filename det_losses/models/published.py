@@ -223,8 +223,7 @@ def table_of(model: Mapping[str, Any]) -> str:
         model: config of the model, with ``type``.
     """
     cls = find(MODELS, model["type"]) if isinstance(model["type"], str) else model["type"]
-    choose = getattr(cls, "settings_table", None)
-    return choose(model) if choose else cls.__name__
+    return cls.settings_table(model) if hasattr(cls, "settings_table") else cls.__name__
 
 
 def complete(detector: str, slot: str, loss: str | Mapping[str, Any]) -> tuple[dict[str, Any], str]:

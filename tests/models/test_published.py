@@ -251,3 +251,15 @@ def test_completing_draws_no_random_number(monkeypatch):
 def test_what_names_no_loss_is_refused(loss, error, message):
     with pytest.raises(error, match=message):
         complete("RetinaNet", "loss_bbox", loss)
+
+
+def test_a_derived_detector_has_the_settings_of_its_base_and_another_none():
+    class Mine(FCOS):
+        pass
+
+    assert table_of({"type": Mine}) == "FCOS"
+    assert table_of({"type": Mine, "loss_dfl": "DistributionFocalLoss"}) == "GFL"
+    assert table_of({"type": nn.Linear}) == "Linear"
+    assert (
+        complete("Linear", "loss_bbox", "GIoULoss")[1] == "loss_weight 1: no published setting; 1"
+    )

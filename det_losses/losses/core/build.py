@@ -19,7 +19,7 @@ from det_losses.registry import MODELS, find
 
 @dataclass(frozen=True)
 class LossInfo:
-    """What the registry knows of a loss.
+    """A registered loss.
 
     Attributes:
         name: its ``type`` in a config.
