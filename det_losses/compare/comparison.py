@@ -162,7 +162,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
             file = write_report(study, root)
             print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            print(f"no report: {error}; fix it and run tools/report.py {root}")
+            print(f"no report: {error}; fix it, then run tools/report.py {root}")
     for row in rows:
         if row["status"] == "failed":
             print(f"failed: {row['variant']} seed {row['seed']}: {row['error'].splitlines()[-1]}")
