@@ -69,7 +69,7 @@ class CompositeLoss(Loss):
                 )
             if loss.kind == "distribution":
                 raise InputError(
-                    f"{name} takes box and classification losses, no distribution loss"
+                    f"{name} takes only box and classification losses"
                 )
         activations = {loss.activation for loss in self.losses} - {None}
         if len(activations) > 1:
