@@ -15,7 +15,7 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import FRACTIONS, RISK, rung_trainer, screen, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
-from det_losses.errors import UserError
+from det_losses.errors import InputError, UserError
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import counted
@@ -113,6 +113,11 @@ def check(
     Raises:
         UserError: as the parts raise it.
     """
+    if "loss_weights" in cfg:  # a comparison of version 0.1 would have read it
+        raise InputError(
+            "the config has `loss_weights`, which is not read any more: give each loss its weight, "
+            "as in --losses 'GIoULoss(loss_weight=5)', and remove it"
+        )
     plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
     stored = Plan.load(root)
     if stored:  # the variants are compared later: their weights may still be matched
@@ -162,7 +167,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
             file = write_report(study, root)
             print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            print(f"no report: {error}; fix it and run tools/report.py {root}")
+            print(f"no report: {error}; fix it, then run tools/report.py {root}")
     for row in rows:
         if row["status"] == "failed":
             print(f"failed: {row['variant']} seed {row['seed']}: {row['error'].splitlines()[-1]}")
