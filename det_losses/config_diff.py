@@ -1,4 +1,4 @@
-"""What differs between two configs, key by key, and what of a config does not matter for that."""
+"""Differences between two configs, key by key."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -6,17 +6,17 @@ from typing import Any
 
 from mmengine.config import Config
 
-# Where a run is written and how it is started: the same experiment otherwise. Older
+# Where a run is written and how it is started; these do not change its result. Older
 # configs also hold a table of loss weights, which training does not read.
 _PLACE = ("work_dir", "launcher", "resume", "loss_weights")
 
 
 def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
-    """Return a config as JSON would hold it, without what does not change the result.
+    """Return a config as plain JSON values, without the keys that do not change the result.
 
     Args:
         cfg: the config.
-        without: dotted keys to leave out as well.
+        without: more dotted keys to leave out.
     """
     content = cfg.to_dict() if isinstance(cfg, Config) else dict(cfg)
     content = json.loads(json.dumps(content, default=str))
@@ -30,7 +30,7 @@ def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dic
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """Return lines such as ``train_cfg.max_epochs: 12 -> 24``; ``key`` is what all begin with."""
+    """Return lines such as ``train_cfg.max_epochs: 12 -> 24``; ``key`` is a common prefix."""
     return [
         f"{name}: {'(none)' if a is _NONE else repr(a)} -> {'(none)' if b is _NONE else repr(b)}"
         for name, a, b in _walk(key, old, new)
@@ -38,7 +38,7 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 
 def describe(lines: list[str], most: int = 5) -> str:
-    """Return the first lines, joined, and how many more there are."""
+    """Return the first lines as one text, and the number of the others."""
     more = f" and {len(lines) - most} more" if len(lines) > most else ""
     return "; ".join(lines[:most]) + more
 

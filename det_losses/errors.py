@@ -4,8 +4,8 @@
 class UserError(Exception):
     """The base of all errors whose message tells the user what to change.
 
-    Command-line tools print the message as ``error: ...`` and exit with status 2. Each subclass
-    is also the builtin exception that a caller from Python expects.
+    Command-line tools print the message as ``error: ...`` and exit with status 2. Each subclass is
+    also the builtin exception that Python code would expect.
     """
 
 
@@ -26,6 +26,6 @@ class ExistingFileError(UserError, FileExistsError):
 
 
 class NotRegisteredError(UserError, KeyError):
-    """A name that no registry holds."""
+    """A name that is in no registry."""
 
     __str__ = Exception.__str__  # KeyError quotes its message

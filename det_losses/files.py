@@ -1,4 +1,4 @@
-"""Writing results so that a reader never meets half a file."""
+"""Atomic writing of result files."""
 
 import json
 import math
@@ -11,11 +11,11 @@ PLAN_FILE, RESULTS_FILE, TRUTH_FILE = "plan.json", "results.json", "ground_truth
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text atomically: the old file stays until the new one is whole.
+    """Write a text atomically: the old file stays until the new one is complete.
 
     Args:
-        path: the file; missing folders are made.
-        text: what it is to hold.
+        path: the file; missing folders are created.
+        text: its content.
     """
     write_bytes(path, text.encode("utf-8"))
 
@@ -36,18 +36,18 @@ def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None
     """Write ``value`` as JSON, atomically as :func:`write_text`.
 
     Args:
-        path: the file; missing folders are made.
-        value: anything that json can write.
-        **options: of :func:`json.dumps`, as ``indent``.
+        path: the file; missing folders are created.
+        value: anything that :mod:`json` can write.
+        **options: of :func:`json.dumps`, such as ``indent``.
 
     Raises:
-        ValueError: ``value`` holds NaN or infinity, which JSON does not have.
+        ValueError: ``value`` contains NaN or infinity, which JSON does not have.
     """
     write_text(path, json.dumps(value, allow_nan=False, **options) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Return what a JSON file holds, or None where there is no file."""
+    """Return the content of a JSON file, or None if there is no file."""
     path = Path(path)
     if not path.is_file():
         return None

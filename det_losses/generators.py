@@ -1,4 +1,4 @@
-"""Python's, numpy's and torch's global random generators, all at once."""
+"""The global random generators of Python, numpy and torch, handled together."""
 
 import random
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ import torch
 
 
 def seed_generators(*numbers: int) -> None:
-    """Seed all global generators, those of every GPU too, by a sequence of numbers.
+    """Seed all global generators, including those of every GPU, by a sequence of numbers.
 
-    Trailing zeros do not count: (1, 2) and (1, 2, 0) are one seed.
+    Trailing zeros are ignored: (1, 2) and (1, 2, 0) are the same seed.
     """
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(seed)
@@ -26,13 +26,13 @@ def generator_states() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
-        # Asking a GPU for its state would start CUDA in a process that has not used it.
+        # Reading a GPU's state would initialise CUDA in a process that has not used it.
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 
 
 def set_generator_states(states: dict[str, Any]) -> None:
-    """Put all global generators into the states that :func:`generator_states` returned."""
+    """Set all global generators to the states that :func:`generator_states` returned."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
@@ -42,7 +42,7 @@ def set_generator_states(states: dict[str, Any]) -> None:
 
 @contextmanager
 def generators_kept(*numbers: int) -> Iterator[None]:
-    """Give all global generators back as they were; seed them by ``numbers`` if any are given."""
+    """Restore all global generators at the end; seed them by ``numbers`` if any are given."""
     states = generator_states()
     if numbers:
         seed_generators(*numbers)

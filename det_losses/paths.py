@@ -1,4 +1,4 @@
-"""Where the shipped configs lie, and how a config is found by its name."""
+"""Location of the shipped configs, and finding a config by name."""
 
 import difflib
 import os
@@ -13,7 +13,7 @@ def configs_root() -> Path:
     """Return the directory of the shipped configs.
 
     ``pip install .`` puts it inside the package; in a checkout (or an editable install of one) it
-    lies beside the package.
+    is beside the package.
 
     Raises:
         MissingFileError: neither exists.
@@ -63,5 +63,5 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
 
 def import_root() -> Path:
-    """Return the directory that holds the package, for another interpreter's search path."""
+    """Return the directory of the package, for the search path of another interpreter."""
     return _PACKAGE.parent

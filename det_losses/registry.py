@@ -1,7 +1,7 @@
-"""The registries: children of mmengine's, one of each kind, under the scope ``det_losses``.
+"""The registries under the scope ``det_losses``: one child of each of mmengine's registries.
 
-A scope needs a registry of every kind: mmengine warns, for each hook, sampler and optimizer it
-builds, about a default scope that has none of that kind.
+Every kind is needed: mmengine warns, for each hook, sampler and optimizer that it builds, if the
+default scope has no registry of that kind.
 """
 
 import difflib
@@ -17,7 +17,7 @@ SCOPE = "det_losses"
 
 
 class Registry(MMEngineRegistry):
-    """mmengine's registry, which may be filled twice with the same class (a reloaded module)."""
+    """mmengine's registry that accepts the same class twice (a reloaded module)."""
 
     def _register_module(self, module: Callable, module_name=None, force: bool = False) -> None:
         names = [module_name] if isinstance(module_name, str) else module_name
@@ -68,7 +68,7 @@ def find(registry: MMEngineRegistry, name: str) -> Any:
     """
     scope, bare = registry.split_scope_key(name)
     if scope in (None, registry.scope) and bare in registry.module_dict:
-        # Registry.get would import all locations first: detectors too, for the sake of a loss.
+        # Registry.get would import all locations first, so a loss would import the detectors.
         return registry.module_dict[bare]
     found = registry.get(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""What every run has in common: hooks, logs, checkpoints, seed, processes.
+"""Settings that all experiments share: hooks, logs, checkpoints, seed, processes.
 
 A config adds hooks with `custom_hooks`, EMA for instance:
     custom_hooks = [dict(type="EMAHook", momentum=0.0002)]
@@ -12,7 +12,7 @@ default_scope = "det_losses"
 
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),
-    # Two: while one is being written, the one before it is whole.
+    # Two, so that a complete one remains while the next is written.
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_last=True),
     safe_checkpoint=dict(type="SafeCheckpointHook"),
     seed=dict(type="SeedHook"),
@@ -27,12 +27,12 @@ custom_hooks = []
 log_processor = dict(type="CompactLogProcessor", window_size=50, by_epoch=True)
 log_level = "INFO"
 
-# No name: mmengine keeps one visualizer per name, and would write a second run's scalars into the
-# folder of the first.
+# Without a name: mmengine keeps one visualizer per name, and would write the scalars of a second
+# run in the same process into the folder of the first.
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 env_cfg = dict(
-    # Images differ in size, and so would the algorithm that a benchmark chooses for each.
+    # Images differ in size, so a benchmark would choose other algorithms for each.
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl"),

@@ -7,13 +7,13 @@ import sys
 TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
-    "compare_losses": "train one config with several losses and report mAP of each (also: compare)",
-    "report": "write the report of stored comparisons, several of them as one",
-    "compare_detections": "say which COCO result files differ, from any framework",
-    "list_losses": "show every loss, or the card of one: formula, parameters, paper",
-    "check_losses": "check that losses, also your own, hold to what every loss must",
-    "list_configs": "show the shipped configs",
-    "make_subset": "cut a small COCO set out of a large one",
+    "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
+    "report": "write the report of one or several stored comparisons",
+    "compare_detections": "compare COCO result files of any framework",
+    "list_losses": "list all losses, or show the card of one: formula, parameters, paper",
+    "check_losses": "run the conformance checks on losses, also on your own",
+    "list_configs": "list the shipped configs",
+    "make_subset": "write a small subset of a COCO dataset",
 }
 _ALSO = {"compare": "compare_losses"}
 
@@ -36,4 +36,4 @@ def main(argv: list[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:18} {what}" for name, what in TOOLS.items()]
-    return "\n".join(["usage: det-losses TOOL [options]; TOOL --help tells more", "", *lines])
+    return "\n".join(["usage: det-losses TOOL [options]; see TOOL --help", "", *lines])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-OWN_DATA = "your own data in COCO format, taken whole (the config's subset options do not apply)"
+OWN_DATA = "your own data in COCO format; the config's subset options do not apply to it"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,9 +41,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         metavar="CONFIG",
-        help="a config file, or a shipped one by name (list_configs)",
+        help="a config file, or the name of a shipped config (list_configs)",
     )
-    parser.add_argument("--work-dir", metavar="DIR", help="where everything is written")
+    parser.add_argument("--work-dir", metavar="DIR", help="output directory")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -74,7 +74,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
-    """Add the pairs --train-ann, --train-images (where it trains) and --val-ann, --val-images."""
+    """Add --val-ann and --val-images; with ``train`` also --train-ann and --train-images."""
     group = parser.add_argument_group("own data", OWN_DATA)
     for split in ("train", "val") if train else ("val",):
         group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")

@@ -1,4 +1,4 @@
-"""Show the shipped configs."""
+"""List the shipped configs."""
 
 import ast
 
@@ -10,7 +10,7 @@ from det_losses.paths import configs_root, shipped_configs
 def main(argv: list[str] | None = None) -> int:
     """Print the name of each config and the first line of its docstring."""
     parser = new_parser(
-        "list_configs", "Show the configs that CONFIG may name.", "  det-losses list_configs"
+        "list_configs", "List the shipped configs by name.", "  det-losses list_configs"
     )
     parser.parse_args(argv)
     with user_errors():

@@ -1,4 +1,4 @@
-"""Show every loss, or the card of one."""
+"""List all losses, or show the card of one."""
 
 import argparse
 import difflib
@@ -14,7 +14,7 @@ KINDS = ("box", "classification", "distribution")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table of the losses, or one card, or write all cards as Markdown."""
+    """Print a table of the losses or one card, or write all cards as Markdown."""
     args = _parser().parse_args(argv)
     with user_errors():
         if args.markdown:
@@ -29,18 +29,18 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "list_losses",
-        "Show every registered loss, or the card of one: formula, parameters, use, what it does "
-        "on disjoint boxes, paper. A box loss lives on decoded boxes or on encoded deltas; "
-        "a classification loss brings its activation.",
+        "List all registered losses, or show the card of one: formula, parameters, use, behaviour "
+        "on disjoint boxes, paper. A box loss is computed on decoded boxes or on encoded deltas; "
+        "a classification loss has an activation.",
         "  det-losses list_losses GIoULoss\n  det-losses list_losses --kind box",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("name", nargs="?", metavar="NAME", help="show the card of this loss")
-    what.add_argument("--kind", choices=KINDS, help="only these")
+    what.add_argument("--kind", choices=KINDS, help="only losses of this kind")
     what.add_argument(
         "--markdown",
         metavar="FILE",
-        help="write all cards to FILE; its part 'Beside other libraries' stays",
+        help="write all cards to FILE; its section 'Beside other libraries' is kept",
     )
     return parser
 
@@ -72,7 +72,7 @@ def _card(name: str) -> str:
         by_lower = {each.lower(): each for each in known}
         near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
         hint = f" Did you mean {' or '.join(by_lower[each] for each in near)}?" if near else ""
-        raise InputError(f"no loss {name!r}.{hint} Without NAME all are listed")
+        raise InputError(f"no loss {name!r}.{hint} Without NAME, all losses are listed")
     return card_text(loss_card(known[name]))
 
 

@@ -1,4 +1,4 @@
-"""Cut a small COCO set out of a large one."""
+"""Write a small subset of a COCO dataset."""
 
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,37 @@ EXAMPLE = """  det-losses make_subset work_dirs/cats_and_dogs \\
       --val-ann coco/annotations/instances_val2017.json \\
       --classes cat dog --num-train 2000 --num-val 400 --seed 0
 
-The images stay where they are: train with
+The images are not copied. Train with
   --train-ann work_dirs/cats_and_dogs/train.json --train-images coco/train2017 \\
   --val-ann work_dirs/cats_and_dogs/val.json --val-images coco/val2017"""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write train.json, val.json and manifest.json; print what is in them."""
+    """Write train.json, val.json and manifest.json; print their numbers of images and boxes."""
     parser = new_parser(
-        "make_subset", "Write a subset of COCO annotation files, deterministic by a seed.", EXAMPLE
+        "make_subset", "Write a reproducible subset of COCO annotation files.", EXAMPLE
     )
-    parser.add_argument("out_dir", metavar="OUT_DIR", help="folder to write into")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="output folder")
     parser.add_argument("--train-ann", required=True, metavar="FILE")
     parser.add_argument(
-        "--val-ann", metavar="FILE", help="default: --train-ann, split so that no image is in both"
+        "--val-ann",
+        metavar="FILE",
+        help="default: a part of --train-ann that is not in the training subset",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--num-train", type=int, metavar="N", help="default: all")
-    parser.add_argument("--num-val", type=int, metavar="N", help="default: all; needed for a split")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
+    parser.add_argument(
+        "--num-val", type=int, metavar="N", help="default: all; required without --val-ann"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random selection (default: 0)"
+    )
     parser.add_argument(
         "--keep-negatives",
         action="store_true",
-        help="val keeps images without the classes, so that detections there count as false",
+        help="keep validation images without the classes: detections there are false positives",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier subset")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite an existing subset")
     args = parser.parse_args(argv)
 
     from det_losses.data.subset import make_subset

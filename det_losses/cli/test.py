@@ -17,7 +17,7 @@ EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Evaluate; the numbers are printed as a table, and in the log."""
+    """Evaluate; the metrics are printed as a table and logged."""
     parser = new_parser("test", "Evaluate a checkpoint on the config's validation set.", EXAMPLE)
     add_config(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs="?",
         const="auto",
         metavar="PATH",
-        help="continue the run in --work-dir, or from the checkpoint PATH",
+        help="resume the run in --work-dir, or from the checkpoint PATH",
     )
     parser.add_argument("--seed", type=int, help="seed of all random numbers")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The one place where a config becomes a Runner."""
+"""From a config to mmengine's Runner."""
 
 import copy
 import itertools
@@ -34,11 +34,11 @@ _numbers = itertools.count()
 def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runner:
     """Build mmengine's Runner from a config, after all checks that need no training.
 
-    The config is not changed. Filled in where absent: ``default_scope``; ``work_dir``
+    The config is not changed. Entries that it lacks are filled in: ``default_scope``; ``work_dir``
     (``work_dirs/<name of the config>``); the model's number of classes from the training (for
     testing: the test) dataset; ``test_*`` from ``val_*``; the dataloaders' ``collate_fn``
-    (``detection_collate``); the length of a cosine, which ends with training; the place of the
-    evaluators' files (``out_file`` is relative to the work_dir).
+    (``detection_collate``); the length of a cosine schedule (that of the training); the directory
+    of the evaluators' files (``out_file`` is relative to the work_dir).
 
     Args:
         cfg: the config; ``launcher``, ``resume``, ``load_from`` and ``randomness`` as in mmengine.
@@ -46,7 +46,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
             needs no training data and builds no optimizer.
 
     Returns:
-        The Runner. Its log on the terminal is short, its log file complete.
+        The Runner. The log on the terminal is short, the log file is complete.
 
     Raises:
         InputError: a key is missing, mixed precision without an accelerator, ``num_classes``
@@ -70,7 +70,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         for other in others:
             check_same_classes(first, other)
         fill_from_data(cfg.model, first)
-    # mmengine 0.10 calls parts of torch by names that torch has renamed.
+    # mmengine 0.10 uses deprecated names of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
     with rejected_by_constructors():
         return QuietRunner.from_cfg(FastTextConfig.of(cfg))
@@ -95,15 +95,15 @@ def _choose_parts(cfg: Config, train: bool) -> None:
 
 
 def _place(cfg: Config) -> None:
-    """Choose where the run's files go, and a name that no other run of this process has."""
+    """Set the directories of the run's files, and a name that is unique in this process."""
     name = Path(cfg.filename).stem if cfg.filename else None
     if not cfg.get("work_dir"):
         if name is None:
             raise InputError("the config has no `work_dir`, and no file name to derive one from")
         cfg.work_dir = os.path.join("work_dirs", name)
     cfg.work_dir = os.path.abspath(cfg.work_dir)
-    # mmengine keeps one logger and message hub per experiment name, and its own names differ by
-    # the second only: two runs started within it would write into each other's log and history.
+    # mmengine keeps one logger and one message hub per experiment name. Its default names have a
+    # resolution of one second: two runs started in the same second would share log and history.
     number = next(_numbers)
     if not cfg.get("experiment_name"):
         cfg.experiment_name = name or os.path.basename(cfg.work_dir)
@@ -119,7 +119,7 @@ def _place(cfg: Config) -> None:
 
 
 def _name_collate(cfg: Config) -> None:
-    """Name the collate function of each dataloader, with the scope that mmengine needs here.
+    """Set the collate function of each dataloader, with its scope.
 
     mmengine looks a collate function up in its own registry only, whatever the default scope is.
     """
@@ -133,10 +133,9 @@ def _name_collate(cfg: Config) -> None:
 
 
 def _stretch_cosine(cfg: Config) -> None:
-    """Let a cosine without a length of its own end with training.
+    """Give a cosine schedule without a length the length of the training.
 
-    mmengine's cosine is periodic: one that is shorter than training climbs again to the full
-    learning rate.
+    mmengine's cosine is periodic: after a shorter period the learning rate would rise again.
     """
     schedulers = cfg.get("param_scheduler") or []
     for scheduler in schedulers if isinstance(schedulers, Sequence) else [schedulers]:
@@ -146,9 +145,9 @@ def _stretch_cosine(cfg: Config) -> None:
 
 
 def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:
-    """Build the datasets once and return what they say of their classes, by dataloader.
+    """Build the datasets and return their metainfo by dataloader.
 
-    The Runner builds them again; what they read is cached.
+    The Runner builds them again; the files are cached.
     """
     found = {}
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

@@ -19,21 +19,21 @@ _PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))
 
 @HOOKS.register_module()
 class SafeCheckpointHook(Hook):
-    """Store only tensors and plain Python values, so that no checkpoint needs unsafe loading.
+    """Store only tensors and plain Python values, so that checkpoints can be loaded safely.
 
-    mmengine 0.10 puts its HistoryBuffers and numpy scalars into a checkpoint, which
-    ``torch.load`` refuses since torch 2.6, so that no run could be resumed. Here a HistoryBuffer
-    becomes a dict of two tensors on saving and a HistoryBuffer again after loading; a numpy scalar
-    becomes a Python number, an array a tensor. State dicts of the model are left as they are.
+    mmengine 0.10 puts HistoryBuffers and numpy scalars into a checkpoint. ``torch.load`` rejects
+    them by default since torch 2.6, so that no run could be resumed. Here a HistoryBuffer becomes a
+    dict of two tensors on saving and a HistoryBuffer again after loading; a numpy scalar becomes a
+    Python number, an array a tensor. State dicts are not changed.
     """
 
     priority = "LOWEST"  # after all hooks that add to a checkpoint
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace what is not plain.
+        """Replace values of other types.
 
         Raises:
-            InputTypeError: an entry is of a type that safe loading refuses; its place is named.
+            InputTypeError: an entry has a type that safe loading rejects.
         """
         for key, value in checkpoint.items():
             if not key.endswith("state_dict"):
@@ -69,7 +69,7 @@ def _plain(value: Any, place: str) -> Any:
         return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
     raise InputTypeError(
         f"checkpoint entry {place} is a {type(value).__name__}, which safe loading "
-        "(torch.load with weights_only=True) refuses; store tensors and plain Python values"
+        "(torch.load with weights_only=True) rejects; store tensors and plain Python values"
     )
 
 

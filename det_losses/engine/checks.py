@@ -19,11 +19,11 @@ from det_losses.errors import (
 )
 from det_losses.registry import SCOPE
 
-_NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper refuses
+_NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper does not support
 
 
 def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Sequence[Any]]) -> None:
-    """Complete a model's config from the data it is for.
+    """Complete a model's config from its training data.
 
     ``num_classes`` that is absent or None becomes the number of classes;
     ``class_to_channel="category_id"`` becomes the list of official category ids, for weights whose
@@ -41,7 +41,7 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
     if given not in (None, len(classes)):
         raise InputError(
             f"model.num_classes is {given}, but the data has {len(classes)} classes "
-            f"({names_in_short(classes)}); leave num_classes out, it then comes from the data"
+            f"({names_in_short(classes)}); leave num_classes out to use that number"
         )
     model["num_classes"] = len(classes)
     if model.get("class_to_channel") == "category_id":
@@ -51,7 +51,7 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
 def check_same_classes(
     train: Mapping[str, Sequence[str]], val: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise InputError if training and validation data do not have the same classes in order."""
+    """Raise InputError if the classes of training and validation data differ, or their order."""
     ours, theirs = list(train["classes"]), list(val["classes"])
     if ours == theirs:
         return
@@ -72,23 +72,23 @@ def check_same_classes(
 
 
 def check_amp(optim_wrapper: Mapping[str, Any] | None) -> None:
-    """Raise InputError if mixed precision is asked for on a machine that has no accelerator."""
+    """Raise InputError for mixed precision on a machine without an accelerator."""
     kind = str((optim_wrapper or {}).get("type"))
     if "AmpOptimWrapper" in kind and get_device() in _NO_AMP:
         raise InputError(
-            f"mixed precision (--amp, optim_wrapper.type={kind!r}) needs a GPU, and torch finds "
-            f"only the device {get_device()!r}; leave it out"
+            f"mixed precision (--amp, optim_wrapper.type={kind!r}) needs a GPU, but torch finds "
+            f"only the device {get_device()!r}; remove it"
         )
 
 
 def check_checkpoint(load_from: str | None) -> None:
-    """Raise MissingFileError if a checkpoint to load is a local path and no file."""
+    """Raise MissingFileError if a checkpoint to load is a local path without a file."""
     if load_from and "://" not in load_from and not os.path.isfile(os.path.expanduser(load_from)):
         raise MissingFileError(f"checkpoint {load_from!r}: no such file")
 
 
 def names_in_short(names: Sequence[str], most: int = 8) -> str:
-    """Return names in one line: all, or the first ones and how many there are."""
+    """Return the names as one line: all of them, or the first ``most`` and the total."""
     if not is_seq_of(list(names), str) or len(names) <= most:
         return ", ".join(map(str, names))
     return ", ".join([*names[:most], f"... ({len(names)} in all)"])

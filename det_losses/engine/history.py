@@ -1,4 +1,4 @@
-"""history.jsonl: losses and evaluations along a run, for curves."""
+"""history.jsonl: losses and metrics over the course of a run."""
 
 import json
 import os
@@ -17,15 +17,15 @@ from det_losses.registry import HOOKS
 
 @HOOKS.register_module()
 class HistoryHook(Hook):
-    """Keep ``work_dir/history.jsonl``: a line for each few steps and one for each evaluation.
+    """Write ``work_dir/history.jsonl``: a line every few steps and one for each evaluation.
 
     ``{"kind": "train", "step", "epoch", "seconds", "losses": {...}}`` holds means over the last
     ``interval`` steps; ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` an
     evaluation. ``step`` counts finished steps, ``seconds`` training without evaluations, as
-    RunRecordHook counts them. A resumed run drops the lines after its checkpoint and goes on.
+    RunRecordHook counts them. A resumed run removes the lines after its checkpoint and appends.
 
     Args:
-        interval: Steps that a line of training sums up.
+        interval: Steps that a line of training averages.
         filename: Name of the file in the run's work_dir.
     """
 
@@ -40,7 +40,7 @@ class HistoryHook(Hook):
         self._count = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Keep what belongs to the steps before a resume, nothing of another run."""
+        """Keep the lines of the steps before a resume; a new run starts with an empty file."""
         self._training = True
         self._file = os.path.join(runner.work_dir, self.filename)
         if not is_main_process():
@@ -63,13 +63,13 @@ class HistoryHook(Hook):
             self._write_losses(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the numbers of an evaluation."""
+        """Write the metrics of an evaluation."""
         if self._training:
             values = {name: float(value) for name, value in (metrics or {}).items()}
             self._append(runner, "val", runner.iter, {"metrics": values})
 
     def after_train(self, runner: Runner) -> None:
-        """Write the last few steps."""
+        """Write the means of the last steps, fewer than an interval."""
         if self._count:
             self._write_losses(runner, runner.iter)
         self._training = False
@@ -92,5 +92,5 @@ class HistoryHook(Hook):
 def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError):  # cut off by a kill in the middle of a line
+    except (ValueError, KeyError):  # the process was killed while it wrote this line
         return float("inf")

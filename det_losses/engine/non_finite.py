@@ -1,4 +1,4 @@
-"""A run whose loss or gradient is no number stops at once, and says where."""
+"""Stop a run at the first loss or gradient that is NaN or infinite."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,14 +22,12 @@ class NonFiniteError(UserError, ArithmeticError):
 class NonFiniteHook(Hook):
     """Stop with a :class:`NonFiniteError` at the first loss or gradient that is not finite.
 
-    It is checked before the optimizer's step, so that neither the weights in memory nor any
-    checkpoint is spoiled. A finite loss with a gradient of NaN is caught too, in the iteration that
-    made it, not in the next one whose losses are then all NaN.
+    The check precedes the optimizer's step, so neither the weights in memory nor a checkpoint are
+    affected. It also finds a NaN gradient of a finite loss, in the iteration that computed it.
 
-    Cost: one synchronisation with the device before each step. mmengine waits for the device
-    right after each step anyway, to log the losses. Mixed precision's GradScaler skips a step with
-    infinite gradients and lowers its scale, which is no error and stays so; a loss that is not
-    finite is caught after the (skipped) step then.
+    Cost: one device synchronisation before each step; mmengine synchronises after each step to log
+    the losses. With mixed precision, infinite gradients are not an error: GradScaler skips
+    that step and lowers its scale. A loss that is not finite is found after the skipped step.
     """
 
     priority = "HIGH"  # after RuntimeInfoHook, before the hooks that average, log and save
@@ -40,20 +38,20 @@ class NonFiniteHook(Hook):
         self._where = ""
 
     def before_train(self, runner: Runner) -> None:
-        """Watch the model's losses and the optimizers' steps."""
+        """Register hooks on the model and on the optimizers."""
         model = getattr(runner.model, "module", runner.model)
         self._handles.append(model.register_forward_hook(self._keep_losses))
         for optimizer in _optimizers(runner.optim_wrapper):
             self._handles.append(optimizer.register_step_pre_hook(self._check_step))
 
     def after_train(self, runner: Runner) -> None:
-        """Leave model and optimizer as they were."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Note which batch comes."""
+        """Store which batch comes next, for the message."""
         self._losses = {}
         ids = _image_ids(data_batch)
         images = f", image ids {', '.join(map(str, ids))}" if ids else ""
@@ -75,7 +73,7 @@ class NonFiniteHook(Hook):
 
     def _check_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if getattr(optimizer, "found_inf", None) is not None:
-            return  # a fused optimizer under GradScaler skips such a step by itself
+            return  # a fused optimizer under GradScaler skips such a step itself
         grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if _all_finite([norm, *self._losses.values()]):
@@ -96,7 +94,7 @@ class NonFiniteHook(Hook):
 
 _ADVICE = (
     "The weights were not updated. Lower the learning rate, clip gradients "
-    "(optim_wrapper.clip_grad) or look at the boxes of these images."
+    "(optim_wrapper.clip_grad) or check the boxes of these images."
 )
 
 

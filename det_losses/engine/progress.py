@@ -1,4 +1,4 @@
-"""How far a run is: a progress bar on a terminal, and a file for the comparison that waits."""
+"""Progress of a run: a bar on a terminal, and a file that a comparison reads."""
 
 import datetime
 import shutil
@@ -21,16 +21,16 @@ PROGRESS_FILE = "progress.json"
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Show a bar with the losses by name and the time left, where there is a terminal.
+    """Show a bar with the losses and the remaining time if the output is a terminal.
 
-    Elsewhere (a file, a pipe) nothing is shown: LoggerHook writes plain lines there. The losses are
+    For a file or a pipe, LoggerHook writes plain lines instead. The losses are
     means over the last iterations; the time left is that of all epochs, without evaluations.
 
     Args:
         window_size: Iterations that the shown losses are averaged over.
     """
 
-    priority = "BELOW_NORMAL"  # after IterTimerHook, whose estimate it shows
+    priority = "BELOW_NORMAL"  # after IterTimerHook, which estimates the remaining time
 
     def __init__(self, window_size: int = 20) -> None:
         self.window_size = window_size
@@ -55,7 +55,7 @@ class ProgressHook(Hook):
             desc=title,
             file=sys.stderr,
             leave=False,
-            # Not tqdm's own: it shows nothing on a terminal that does not tell its size.
+            # tqdm's own estimate shows nothing on a terminal that does not report its size.
             ncols=size.columns,
             nrows=size.lines,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
@@ -76,7 +76,9 @@ class ProgressHook(Hook):
             bar.set_postfix_str(self._postfix(runner), refresh=False)
         bar.update()
         if mode != "train" and bar.n == bar.total:
-            self._after_epoch(runner, mode)  # now, as the metric logs before an epoch's end
+            self._after_epoch(
+                runner, mode
+            )  # now, because the metric logs before the end of the epoch
 
     def _after_epoch(self, runner: Runner, mode: str = "train") -> None:
         bar = self._bars.pop(mode, None)
@@ -99,7 +101,7 @@ class ProgressFileHook(Hook):
 
     Args:
         work_dir: the run's directory.
-        interval: seconds that pass at least between two writes.
+        interval: minimum seconds between two writes.
     """
 
     priority = "VERY_LOW"
@@ -111,7 +113,7 @@ class ProgressFileHook(Hook):
         self._ap: float | None = None
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Write the progress, at most once an interval."""
+        """Write the progress, at most once per interval."""
         if time.perf_counter() - self._written >= self._interval:
             self._write(runner, runner.iter + 1)
 

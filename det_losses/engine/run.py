@@ -1,7 +1,6 @@
 """One run: a config trained in a directory of its own, which never holds two runs.
 
-A run directory has ``config.py`` from the start of training on; ``metrics.json`` says "done" at its
-end.
+``config.py`` is written when training starts; ``metrics.json`` has status "done" at its end.
 """
 
 from pathlib import Path
@@ -33,7 +32,8 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
             or the path of a checkpoint.
 
     Raises:
-        InputError: the directory holds a finished run, another run, or one to be resumed.
+        InputError: the directory holds a finished run, a run of another config, or an unfinished
+            one without ``resume``.
         MissingFileError: no such checkpoint.
     """
     work_dir = Path(cfg.work_dir)
@@ -55,7 +55,7 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
 def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
     known = work_dir / CONFIG_FILE
     if not known.is_file():
-        raise InputError(f"{work_dir} holds checkpoints of something else; give another --work-dir")
+        raise InputError(f"{work_dir} holds checkpoints but no config.py; give another --work-dir")
     lines = differences(plain(Config.fromfile(known)), plain(cfg))
     if lines:
         raise InputError(
@@ -69,7 +69,7 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
 
 
 def build_parts(runner: Runner) -> None:
-    """Build what mmengine's Runner leaves until training starts, so that errors come before."""
+    """Build the parts that mmengine's Runner builds when training starts, to find errors early."""
     with rejected_by_constructors():
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         for part in ("train_loop", "val_loop"):
@@ -77,14 +77,14 @@ def build_parts(runner: Runner) -> None:
 
 
 def train_run(runner: Runner, cfg: Config) -> None:
-    """Train, and leave ``config.py`` and ``metrics.json`` in the runner's work_dir.
+    """Train, and write ``config.py`` and ``metrics.json`` into the runner's work_dir.
 
     Args:
-        runner: what trains.
-        cfg: the config as it was given, before the runner or a resume filled it.
+        runner: from :func:`build_runner`.
+        cfg: the config as given, without what the runner or a resume fills in.
 
     Raises:
-        KeyboardInterrupt: a signal asked for the end; what is saved can be resumed.
+        KeyboardInterrupt: a signal stopped training; the last checkpoint can be resumed.
     """
     work_dir = Path(runner.work_dir)
     if is_main_process():
@@ -100,11 +100,11 @@ def train_run(runner: Runner, cfg: Config) -> None:
 
 
 def read_metrics(work_dir: Path) -> dict[str, Any]:
-    """Return a finished run's metrics.json; an empty dict before its end."""
+    """Return metrics.json of a finished run; an empty dict for any other."""
     record = read_json(work_dir / METRICS_FILE) or {}
     return record if record.get("status") == "done" else {}
 
 
 def is_finished(work_dir: Path) -> bool:
-    """Return whether a run has ended there."""
+    """Return whether the directory holds a finished run."""
     return bool(read_metrics(work_dir))

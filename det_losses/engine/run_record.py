@@ -1,4 +1,4 @@
-"""metrics.json: what a finished run came to, for those who compare runs."""
+"""metrics.json: results, time and memory of a run."""
 
 import hashlib
 import math
@@ -19,26 +19,26 @@ from det_losses.engine.loss_record import losses_of
 from det_losses.files import write_json
 from det_losses.registry import HOOKS
 
-WARM_UP = 5  # steps after each start: caches fill, algorithms are chosen, workers start
+WARM_UP = 5  # steps not measured after each start: caches, choice of algorithms, workers
 CAPACITY = 1000
 
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Keep ``work_dir/metrics.json`` up to date: after each evaluation and at the end of training.
+    """Write ``work_dir/metrics.json`` after each evaluation and at the end of training.
 
     Fields: ``status`` ("running", "done"), ``epoch``, ``iter``, ``max_epochs``, ``seed``,
-    ``losses`` (slot -> loss with its parameters), ``metrics`` (of the last evaluation; null where
-    there is no ground truth), ``metrics_epoch``, ``train_seconds`` (wall clock of the training
-    epochs, evaluations not counted), ``seconds_per_iteration`` (median wall clock from the end of
-    a step to the end of the next, loading included; null in a run as short as its warm-up),
+    ``losses`` (slot -> loss with its parameters), ``metrics`` (of the last evaluation; null without
+    ground truth), ``metrics_epoch``, ``train_seconds`` (wall clock of the training
+    epochs, without evaluations), ``seconds_per_iteration`` (median wall clock from the end of
+    one step to the end of the next, with data loading; null if no step followed the warm-up),
     ``peak_memory_mb`` and ``peak_memory_kind`` ("cuda": most memory allocated on the GPU; "rss":
     most resident memory of the training process), ``initial_weights`` (see
     :func:`weights_hash`; after loading, before the first step) and
     ``proof`` (see :class:`~det_losses.engine.loss_record.LossRecordHook`).
 
-    A resumed run goes on counting. Where the last evaluation is missing, as after an interrupt
-    between the last checkpoint and it, it is made up for.
+    A resumed run continues to count. If the last evaluation is missing, because the run was
+    interrupted between the last checkpoint and it, it is run at the end.
 
     Args:
         filename: Name of the file in the run's work_dir.
@@ -57,7 +57,7 @@ class RunRecordHook(Hook):
         self._metrics_epoch: int | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Take up what a resumed run has used so far, or note the weights that a new one has."""
+        """Restore time and memory of a resumed run, or hash the initial weights of a new one."""
         self._training = True
         hub = runner.message_hub
         self._seconds = hub.get_info("train_seconds", 0.0)
@@ -67,7 +67,7 @@ class RunRecordHook(Hook):
         if runner.iter == 0:
             hub.update_info("initial_weights", weights_hash(runner.model))
         if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()  # what came before is no training
+            torch.cuda.reset_peak_memory_stats()  # count training only
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock."""
@@ -76,7 +76,7 @@ class RunRecordHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Take the time of a step."""
+        """Measure the time of a step."""
         last = self._clock
         self._stop_clock()
         self._start_clock()
@@ -84,17 +84,17 @@ class RunRecordHook(Hook):
         runner.message_hub.update_info("train_seconds", self._seconds)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Stop the clock, and leave time and memory to the checkpoint."""
+        """Stop the clock, and store time and memory in the checkpoint."""
         self._stop_clock()
         self._store(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Stop the clock inside an epoch, as a loop by iterations evaluates there."""
+        """Stop the clock inside an epoch; an iteration-based loop evaluates there."""
         self._resume_after_val = self._clock is not None
         self._stop_clock()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keep the metrics and write the file."""
+        """Store the metrics and write the file."""
         if self._training:
             self._metrics = dict(metrics or {})
             self._metrics_iter, self._metrics_epoch = runner.iter, runner.epoch
@@ -102,7 +102,7 @@ class RunRecordHook(Hook):
             self._write(runner, "running")
 
     def after_val(self, runner: Runner) -> None:
-        """Let the clock run on."""
+        """Restart the clock."""
         if self._resume_after_val:
             self._start_clock()
 
@@ -149,16 +149,16 @@ class RunRecordHook(Hook):
 
 
 class StepTimes:
-    """The median wall clock of a training step, over evenly spaced steps of a whole run.
+    """The median wall clock of a training step, over evenly spaced steps of the whole run.
 
-    Every step is kept until there are too many; then every second one is dropped, and from there on
-    only every second one is kept, and so on.
+    All steps are kept up to ``CAPACITY``. Then every second one is removed, and only every second
+    further step is kept, and so on: memory is bounded.
 
     Args:
-        state: the attribute of the same name before a resume; None starts anew.
+        state: the attribute of that name before a resume; None for a new run.
 
     Attributes:
-        state: plain values for a checkpoint, always up to date.
+        state: plain values for a checkpoint.
     """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
@@ -166,7 +166,7 @@ class StepTimes:
         self._warm_up = WARM_UP
 
     def add(self, seconds: float) -> None:
-        """Take in the next step; the first few after a start do not count."""
+        """Add the next step; the warm-up steps after a start are ignored."""
         if self._warm_up:
             self._warm_up -= 1
             return
@@ -178,15 +178,15 @@ class StepTimes:
             self.state.update(seconds=kept[::2], stride=2 * stride)
 
     def median(self) -> float | None:
-        """Return the median in seconds; None before a step that counts."""
+        """Return the median in seconds; None if there is no step after the warm-up."""
         return statistics.median(self.state["seconds"]) if self.state["seconds"] else None
 
 
 def weights_hash(model: nn.Module) -> str:
     """Return the sha256 of a model's state_dict: names, dtypes, shapes and bytes.
 
-    The state of losses (``losses.*``) is left out, so that detectors which differ in their losses
-    alone compare equal.
+    The state of losses (``losses.*``) is left out, so that detectors that differ only in their
+    losses have equal hashes.
 
     Args:
         model: a model, or its DDP wrapper.
@@ -202,7 +202,7 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def peak_memory() -> tuple[float, str]:
-    """Return the most memory used so far in MiB, and of which kind: ``"cuda"`` or ``"rss"``."""
+    """Return the peak memory so far in MiB and its kind: ``"cuda"`` or ``"rss"``."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20, "cuda"
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -210,6 +210,6 @@ def peak_memory() -> tuple[float, str]:
 
 
 def finite_or_none(value: Any) -> float | None:
-    """Return a number as JSON can hold it: None for NaN and infinities."""
+    """Return a float; None for NaN and infinities, which JSON does not have."""
     value = float(value)
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""mmengine's Runner with a terminal that shows what a user needs; the log file keeps everything."""
+"""mmengine's Runner with a short log on the terminal; the log file is complete."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ from det_losses.registry import LOG_PROCESSORS
 
 
 def shows_bar() -> bool:
-    """Whether progress is a bar: on a terminal. Into a file or pipe go plain lines instead.
+    """Whether progress is a bar, on a terminal, or plain lines, in a file or pipe.
 
     Both streams must be a terminal: the bar goes to stderr and the log to stdout, and with
     ``train ... | tee log`` the terminal shows the log's lines already.
@@ -24,13 +24,13 @@ def shows_bar() -> bool:
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner whose log on the terminal leaves out the long dumps of a start.
+    """mmengine's Runner whose terminal log leaves out the long dumps at the start.
 
     Environment, config and the order of hooks are in the log file (``work_dir/<time>/<time>.log``).
     """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build mmengine's logger and let its terminal handler pass what a user needs."""
+        """Build mmengine's logger and filter its terminal handler."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -38,12 +38,12 @@ class QuietRunner(Runner):
         return logger
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
-        """Log the environment; the shell says on stderr that a machine has no compiler."""
+        """Log the environment, without the shell's message on stderr if there is no compiler."""
         with _quiet_stderr():
             super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Set up processes; without CUDA the ranks of a launcher talk through gloo.
+        """Set up processes; without CUDA the ranks of a launcher use gloo.
 
         mmengine's own setup of a launcher selects a CUDA device, which is an error on a CPU.
         """
@@ -59,7 +59,7 @@ class QuietRunner(Runner):
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Send stderr, that of child processes too, to nowhere."""
+    """Discard stderr, also that of child processes."""
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -72,8 +72,8 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-# Starts of mmengine's messages that no user needs: dumps, a line for each parameter of the model,
-# and what mmengine warns its own authors of.
+# First words of mmengine's messages that are left out on the terminal: dumps, one line per
+# parameter of the model, and mmengine's own deprecations.
 _FILE_ONLY = (
     "Hooks will be executed",
     "Distributed training is not used",
@@ -84,7 +84,7 @@ _FILE_ONLY = (
 
 
 def is_for_terminal(record: logging.LogRecord) -> bool:
-    """Tell whether a log record is for the terminal, as a filter of a logging handler."""
+    """Return whether a log record is shown on the terminal; a filter of a logging handler."""
     text = str(record.msg)
     if record.module == "logger_hook" and record.funcName.endswith("_iter"):
         return not (shows_bar() or text.startswith("Exp name"))
@@ -93,13 +93,13 @@ def is_for_terminal(record: logging.LogRecord) -> bool:
 
 @LOG_PROCESSORS.register_module()
 class CompactLogProcessor(LogProcessor):
-    """mmengine's LogProcessor whose line of an evaluation leaves out the AP of each class.
+    """mmengine's LogProcessor without the AP of each class in the line of an evaluation.
 
-    The metric logs those as a table; the scalars of a visualizer keep them.
+    The metric logs these as a table; the visualizer's scalars include them.
     """
 
     def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
-        """Return the scalars of an evaluation, and its line for the log."""
+        """Return the scalars of an evaluation, and its line in the log."""
         tag, line = super().get_log_after_epoch(*args, **kwargs)
         items = line.split("  ")
         return tag, "  ".join(item for item in items if "AP/" not in item.split(": ")[0])

@@ -1,4 +1,4 @@
-"""Random numbers of a step that depend on nothing but the run's seed and the step's number."""
+"""Random numbers of a step that depend only on the run's seed and the step's number."""
 
 from typing import Any
 
@@ -9,26 +9,26 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from det_losses.generators import seed_generators
 from det_losses.registry import HOOKS
 
-_STEP, _LOADING = 1, 2  # apart from each other and from an epoch's start
+_STEP, _LOADING = 1, 2  # distinct from each other and from the start of an epoch
 
 
 @HOOKS.register_module()
 class SeedHook(Hook):
     """Seed all generators at the start of each epoch and of each training step.
 
-    A resumed run then continues exactly as it would have without the interrupt. And the runs of two
-    losses, which may draw different amounts of random numbers, load the same batches, sample the
-    same anchors and drop the same activations: what a step draws, and what loading draws in the
-    main process, is a function of (seed, step, rank). Worker processes have the run's seed.
+    A resumed run then equals an uninterrupted one. Runs with two losses, which may draw different
+    amounts of random numbers, load the same batches, sample the same anchors and drop the same
+    activations: the random numbers of a step, and of loading in the main process, are a function
+    of (seed, step, rank). Worker processes have the run's seed.
 
-    A dataset takes part by a method ``set_epoch(epoch, seed)``, which makes the augmentation of a
-    sample a function of (seed, epoch, image id). A loop by iterations has no epochs.
+    A dataset's method ``set_epoch(epoch, seed)`` is called, if it has one, so that the augmentation
+    of a sample can be a function of (seed, epoch, image id). An iteration-based loop has no epochs.
     """
 
     priority = "VERY_HIGH"
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed by (seed, epoch, rank), and tell the dataset of the epoch."""
+        """Seed by (seed, epoch, rank), and pass the epoch to the dataset."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             seed_generators(runner.seed, runner.iter, get_rank(), _LOADING)
             return
@@ -44,5 +44,5 @@ class SeedHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Seed anew for the next batch, whatever the step has drawn."""
+        """Seed again for the next batch, whatever the step has drawn."""
         seed_generators(runner.seed, runner.iter + 1, get_rank(), _LOADING)

@@ -1,4 +1,4 @@
-"""Signals that end a program in order."""
+"""Signals that end a program cleanly."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 
 @contextlib.contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP (a closed terminal) do what Ctrl-C does: KeyboardInterrupt."""
+    """Raise KeyboardInterrupt for SIGTERM and SIGHUP (a closed terminal), as for Ctrl-C."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -20,11 +20,11 @@ def signals_as_interrupt() -> Iterator[None]:
 
 
 class StopHook(Hook):
-    """Ends training in order at the first SIGINT, SIGTERM or SIGHUP: after the step it is in.
+    """Ends training after the current step at the first SIGINT, SIGTERM or SIGHUP.
 
-    An exception that a signal raises anywhere gets lost where Python ignores exceptions: in
-    destructors and in callbacks of fork, which is where a loader with workers spends its time. And
-    between two steps no checkpoint is half written. A second signal interrupts at once.
+    An exception that a signal handler raises can be lost: Python ignores exceptions in destructors
+    and fork callbacks, where a loader with workers spends much time. Between two steps, no
+    checkpoint is half written. A second signal interrupts at once.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class StopHook(Hook):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals."""
+        """Handle the signals."""
 
         def note(number: int, frame: object) -> None:
             if self._asked:
@@ -46,7 +46,7 @@ class StopHook(Hook):
         """Stop, in training and in evaluation.
 
         Raises:
-            KeyboardInterrupt: a signal has come.
+            KeyboardInterrupt: there was a signal.
         """
         if self._asked:
             raise KeyboardInterrupt
@@ -54,7 +54,7 @@ class StopHook(Hook):
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
-    # What a parent has set to be ignored (nohup) stays ignored.
+    # A signal that the parent process ignores (nohup) stays ignored.
     numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = [signal.signal(number, handler) for number in numbers]
     try:

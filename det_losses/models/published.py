@@ -15,7 +15,7 @@ and "torchvision" is torchvision 0.29.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -287,8 +287,8 @@ def _complete_held(
     """Return the losses that a loss holds, complete, under their key; and a source for each."""
     weighted = "losses" in config and not issubclass(cls, ProductLoss)
     each = config.get("losses", [config["loss"]] if "loss" in config else [])
-    if isinstance(each, (str, Mapping)) or not isinstance(each, Sequence):
-        return {}, []  # the loss itself refuses it, when it is built
+    if not isinstance(each, (list, tuple)):
+        return {}, []  # the loss refuses it when it is built
     done = [_complete(settings, loss, weighted) for loss in each]
     sources = [f"{_name(loss)}: {', '.join(source)}" for loss, source in done if source]
     losses = [loss for loss, _ in done]
@@ -302,6 +302,8 @@ def _setting(settings: SlotSettings, loss: Mapping[str, Any] | nn.Module) -> Set
     if (name := _name(loss)) in settings.losses:
         return settings.losses[name]
     if not isinstance(loss, nn.Module):
+        if "losses" in loss and issubclass(loss_class(loss), ProductLoss):
+            return Setting(1.0, "no published setting of a product; 1")
         if "losses" in loss:
             return Setting(1.0, "its losses have weights of their own")
         if "loss" in loss:

@@ -39,7 +39,10 @@ def changes(folder):
 def train_here(command, log, tick, *, keep_open, env):
     """Run a `train` command in this process, with its output in its log."""
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        return train.main(command[command.index("train") + 1 :])
+        try:
+            return train.main(command[command.index("train") + 1 :])
+        except SystemExit as exit:
+            return exit.code
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +124,7 @@ def test_seeds_give_a_report_with_an_interval(story):
     assert len({row["initial_weights"] for row in done}) == 2  # one a seed, whatever the loss
     names = {path.name for path in story.folder.iterdir()}
     assert {"report.html", "report.md", "differences.csv", "results.csv"} <= names
-    assert "No ranking should be read" in story.commands[1].out  # its AP is far too low
+    assert "does not support a ranking" in story.commands[1].out  # its AP is far too low
 
 
 @pytest.fixture
@@ -221,3 +224,14 @@ def test_a_spent_budget_starts_no_run_and_the_report_says_so(
     assert untrained == []
     assert "not started: too little of the budget is left" in capsys.readouterr().out
     assert "time budget ended" in results(tmp_path)["meta"]["notes"][0]
+
+
+def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
+    shapes, tmp_path, untrained
+):
+    compare(shapes, tmp_path, ["L1Loss"])
+    other = copy.deepcopy(shapes)
+    other.model.num_convs = 1
+    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 1\)"):
+        compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
+    assert not (tmp_path / "matched_weights.json").exists()

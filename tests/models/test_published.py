@@ -200,14 +200,15 @@ def test_every_loss_of_a_slot_has_a_fallback_there(table, slot):
                 "losses": [{"type": "SmoothL1Loss", "beta": 1 / 9}, {"type": "GIoULoss"}],
                 "loss_weight": 1.0,
             },
-            None,
+            "loss_weight 1: no published setting of a product; 1; SmoothL1Loss: beta 0.1111: "
+            "torchvision",
         ),
     ],
 )
 def test_what_is_given_stands_and_held_losses_are_completed(loss, config, source):
     got, told = complete("FasterRCNN", "loss_bbox", loss)
     assert got == config
-    assert source is None or told == source
+    assert told == source
     assert complete("FasterRCNN", "loss_bbox", got)[0] == got
     build_loss(got)
 
