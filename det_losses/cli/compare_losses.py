@@ -65,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             if not root.is_dir():
                 raise
-            print(f"interrupted; the same command continues, tools/report.py {root} reports so far")
+            print("interrupted; the same command continues where it stopped")
+            print(f"tools/report.py {root} writes a report of what is done")
             return 130
     return int(any(row["status"] == "failed" for row in rows))
 

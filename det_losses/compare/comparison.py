@@ -13,11 +13,12 @@ from det_losses.compare.plan import Plan
 from det_losses.compare.preflight import check_losses, check_runner, describe
 from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import FRACTIONS, RISK, rung_trainer, screen, shorten
-from det_losses.compare.variants import Selection, select
+from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
-from det_losses.errors import UserError
+from det_losses.errors import InputError, UserError
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
+from det_losses.report.formats import counted
 from det_losses.report.markdown import table
 
 
@@ -79,40 +80,48 @@ def compare(
         multiples=multiples,
         matched=match,
     )
-    check(cfg, selection, seeds or [0], screening)
+    check(cfg, selection, root, seeds or [0], screening)
     settings = {"baseline": selection.baseline, "metric": metric, "resamples": resamples}
     facts = {**(facts or {}), **settings, **describe(cfg)}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)
-        budget = None
-        if seconds is not None:
-            print("Measuring how long a run takes", flush=True)
-            budget = Budget(seconds, measure_run(cfg, variants[0], jobs), jobs)
-        notes = []
+        _announce(cfg, variants, facts)
+        budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
+        dropped = []
         if screening:
             train = rung_trainer(facts, (seeds or [0])[0], lock, jobs, budget)
             variants, dropped = screen(cfg, variants, selection.baseline, root, train)
-            notes = [*map(str, dropped), RISK] if dropped else []
+            print("\n".join(map(str, dropped)) or "Screening dropped nothing")
         plan = Plan.of(cfg, selection.components, variants, seeds or [0])
         if budget:
             plan = replace(plan, seeds=budget.seeds(partial(plan.unfinished, root), seeds))
         runner = PlanRunner(cfg, plan, root, lock, facts, jobs, budget)
-        for note in notes:
+        for note in (*map(str, dropped), RISK) if dropped else ():
             runner.results.note(note)
-        _announce(runner, budget)
+        print(runner.forecast(budget) if budget else counted(len(runner.runs), "run"), flush=True)
         rows = runner.execute()
         _report(root, rows)
     return rows
 
 
-def check(cfg: Config, selection: Selection, seeds: Sequence[int], screening: bool) -> None:
+def check(
+    cfg: Config, selection: Selection, root: Path, seeds: Sequence[int], screening: bool
+) -> None:
     """Try everything that can fail without training.
 
     Raises:
         UserError: as the parts raise it.
     """
-    Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
+    if "loss_weights" in cfg:  # a comparison of version 0.1 would have read it
+        raise InputError(
+            "the config has `loss_weights`, which is not read any more: give each loss its weight, "
+            "as in --losses 'GIoULoss(loss_weight=5)', and remove it"
+        )
+    plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
+    stored = Plan.load(root)
+    if stored:  # the variants are compared later: their weights may still be matched
+        replace(plan, variants=[]).added_to(stored, root)
     if screening:
         shorten(cfg, FRACTIONS[0])
     check_losses(cfg, selection.variants)
@@ -121,25 +130,23 @@ def check(cfg: Config, selection: Selection, seeds: Sequence[int], screening: bo
         check_runner(cfg, variant)
 
 
-def _announce(runner: PlanRunner, budget: Budget | None) -> None:
-    meta = runner.results.meta()
-    images = meta["images"]
-    print(
-        f"{images['train']} training and {images['val']} validation images, "
-        f"{len(meta['classes'])} classes; {len(runner.runs)} runs"
-    )
-    if budget:
-        print(runner.forecast(budget))
-    print(f"\n{', '.join(meta['components']) or 'variants'} of {meta['detector']}:")
-    print(f"{settings_table(meta)}\n", flush=True)
+def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:
+    print("Measuring how long a run takes", flush=True)
+    return Budget(seconds, measure_run(cfg, variant, jobs), jobs)
 
 
-def settings_table(meta: dict[str, Any]) -> str:
+def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
+    images, classes = facts["images"], counted(len(facts["classes"]), "class")
+    print(f"{images['train']} training and {images['val']} validation images, {classes}")
+    print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
+
+
+def settings_table(variants: Sequence[Variant]) -> str:
     """Return the table of what each variant changes, and where its settings come from."""
     lines = [
-        [label, key.removeprefix("model."), *_setting(value), variant["source"]]
-        for label, variant in meta["variants"].items()
-        for key, value in (variant["changes"] or {"-": None}).items()
+        [variant.label, key.removeprefix("model."), *_setting(value), variant.source]
+        for variant in variants
+        for key, value in (variant.changes or {"-": None}).items()
     ]
     return table(["variant", "changes", "loss_weight", "loss and parameters", "source"], lines)
 
@@ -160,7 +167,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
             file = write_report(study, root)
             print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            print(f"no report: {error}; fix it and run tools/report.py {root}")
+            print(f"no report: {error}; fix it, then run tools/report.py {root}")
     for row in rows:
         if row["status"] == "failed":
             print(f"failed: {row['variant']} seed {row['seed']}: {row['error'].splitlines()[-1]}")

@@ -134,15 +134,15 @@ class PlanRunner:
         if self._stop.is_set():
             return
         if self._budget and not self._budget.allows_run(self._durations):
-            print(f"{title}  not started: too little of the budget is left")
+            _print_line(sys.stdout, f"{title}  not started: too little of the budget is left")
             self.results.note(BUDGET_NOTE)
             return
         config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
         if not config.is_file():
             write_text(config, config_text(run.config(self._cfg)))
         begin = log.stat().st_size if log.is_file() else 0
-        print(f"{title}  started, log in {log}", flush=True)
         display = RunDisplay(title, run.work_dir, self._durations, after, live=self._jobs == 1)
+        display.say(f"started, log in {log}")
         try:
             status = self._watch(train_command(config, run.work_dir), log, display)
         except BudgetSpent:
@@ -318,6 +318,10 @@ class RunDisplay:
         """Seconds since the display was made, just before the run's process."""
         return time.perf_counter() - self._start
 
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        _print_line(self._stream, f"{self._title}  {text}")
+
     def __call__(self) -> None:
         """Show what is new."""
         state = read_json(self._file)
@@ -336,12 +340,12 @@ class RunDisplay:
             self._width = max(self._width, len(text))
             print(f"\r{text:<{self._width}}", end="", file=self._stream, flush=True)
         else:
-            print(text, file=self._stream, flush=True)
+            _print_line(self._stream, text)
 
     def close(self, text: str) -> None:
         """Replace the line by the run's last one."""
         start = "\r" if self._live else ""
-        print(f"{start}{f'{self._title}  {text}':<{self._width}}", file=self._stream, flush=True)
+        _print_line(self._stream, f"{start}{f'{self._title}  {text}':<{self._width}}")
 
     def _line(self, state: dict[str, Any]) -> str:
         steps = max(1, state["steps"])
@@ -360,6 +364,12 @@ class RunDisplay:
             if self._left:
                 parts.append(f"{duration(total)} for all")
         return "  ".join(parts)
+
+
+def _print_line(stream: TextIO, text: str) -> None:
+    """Print in one write: `print` writes the line break apart, and runs print at the same time."""
+    stream.write(f"{text}\n")
+    stream.flush()
 
 
 def remaining(

@@ -14,6 +14,7 @@ from det_losses.compare.runner import PlanRunner
 from det_losses.compare.variants import Variant
 from det_losses.errors import InputError
 from det_losses.report import Study
+from det_losses.report.formats import counted
 from det_losses.statistics import Difference, Verdict
 
 # (config, variants, folder, fraction of the whole training) -> the differences
@@ -44,9 +45,9 @@ class Dropped:
     metric: str
 
     def __str__(self) -> str:
-        d = self.difference
+        d, length = self.difference, counted(self.epochs, "epoch")
         return (
-            f"Screening dropped {self.label} after {self.epochs} epochs: {100 * d.value:+.1f} "
+            f"Screening dropped {self.label} after {length}: {100 * d.value:+.1f} "
             f"{self.metric} [{100 * d.low:.1f}, {100 * d.high:.1f}] against {d.second}, "
             "the best at that point."
         )
@@ -136,7 +137,8 @@ def rung_trainer(
     ) -> Verdict | None:
         components = sorted({slot for variant in variants for slot in variant.factors})
         plan = Plan.of(cfg, components, variants, [seed])
-        print(f"Screening {len(variants)} variants, {cfg.train_cfg.max_epochs} epochs each")
+        length = counted(cfg.train_cfg.max_epochs, "epoch")
+        print(f"Screening {len(variants)} variants, {length} each", flush=True)
         own = budget.for_part(fraction) if budget else None
         rows = PlanRunner(cfg, plan, folder, lock, dict(facts), jobs, own).execute()
         done = {row["variant"] for row in rows if row["status"] == "done"}

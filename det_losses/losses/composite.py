@@ -68,9 +68,7 @@ class CompositeLoss(Loss):
                     "cannot be combined with other losses"
                 )
             if loss.kind == "distribution":
-                raise InputError(
-                    f"{name} takes box and classification losses, no distribution loss"
-                )
+                raise InputError(f"{name} takes only box and classification losses")
         activations = {loss.activation for loss in self.losses} - {None}
         if len(activations) > 1:
             raise InputError(f"{name}: its losses are for {' and '.join(sorted(activations))}")

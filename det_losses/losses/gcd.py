@@ -62,9 +62,8 @@ class GCDLoss(DecodedBoxLoss):
         with its default mode "exp".
 
     Note:
-        The loss of identical boxes is 0 with gradient 0. Since commit cb63f6e the authors' code
-        has no eps under the root, so its gradient there is NaN. The loss has no IoU term and
-        cannot be wrapped.
+        The gradient of identical boxes is 0; the plain square root would give NaN. The loss has no
+        IoU term and cannot be wrapped.
 
     Example:
         >>> import torch

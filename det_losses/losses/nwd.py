@@ -53,8 +53,7 @@ class NWDLoss(DecodedBoxLoss):
 
     Note:
         The loss depends on the scale in pixels: it changes if image and boxes are resized. The
-        authors' code adds eps to the squared distance, so that identical boxes have a loss above
-        0; here it is 0, with zero gradient. The loss has no IoU term and cannot be wrapped.
+        gradient of identical boxes is 0. The loss has no IoU term and cannot be wrapped.
 
     Example:
         >>> import torch

@@ -78,7 +78,7 @@ class PIoULoss(IoUFamilyLoss):
         the authors' code.
 
     Note:
-        The authors' code sorts the corners of an inverted box; here its edge offsets are larger.
+        The corners of an inverted prediction are not reordered, so its edge offsets are large.
 
     Example:
         >>> import torch

@@ -17,7 +17,7 @@ from det_losses.tensors import upcast
 
 
 def poly_cross_entropy_loss(
-    pred: Tensor, target: Tensor, *, eps1: float = 1.0, class_weight: Tensor | None = None
+    pred: Tensor, target: Tensor, *, eps1: float = -1.0, class_weight: Tensor | None = None
 ) -> Tensor:
     """Poly-1 cross-entropy of each row, ``[N]``; see :class:`PolyCrossEntropyLoss`."""
     _check(eps1)
@@ -44,15 +44,16 @@ class PolyCrossEntropyLoss(ClassificationLoss):
     :math:`1 + \epsilon_1`.
 
     Args:
-        eps1: added to the first coefficient, at least -1; 0 is cross-entropy.
+        eps1: added to the first coefficient, at least -1; 0 is cross-entropy. The default is the
+            paper's for detection, 2 is its value for ImageNet.
         class_weight: factor on the rows of each label, background last; None for 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
         In place of CrossEntropyLoss in the classifier of two-stage detectors, if one more
-        hyper-parameter can be tuned: above 0 the gradient of uncertain examples grows, below 0 it
-        shrinks. The paper tunes eps1 for each task. For the sigmoid see PolyFocalLoss.
+        hyper-parameter can be tuned: below 0 the gradient shrinks, most for examples that are
+        nearly right, above 0 it grows. For the sigmoid see PolyFocalLoss.
 
     Shape:
         pred: logits ``[N, K + 1]``, background last. target: labels ``[N]``, 0..K-1, background K,
@@ -65,16 +66,17 @@ class PolyCrossEntropyLoss(ClassificationLoss):
     Reference:
         Zhaoqi Leng, Mingxing Tan, Chenxi Liu, Ekin Dogus Cubuk, Xiaojie Shi, Shuyang Cheng,
         Dragomir Anguelov: PolyLoss: A Polynomial Expansion Perspective of Classification Loss
-        Functions. arXiv 2204.12511, 2022.
+        Functions. arXiv 2204.12511, 2022. Values of eps1 as optax's ``poly_loss_cross_entropy``
+        states them.
 
     Published:
-        Mask R-CNN on COCO, arXiv 2204.12511, Table 1: boxes 49.7, with cross-entropy 47.2; masks
-        44.4, with cross-entropy 42.3.
+        Mask R-CNN on COCO, arXiv 2204.12511, Table 1: boxes 49.7, with cross-entropy 47.2 (see the
+        paper for the metric).
 
     Example:
         >>> import torch
-        >>> PolyCrossEntropyLoss()(torch.zeros(1, 4), torch.tensor([3]))  # ln 4 + 3/4
-        tensor(2.1363)
+        >>> PolyCrossEntropyLoss()(torch.zeros(1, 4), torch.tensor([3]))  # ln 4 - 3/4
+        tensor(0.6363)
     """
 
     paper = "Leng et al., PolyLoss, arXiv 2204.12511, 2022"
@@ -83,7 +85,7 @@ class PolyCrossEntropyLoss(ClassificationLoss):
     def __init__(
         self,
         *,
-        eps1: float = 1.0,
+        eps1: float = -1.0,
         class_weight: Sequence[float] | None = None,
         reduction: str = "mean",
         loss_weight: float = 1.0,

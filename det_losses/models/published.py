@@ -15,7 +15,7 @@ and "torchvision" is torchvision 0.29.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -142,6 +142,11 @@ SETTINGS: Mapping[str, Mapping[str, SlotSettings]] = MappingProxyType(
                     "SmoothL1Loss": Setting(
                         1.0, "mmdet 1.x retinanet_r50_fpn (beta 0.11, about 1/9)", {"beta": 0.11}
                     ),
+                    "BalancedL1Loss": Setting(
+                        1.0,
+                        "mmdet 2.x libra_retinanet_r50_fpn",
+                        {"beta": 0.11, "as_released": True},
+                    ),
                     "GHMRLoss": Setting(10.0, "mmdet 2.x retinanet_ghm_r50_fpn", {"momentum": 0.7}),
                     "IoULoss": _ZHANG,
                     "GIoULoss": _ZHANG,
@@ -178,6 +183,9 @@ SETTINGS: Mapping[str, Mapping[str, SlotSettings]] = MappingProxyType(
                 {
                     "SmoothL1Loss": Setting(1.0, "torchvision", {"beta": 1 / 9}),
                     "L1Loss": Setting(1.0, "mmdet faster-rcnn_r50_fpn"),
+                    "DynamicSmoothL1Loss": Setting(
+                        1.0, "2004.06002 (2 images a device); mmdet dynamic-rcnn_r50_fpn"
+                    ),
                     "BalancedL1Loss": Setting(1.0, "mmdet libra-faster-rcnn_r50_fpn"),
                     "BoundedIoULoss": Setting(10.0, "mmdet faster-rcnn_r50_fpn_bounded-iou"),
                     "IoULoss": Setting(10.0, "mmdet faster-rcnn_r50_fpn_iou"),
@@ -215,8 +223,7 @@ def table_of(model: Mapping[str, Any]) -> str:
         model: config of the model, with ``type``.
     """
     cls = find(MODELS, model["type"]) if isinstance(model["type"], str) else model["type"]
-    choose = getattr(cls, "settings_table", None)
-    return choose(model) if choose else cls.__name__
+    return cls.settings_table(model) if hasattr(cls, "settings_table") else cls.__name__
 
 
 def complete(detector: str, slot: str, loss: str | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -279,8 +286,8 @@ def _complete_held(
     """Return the losses that a loss holds, complete, under their key; and a source for each."""
     weighted = "losses" in config and not issubclass(cls, ProductLoss)
     each = config.get("losses", [config["loss"]] if "loss" in config else [])
-    if isinstance(each, (str, Mapping)) or not isinstance(each, Sequence):
-        return {}, []  # the loss itself refuses it, when it is built
+    if not isinstance(each, (list, tuple)):
+        return {}, []  # the loss refuses it when it is built
     done = [_complete(settings, loss, weighted) for loss in each]
     sources = [f"{_name(loss)}: {', '.join(source)}" for loss, source in done if source]
     losses = [loss for loss, _ in done]
@@ -294,6 +301,8 @@ def _setting(settings: SlotSettings, loss: Mapping[str, Any] | nn.Module) -> Set
     if (name := _name(loss)) in settings.losses:
         return settings.losses[name]
     if not isinstance(loss, nn.Module):
+        if "losses" in loss and issubclass(loss_class(loss), ProductLoss):
+            return Setting(1.0, "no published setting of a product; 1")
         if "losses" in loss:
             return Setting(1.0, "its losses have weights of their own")
         if "loss" in loss:

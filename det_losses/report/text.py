@@ -344,12 +344,12 @@ def power(study: Study) -> Section | None:
         )
     known = [d for d in verdict.against_baseline if not math.isnan(d.se) and d.se > 0]
     if known:
-        sentences.append(_detectable(known))
+        sentences.append(_detectable(verdict, known))
         sentences += _shares([d for d in known if d.seed_sd is not None])
     return Section("Seed variance and power", " ".join(sentences)) if sentences else None
 
 
-def _detectable(known: Sequence[Difference]) -> str:
+def _detectable(verdict: Verdict, known: Sequence[Difference]) -> str:
     least, most = (points(f(d.detectable for d in known)) for f in (min, max))
     noisiest = "" if least == most else f" ({most} for the variant with the largest variance)"
     text = (
@@ -357,9 +357,9 @@ def _detectable(known: Sequence[Difference]) -> str:
         f"points with 80% power{noisiest}. Smaller differences will often be missed: no detected "
         "difference does not mean no difference."
     )
-    if len(known) > 1:
+    if len(known) > 1 and not any(map(verdict.differs, known)):
         text += (
-            " A value in the headline is larger, because it is for the variant with the largest "
+            " The value in the headline is larger, because it is for the variant with the largest "
             f"variance and includes Holm's correction for {len(known)} comparisons."
         )
     return text

@@ -78,11 +78,11 @@ def breakable(text: str) -> Markup:
     """Return escaped text; a long one may be broken after punctuation.
 
     >>> print(breakable("n/a"), breakable("GIoULoss(loss_weight=2.5,eps<1)"))
-    n/a GIoULoss(<wbr>loss_weight=<wbr>2.5,<wbr>eps&lt;1)
+    n/a GIoULoss(<wbr>loss_weight=2.5,<wbr>eps&lt;1)
     """
     if len(text) <= _SHORT:
         return Markup("") + text
-    return Markup("<wbr>").join(part for part in re.split(r"(?<=[:,=/(])(?=\S)", text))
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[:,/(])(?=\S)", text))
 
 
 def _numeric(table: Table) -> list[bool]:

@@ -3,11 +3,11 @@
 from det_losses.statistics.multiple import holm, letters
 from det_losses.statistics.paired import (
     Difference,
+    Scores,
     detectable_after_holm,
     minimal_detectable,
     paired_differences,
 )
-from det_losses.statistics.scores import Scores
 from det_losses.statistics.verdict import Summary, Verdict, analyse
 
 __all__ = [

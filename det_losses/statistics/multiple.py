@@ -1,4 +1,4 @@
-"""Many tests at once: Holm's correction, and groups shown by letters."""
+"""Multiple tests: Holm's correction and the compact letter display."""
 
 import string
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ import numpy as np
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    r"""Return p-values adjusted for the size of their family, in the order given.
+    r"""Return Holm's adjusted p-values, in the given order.
 
     .. math::
         \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
 
-    Rejecting where the adjusted value is below alpha keeps the chance of any false alarm in the
-    family below alpha, whatever the dependence between the tests.
+    Rejecting hypotheses whose adjusted value is below alpha keeps the family-wise error rate below
+    alpha, for any dependence between the tests.
 
     Args:
-        p: [n] p-values. NaN stays NaN and does not count: m is the number of the others.
+        p: [n] p-values. NaN stays NaN and is not counted in m.
 
     Raises:
-        ValueError: if a value is outside 0..1.
+        ValueError: a value is outside 0..1.
 
     Reference: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
     Journal of Statistics 6 (1979).
@@ -38,22 +38,22 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 def letters(different: np.ndarray) -> list[str]:
     """Return a compact letter display: two items share a letter if and only if they do not differ.
 
-    Insert and absorb: all items start in one group. Each differing pair splits the groups that hold
-    both into one without the first and one without the second, and a group inside another is
-    absorbed. What is left are the largest groups in which no two items differ. A group whose pairs
-    are all in other groups is dropped, the smallest first, so no group can be left out. An item may
-    be in several groups. Piepho's last step, which thins out single letters, is not taken: it
-    would hide that an item belongs to a group.
+    Insert and absorb: all items start in one group. Each differing pair splits the groups that
+    contain both into one without the first and one without the second; subsets of another group are
+    absorbed. The result is the maximal groups in which no two items differ. Groups whose pairs are
+    all in other groups are dropped, the smallest first, until every group is necessary. An item may
+    be in several groups. Piepho's last step, which removes redundant letters of single items, is
+    omitted, because it would hide that an item belongs to a group.
 
     Args:
-        different: [n, n] bool, symmetric with a false diagonal: which items differ. With the items
-            sorted best first, "a" is the group of the best.
+        different: [n, n] bool, symmetric with a false diagonal: which items differ. If the items
+            are sorted best first, "a" is the group of the best.
 
     Returns:
-        n strings of letters: a to z, A to Z, then with a dot after the letter.
+        n strings of letters: a to z, A to Z, then letters followed by a dot.
 
     Raises:
-        ValueError: if `different` is not such a matrix.
+        ValueError: `different` is not such a matrix.
 
     Reference: H.-P. Piepho, "An Algorithm for a Letter-Based Representation of All-Pairwise
     Comparisons", Journal of Computational and Graphical Statistics 13 (2004).

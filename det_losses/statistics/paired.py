@@ -1,4 +1,4 @@
-"""The difference of two variants, paired over seeds and images."""
+"""Differences between variants, paired over seeds and images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,34 +8,74 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
+from det_losses.errors import InputError
 from det_losses.statistics.multiple import holm
-from det_losses.statistics.scores import Scores
 
 POWER = 0.8
 """Power of the differences that are called detectable."""
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One metric of one variant: on all images, and on resamples of them.
+
+    Resample b draws images with replacement. It is the same for all variants and seeds: images are
+    crossed with seeds.
+
+    Attributes:
+        seeds: the S seeds of the runs.
+        full: [S], the metric on all images, in 0..1; NaN without ground truth for it.
+        resampled: [B, S], the metric on each resample; NaN without ground truth in it.
+
+    Raises:
+        ValueError: a seed is repeated, the shapes do not match, or a score is infinite.
+    """
+
+    seeds: tuple[int, ...]
+    full: np.ndarray
+    resampled: np.ndarray
+
+    def __post_init__(self) -> None:
+        seeds = tuple(self.seeds)
+        full = np.asarray(self.full, dtype=np.float64)
+        resampled = np.asarray(self.resampled, dtype=np.float64)
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds must be one or more distinct numbers, got {seeds}")
+        if full.shape != (len(seeds),):
+            raise ValueError(f"full must have one score per seed, [{len(seeds)}], got {full.shape}")
+        if resampled.ndim != 2 or resampled.shape[1] != len(seeds) or len(resampled) < 2:
+            raise ValueError(
+                f"resampled must be [resamples, {len(seeds)}] of at least 2 resamples, "
+                f"got {resampled.shape}"
+            )
+        if np.isinf(full).any() or np.isinf(resampled).any():
+            raise ValueError("full and resampled must be finite or NaN, got an infinite score")
+        for name, value in (("seeds", seeds), ("full", full), ("resampled", resampled)):
+            object.__setattr__(self, name, value)
+
+
 @dataclass(frozen=True)
 class Difference:
-    """How much better the first variant is than the second, and how sure that is.
+    """The difference between two variants, with its interval and p-values.
 
-    All differences are in the metric's own unit (0..1). Every number but `seeds` is NaN where the
-    metric is not defined.
+    Differences are in the metric's own unit (0..1). All numbers except `seeds` are NaN if the
+    metric is undefined.
 
     Attributes:
         first: label of the first variant.
         second: label of the second one.
-        value: mean over the common seeds of first minus second, on all images.
+        value: first minus second on all images, mean over the common seeds.
         se: standard error of `value`, over seeds and images.
         df: Welch-Satterthwaite degrees of freedom of `se`.
-        low: lower end of the t interval, for this difference alone.
+        low: lower end of the t interval, not adjusted for other tests.
         high: upper end of it.
-        p: two-sided p-value, for this difference alone.
-        p_holm: p-value within its family of tests, by Holm.
+        p: two-sided p-value, not adjusted.
+        p_holm: p-value adjusted over its family of tests by Holm's method.
         seed_sd: standard deviation of the difference over seeds; None with one seed.
         image_se: standard error of `value` over images only.
         seeds: number of common seeds.
-        detectable: the smallest difference that such a test would find (`minimal_detectable`).
+        detectable: the true difference that such a test detects with 80% power
+            (`minimal_detectable`).
     """
 
     first: str
@@ -54,7 +94,7 @@ class Difference:
 
 
 class _Pair(NamedTuple):
-    """What the scores of two variants say, before any inference."""
+    """Estimates of one pair, before any inference."""
 
     first: str
     second: str
@@ -73,7 +113,7 @@ def paired_differences(
     r"""Return the difference of each pair with its t interval; `p_holm` is over these pairs.
 
     With :math:`d_s` the difference of seed s on all images, :math:`d^*_b` the mean over seeds of
-    the difference on draw b of the images, S seeds and I images:
+    the difference on resample b of the images, S seeds and I images:
 
     .. math::
         d = \bar d_s, \qquad
@@ -85,33 +125,34 @@ def paired_differences(
     .. math::
         \nu = \frac{(v_1' + v_2)^2}{v_1'^2 / (S - 1) + v_2^2 / (I - 1)}
 
-    where :math:`v_1'` is :math:`v_1`, or the median over the pairs of :math:`s^2`, over S, where
-    that is larger. By luck a variance over three seeds is often far too small; its degrees of
-    freedom are then far too many as well, just when the difference looks clear. Alone, a pair has
-    no other pairs to borrow from: where the variance over images is a tenth of that over seeds, the
-    worst case, 7.5% of its 95% intervals are false alarms with three seeds, 6% with five and 13%
-    with two. At the small levels of Holm's correction over many pairs it would be far worse.
+    where :math:`v_1'` is the larger of :math:`v_1` and :math:`1 / S` times the median of
+    :math:`s^2` over the pairs. A variance over three seeds is often far too small by chance. Its
+    degrees of freedom are then also far too many, exactly when the difference looks clear. A single
+    pair has no other pairs for that median: in the worst case, a variance over images of a tenth of
+    that over seeds, 7.5% of its 95% intervals are false positives with three seeds, 6% with five
+    and 13% with two. At the small levels of Holm's correction over many pairs it would be worse.
 
-    Where a pair has one seed in common and others have more, :math:`v_1` is that median, with the
-    degrees of freedom of the most seeds: one training more says nothing about the spread, but it
-    has no less of it. If no pair has two seeds, :math:`v_1` is unknown and left out: intervals are
-    then about other images for these trainings, not about other trainings. Draws without ground
-    truth for the metric are left out.
+    If a pair has one seed in common and other pairs have more, :math:`v_1` is that median, with the
+    degrees of freedom of the most seeds: a single training has the same variance, but gives no
+    estimate of it. If no pair has two seeds, :math:`v_1` is unknown and left out: the intervals
+    then cover other images, not other trainings. Resamples without ground truth for the metric are
+    left out.
 
-    The noise of single images in single runs (the interaction of images and seeds, of variance
-    :math:`c / (I S)` in d) is in both :math:`v_1` and :math:`v_2`, so it is counted twice. Where
-    seeds or images dominate that does not show. Where the interaction is all there is, SE is
-    :math:`\sqrt 2` times too long, and 1.2% are false alarms instead of 5% with three seeds. All
+    The interaction of images and seeds (noise of single images in single runs, of variance
+    :math:`c / (I S)` in d) is part of both :math:`v_1` and :math:`v_2`, so it is counted twice.
+    This has no effect if seeds or images dominate. If there is only interaction, SE is too large by
+    a factor of :math:`\sqrt 2`, and with three seeds 1.2% are false positives instead of 5%. All
     rates are measured in tests/statistics/test_simulation.py.
 
     Args:
         pairs: labels of the first and the second variant of each.
-        scores: label -> scores, all of the same draws of images.
+        scores: label -> scores, all on the same resamples of the images.
         images: number of evaluated images.
         level: coverage of the intervals.
 
     Raises:
-        ValueError: if a pair shares no seed, or its numbers of draws differ.
+        InputError: a pair has no seed in common.
+        ValueError: its numbers of resamples differ.
 
     Reference: F. E. Satterthwaite, "An Approximate Distribution of Estimates of Variance
     Components", Biometrics Bulletin 2 (1946); crossed designs: A. B. Owen, "The Pigeonhole
@@ -133,9 +174,9 @@ def with_holm(family: Sequence[Difference]) -> list[Difference]:
 def minimal_detectable(se: float, df: float, level: float = 0.95) -> float:
     """Return the minimal detectable difference, (t.975 + t.80) SE.
 
-    A true difference of this size is found by a single test with 80% power. With few degrees of
-    freedom the formula is a little short: 77% at 2, 78% at 3, 79% at 4, 80% from 8 on (noncentral
-    t). SE is itself an estimate, a rough one from few seeds.
+    A single test detects a true difference of this size with 80% power. With few degrees of freedom
+    the power is slightly lower: 77% at 2, 78% at 3, 79% at 4, 80% from 8 on (noncentral t). SE is
+    itself an estimate, and an imprecise one with few seeds.
 
     Args:
         se: standard error of the difference.
@@ -173,7 +214,15 @@ def _pair(first: str, second: str, scores: Mapping[str, Scores]) -> _Pair:
 
 
 def _difference(pair: _Pair, usual: float, most: int, images: int, level: float) -> Difference:
-    """Infer from one pair; the variance over seeds that pairs of `most` seeds have is `usual`."""
+    """Return the inference for one pair.
+
+    Args:
+        pair: its estimates.
+        usual: median variance over seeds of all pairs.
+        most: largest number of common seeds of a pair.
+        images: number of images.
+        level: coverage of the interval.
+    """
     known_from = most if pair.seeds == 1 else pair.seeds
     v1 = usual if pair.seed_sd is None else pair.seed_sd**2 / pair.seeds
     v2 = pair.image_se**2
@@ -211,18 +260,18 @@ def _degrees_of_freedom(v1: float, seeds: int, v2: float, images: int) -> float:
 
 
 def _common(first: str, second: str, scores: Mapping[str, Scores]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the differences of the common seeds, [S], and of the usable draws, [up to B]."""
+    """Return the differences per common seed, [S], and per valid resample, [up to B]."""
     a, b = scores[first], scores[second]
     seeds = [seed for seed in a.seeds if seed in b.seeds]
     if not seeds:
-        raise ValueError(
+        raise InputError(
             f"{first} (seeds {_listed(a)}) and {second} (seeds {_listed(b)}) have no seed in "
             "common: run both with the same seeds"
         )
     if len(a.resampled) != len(b.resampled):
         raise ValueError(
             f"{first} has {len(a.resampled)} resamples and {second} {len(b.resampled)}: "
-            "resample all variants with the same draws of images"
+            "all variants need the same resamples"
         )
     in_a, in_b = ([s.seeds.index(seed) for seed in seeds] for s in (a, b))
     draws = (a.resampled[:, in_a] - b.resampled[:, in_b]).mean(axis=1)

@@ -1,4 +1,4 @@
-"""All differences of a comparison: against the baseline, between all pairs, and the groups."""
+"""All differences of a comparison: to the baseline, between all pairs, and letter groups."""
 
 import math
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from itertools import combinations
 
 import numpy as np
 
+from det_losses.errors import InputError
 from det_losses.statistics.multiple import letters
-from det_losses.statistics.paired import Difference, paired_differences, with_holm
-from det_losses.statistics.scores import Scores
+from det_losses.statistics.paired import Difference, Scores, paired_differences, with_holm
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A variant by itself: mean and standard deviation of the metric over its own seeds.
+    """Mean and standard deviation of the metric over a variant's own seeds.
 
     Attributes:
         label: the variant.
-        mean: mean over seeds, on all images; NaN where the metric is not defined.
+        mean: mean over seeds, on all images; NaN if the metric is undefined.
         sd: standard deviation over seeds; None with one seed.
         seeds: number of seeds.
     """
@@ -31,23 +31,23 @@ class Summary:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one metric says about a set of variants.
+    """The statistics of one metric for a set of variants.
 
-    There are two families of tests. The headline's are the variants against the baseline; the
-    groups' are all pairs. The second family is larger, so a variant that beats the baseline in the
-    headline may still share a letter with it.
+    There are two families of tests: all variants against the baseline, and all pairs, which the
+    groups use. The second family is larger, so a variant that differs significantly from the
+    baseline in the first may still share a letter with it.
 
     Attributes:
         metric: name of the metric, such as "AP".
         baseline: label of the baseline.
         images: number of evaluated images.
-        level: coverage of each interval; 1 - level is the chance of any false alarm in a family.
+        level: coverage of each interval; 1 - level is the family-wise error rate.
         summaries: the variants, best first.
         against_baseline: every other variant minus the baseline, best variant first. `p_holm` is
             of this family.
         pairs: all pairs, the better variant first. `p_holm` is of this family.
-        letters: label -> groups; two variants share a letter if and only if `pairs` does not tell
-            them apart. Empty for a variant without a score.
+        letters: label -> groups; two variants share a letter if and only if their difference in
+            `pairs` is not significant. Empty for a variant without a score.
     """
 
     metric: str
@@ -60,22 +60,22 @@ class Verdict:
     letters: dict[str, str]
 
     def differs(self, difference: Difference) -> bool:
-        """Return whether a difference holds within its family of tests."""
+        """Return whether a difference is significant within its family of tests."""
         return difference.p_holm < 1 - self.level
 
     def difference(self, first: str, second: str) -> Difference:
         """Return first minus second, with `p_holm` of the family of all pairs.
 
         Raises:
-            ValueError: if the two are not a pair of this comparison.
+            InputError: the two are not a pair of this comparison.
         """
         for pair in self.pairs:
             if (pair.first, pair.second) == (first, second):
                 return pair
             if (pair.second, pair.first) == (first, second):
-                return _turned(pair)
+                return _reversed(pair)
         labels = ", ".join(summary.label for summary in self.summaries)
-        raise ValueError(f"{first} and {second} are not two variants of this comparison: {labels}")
+        raise InputError(f"{first} and {second} are not two variants of this comparison: {labels}")
 
 
 def analyse(
@@ -86,31 +86,32 @@ def analyse(
     metric: str = "AP",
     level: float = 0.95,
 ) -> Verdict:
-    """Return which variants differ, by paired t intervals and Holm's correction.
+    """Compare variants by paired t intervals with Holm's correction.
 
     Args:
-        scores: label -> scores, all of the same draws of images. Each pair is compared on the seeds
-            that both have.
+        scores: label -> scores, all on the same resamples of the images. A pair is compared on the
+            seeds that both have.
         baseline: label that the others are compared with.
         images: number of evaluated images, at least 2.
         metric: name of the metric.
         level: coverage of the intervals, above 0.5 and below 1.
 
     Raises:
-        ValueError: if the baseline is not among the scores, a pair shares no seed or has different
-            numbers of draws, or `images` or `level` is out of range.
+        InputError: the baseline is not among the scores, a pair has no seed in common, or `images`
+            or `level` is out of range.
+        ValueError: a pair has different numbers of resamples.
     """
     if baseline not in scores:
-        raise ValueError(f"baseline {baseline} has no scores; there are {', '.join(scores)}")
+        raise InputError(f"baseline {baseline} has no scores; there are {', '.join(scores)}")
     if images < 2:
-        raise ValueError(f"images must be at least 2 to resample them, got {images}")
+        raise InputError(f"images must be at least 2 to resample them, got {images}")
     if not 0.5 < level < 1:
-        raise ValueError(f"level must be above 0.5 and below 1, got {level}")
+        raise InputError(f"level must be above 0.5 and below 1, got {level}")
     summaries = sorted((_summary(label, scores[label]) for label in scores), key=_best_first)
     labels = [summary.label for summary in summaries]
     pairs = paired_differences(list(combinations(labels, 2)), scores, images, level)
     of_baseline = [pair for pair in pairs if baseline in (pair.first, pair.second)]
-    against = [_turned(d) if d.first == baseline else d for d in of_baseline]
+    against = [_reversed(d) if d.first == baseline else d for d in of_baseline]
     verdict = Verdict(
         metric=metric,
         baseline=baseline,
@@ -133,7 +134,7 @@ def _best_first(summary: Summary) -> float:
     return math.inf if math.isnan(summary.mean) else -summary.mean
 
 
-def _turned(difference: Difference) -> Difference:
+def _reversed(difference: Difference) -> Difference:
     return replace(
         difference,
         first=difference.second,

@@ -15,6 +15,8 @@ from det_losses.cli import train
 from det_losses.compare import comparison, runner, weight_matching
 from det_losses.compare.budget import Budget
 from det_losses.compare.comparison import compare
+from det_losses.compare.screening import rung_trainer
+from det_losses.compare.variants import select
 from det_losses.engine.signals import StopHook
 from det_losses.registry import MODELS
 
@@ -39,7 +41,19 @@ def changes(folder):
 def train_here(command, log, tick, *, keep_open, env):
     """Run a `train` command in this process, with its output in its log."""
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        return train.main(command[command.index("train") + 1 :])
+        try:
+            return train.main(command[command.index("train") + 1 :])
+        except SystemExit as end:
+            return end.code
+
+
+@contextlib.contextmanager
+def runs_in_this_process():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run_process", train_here)
+        # Signals can be taken in the main thread only, and runs have threads of their own.
+        patch.setattr(StopHook, "listening", lambda self: contextlib.nullcontext())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +63,14 @@ def story(shapes, tmp_path_factory):
     cfg.train_dataloader.dataset.num_images = 8
     folder = tmp_path_factory.mktemp("story") / "out"
     commands = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "run_process", train_here)
-        patch.setattr(StopHook, "listening", lambda self: contextlib.nullcontext())
-        for options in (
-            {"losses": [ENDLESS, GIVEN]},
-            {"losses": [GIVEN, "GIoULoss"], "seeds": [0, 1]},
-        ):
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                rows = compare(cfg, folder, resamples=100, **options)
-            checkpoint = folder / run_of(folder, GIVEN)["work_dir"] / "epoch_1.pth"
-            report = (folder / "report.md").read_text()
-            made = checkpoint.stat().st_mtime_ns
-            commands.append(
-                SimpleNamespace(rows=rows, out=printed.getvalue(), report=report, made=made)
-            )
+    for losses, seeds in (([ENDLESS, GIVEN], None), ([GIVEN, "GIoULoss"], [0, 1])):
+        with runs_in_this_process(), contextlib.redirect_stdout(io.StringIO()) as printed:
+            rows = compare(cfg, folder, losses, seeds=seeds, resamples=100)
+        command = SimpleNamespace(rows=rows, out=printed.getvalue())
+        command.report = (folder / "report.md").read_text()
+        checkpoint = folder / run_of(folder, GIVEN)["work_dir"] / "epoch_1.pth"
+        command.made = checkpoint.stat().st_mtime_ns
+        commands.append(command)
     return SimpleNamespace(folder=folder, commands=commands)
 
 
@@ -121,7 +128,7 @@ def test_seeds_give_a_report_with_an_interval(story):
     assert len({row["initial_weights"] for row in done}) == 2  # one a seed, whatever the loss
     names = {path.name for path in story.folder.iterdir()}
     assert {"report.html", "report.md", "differences.csv", "results.csv"} <= names
-    assert "No ranking should be read" in story.commands[1].out  # its AP is far too low
+    assert "does not support a ranking" in story.commands[1].out  # its AP is far too low
 
 
 @pytest.fixture
@@ -221,3 +228,47 @@ def test_a_spent_budget_starts_no_run_and_the_report_says_so(
     assert untrained == []
     assert "not started: too little of the budget is left" in capsys.readouterr().out
     assert "time budget ended" in results(tmp_path)["meta"]["notes"][0]
+
+
+def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
+    shapes, tmp_path, untrained
+):
+    compare(shapes, tmp_path, ["L1Loss"])
+    other = copy.deepcopy(shapes)
+    other.model.num_convs = 1
+    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 1\)"):
+        compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
+    assert not (tmp_path / "matched_weights.json").exists()
+
+
+def test_a_table_of_weights_in_the_config_is_not_silently_ignored(shapes, tmp_path):
+    cfg = copy.deepcopy(shapes)
+    cfg.loss_weights = {"RetinaNet": {"loss_bbox": {"L1Loss": {"loss_weight": 5.0}}}}
+    with pytest.raises(ValueError, match="`loss_weights`, which is not read any more"):
+        compare(cfg, tmp_path, ["L1Loss"])
+
+
+def test_a_rung_without_a_result_of_the_baseline_drops_nothing(shapes, tmp_path, untrained, capsys):
+    facts = {"baseline": "L1Loss", "metric": "AP"}
+    train = rung_trainer(facts, seed=3, lock=0, jobs=1, budget=None)
+    variants = select(shapes, ["L1Loss", "GIoULoss"]).variants
+    assert train(shapes, variants, tmp_path / "rung", 0.25) is None
+    assert results(tmp_path / "rung")["meta"]["seeds"] == [3]
+    printed = capsys.readouterr().out
+    assert "Screening 2 variants, 1 epoch each" in printed
+    assert "has no result; nothing is dropped" in printed
+
+
+@pytest.mark.slow
+def test_screening_trains_its_rungs_and_then_what_is_left(shapes, tmp_path, capsys):
+    cfg = copy.deepcopy(shapes)
+    cfg.train_dataloader.dataset.num_images = 8
+    cfg.train_cfg.max_epochs = 4
+    losses = ["L1Loss", "GIoULoss", "MSELoss"]
+    with runs_in_this_process():
+        rows = compare(cfg, tmp_path, losses, screening=True, resamples=100)
+    assert [row["status"] for row in rows] == ["done"] * 3  # no AP is clearly behind
+    assert "Screening dropped nothing" in capsys.readouterr().out
+    for folder, steps in (("screen/1_epochs", 2), ("screen/2_epochs", 4), (".", 8)):
+        calls = [run["proof"]["loss_bbox"]["calls"] for run in results(tmp_path / folder)["runs"]]
+        assert calls == [steps] * 3

@@ -48,7 +48,7 @@ def test_an_unfinished_run_of_another_config_is_refused(unfinished):
 
 def test_foreign_checkpoints_are_left_alone(run_cfg, tmp_path):
     (tmp_path / "model.pth").touch()
-    with pytest.raises(ValueError, match="holds checkpoints but no config.py"):
+    with pytest.raises(ValueError, match=r"holds checkpoints but no config\.py"):
         claim_work_dir(run_cfg, "auto")
 
 

@@ -88,24 +88,9 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def bce(x, y):
-    return -y * math.log(sigmoid(x)) - (1 - y) * math.log(1 - sigmoid(x))
-
-
 def sigmoid_focal(x, y, gamma=2.0, alpha=0.25):
     pt = sigmoid(x) if y == 1 else 1 - sigmoid(x)
     return -(alpha if y == 1 else 1 - alpha) * (1 - pt) ** gamma * math.log(pt)
-
-
-def softmax_ce(row, label):
-    row = np.asarray(row, dtype=float)
-    return -math.log(math.exp(row[label]) / np.exp(row).sum())
-
-
-def softmax_focal(row, label, gamma=2.0, alpha=0.25):
-    pt = math.exp(-softmax_ce(row, label))
-    a = alpha if label < len(row) - 1 else 1 - alpha
-    return -a * (1 - pt) ** gamma * math.log(pt)
 
 
 def per_box(function, pred, target, *constants):

@@ -188,14 +188,21 @@ WITH_BACKGROUND = {"class_weight": [0.5, 2.0, 3.0, 0.7]}
 COUNTS = {"loss": "FocalLoss", "class_counts": [50, 20, 5]}
 
 REFERENCES = {
-    "BinaryCrossEntropyLoss": [(WEIGHTS, binary_cross_entropy, nothing)],
+    "BinaryCrossEntropyLoss": [
+        ({}, binary_cross_entropy, nothing),
+        (WEIGHTS, binary_cross_entropy, nothing),
+    ],
     "CrossEntropyLoss": [
+        ({}, softmax_cross_entropy, nothing),
         (WITH_BACKGROUND, softmax_cross_entropy, nothing),
+        ({"use_sigmoid": True}, binary_cross_entropy, nothing),
         ({"use_sigmoid": True, **WEIGHTS}, mmdet_cross_entropy, nothing),
     ],
     "FocalLoss": [
-        (WEIGHTS, sigmoid_focal, nothing),
-        ({"use_sigmoid": False, **WITH_BACKGROUND}, softmax_focal, nothing),
+        ({}, sigmoid_focal, nothing),
+        ({"gamma": 0.5, "alpha": 0.6, **WEIGHTS}, sigmoid_focal, nothing),
+        ({"use_sigmoid": False}, softmax_focal, nothing),
+        ({"use_sigmoid": False, "gamma": 0.5, **WITH_BACKGROUND}, softmax_focal, nothing),
     ],
     "QualityFocalLoss": [
         ({}, quality_focal, nothing),
@@ -229,7 +236,7 @@ REFERENCES = {
     "SlideLoss": [({}, slide, nothing), ({"min_mean": 0.7, **WEIGHTS}, slide, nothing)],
     "PolyCrossEntropyLoss": [
         ({}, poly_cross_entropy, nothing),
-        ({"eps1": -1.0, **WITH_BACKGROUND}, poly_cross_entropy, nothing),
+        ({"eps1": 2.0, **WITH_BACKGROUND}, poly_cross_entropy, nothing),
     ],
     "LabelSmoothingLoss": [
         ({}, label_smoothing, nothing),

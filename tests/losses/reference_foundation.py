@@ -1,4 +1,4 @@
-"""The elementwise losses, the IoU family, cross-entropies, focal loss, wrappers and composites.
+"""The elementwise losses, the IoU family, wrappers and composites.
 
 Each for a whole batch, from :mod:`loss_references`, which has their papers' equations; what is
 constant in a gradient stands beside the loss as the third entry.
@@ -123,37 +123,9 @@ def l1_times_eiou(pred, target, *, pred_deltas, target_deltas, **_):
 
 
 def focal_l1_eiou(pred, target, *, logits, labels, **inputs):
-    focal = sigmoid_focal(logits, labels, gamma=2.0, alpha=0.25).sum(-1)
+    one_hot = labels[:, None] == np.arange(logits.shape[1])
+    focal = ref.per_element(ref.sigmoid_focal, logits, one_hot).sum(-1)
     return focal * l1_times_eiou(pred, target, **inputs)
-
-
-# Classification: labels 0..K-1, background K, negative ignored
-
-
-def sigmoid_rows(function, pred, labels, **params):
-    one_hot = labels[:, None] == np.arange(pred.shape[1])
-    return ref.per_element(function, pred, one_hot, **params) * (labels >= 0)[:, None]
-
-
-def softmax_rows(function, pred, labels, **params):
-    rows = zip(pred, labels, strict=True)
-    return np.array([function(row, y, **params) if y >= 0 else 0.0 for row, y in rows])
-
-
-def bce(pred, labels, **_):
-    return sigmoid_rows(ref.bce, pred, labels)
-
-
-def cross_entropy(pred, labels, **_):
-    return softmax_rows(ref.softmax_ce, pred, labels)
-
-
-def sigmoid_focal(pred, labels, *, gamma, alpha, **_):
-    return sigmoid_rows(ref.sigmoid_focal, pred, labels, gamma=gamma, alpha=alpha)
-
-
-def softmax_focal(pred, labels, *, gamma, alpha, **_):
-    return softmax_rows(ref.softmax_focal, pred, labels, gamma=gamma, alpha=alpha)
 
 
 def nothing(pred, target, **_):
@@ -219,16 +191,5 @@ REFERENCES = {
     "ProductLoss": [
         ({}, l1_times_eiou, nothing),
         ({"losses": FOCAL_L1_EIOU}, focal_l1_eiou, nothing),
-    ],
-    "BinaryCrossEntropyLoss": [({}, bce, nothing)],
-    "CrossEntropyLoss": [
-        ({}, cross_entropy, nothing),
-        ({"use_sigmoid": True}, bce, nothing),
-    ],
-    "FocalLoss": [
-        ({}, sigmoid_focal, nothing),
-        ({"gamma": 0.5, "alpha": 0.6}, sigmoid_focal, nothing),
-        ({"use_sigmoid": False}, softmax_focal, nothing),
-        ({"use_sigmoid": False, "gamma": 0.5}, softmax_focal, nothing),
     ],
 }

@@ -96,6 +96,13 @@ def test_a_detector_builds_what_a_comparison_shows(table, slot, loss, weight):
         ("RetinaNet", "loss_bbox", "L1Loss", {"loss_weight": 1.0}),
         # mmdetection 1.x, retinanet_r50_fpn: smoothl1_beta=0.11.
         ("RetinaNet", "loss_bbox", "SmoothL1Loss", {"loss_weight": 1.0, "beta": 0.11}),
+        # mmdetection 2.x, libra_retinanet_r50_fpn: beta=0.11, by the formula of its code.
+        (
+            "RetinaNet",
+            "loss_bbox",
+            "BalancedL1Loss",
+            {"loss_weight": 1.0, "beta": 0.11, "as_released": True},
+        ),
         # mmdetection's faster-rcnn_r50_fpn_giou and _ciou.
         ("FasterRCNN", "loss_bbox", "GIoULoss", {"loss_weight": 10.0}),
         ("FasterRCNN", "loss_bbox", "CIoULoss", {"loss_weight": 12.0}),
@@ -193,14 +200,15 @@ def test_every_loss_of_a_slot_has_a_fallback_there(table, slot):
                 "losses": [{"type": "SmoothL1Loss", "beta": 1 / 9}, {"type": "GIoULoss"}],
                 "loss_weight": 1.0,
             },
-            None,
+            "loss_weight 1: no published setting of a product; 1; SmoothL1Loss: beta 0.1111: "
+            "torchvision",
         ),
     ],
 )
 def test_what_is_given_stands_and_held_losses_are_completed(loss, config, source):
     got, told = complete("FasterRCNN", "loss_bbox", loss)
     assert got == config
-    assert source is None or told == source
+    assert told == source
     assert complete("FasterRCNN", "loss_bbox", got)[0] == got
     build_loss(got)
 
@@ -243,3 +251,15 @@ def test_completing_draws_no_random_number(monkeypatch):
 def test_what_names_no_loss_is_refused(loss, error, message):
     with pytest.raises(error, match=message):
         complete("RetinaNet", "loss_bbox", loss)
+
+
+def test_a_derived_detector_has_the_settings_of_its_base_and_another_none():
+    class Mine(FCOS):
+        pass
+
+    assert table_of({"type": Mine}) == "FCOS"
+    assert table_of({"type": Mine, "loss_dfl": "DistributionFocalLoss"}) == "GFL"
+    assert table_of({"type": nn.Linear}) == "Linear"
+    assert (
+        complete("Linear", "loss_bbox", "GIoULoss")[1] == "loss_weight 1: no published setting; 1"
+    )

@@ -1,4 +1,4 @@
-"""What every inline figure of a report must keep to."""
+"""Requirements for every inline figure of a report."""
 
 import re
 from xml.etree import ElementTree
@@ -7,10 +7,10 @@ SVG = "http://www.w3.org/2000/svg"
 
 
 def check_figures(figures):
-    """Parse the figures as they stand in one page; return their elements.
+    """Check figures that share a page; return their elements.
 
-    They are well-formed, refer to nothing outside of themselves, bring no script and no style
-    sheet, and no id comes twice.
+    They are well-formed, refer to nothing outside of themselves, contain no script and no style
+    sheet, and no id is repeated.
     """
     elements = [element for text in figures for element in ElementTree.fromstring(text).iter()]
     names = {element.tag.rpartition("}")[2] for element in elements}

@@ -13,7 +13,7 @@ JPEG = b"\xff\xd8not looked at"
 
 
 def drawn(boxes, size=(320, 240), jpeg=JPEG):
-    return side_by_side(jpeg, size, [Panel("<b>one</b>", boxes)], "below & beside", "image")
+    return side_by_side(jpeg, size, [Panel("<b>one</b>", boxes)], "a & b", "image")
 
 
 def outlines(picture):
@@ -39,7 +39,7 @@ def test_right_and_wrong_differ_without_colour():
     assert dashes == {"truth": False, "right": False, "wrong": True}
 
 
-def test_pictures_can_stand_in_one_page():
+def test_pictures_can_share_a_page():
     boxes = [DrawnBox((10, 20, 30, 40), "<script>", "right")]
     panels = [Panel(name, boxes) for name in ("a", "<i>", "c")]
     pictures = [side_by_side(jpeg, (320, 240), panels, "x", "image") for jpeg in (JPEG, JPEG * 2)]
@@ -64,7 +64,7 @@ def test_a_name_is_inside_the_image_and_overlaps_no_other():
     for one in range(3):
         for other in range(one):
             apart = abs(cats[one][0] - cats[other][0]), abs(cats[one][1] - cats[other][1])
-            assert apart[0] >= 4 * 6 or apart[1] >= 11  # 12 units high, some 7 a character
+            assert apart[0] >= 4 * 6 or apart[1] >= 11  # 12 units high, about 7 per character
 
 
 def test_names_without_a_free_place_are_left_out_smallest_first():
@@ -77,7 +77,7 @@ def test_names_without_a_free_place_are_left_out_smallest_first():
     assert len(outlines(drawn(boxes))) == 60
 
 
-def test_jpeg_is_small_and_the_right_way_round(tmp_path):
+def test_jpeg_is_small_and_upright(tmp_path):
     pixels = np.zeros((200, 400, 3), np.uint8)
     pixels[:, :200] = (250, 20, 20)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -94,7 +94,7 @@ def test_jpeg_is_small_and_the_right_way_round(tmp_path):
 
 
 def test_a_missing_or_broken_image_is_named(tmp_path):
-    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "text.jpg").write_text("not an image")
 
     with pytest.raises(FileNotFoundError, match=r"none\.jpg: no such image file"):
         read_jpeg(tmp_path / "none.jpg", (4, 4), 100)

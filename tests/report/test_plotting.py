@@ -15,7 +15,7 @@ LABELS = (
     "$x^2$ & $\\oops$",
     'a"b" id="c" url(#d)',
     "\N{CJK UNIFIED IDEOGRAPH-640D}\N{CJK UNIFIED IDEOGRAPH-5931}",
-    "FocalL1Loss:alpha=0.5,gamma=1.5,beta=2.0,loss_weight=10.0,reduction=mean",
+    "FocalL1Loss(alpha=0.5, gamma=1.5, beta=2.0, loss_weight=10.0, reduction=mean)",
 )
 
 
@@ -31,7 +31,7 @@ def some_styles(labels=LABELS):
     return list(styles(labels, labels[0]).values())
 
 
-def test_charts_can_stand_in_one_page():
+def test_charts_can_share_a_page():
     legend = some_styles()
     values = np.random.default_rng(0).normal(size=(2, len(LABELS), 20))
     figures = [lines(part, legend) for part in values]
@@ -42,18 +42,18 @@ def test_charts_can_stand_in_one_page():
     assert {e.tag.rpartition("}")[2] for e in elements} >= {"svg", "path", "use", "clipPath"}
 
 
-def test_labels_are_shown_as_they_are():
+def test_labels_are_shown_unchanged():
     shown = texts_of(lines(np.ones((6, 3)), some_styles()))
 
     for label in (*LABELS[:3], LABELS[4]):
         assert label in shown
     assert 'a"b" id="c" url(#d)' in shown
     (cut,) = (text for text in shown if "\N{HORIZONTAL ELLIPSIS}" in text)
-    assert cut.startswith("FocalL1Loss:") and cut.endswith("reduction=mean"[-10:])
+    assert cut.startswith("FocalL1Loss(") and cut.endswith("reduction=mean)"[-10:])
 
 
-def test_labels_that_would_be_cut_alike_stay_whole():
-    labels = [f"CIoULoss:a_long_argument={n},another_argument=2" for n in range(7)]
+def test_labels_that_would_be_shortened_to_the_same_text_stay_whole():
+    labels = [f"CIoULoss(a_long_arg={n}, another_argument=2)" for n in range(7)]
 
     assert (
         len(

@@ -32,11 +32,11 @@ def test_variants_and_seeds_of_two_machines_become_one_comparison(make_compariso
     assert study.meta["notes"] == ["stopped", "same"]
     assert [len(d) for d in (study.verdict().pairs, study.origins)] == [3, 2]
     assert study.verdict().difference("new", "other").seeds == 1
-    # base seed 1 was done in both, with the same result: the first one's is taken.
+    # base seed 1 was done in both, with equal results: the first one is used.
     assert study.of("base")[1]["directory"] == str(first / "runs/base/seed_1")
 
 
-def test_a_run_that_is_done_elsewhere_counts_as_done(make_comparison):
+def test_a_run_that_is_done_on_another_machine_counts_as_done(make_comparison):
     first = make_comparison("a", noise=TWO, unfinished={("new", 1): "failed"})
     second = make_comparison("b", noise=TWO, unfinished={("new", 2): "pending"})
     study = Study.load([first, second])
@@ -44,7 +44,7 @@ def test_a_run_that_is_done_elsewhere_counts_as_done(make_comparison):
     assert study.of("new")[1]["directory"].startswith(str(second))
 
 
-def test_of_a_run_done_in_two_places_the_one_with_its_detections_is_taken(make_comparison):
+def test_of_two_copies_of_a_run_the_one_with_detections_is_used(make_comparison):
     first, second = (make_comparison(name, noise=TWO, seeds=(0,)) for name in "ab")
     (first / "runs/new/seed_0/detections.json").unlink()
     study = Study.load([first, second])
@@ -52,14 +52,14 @@ def test_of_a_run_done_in_two_places_the_one_with_its_detections_is_taken(make_c
     assert study.of("base")[0]["directory"] == str(first / "runs/base/seed_0")
 
 
-def test_images_are_read_from_the_first_folder_that_is_there(make_comparison, tmp_path):
+def test_images_are_read_from_the_first_folder_that_exists(make_comparison, tmp_path):
     first = make_comparison("a", noise=TWO, seeds=(0,), meta={"image_dir": "/of/another/machine"})
     second = make_comparison("b", noise=TWO, seeds=(1,), meta={"image_dir": str(tmp_path)})
     assert Study.load([first, second]).meta["image_dir"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("runs", [None, {}, [1]])
-def test_runs_that_are_no_list_of_rows_are_refused(make_comparison, runs):
+def test_runs_must_be_a_list_of_rows(make_comparison, runs):
     root = make_comparison("a", noise=TWO, seeds=(0,))
     edit(root / "results.json", lambda results: results.update(runs=runs))
     refused("results.json is not of a comparison", root)
@@ -71,7 +71,7 @@ def test_a_run_with_two_results_is_refused(make_comparison):
     refused(rf"new seed 0 has different results in {first} and {second}", first, second)
 
 
-def test_other_configs_are_refused_by_what_differs(make_comparison):
+def test_different_configs_are_refused_with_their_differences(make_comparison):
     first = make_comparison("a", noise=TWO, seeds=(0,))
     second = make_comparison(
         "b", noise=TWO, seeds=(1,), meta={"hash": "cd" * 32, "detector": "FasterRCNN"}
@@ -96,13 +96,13 @@ def test_a_label_with_two_configs_is_refused(make_comparison):
     refused(r"new differs between .*loss_weight: 1.0 -> 2.0", first, second)
 
 
-def test_other_ground_truth_is_refused(make_comparison):
+def test_different_ground_truths_are_refused(make_comparison):
     first, second = (make_comparison(name, noise=TWO, seeds=(n,)) for n, name in enumerate("ab"))
     edit(second / "ground_truth.json", lambda truth: truth["annotations"].pop())
     refused("b/ground_truth.json differs from .*a/ground_truth.json in annotations", first, second)
 
 
-def test_what_is_no_comparison_is_refused(make_comparison, tmp_path):
+def test_files_that_are_not_of_a_comparison_are_refused(make_comparison, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"results\.json: no such file"):
         Study.load([tmp_path / "absent"])
     root = make_comparison(seeds=(0,), noise=TWO)
@@ -124,7 +124,7 @@ def test_what_is_no_comparison_is_refused(make_comparison, tmp_path):
         refused(message, root)
 
 
-def test_a_moved_directory_still_reads(make_comparison, tmp_path):
+def test_a_moved_directory_can_be_read(make_comparison, tmp_path):
     root = make_comparison(seeds=(0,), noise=TWO)
     moved = tmp_path / "elsewhere" / "c"
     shutil.move(root, moved)

@@ -27,7 +27,7 @@ def test_metrics_are_those_that_hotcoco_recorded(make_comparison):
         assert study.scores("AP")[label].full == [computed["AP"]]
 
 
-def test_a_planted_difference_is_found_and_luck_is_not(make_comparison):
+def test_a_planted_difference_is_detected_and_chance_is_not(make_comparison):
     verdict = Study.load([make_comparison()]).verdict()
     assert [s.label for s in verdict.summaries][::3] == ["EIoULoss", "L1Loss"]
     found = {d.first: verdict.differs(d) for d in verdict.against_baseline}
@@ -51,7 +51,7 @@ def test_several_evaluations_are_averaged_on_each_draw_too(make_comparison):
     np.testing.assert_array_equal(study.detections(study.done("b")[0]), expected)
 
 
-def test_all_runs_are_drawn_alike(make_comparison):
+def test_all_runs_use_the_same_resamples(make_comparison):
     root = make_comparison(seeds=(0, 1), noise={"a": 0.1, "b": 0.1})
     for folder in ("a/seed_1", "b/seed_0", "b/seed_1"):
         shutil.copy(root / "runs/a/seed_0/detections.json", root / "runs" / folder)
@@ -67,7 +67,7 @@ def forbid_matching(monkeypatch):
     monkeypatch.setattr(study_module, "match", match)
 
 
-def test_the_bootstrap_is_kept_beside_the_run(make_comparison, monkeypatch):
+def test_resampled_metrics_are_cached_beside_the_run(make_comparison, monkeypatch):
     root = make_comparison(seeds=(0,), noise={"a": 0.1, "b": 0.05})
     first = Study.load([root]).scores("AP50")
     with monkeypatch.context() as patched:
@@ -79,7 +79,7 @@ def test_the_bootstrap_is_kept_beside_the_run(make_comparison, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["detections", "truth", "resamples", "broken"])
-def test_a_bootstrap_of_something_else_is_not_taken(make_comparison, monkeypatch, what):
+def test_a_cache_of_other_data_is_not_used(make_comparison, monkeypatch, what):
     root = make_comparison(seeds=(0,), noise={"a": 0.1, "b": 0.05})
     before = Study.load([root]).scores("AP")
     resamples = None
@@ -96,7 +96,7 @@ def test_a_bootstrap_of_something_else_is_not_taken(make_comparison, monkeypatch
     assert after["b"].resampled.shape == (resamples or 100, 1)
     same = np.array_equal(after["b"].resampled, before["b"].resampled)
     assert same == (what == "broken")
-    with monkeypatch.context() as patched:  # and what was computed anew is kept
+    with monkeypatch.context() as patched:  # the new numbers are cached
         forbid_matching(patched)
         Study.load([root], resamples=resamples).scores("AP")
 
@@ -111,7 +111,7 @@ def test_only_finished_runs_count(make_comparison):
     assert [run["status"] for run in study.of("EIoULoss")] == ["failed", "done", "pending"]
 
 
-def test_what_shares_no_seed_with_all_others_is_left_out(make_comparison):
+def test_a_variant_without_a_common_seed_is_left_out(make_comparison):
     unfinished = {("a", 0): "pending", ("b", 1): "pending", ("b", 2): "pending"}
     root = make_comparison(noise={"base": 0.1, "a": 0.05, "b": 0.05}, unfinished=unfinished)
     study = Study.load([root])
@@ -157,7 +157,7 @@ def test_detections_of_other_frameworks_are_paired_by_their_order(make_compariso
     }
     study = Study.of_detections(root / "ground_truth.json", files, resamples=100)
     assert study.verdict().metric == "AP"
-    assert not list(root.rglob("*.npz"))  # nothing is left in a folder of another framework
+    assert not list(root.rglob("*.npz"))  # nothing is written into a folder of another framework
     ours = Study.load([root]).verdict()
     assert study.verdict().against_baseline == ours.against_baseline
     with pytest.raises(ValueError, match="a has 3, b has 2"):

@@ -1,13 +1,13 @@
-"""Scores of known truth, in the way of a detection metric that is a mean over images.
+"""Scores with known true differences, from a model of a metric that is a mean over images.
 
 The score of image i in the run of loss l with seed s is
 
     truth[l] + image_sd * N[l, i] + seed_sd * N[l, s] + single_sd * N[l, s, i] + easy[i]
 
-so the image effects are shared by all seeds and depend on the loss, the seed noise is shared by all
-images, the noise of single images in single runs is the interaction of both, and how easy an image
-is cancels in every difference. The metric being a mean, its value on a draw of the images is the
-mean of the image scores weighted by how often the draw holds each.
+Image effects are shared by all seeds and depend on the loss; seed noise is shared by all images;
+the noise of single images in single runs is the interaction of both; easy[i] cancels in every
+difference. The metric on a resample of the images is the mean of the image scores, weighted by how
+often each image was drawn.
 """
 
 import math

@@ -3,9 +3,15 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import brentq
 from scipy.special import stdtrit
 
-from det_losses.statistics import Scores, minimal_detectable, paired_differences
+from det_losses.statistics import (
+    Scores,
+    detectable_after_holm,
+    minimal_detectable,
+    paired_differences,
+)
 
 IMAGES = 50
 
@@ -125,7 +131,7 @@ def test_no_common_seed():
 
 def test_other_numbers_of_draws():
     rng = np.random.default_rng(6)
-    with pytest.raises(ValueError, match="a has 40 resamples and b 30: resample all variants"):
+    with pytest.raises(ValueError, match="a has 40 resamples and b 30: all variants need"):
         only(noisy(rng), noisy(rng, draws=30))
 
 
@@ -215,12 +221,21 @@ def test_minimal_detectable_difference():
         assert found == pytest.approx(power, abs=0.005)
 
 
+@pytest.mark.parametrize("tests", [1, 3])
+def test_detectable_difference_after_holm(tests):
+    """The noncentrality at which a t test at 5% / tests has 80% power, times SE."""
+    d = only(noisy(np.random.default_rng(3)), noisy(np.random.default_rng(4)))
+    critical = stats.t.ppf(1 - 0.05 / tests / 2, d.df)
+    steps = brentq(lambda x: stats.nct.sf(critical, d.df, x) - 0.8, 0.1, 1000)
+    assert detectable_after_holm(d, tests) == pytest.approx(steps * d.se)
+
+
 @pytest.mark.parametrize(
     ("seeds", "full", "resampled", "message"),
     [
-        ((), [], np.zeros((5, 0)), "seeds must be one or more different numbers"),
+        ((), [], np.zeros((5, 0)), "seeds must be one or more distinct numbers"),
         ((1, 1), [0.1, 0.1], np.zeros((5, 2)), r"seeds must be .* got \(1, 1\)"),
-        ((1, 2), [0.1], np.zeros((5, 2)), r"full must have one score a seed, \[2\], got \(1,\)"),
+        ((1, 2), [0.1], np.zeros((5, 2)), r"full must have one score per seed, \[2\], got \(1,\)"),
         ((1, 2), [0.1, 0.1], np.zeros((2, 5)), r"resampled must be \[resamples, 2\]"),
         ((1, 2), [0.1, 0.1], np.zeros((1, 2)), "of at least 2 resamples"),
         ((1,), [math.inf], np.zeros((5, 1)), "must be finite or NaN"),

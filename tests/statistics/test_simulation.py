@@ -1,8 +1,7 @@
-"""How often the intervals are wrong where the truth is known.
+"""Error rates of the intervals on simulated scores with known true differences.
 
-The short form runs with every test, the long one (`-m slow`) has five times the replications and
-more worlds. A rate of n replications has a binomial error, one standard deviation, that each test
-takes into account: `near` allows four of them.
+The short form runs by default; the long one (`-m slow`) has more replications and more worlds. A
+rate over n replications has a binomial standard error; the tests allow four of them.
 """
 
 import math
@@ -79,8 +78,8 @@ def test_false_alarms_are_five_percent_long(world, seeds):
 def test_false_alarms_where_welch_satterthwaite_is_worst(seeds, expected):
     """Two variants, the variance over images a tenth of that over seeds.
 
-    Welch-Satterthwaite's approximation is at its worst here; what two seeds cost is what `caution`
-    says.
+    Welch-Satterthwaite's approximation is at its worst here. The report states the rate with two
+    seeds.
     """
     found, error = false_alarms(SEEDS_LEAD, seeds, LONG)
     assert found == pytest.approx(expected, abs=4 * error)
@@ -88,7 +87,7 @@ def test_false_alarms_where_welch_satterthwaite_is_worst(seeds, expected):
 
 @pytest.mark.parametrize("count", [1000, pytest.param(LONG, marks=pytest.mark.slow)])
 def test_interaction_makes_intervals_safe(count):
-    """The noise of single images in single runs is counted twice, so SE is sqrt(2) too long."""
+    """The noise of single images in single runs is counted twice, so SE is sqrt(2) too large."""
     found = list(compared(INTERACTION, 0.0, 3, count))
     alarms, error = rate(d.p < 0.05 for d in found)
     assert alarms == pytest.approx(0.012, abs=4 * error)
@@ -163,7 +162,7 @@ def alarms_with_own_degrees_of_freedom(world, seeds, count):
 
 
 def test_holm_keeps_the_family_wise_error():
-    """Where three seeds lead, own degrees of freedom would give about 22% instead of 5%."""
+    """With a single pair's degrees of freedom, three seeds would give about 22% instead of 5%."""
     for found, error in family_alarms(SEEDS_LEAD, 3, 200):
         assert found < 0.05 + 2 * error
     own, error = rate(alarms_with_own_degrees_of_freedom(SEEDS_LEAD, 3, 150))
@@ -182,11 +181,11 @@ def test_holm_keeps_the_family_wise_error_long(world, seeds):
         assert found < 0.05 + 2 * error
 
 
-def test_a_variant_with_one_seed_is_not_found_by_luck():
-    """Where a run failed: its pairs know no spread of their own, and take that of the others.
+def test_a_variant_with_one_seed_gives_few_false_alarms():
+    """After a failed run, the pairs of a variant use the variance over seeds of the other pairs.
 
-    Without it, one training that is two standard deviations off would count as certain: 60% false
-    alarms where seeds dominate.
+    Without it, an outlying training would count as a significant difference: 60% false alarms if
+    seeds dominate.
     """
     hits = []
     for full, resampled in simulate(SEEDS_DOMINATE, EQUAL[:4], 3, 400, seed=1):
@@ -216,12 +215,11 @@ def percentile_interval_excludes_zero(
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(LONG, marks=pytest.mark.slow)])
-def test_a_percentile_bootstrap_over_three_seeds_would_be_far_too_liberal(count):
+def test_a_percentile_bootstrap_over_three_seeds_has_many_false_alarms(count):
     """Why the interval is a t interval.
 
-    The mean of three drawn seeds is seldom outside the range of the three: the interval is about
-    from the smallest to the largest difference, and all three have the same sign in 2 (1/2)^3 = 25%
-    of all comparisons of equal losses.
+    The interval is approximately the range of the three differences, which have the same sign in
+    2 (1/2)^3 = 25% of all comparisons of equal losses.
     """
     rng = np.random.default_rng(0)
     alarms, error = rate(
@@ -231,8 +229,8 @@ def test_a_percentile_bootstrap_over_three_seeds_would_be_far_too_liberal(count)
     assert alarms == pytest.approx(0.24, abs=4 * error)
 
 
-def test_simulated_scores_are_what_they_say():
-    """Draws scatter round the metric of all images."""
+def test_simulated_scores_agree_with_their_model():
+    """The mean over resamples is the metric on all images."""
     full, resampled = next(simulate(BOTH, (0.3, 0.4), 3, 1, seed=0))
     scores = as_scores(full, resampled)
     assert isinstance(scores["loss 1"], Scores)

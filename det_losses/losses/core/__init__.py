@@ -1,1 +1,1 @@
-"""What all losses are made of: the base classes, their construction by name, their cards."""
+"""Infrastructure of the losses: base classes, construction by name, text form, cards, state."""

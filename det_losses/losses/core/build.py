@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from det_losses.errors import InputError, InputTypeError, UserError
+from det_losses.errors import InputError, InputTypeError
 from det_losses.losses.core.base import Loss
 from det_losses.losses.core.text import loss_text, parse_loss
 from det_losses.registry import MODELS, find
@@ -19,7 +19,7 @@ from det_losses.registry import MODELS, find
 
 @dataclass(frozen=True)
 class LossInfo:
-    """What the registry knows of a loss.
+    """A registered loss.
 
     Attributes:
         name: its ``type`` in a config.
@@ -76,8 +76,6 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
     check_arguments(cls, arguments)
     try:
         return cls(**arguments)
-    except UserError:
-        raise
     except (ValueError, TypeError) as error:
         kind = InputError if isinstance(error, ValueError) else InputTypeError
         raise kind(_constructor_message(cls, arguments, error)) from error
@@ -130,7 +128,7 @@ def with_classes(
         config.setdefault("num_classes", num_classes)
     if "loss" in config:
         config["loss"] = with_classes(config["loss"], num_classes)
-    if "losses" in config:
+    if isinstance(config.get("losses"), (list, tuple)):
         config["losses"] = [with_classes(each, num_classes) for each in config["losses"]]
     return config
 
@@ -176,11 +174,13 @@ def _argument_message(
 
 
 def _constructor_message(cls: type, arguments: Mapping[str, Any], error: Exception) -> str:
-    """Name the loss and, where the error does not, the arguments that it was given."""
+    """Name the loss and the argument, where the error does not."""
     text = str(error)
-    if not any(re.search(rf"\b{name}\b", text) for name in arguments):
-        text += f" (in {loss_text({'type': cls, **arguments})})" if arguments else ""
-    return text if text.startswith(cls.__name__) else f"{cls.__name__}: {text}"
+    if re.match(r"\w+: ", text) or text.startswith(cls.__name__):
+        return text  # of this loss, or of one that it holds
+    if arguments and not any(re.search(rf"\b{name}\b", text) for name in arguments):
+        text += f" (in {loss_text({'type': cls, **arguments})})"
+    return f"{cls.__name__}: {text}"
 
 
 def list_losses() -> list[LossInfo]:
