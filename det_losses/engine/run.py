@@ -6,8 +6,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
@@ -97,6 +98,9 @@ def train_run(runner: Runner, cfg: Config) -> None:
     runner.register_hook(stop, priority="LOWEST")
     with stop.listening():
         runner.train()
+    if is_distributed():
+        # Otherwise gloo's threads may still run when the interpreter ends, which aborts it.
+        torch.distributed.destroy_process_group()
 
 
 def read_metrics(work_dir: Path) -> dict[str, Any]:

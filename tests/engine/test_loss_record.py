@@ -200,14 +200,17 @@ def test_a_loss_agrees_with_what_the_config_states(named, held, expected):
 SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
-import conftest, test_loss_record
+import conftest, test_loss_record, torch
+from mmengine.config import Config
 from det_losses.engine import LossRecordError, build_runner
+from det_losses.engine.run import train_run
 
 cfg = conftest.make_cfg({work_dir!r}, epochs=2, launcher="pytorch", model={model!r})
 try:
-    build_runner(cfg).train()
+    train_run(build_runner(cfg), Config(cfg))
 except LossRecordError as error:
-    print("REFUSED", error)
+    sys.stdout.write(f"REFUSED {{error}}\\n")  # in one piece, beside the other process
+    torch.distributed.destroy_process_group()
 """
 
 
