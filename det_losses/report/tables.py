@@ -27,8 +27,8 @@ class Standing:
         label: the variant.
         mean: mean and standard deviation over seeds, in points.
         difference: to the baseline; None for the baseline and for what is not compared.
-        significant: whether that difference is significant after Holm's correction.
-        p: its p-value after Holm's correction.
+        significant: whether that difference is significant among all differences to the baseline.
+        p: its p-value, adjusted for all differences to the baseline.
         letters: the groups.
         runs: finished of planned runs, and the status of the others.
         weight: the loss weight.
@@ -73,7 +73,7 @@ class Standings:
             ("variant", True, [row.label for row in self.rows]),
             (self.metric, True, [row.mean for row in self.rows]),
             ("difference [95% interval]", True, [self.difference_text(row) for row in self.rows]),
-            ("p (Holm)", self.ranked, [row.p or NONE for row in self.rows]),
+            ("p", self.ranked, [row.p or NONE for row in self.rows]),
             ("groups", self.ranked, [row.letters or NONE for row in self.rows]),
             ("runs", True, [row.runs for row in self.rows]),
             ("loss weight", self.weighted, [row.weight or NONE for row in self.rows]),
@@ -144,7 +144,7 @@ def _standing(
         mean=spread(summary.mean, summary.sd) if summary else _recorded(study, label),
         difference=found,
         significant=ranked and found is not None and verdict.differs(found),
-        p=p_value(found.p_holm) if ranked and found else "",
+        p=p_value(found.p) if ranked and found else "",
         letters=letters,
         runs=_runs(study.of(label)),
         weight=loss_weight(study.meta["variants"][label]),
@@ -180,7 +180,7 @@ def other_metrics(study: Study) -> Section | None:
         rows.append([label, *(cell.strip() for cell in cells)])
     text = (
         "Exploratory: mean over seeds, and below it the difference to the baseline with its 95% "
-        "interval, which is not adjusted for the number of variants and metrics. Some of these "
+        "interval, which is adjusted for the number of variants but not of metrics. Some of these "
         "intervals will exclude zero by chance."
     )
     empty = [n for n, verdict in verdicts.items() if math.isnan(verdict.summaries[0].mean)]
@@ -200,17 +200,15 @@ def pairs(study: Study) -> Section | None:
             str(d.seeds),
             difference(d.value, d.low, d.high),
             p_value(d.p),
-            p_value(d.p_holm),
             points(d.detectable),
         ]
         for d in study.verdict().pairs
     ]
     headers = ["higher", "lower", "seeds", "difference [95% interval]"]
-    table = Table([*headers, "p", "p (Holm, all pairs)", "detectable"], rows)
+    table = Table([*headers, "p", "detectable"], rows)
     text = (
-        f"Differences of {study.metric} in points. The interval and p are for a single pair; "
-        "p (Holm) is adjusted for all pairs. Detectable: the true difference that a test of this "
-        "pair alone would detect with 80% power."
+        f"Differences of {study.metric} in points. Intervals and p are adjusted for all pairs. "
+        "Detectable: the true difference that such a test would detect with 80% power."
     )
     return Section("All pairs", text, tables=(table,), folded=True)
 

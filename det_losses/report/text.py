@@ -11,12 +11,11 @@ from det_losses.report.formats import counted, decimals, interval, listed, point
 from det_losses.report.section import Section
 from det_losses.report.stored import missing
 from det_losses.report.study import Study
-from det_losses.statistics import Difference, Verdict, detectable_after_holm
+from det_losses.statistics import CautionKind, Difference, Verdict
 
 TOO_LOW = 0.10  # AP below which differences are not informative about losses
 
 _NAMED = 3  # variants that a sentence names with their numbers; the others are counted
-_FEW_IMAGES = 100
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
@@ -89,23 +88,19 @@ def _means(study: Study) -> dict[str, float]:
 def answer(verdict: Verdict) -> str:
     """Return which variants are better or worse than the baseline, with intervals in points.
 
-    Where no variant differs, it says which true difference would be detected with 80% power. That
-    is the power of the headline's own test: it includes the first step of Holm's correction, so it
-    is above :attr:`Difference.detectable`, which is for a single test.
+    Where no variant differs, it says which true difference would be detected with 80% power.
     """
-    known = [d for d in verdict.against_baseline if not math.isnan(d.p)]
-    unknown = [d.first for d in verdict.against_baseline if math.isnan(d.p)]
+    known = [d for d in verdict.against_baseline if not math.isnan(d.value)]
+    unknown = [d.first for d in verdict.against_baseline if math.isnan(d.value)]
     if not verdict.against_baseline:
         return _alone(verdict)
     if not known:
         return f"{_unit(verdict)} is undefined on this data, so the variants cannot be compared."
+    if not verdict.tested:
+        return _untested(verdict)
     sentences = _findings(verdict, known)
     if unknown:
         sentences.append(f"{_unit(verdict)} is undefined for {listed(unknown)}")
-    if all(pair.seeds == 1 for pair in verdict.pairs):
-        sentences.append(
-            "Each variant was trained with one seed, so the variation between trainings is unknown"
-        )
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
@@ -115,6 +110,17 @@ def _alone(verdict: Verdict) -> str:
     return (
         f"{_unit(verdict)} of {verdict.baseline} is {score}. "
         "There is no other variant to compare it with."
+    )
+
+
+def _untested(verdict: Verdict) -> str:
+    if any(pair.seeds > 1 for pair in verdict.pairs):
+        why = "The runs of each variant are the same for all seeds"
+    else:
+        why = "Each variant was trained with one seed"
+    return (
+        f"{why}, so the variation between trainings is unknown and nothing can be concluded about "
+        "the variants. Use at least three seeds."
     )
 
 
@@ -170,15 +176,13 @@ def _similar(labels: Sequence[str], base: str) -> str:
 def _nothing(verdict: Verdict, known: Sequence[Difference]) -> list[str]:
     """Return that no difference to the baseline was detected, and the power of that test."""
     unit, base = _unit(verdict), verdict.baseline
-    detectable = max(detectable_after_holm(d, len(known), verdict.level) for d in known)
+    detectable = verdict.detectable.median
     if len(known) == 1:
         sentence = f"No difference between {known[0].first} and {base} was detected on this data"
-        sentence += f": {_amount(verdict, known[0])}" if detectable else ""
+        sentence += f": {_amount(verdict, known[0])}"
     else:
         sentence = f"No difference to {base} was detected on this data for any of the {len(known)}"
         sentence += " other variants"
-    if detectable == 0:
-        return [f"{sentence}: the {unit} is the same"]
     if detectable < 1:
         return [
             sentence,
@@ -226,30 +230,24 @@ def cautions(study: Study) -> list[str]:
 def limits(verdict: Verdict) -> list[str]:
     """Return what few seeds or few images do not allow to conclude."""
     sentences = []
-    seeds = {difference.seeds for difference in verdict.pairs}
-    if seeds == {1}:
+    kinds = {caution.kind for caution in verdict.cautions}
+    if CautionKind.ONE_SEED in kinds:
         sentences.append(
             "With one seed, the intervals cover the sampling of images only. The variation between "
             "trainings is unknown, and another seed may reverse the order. Use at least three "
             "seeds."
         )
-    elif 1 in seeds:
+    if CautionKind.TWO_SEEDS in kinds:
         sentences.append(
-            "Some variants have only one seed in common. Their intervals use the variance between "
-            "trainings of the other variants."
+            "With two seeds, the variance between trainings is poorly known, and intervals are "
+            "very wide. Use at least three seeds."
         )
-    if 2 in seeds:
+    if CautionKind.UNEQUAL_SEEDS in kinds:
         sentences.append(
-            "With two seeds, the variance between trainings has one degree of freedom: intervals "
-            "are very wide or, by chance, too narrow (in simulations up to 13% false positives "
-            "instead of 5%). Use at least three seeds."
+            "Not all variants have the same seeds. Means and differences are estimated for all "
+            "seeds, by least squares of the model variant + seed."
         )
-    if len({summary.seeds for summary in verdict.summaries} | seeds) > 1:
-        sentences.append(
-            "Not all variants have the same seeds. A difference uses the seeds that both variants "
-            "have, so it may not equal the difference of their means."
-        )
-    if verdict.images < _FEW_IMAGES:
+    if CautionKind.FEW_IMAGES in kinds:
         sentences.append(
             f"Only {verdict.images} images were evaluated. Intervals from resampling so few images "
             "are inaccurate, especially for rare classes."
@@ -358,34 +356,28 @@ def power(study: Study) -> Section | None:
             f"The standard deviation of {verdict.metric} over the seeds of a variant is "
             f"{pooled:.1f} points (pooled; {min(sds):.1f} to {max(sds):.1f} for single variants)."
         )
-    known = [d for d in verdict.against_baseline if not math.isnan(d.se) and d.se > 0]
+    known = [d for d in verdict.against_baseline if not math.isnan(d.p) and d.se > 0]
     if known:
-        sentences.append(_detectable(verdict, known))
-        sentences += _shares([d for d in known if d.seed_sd is not None])
+        sentences.append(_detectable(verdict))
+        sentences += _shares([d for d in known if not math.isnan(d.p)])
     return Section("Seed variance and power", " ".join(sentences)) if sentences else None
 
 
-def _detectable(verdict: Verdict, known: Sequence[Difference]) -> str:
-    least, most = (points(f(d.detectable for d in known)) for f in (min, max))
-    noisiest = "" if least == most else f" ({most} for the variant with the largest variance)"
-    text = (
-        f"A single test at the 5% level detects a true difference to the baseline of {least} "
-        f"points with 80% power{noisiest}. Smaller differences will often be missed: no detected "
-        "difference does not mean no difference."
+def _detectable(verdict: Verdict) -> str:
+    median, low, high = map(points, verdict.detectable)
+    spread = "" if low == high else f" (median of the variants; {low} to {high})"
+    return (
+        f"A true difference to the baseline of {median} points is detected with 80% power{spread}. "
+        "Smaller differences will often be missed: no detected difference does not mean no "
+        "difference."
     )
-    if len(known) > 1 and not any(map(verdict.differs, known)):
-        text += (
-            " The value in the headline is larger, because it is for the variant with the largest "
-            f"variance and includes Holm's correction for {len(known)} comparisons."
-        )
-    return text
 
 
 def _shares(known: Sequence[Difference]) -> list[str]:
     """Return whether seeds or images contribute more to the variance of a difference."""
     if not known:
         return []
-    of_seeds = float(np.mean([d.seed_sd**2 / d.seeds / d.se**2 for d in known]))
+    of_seeds = float(np.mean([d.seed_se**2 / d.se**2 for d in known]))
     more = "more seeds" if of_seeds > 0.5 else "more evaluated images"
     return [
         f"On average, {of_seeds:.0%} of the variance of a difference comes from the seeds and "
@@ -407,22 +399,22 @@ Metrics follow COCO's definition, are computed from each run's detections, and a
 points: an AP of 0.393 is 39.3.{averaged if files > 1 else ""} The mean and the standard deviation \
 of a variant are over its seeds.
 
-Differences are paired. {pairs}, and all runs are evaluated on the same images. A difference is \
-the mean over the seeds that both variants have. Its variance is the sum of two: the variance of \
-the per-seed differences divided by the number of seeds, and the variance of the difference under \
-{study.resamples:,} bootstrap resamples of the images. All variants and seeds use the same \
-resamples. An image drawn k times counts k times; a class without objects in a resample is left \
-out for all variants. The 95% interval is a t interval with Welch-Satterthwaite degrees of \
-freedom. For these, the variance over seeds counts as at least its median over all pairs, because \
-an estimate from few seeds is often far too small. Intervals are not adjusted for the number of \
-variants.
+Differences are paired. {pairs}, and all runs are evaluated on the same images. The squared \
+standard error of a difference is the sum of two variances. That over seeds is pooled over all \
+variants; a variant that is noisier than the others has a larger one. That over images is from \
+{study.resamples:,} bootstrap resamples of the images, without the part that the seeds contain \
+already. All variants and seeds use the same resamples. An image drawn k times counts k times; a \
+class without objects in a resample is left out for all variants. Degrees of freedom are \
+Satterthwaite's. If runs are missing, means and differences are least-squares estimates of the \
+model variant + seed.
 
-p (Holm) is adjusted for all comparisons with the baseline, which keeps the probability of any \
-false positive below 5%. The groups use all pairs, adjusted for their number: between variants \
-that share a letter, no difference was detected. That does not show that they are equal.
+Intervals and p are simultaneous: the probability that any of the intervals of differences to \
+the baseline misses the true difference is 5% (Dunnett). An interval excludes zero exactly if \
+p < 0.05. The groups use all pairs (Tukey): between variants that share a letter, no difference \
+was detected. That does not show that they are equal.
 
-Metrics other than {study.metric} are exploratory: their intervals are not adjusted, and among \
-many of them some will exclude zero by chance."""
+Metrics other than {study.metric} are exploratory: their intervals are not adjusted for the \
+number of metrics, and among many of them some will exclude zero by chance."""
     if max((len(study.done(label)) for label in study.compared), default=0) < 2:
         text += (
             "\n\nWith one seed, the variance over seeds is unknown and left out: the intervals are "

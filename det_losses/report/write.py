@@ -22,7 +22,7 @@ from det_losses.statistics import Verdict
 HTML_FILE, MARKDOWN_FILE, CSV_FILE = "report.html", "report.md", "differences.csv"
 
 _SHORT = 16  # characters that stay on one line
-_FIELDS = ("value", "low", "high", "se", "df", "p", "p_holm", "detectable")
+_FIELDS = ("value", "low", "high", "se", "df", "p", "detectable")
 _HEADERS = ("variant", "metric", "mean", "sd", "seeds", "baseline", "difference", *_FIELDS[1:])
 
 

@@ -1,24 +1,20 @@
-"""Differences between variants: intervals, p-values corrected for many tests, letter groups."""
+"""Differences between variants: simultaneous intervals, candidates for the best, groups."""
 
-from det_losses.statistics.multiple import holm, letters
-from det_losses.statistics.paired import (
-    Difference,
-    Scores,
-    detectable_after_holm,
-    minimal_detectable,
-    paired_differences,
-)
-from det_losses.statistics.verdict import Summary, Verdict, analyse
+from det_losses.statistics.cautions import Caution, CautionKind
+from det_losses.statistics.estimates import Scores
+from det_losses.statistics.looks import LOOKS, look_error, next_look
+from det_losses.statistics.verdict import Detectable, Difference, Summary, Verdict, analyse
 
 __all__ = [
+    "LOOKS",
+    "Caution",
+    "CautionKind",
+    "Detectable",
     "Difference",
     "Scores",
     "Summary",
     "Verdict",
     "analyse",
-    "detectable_after_holm",
-    "holm",
-    "letters",
-    "minimal_detectable",
-    "paired_differences",
+    "look_error",
+    "next_look",
 ]

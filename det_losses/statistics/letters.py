@@ -1,38 +1,8 @@
-"""Multiple tests: Holm's correction and the compact letter display."""
+"""Compact letter display."""
 
 import string
-from collections.abc import Sequence
 
 import numpy as np
-
-
-def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    r"""Return Holm's adjusted p-values, in the given order.
-
-    .. math::
-        \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
-
-    Rejecting hypotheses whose adjusted value is below alpha keeps the family-wise error rate below
-    alpha, for any dependence between the tests.
-
-    Args:
-        p: [n] p-values. NaN stays NaN and is not counted in m.
-
-    Raises:
-        ValueError: a value is outside 0..1.
-
-    Reference: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
-    Journal of Statistics 6 (1979).
-    """
-    p = np.asarray(p, dtype=np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    if ((p[tested] < 0) | (p[tested] > 1)).any():
-        raise ValueError(f"p must be within 0..1, got {p.tolist()}")
-    order = tested[np.argsort(p[tested], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1)
-    return adjusted
 
 
 def letters(different: np.ndarray) -> list[str]:
