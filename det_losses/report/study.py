@@ -197,9 +197,22 @@ class Study:
             )
         if metric not in self._verdicts:
             images = len(self.truth.image_ids)
-            scores = self.scores(metric)
-            self._verdicts[metric] = analyse(scores, self.baseline, images, metric=metric)
+            self._verdicts[metric] = analyse(
+                self.scores(metric),
+                self.baseline,
+                images,
+                metric=metric,
+                class_images=self._class_images(metric),
+            )
         return self._verdicts[metric]
+
+    def _class_images(self, metric: str) -> int | None:
+        """Return the number of images with objects of a metric's class; None if not of a class."""
+        kind, _, name = metric.partition("/")
+        if kind != "AP" or not name:
+            return None
+        own = self.truth.category_index == self.truth.names.index(name)
+        return len(np.unique(self.truth.image_index[own & ~self.truth.crowds]))
 
     def full(self, run: Mapping[str, Any]) -> dict[str, float]:
         """Return all metrics of a run on all images, computed from its detections."""
