@@ -40,8 +40,8 @@ def normal(rng, shape):
     return rng.standard_normal(shape)
 
 
-def none(rng, shape):
-    return np.zeros(shape)
+def small(rng, shape):
+    return 0.05 * rng.standard_normal(shape)
 
 
 def noisier(factor: float, loss: int) -> Noise:
@@ -95,11 +95,11 @@ WORLDS = {
     "4% diverged": World(diverging),
     "similar losses": World(family),
     "twins": World(twins),
-    "images only": World(none, image_sd=math.sqrt(IMAGES)),
+    "images only": World(small, image_sd=math.sqrt(IMAGES)),
     "seeds lead": World(normal, image_sd=0.3 * math.sqrt(IMAGES)),
     "seeds and images": World(normal, image_sd=0.6 * math.sqrt(IMAGES)),
     "images lead": World(normal, image_sd=2 * math.sqrt(IMAGES)),
-    "interaction only": World(none, single_sd=math.sqrt(IMAGES)),
+    "interaction only": World(small, single_sd=math.sqrt(IMAGES)),
     "all": World(normal, image_sd=0.6 * math.sqrt(IMAGES), single_sd=math.sqrt(IMAGES)),
 }
 
