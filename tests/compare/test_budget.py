@@ -22,7 +22,7 @@ def test_finished_runs_take_no_time():
 
 
 def test_a_budget_that_holds_no_seed_is_refused_with_the_time_that_one_takes():
-    with pytest.raises(ValueError, match=r"one seed of 4 runs takes about 40 min 00 s"):
+    with pytest.raises(ValueError, match=r"one seed needs 4 runs and about 40 min 00 s"):
         Budget(1200, 600, jobs=1).seeds(lambda seed: 4, None)
 
 

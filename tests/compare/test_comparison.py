@@ -119,7 +119,7 @@ def test_a_further_loss_and_seed_are_added_and_nothing_is_trained_twice(story):
         (GIVEN, 1): "done",
         ("GIoULoss", 1): "done",
     }
-    assert "(finished before)" in second.out
+    assert "(already finished)" in second.out
     assert first.made == second.made
 
 
@@ -152,7 +152,7 @@ def test_a_grid_of_wrapped_losses_and_a_whole_variant(shapes, tmp_path, untraine
         tmp_path / "out",
         [wrapped, both],
         cross=["loss_cls", "FocalLoss", "CrossEntropyLoss"],
-        whole=["slow:optim_wrapper.optimizer.lr=1e-3"],
+        config_variants=["slow:optim_wrapper.optimizer.lr=1e-3"],
         baseline="slow",
     )
     assert results(tmp_path / "out")["meta"]["baseline"] == "slow"
@@ -226,8 +226,8 @@ def test_a_spent_budget_starts_no_run_and_the_report_says_so(
     monkeypatch.setattr(Budget, "allows_run", lambda *args: False)
     compare(shapes, tmp_path, ["L1Loss"], seconds=300)
     assert untrained == []
-    assert "not started: too little of the budget is left" in capsys.readouterr().out
-    assert "time budget ended" in results(tmp_path)["meta"]["notes"][0]
+    assert "not started: not enough of the time budget is left" in capsys.readouterr().out
+    assert "time budget ran out" in results(tmp_path)["meta"]["notes"][0]
 
 
 def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
@@ -236,7 +236,7 @@ def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
     compare(shapes, tmp_path, ["L1Loss"])
     other = copy.deepcopy(shapes)
     other.model.num_convs = 1
-    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 1\)"):
+    with pytest.raises(ValueError, match=r"a different config \(model.num_convs: 2 -> 1\)"):
         compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
     assert not (tmp_path / "matched_weights.json").exists()
 
@@ -244,7 +244,7 @@ def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
 def test_a_table_of_weights_in_the_config_is_not_silently_ignored(shapes, tmp_path):
     cfg = copy.deepcopy(shapes)
     cfg.loss_weights = {"RetinaNet": {"loss_bbox": {"L1Loss": {"loss_weight": 5.0}}}}
-    with pytest.raises(ValueError, match="`loss_weights`, which is not read any more"):
+    with pytest.raises(ValueError, match="`loss_weights` is no longer supported"):
         compare(cfg, tmp_path, ["L1Loss"])
 
 
@@ -256,7 +256,7 @@ def test_a_rung_without_a_result_of_the_baseline_drops_nothing(shapes, tmp_path,
     assert results(tmp_path / "rung")["meta"]["seeds"] == [3]
     printed = capsys.readouterr().out
     assert "Screening 2 variants, 1 epoch each" in printed
-    assert "has no result; nothing is dropped" in printed
+    assert "failed; no variant is dropped" in printed
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ def test_screening_trains_its_rungs_and_then_what_is_left(shapes, tmp_path, caps
     with runs_in_this_process():
         rows = compare(cfg, tmp_path, losses, screening=True, resamples=100)
     assert [row["status"] for row in rows] == ["done"] * 3  # no AP is clearly behind
-    assert "Screening dropped nothing" in capsys.readouterr().out
+    assert "Screening dropped no variant" in capsys.readouterr().out
     for folder, steps in (("screen/1_epochs", 2), ("screen/2_epochs", 4), (".", 8)):
         calls = [run["proof"]["loss_bbox"]["calls"] for run in results(tmp_path / folder)["runs"]]
         assert calls == [steps] * 3

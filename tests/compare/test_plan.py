@@ -57,7 +57,7 @@ def test_losses_and_seeds_are_added_to_a_stored_plan(plan, cfg, variant, tmp_pat
 def test_another_config_in_the_same_directory_is_refused(plan, cfg, tmp_path):
     cfg.model.num_convs = 3
     asked = Plan.of(cfg, ["loss_bbox"], plan.variants, [0])
-    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 3\)"):
+    with pytest.raises(ValueError, match=r"a different config \(model.num_convs: 2 -> 3\)"):
         asked.added_to(plan, tmp_path)
 
 
@@ -69,14 +69,17 @@ def test_another_component_in_the_same_directory_is_refused(plan, cfg, tmp_path)
 
 def test_a_loss_that_changed_in_the_same_directory_is_refused(plan, cfg, variant, tmp_path):
     asked = Plan.of(cfg, ["loss_bbox"], [variant("GIoULoss", 2.0)], [0])
-    message = r"another GIoULoss \(model.loss_bbox.loss_weight: 2.5 -> 2.0\)"
+    message = r"a different GIoULoss \(model.loss_bbox.loss_weight: 2.5 -> 2.0\)"
     with pytest.raises(ValueError, match=message):
         asked.added_to(plan, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("labels", "seeds", "message"),
-    [(["A", "A"], [0], "the comparison names A twice"), (["A"], [1, 1], "--seeds names 1 twice")],
+    [
+        (["A", "A"], [0], "the comparison contains A twice"),
+        (["A"], [1, 1], "--seeds contains 1 twice"),
+    ],
 )
 def test_what_is_named_twice_is_refused(cfg, variant, labels, seeds, message):
     with pytest.raises(ValueError, match=message):
@@ -147,7 +150,7 @@ def test_results_keep_commands_and_notes_of_earlier_commands(plan, tmp_path):
 def test_other_validation_data_in_the_same_directory_are_refused(plan, tmp_path):
     Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
     Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
-    with pytest.raises(ValueError, match="the validation data have changed"):
+    with pytest.raises(ValueError, match="the validation data has changed"):
         Results(plan, tmp_path, {"ground_truth": {"annotations": []}})
 
 
@@ -178,7 +181,7 @@ def earlier_proof(**probe):
     ("record", "message"),
     [
         ({}, "no proof that loss_bbox was GIoULoss"),
-        (proof(loss="L1Loss()"), "loss_bbox was L1Loss(), planned was GIoULoss"),
+        (proof(loss="L1Loss()"), "loss_bbox was L1Loss(), not GIoULoss as planned"),
         (proof(calls=0), "loss_bbox did not train with GIoULoss"),
         (earlier_proof(start=0, end=0.5), "loss_bbox did not train with GIoULoss"),
         (proof(), None),

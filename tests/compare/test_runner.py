@@ -50,7 +50,7 @@ class TestPlanRunner:
         }
         stored = json.loads((tmp_path / "results.json").read_text())
         assert stored["runs"][1]["error"].splitlines() == [
-            "exit status 1; the log's last lines:",
+            "exit status 1; last lines of the log:",
             "Traceback",
             "ValueError: broken",
         ]
@@ -263,11 +263,11 @@ class TestRunDisplay:
     def test_a_file_gets_a_line_an_epoch(self, tmp_path):
         stream = io.StringIO()
         display = RunDisplay("[1/2] A seed 0", tmp_path, [], 1, stream)
-        display()  # nothing written yet
+        display.update()  # nothing written yet
         states = ((2, 0, None), (5, 0, None), (10, 1, None), (10, 1, 0.25), (12, 1, 0.25))
         for step, epoch, ap in states:
             self.progress(tmp_path, step, epoch, ap)
-            display()
+            display.update()
         display.close("AP 0.250")
         lines = stream.getvalue().splitlines()
         assert [line.split("  ")[1] for line in lines] == [
@@ -284,7 +284,7 @@ class TestRunDisplay:
         display = RunDisplay("[1/1] A seed 0", tmp_path, [], 0, stream)
         for step in (2, 3):
             self.progress(tmp_path, step, 0)
-            display()
+            display.update()
         display.close("AP 0.250")
         text = stream.getvalue()
         assert text.count("\n") == 1
@@ -295,5 +295,5 @@ class TestRunDisplay:
     def test_the_last_runs_progress_is_not_shown_for_the_next(self, tmp_path):
         self.progress(tmp_path, 20, 2)
         stream = io.StringIO()
-        RunDisplay("x", tmp_path, [], 0, stream)()
+        RunDisplay("x", tmp_path, [], 0, stream).update()
         assert stream.getvalue() == ""

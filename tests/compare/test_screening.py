@@ -69,8 +69,8 @@ def test_what_is_clearly_behind_goes_and_at_most_half_of_them(cfg, tmp_path):
         (6, ["A", "B", "C"], "6_epochs"),
     ]
     assert str(dropped[0]) == (
-        "Screening dropped D after 3 epochs: -25.0 AP50 [-27.0, -23.0] against B, "
-        "the best at that point."
+        "Screening dropped D after 3 epochs: -25.0 AP50 [-27.0, -23.0] compared with "
+        "B, the best variant at that point."
     )
 
 

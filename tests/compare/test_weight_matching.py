@@ -207,7 +207,7 @@ def test_norms_after_matching_scale_with_the_weight():
     loss = record("A").losses["A"]
     assert loss.matched_norm == 0.75 and loss.matched_initial_norm == 0.375
     assert record("A").source("A") == (
-        "gradient norm 0.75, as A's, over 24 batches after 100 steps with A"
+        "gradient norm 0.75, matched to A over 24 batches after 100 steps with A"
     )
 
 
@@ -230,13 +230,13 @@ def test_matchings_join_and_the_stored_numbers_stay():
     ("changes", "message"),
     [
         ({"slot": "loss_cls"}, "RetinaNet has no box deltas for 'loss_cls'"),
-        ({"baseline": "IoULoss"}, "the baseline 'IoULoss' is none of SmoothL1Loss, L1Loss"),
+        ({"baseline": "IoULoss"}, "the baseline 'IoULoss' is not one of SmoothL1Loss, L1Loss"),
         ({"batches": 7}, "batches must be at least 8, got 7"),
-        ({"warmup_steps": 41}, "warmup_steps must be 1 to 40, the steps that the config trains"),
-        ({"warmup_steps": 0}, "warmup_steps must be 1 to 40"),
+        ({"warmup_steps": 41}, "warmup_steps must be from 1 to 40, the training steps"),
+        ({"warmup_steps": 0}, "warmup_steps must be from 1 to 40"),
         (
             {"losses": {"SmoothL1Loss": {**SMOOTH, "loss_weight": 0.0}}},
-            "SmoothL1Loss: loss_weight is 0.0, and matching needs a number to scale",
+            "SmoothL1Loss: loss_weight is 0.0, but matching needs a nonzero number",
         ),
     ],
 )
@@ -289,7 +289,7 @@ def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_match
     assert [v.loss("loss_bbox")["loss_weight"] for v in variants] == [4.0, 4.0]
     assert variants[1].weight["how"] == "matched"
     assert variants[1].weight["gradient_norm"] == pytest.approx(0.5 * 4.0 / 2.5)
-    assert "as L1Loss's" in variants[1].source
+    assert "matched to L1Loss" in variants[1].source
     assert match_variants(cfg, selection, tmp_path) == variants
     match_variants(cfg, select(cfg, ["L1Loss", "DIoULoss"], matched=True), tmp_path)
     assert fake_matching == [["L1Loss", "GIoULoss"], ["L1Loss", "DIoULoss"]]
@@ -300,5 +300,7 @@ def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_match
 def test_weights_matched_to_another_baseline_are_not_mixed(cfg, tmp_path, fake_matching):
     match_variants(cfg, select(cfg, ["L1Loss", "GIoULoss"]), tmp_path)
     other = select(cfg, ["L1Loss", "GIoULoss"], baseline="GIoULoss")
-    with pytest.raises(ValueError, match="were matched to L1Loss, not those of loss_bbox to GIoU"):
+    with pytest.raises(
+        ValueError, match="was matched to L1Loss, but this command matches loss_bbox to GIoU"
+    ):
         match_variants(cfg, other, tmp_path)

@@ -135,11 +135,11 @@ class TestRefused:
         ("classes", "message"),
         [
             (("cat", "cow"), "only in training: dog; only in validation: cow"),
-            (("cat",), "different classes, only in training: dog. Give"),
-            (("dog", "cat"), "in another order: cat, dog and dog, cat"),
+            (("cat",), "different classes, only in training: dog. Set"),
+            (("dog", "cat"), "in a different order: cat, dog and dog, cat"),
             (
                 tuple(f"c{i}" for i in range(80)),
-                r"only in validation: c0, .*, c7, \.\.\. \(80 in all\)",
+                r"only in validation: c0, .*, c7, \.\.\. \(80 in total\)",
             ),
         ],
     )
@@ -171,7 +171,7 @@ class TestRefused:
     def test_incomplete_config_for_testing(self, toy_cfg):
         cfg = toy_cfg()
         del cfg["val_evaluator"]
-        with pytest.raises(ValueError, match="has no `test_evaluator`, needed for testing"):
+        with pytest.raises(ValueError, match="has no `test_evaluator`, which testing requires"):
             build_runner(cfg, train=False)
 
 

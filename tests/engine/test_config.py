@@ -96,8 +96,8 @@ def test_own_data_reaches_the_test_dataloader_where_there_is_one(cfg):
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        (("x.json", None), "--train-ann needs --train-images beside it"),
-        ((None, "images"), "--train-images needs --train-ann beside it"),
+        (("x.json", None), "--train-ann requires --train-images"),
+        ((None, "images"), "--train-images requires --train-ann"),
     ],
 )
 def test_half_a_pair_of_own_data_is_refused(cfg, pair, message):
@@ -125,7 +125,7 @@ def test_amp_refuses_a_wrapper_it_does_not_know(cfg):
         ("model = dict(", "was never closed"),
         ("model = undefined_name", "NameError: name 'undefined_name' is not defined"),
         ("_base_ = './absent.py'", "absent.py"),
-        ("x = 1", "has no `model`, so it is not a whole experiment"),
+        ("x = 1", "has no `model`, so it is not a complete experiment"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_named(tmp_path, text, message):
@@ -187,7 +187,7 @@ def test_options_of_the_metric_need_one_metric(cfg):
     use_metric_options(cfg, out="/found.json", backend="hotcoco")
     assert cfg.val_evaluator == dict(type="CocoMetric", out_file="/found.json", backend="hotcoco")
     cfg.val_evaluator = [cfg.val_evaluator] * 2
-    with pytest.raises(InputError, match="need one metric as `val_evaluator`, not a list"):
+    with pytest.raises(InputError, match="require a single metric as `val_evaluator`, not a list"):
         use_metric_options(cfg, out=None, backend="hotcoco")
 
 

@@ -29,12 +29,12 @@ def test_a_directory_without_checkpoints_is_free(run_cfg, tmp_path, resume):
 def test_a_finished_run_is_never_overwritten(unfinished, tmp_path, resume):
     write_json(tmp_path / "metrics.json", {"status": "done", "metrics": {}})
     assert is_finished(tmp_path)
-    with pytest.raises(ValueError, match="holds a finished run, which is never overwritten"):
+    with pytest.raises(ValueError, match="contains a finished run, which is not overwritten"):
         claim_work_dir(unfinished, resume)
 
 
 def test_an_unfinished_run_continues_only_when_asked(unfinished):
-    with pytest.raises(ValueError, match="continue it with --resume, or give another --work-dir"):
+    with pytest.raises(ValueError, match="resume it with --resume, or give another --work-dir"):
         claim_work_dir(unfinished, None)
     claim_work_dir(unfinished, "auto")
     assert unfinished.resume is True
@@ -42,13 +42,13 @@ def test_an_unfinished_run_continues_only_when_asked(unfinished):
 
 def test_an_unfinished_run_of_another_config_is_refused(unfinished):
     unfinished.model.type = "B"
-    with pytest.raises(ValueError, match=r"another config \(model.type: 'A' -> 'B'\)"):
+    with pytest.raises(ValueError, match=r"a different config \(model.type: 'A' -> 'B'\)"):
         claim_work_dir(unfinished, "auto")
 
 
 def test_foreign_checkpoints_are_left_alone(run_cfg, tmp_path):
     (tmp_path / "model.pth").touch()
-    with pytest.raises(ValueError, match=r"holds checkpoints but no config\.py"):
+    with pytest.raises(ValueError, match=r"contains checkpoints but no config\.py"):
         claim_work_dir(run_cfg, "auto")
 
 

@@ -12,7 +12,7 @@ import torch
 from slot_losses import losses_of_slot
 from torch import nn
 
-from det_losses.engine.loss_record import agrees
+from det_losses.engine.loss_record import matches_config
 from det_losses.generators import generator_states, generators_kept, set_generator_states
 from det_losses.losses import build_loss
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
@@ -85,7 +85,7 @@ SLOTS = [(detector, slot) for detector in OWN for slot in detector.slots]
 def test_every_loss_of_every_slot_is_the_one_that_trains(detector, slot):
     for info in losses_of_slot(detector, slot):
         model = build(detector, **{slot: info.config})
-        assert agrees(info.config, model.losses[slot])
+        assert matches_config(info.config, model.losses[slot])
         # The parameters are those that the model states, published settings included.
         named = build_loss({**model.losses[slot].params(), "type": info.name})
         assert relative_difference(model, slot, copy.deepcopy(named)) < 1e-6, info.name
