@@ -12,7 +12,7 @@ from det_losses.tensors import aligned
 
 @dataclass(frozen=True)
 class BoxPair:
-    """The geometry of N pairs of a predicted box and its target; made by :func:`box_pair`.
+    """The geometry of N pairs of a predicted box and its target; built by :func:`box_pair`.
 
     The "hull" is the smallest enclosing box of a pair. Quantities meant as denominators
     (``hull_area``, ``hull_w2``, ``hull_h2``, ``hull_diagonal2``) are clamped above zero; all
@@ -112,8 +112,8 @@ class BoxPair:
         """IoU whose intersection is negative for disjoint boxes, see ExtendedIoULoss."""
         x1, y1, x2, y2 = self.pred.unbind(-1)
         x1g, y1g, x2g, y2g = self.target.unbind(-1)
-        overlap_w, gap_w, lead_w = _meeting(x1, x2, x1g, x2g)
-        overlap_h, gap_h, lead_h = _meeting(y1, y2, y1g, y2g)
+        overlap_w, gap_w, lead_w = _overlap_and_gap(x1, x2, x1g, x2g)
+        overlap_h, gap_h, lead_h = _overlap_and_gap(y1, y2, y1g, y2g)
         missing = (
             gap_w * (2 * lead_h + overlap_h) + gap_h * (2 * lead_w + overlap_w) + 2 * gap_w * gap_h
         )
@@ -207,8 +207,10 @@ def _extent(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
     return high - low
 
 
-def _meeting(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shared length of two intervals, the gap between them, and the length before either."""
+def _overlap_and_gap(
+    a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return overlap and gap of two intervals, and the part of their hull before both of these."""
     start, end = torch.maximum(a1, b1), torch.minimum(a2, b2)
     low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
     return _length(end - start), torch.relu(start - end), torch.minimum(start, end) - low

@@ -1,4 +1,4 @@
-"""Input checks of the losses: precision and shape."""
+"""Small tensor helpers of the losses: precision, shape checks and a safe square root."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The options that several tools share, and the config that they describe."""
+"""Options shared by several tools, and the config that they produce."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-OWN_DATA = "your own data in COCO format; the config's subset options do not apply to it"
+OWN_DATA = "your own data in COCO format; the config's subset options are ignored"
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that suggests the option that a misspelled one resembles."""
+    """A parser that suggests the nearest option for a misspelled one."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return a parser whose help ends with a real command."""
+    """Return a parser whose help ends with example commands."""
     return _Parser(
         prog=f"det-losses {tool}",
         description=description,
@@ -61,8 +61,8 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="SLOT=LOSS",
-        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; parameters "
-        "that are not given have their published setting in that slot",
+        help="set the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; other "
+        "parameters get the published setting of that slot",
     )
 
 
@@ -86,7 +86,7 @@ def load_experiment(args: argparse.Namespace) -> Config:
 
     Raises:
         MissingFileError: no such config.
-        InputError: the file cannot be read, or an option does not fit.
+        InputError: the file cannot be read, or an option does not fit the config.
     """
     from det_losses.engine import config
 
