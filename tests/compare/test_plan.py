@@ -13,7 +13,7 @@ def rows(plan, root):
     return [run.row(root) for run in plan.runs(root)]
 
 
-def test_every_seed_trains_all_losses_before_the_next(plan, tmp_path):
+def test_runs_are_ordered_by_seed(plan, tmp_path):
     titles = [run.title for run in plan.runs(tmp_path)]
     assert titles == [
         "SmoothL1Loss seed 0",
@@ -32,13 +32,13 @@ def test_labels_that_differ_only_in_signs_get_directories_of_their_own(cfg, vari
     assert all(re.fullmatch(r"[\w.=-]+", folder) for folder in folders)
 
 
-def test_a_stored_plan_comes_back(plan, tmp_path):
+def test_a_stored_plan_is_loaded_unchanged(plan, tmp_path):
     plan.save(tmp_path)
     assert Plan.load(tmp_path) == plan
     assert Plan.load(tmp_path / "elsewhere") is None
 
 
-def test_the_hash_knows_the_config_but_neither_slot_nor_seed(plan, cfg, variant):
+def test_the_hash_depends_on_the_config_but_not_on_slot_and_seed(plan, cfg, variant):
     cfg.model.loss_bbox.type = "EIoULoss"
     cfg.randomness.seed = 9
     cfg.work_dir = "elsewhere"
@@ -47,7 +47,7 @@ def test_the_hash_knows_the_config_but_neither_slot_nor_seed(plan, cfg, variant)
     assert Plan.of(cfg, ["loss_bbox"], [variant("A")], [3]).hash != plan.hash
 
 
-def test_losses_and_seeds_are_added_to_a_stored_plan(plan, cfg, variant, tmp_path):
+def test_a_stored_plan_is_extended_by_losses_and_seeds(plan, cfg, variant, tmp_path):
     asked = Plan.of(cfg, ["loss_bbox"], [variant("EIoULoss")], [2, 0])
     joined = asked.added_to(plan, tmp_path)
     assert [each.label for each in joined.variants] == ["SmoothL1Loss", "GIoULoss", "EIoULoss"]
@@ -81,7 +81,7 @@ def test_a_loss_that_changed_in_the_same_directory_is_refused(plan, cfg, variant
         (["A"], [1, 1], "--seeds contains 1 twice"),
     ],
 )
-def test_what_is_named_twice_is_refused(cfg, variant, labels, seeds, message):
+def test_repeated_labels_and_seeds_are_errors(cfg, variant, labels, seeds, message):
     with pytest.raises(ValueError, match=message):
         Plan.of(cfg, ["loss_bbox"], [variant(label) for label in labels], seeds)
 
@@ -130,7 +130,7 @@ def test_a_run_that_failed_before_and_is_finished_now_is_done(plan, tmp_path, fi
     assert (row["status"], row["error"]) == ("done", None)
 
 
-def test_what_has_no_ground_truth_is_null_in_json(plan, tmp_path, finish):
+def test_metrics_without_ground_truth_are_null_in_json(plan, tmp_path, finish):
     finish(plan.runs(tmp_path)[0], APs=None)
     Results(plan, tmp_path, {"x": float("nan")}).write()
     stored = json.loads((tmp_path / "results.json").read_text())
@@ -190,7 +190,7 @@ def earlier_proof(**probe):
         (earlier_proof(start=1e-9, end=None), None),
     ],
 )
-def test_a_run_without_the_proof_of_its_loss_is_not_done(plan, tmp_path, finish, record, message):
+def test_a_run_without_the_record_of_its_loss_is_failed(plan, tmp_path, finish, record, message):
     run = plan.runs(tmp_path)[1]
     finish(run)
     file = run.work_dir / "metrics.json"

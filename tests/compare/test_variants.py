@@ -39,7 +39,7 @@ def test_a_grid_has_every_pair_with_the_changes_of_both(cfg):
     assert found[1].source.startswith("L1Loss: loss_weight 1: ")
 
 
-def test_a_loss_of_a_grid_gets_the_setting_that_both_together_make(cfg):
+def test_the_setting_of_a_loss_may_depend_on_the_other_loss_of_the_grid(cfg):
     # FCOS with distributions for the sides is GFL, in which GIoU has weight 2 (2006.04388).
     cfg.model.type = "FCOS"
     cross = ["loss_dfl", "DistributionFocalLoss"]
@@ -57,7 +57,7 @@ def test_the_baseline_of_a_sweep_is_the_weight_itself(cfg):
     assert select(cfg, ["GIoULoss"], multiples=[0.5, 2.0]).baseline == "GIoULoss x0.5"
 
 
-def test_whole_variants_need_no_component(cfg):
+def test_config_variants_need_no_component(cfg):
     selection = select(cfg, config_variants=["a:loss_bbox=L1Loss", "b:loss_bbox=GIoULoss"])
     assert selection.components == []
     assert [variant.label for variant in selection.variants] == ["a", "b"]
@@ -97,7 +97,7 @@ def test_a_model_without_slots_is_refused(cfg):
         select(cfg, ["L1Loss"])
 
 
-def test_a_tuple_reads_back_as_it_was_planned(cfg):
+def test_a_tuple_is_stored_as_a_list(cfg):
     variant = select(cfg, ["CrossEntropyLoss(class_weight=(1, 2))"], "loss_cls").variants[0]
     assert variant.loss("loss_cls")["class_weight"] == [1, 2]
 
@@ -125,7 +125,7 @@ def test_keys_reach_into_lists_and_make_what_is_missing():
 
 
 @pytest.mark.parametrize("key", ["loss_bbox", "model.loss_bbox"])
-def test_a_whole_variant_names_slots_with_losses_and_any_other_key(cfg, key):
+def test_a_config_variant_sets_losses_and_config_keys(cfg, key):
     cfg.optim_wrapper = {"optimizer": {"lr": 0.1}}
     text = f"mine:{key}=SmoothL1Loss(beta=0.5, loss_weight=2),optim_wrapper.optimizer.lr=1e-3"
     found = config_variant(cfg, text, [])
@@ -136,7 +136,7 @@ def test_a_whole_variant_names_slots_with_losses_and_any_other_key(cfg, key):
     }
 
 
-def test_a_whole_variant_beside_losses_keeps_the_loss_of_the_config(cfg):
+def test_a_config_variant_keeps_the_loss_of_the_config(cfg):
     found = config_variant(cfg, "slow:model.num_convs=1", ["loss_bbox"])
     own = found.apply(cfg).model
     assert (own.num_convs, own.loss_bbox) == (1, {"type": "L1Loss", "loss_weight": 1.0})

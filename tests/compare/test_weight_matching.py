@@ -103,7 +103,7 @@ def test_norms_before_matching_are_those_of_the_given_weights(matching, models):
         assert loss.config == LOSSES[label]
         assert loss.given_weight == LOSSES[label].get("loss_weight", 1.0)
         assert loss.norm == pytest.approx(norms[label].mean(), rel=1e-6)
-    # The weights that are in use differ by far more than what is asked of matched ones.
+    # The published weights differ by far more than the tolerance for matched ones.
     assert matching.losses["L1Loss"].norm < 0.9 * matching.losses["SmoothL1Loss"].norm
 
 
@@ -147,7 +147,7 @@ def test_the_standard_error_of_a_ratio_is_its_spread_over_many_samples():
     assert ratio_error(x[0], 3 * x[0]) == pytest.approx(0, abs=1e-12)
 
 
-def test_nothing_is_left_and_nothing_changed(shapes, work_dir, matching, models):
+def test_no_files_remain_and_the_config_is_unchanged(shapes, work_dir, matching, models):
     assert list(work_dir.iterdir()) == []
     assert shapes.model.loss_bbox.type == "L1Loss" and shapes.val_dataloader
     weights = models.initial.state_dict()
@@ -211,7 +211,7 @@ def test_norms_after_matching_scale_with_the_weight():
     )
 
 
-def test_matchings_join_and_the_stored_numbers_stay():
+def test_joined_matchings_keep_the_stored_numbers():
     stored, new = record("A", "B"), record("A", "B", "C")
     new.losses["B"] = MatchedLoss({"type": "A"}, 2.0, 3.1, 0.5, 0.25, 0.01)
     joined = stored.joined(new)
@@ -240,7 +240,7 @@ def test_matchings_join_and_the_stored_numbers_stay():
         ),
     ],
 )
-def test_what_cannot_be_matched_is_refused(shapes, tmp_path, changes, message):
+def test_invalid_matchings_are_errors(shapes, tmp_path, changes, message):
     arguments = {"slot": "loss_bbox", "losses": LOSSES, "baseline": "SmoothL1Loss", **changes}
     with pytest.raises(ValueError, match=message):
         match_weights(shapes, work_dir=tmp_path, **arguments)
@@ -268,7 +268,7 @@ def test_a_loss_without_a_usable_gradient_is_named(
 
 @pytest.fixture
 def fake_matching(monkeypatch):
-    """A matching that is known and trains nothing; gives the losses of each call."""
+    """Replace the matching by fixed numbers; return the losses of each call."""
     calls = []
 
     def fake(cfg, slot, losses, baseline, *, work_dir):
@@ -297,7 +297,7 @@ def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_match
     assert set(stored["losses"]) == {"L1Loss", "GIoULoss", "DIoULoss"}
 
 
-def test_weights_matched_to_another_baseline_are_not_mixed(cfg, tmp_path, fake_matching):
+def test_weights_matched_to_a_different_baseline_are_an_error(cfg, tmp_path, fake_matching):
     match_variants(cfg, select(cfg, ["L1Loss", "GIoULoss"]), tmp_path)
     other = select(cfg, ["L1Loss", "GIoULoss"], baseline="GIoULoss")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What a run does whose model trains other losses than its config names, and what it records."""
+"""The record of the losses of a run, and errors if they differ from the config."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ def faulty(fault=None, **losses):
     return dict(type="FaultyToy", num_classes=None, fault=fault, **losses)
 
 
-def test_the_record_counts_on_after_a_resume_and_changes_no_weight(toy_cfg, record, capfd):
+def test_a_resumed_run_continues_the_record_without_changing_weights(toy_cfg, record, capfd):
     model = faulty(loss_bbox="EIoULoss(loss_weight=0.1)")
     without = toy_cfg("without", epochs=2, model=model)
     del without["default_hooks"]["loss_record"]
@@ -85,7 +85,7 @@ def test_the_record_counts_on_after_a_resume_and_changes_no_weight(toy_cfg, reco
                resumed.model.state_dict().items())  # fmt: skip
 
 
-def test_another_loss_than_the_configs_stops_the_run_before_the_first_step(toy_cfg):
+def test_a_loss_that_differs_from_the_config_stops_the_run_before_training(toy_cfg):
     steps = Steps()
     cfg = toy_cfg(model=faulty("another loss", loss_bbox="EIoULoss"))
     with pytest.raises(
@@ -195,7 +195,7 @@ INNER = dict(type="InnerIoU", loss="CIoULoss", ratio=0.7)
     ],
     ids=str,
 )
-def test_a_loss_agrees_with_what_the_config_states(named, held, expected):
+def test_a_loss_matches_its_config(named, held, expected):
     assert matches_config(named, build_loss(held)) is expected
 
 

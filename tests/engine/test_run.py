@@ -19,7 +19,7 @@ def unfinished(run_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
-def test_a_directory_without_checkpoints_is_free(run_cfg, tmp_path, resume):
+def test_a_directory_without_checkpoints_can_be_used(run_cfg, tmp_path, resume):
     (tmp_path / "config.py").write_text("model = dict(type='Another')")
     claim_work_dir(run_cfg, resume)
     assert run_cfg.resume is False
@@ -33,7 +33,7 @@ def test_a_finished_run_is_never_overwritten(unfinished, tmp_path, resume):
         claim_work_dir(unfinished, resume)
 
 
-def test_an_unfinished_run_continues_only_when_asked(unfinished):
+def test_an_unfinished_run_is_resumed_only_on_request(unfinished):
     with pytest.raises(ValueError, match="resume it with --resume, or give another --work-dir"):
         claim_work_dir(unfinished, None)
     claim_work_dir(unfinished, "auto")
@@ -46,7 +46,7 @@ def test_an_unfinished_run_of_another_config_is_refused(unfinished):
         claim_work_dir(unfinished, "auto")
 
 
-def test_foreign_checkpoints_are_left_alone(run_cfg, tmp_path):
+def test_checkpoints_without_a_config_are_not_overwritten(run_cfg, tmp_path):
     (tmp_path / "model.pth").touch()
     with pytest.raises(ValueError, match=r"contains checkpoints but no config\.py"):
         claim_work_dir(run_cfg, "auto")
