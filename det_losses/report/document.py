@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from det_losses.report import analyses, records, tables, text
-from det_losses.report.section import Document, Section
+from det_losses.report.section import Section
 from det_losses.report.study import Study
 
 logger = logging.getLogger(__name__)
@@ -14,6 +14,27 @@ logger = logging.getLogger(__name__)
 _MOST_ROWS = 20  # a section with a longer table is folded
 
 Builder = Callable[[], Section | None]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report.
+
+    Attributes:
+        title: what was compared.
+        subtitle: the amount of data and runs.
+        headline: the result, or why there is none.
+        cautions: sentences about limitations of this comparison.
+        standings: the table of variants.
+        sections: everything below that table.
+    """
+
+    title: str
+    subtitle: str
+    headline: str
+    cautions: list[str]
+    standings: tables.Standings
+    sections: list[Section]
 
 
 def document(study: Study) -> Document:

@@ -1,9 +1,15 @@
 """A report as markdown that is readable as plain text too: everything except the figures."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from det_losses.report.section import Document, Section, Table
+from det_losses.report.section import Section, Table
+
+if TYPE_CHECKING:  # it draws, and the tables of other tools must not import matplotlib
+    from det_losses.report.document import Document
 
 _NUMBER = re.compile(
     r"(<?[-+]?[\d.,]+(e-?\d+)?( ± [\d.]+)?( ?%)?( \[.*\])?|n/a|baseline|-|)",

@@ -1,14 +1,8 @@
 """What a report consists of: sections of text, figures and tables."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from det_losses.report.formats import NONE
-
-if TYPE_CHECKING:
-    from det_losses.report.tables import Standings
 
 
 @dataclass(frozen=True)
@@ -60,27 +54,6 @@ class Section:
     tables: tuple[Table, ...] = ()
     codes: tuple[str, ...] = ()
     folded: bool = False
-
-
-@dataclass(frozen=True)
-class Document:
-    """A whole report.
-
-    Attributes:
-        title: what was compared.
-        subtitle: the amount of data and runs.
-        headline: the result, or why there is none.
-        cautions: sentences about limitations of this comparison.
-        standings: the table of variants.
-        sections: everything below that table.
-    """
-
-    title: str
-    subtitle: str
-    headline: str
-    cautions: list[str]
-    standings: Standings
-    sections: list[Section]
 
 
 def without_empty(table: Table) -> Table:

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from det_losses.evaluation.metrics import METRICS
 from det_losses.files import write_text
-from det_losses.report.document import document
+from det_losses.report.document import Document, document
 from det_losses.report.markdown import is_numeric, markdown
 from det_losses.report.plotting import Intervals, styles
-from det_losses.report.section import Document, Table
+from det_losses.report.section import Table
 from det_losses.report.study import Study
 from det_losses.report.tables import Standing
 from det_losses.statistics import Verdict
