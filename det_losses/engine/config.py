@@ -147,7 +147,7 @@ def use_metric_options(cfg: Config, *, out: str | None, backend: str | None) -> 
 class FastTextConfig(Config):
     """mmengine's Config whose ``pretty_text`` takes milliseconds.
 
-    mmengine's own formats with yapf, which takes seconds, at each start and at each checkpoint of a
+    mmengine's own formats with yapf, which can take seconds, at each start and each checkpoint of a
     run.
     """
 
