@@ -1,5 +1,6 @@
 """Matching of loss weights: equal gradient norms of box losses on the box outputs."""
 
+import contextlib
 import copy
 import gc
 import math
@@ -407,9 +408,6 @@ def _train(runner: Runner, steps: int, bar: tqdm) -> _SnapshotHook:
     stop, snapshots = StopHook(), _SnapshotHook(steps, bar)
     runner.register_hook(stop, priority="LOWEST")
     runner.register_hook(snapshots, priority="LOWEST")
-    with stop.listening():
-        try:
-            runner.train()
-        except _WarmUpDone:
-            pass
+    with stop.listening(), contextlib.suppress(_WarmUpDone):
+        runner.train()
     return snapshots

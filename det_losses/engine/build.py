@@ -137,9 +137,10 @@ def _set_cosine_length(cfg: Config) -> None:
     mmengine's cosine is periodic: after a shorter period the learning rate would rise again.
     """
     for scheduler in entries(cfg.get("param_scheduler")):
-        if "CosineAnnealing" in str(scheduler.get("type")) and scheduler.get("by_epoch", True):
-            if scheduler.get("T_max") is None and scheduler.get("end") is None:
-                scheduler.T_max = cfg.train_cfg.max_epochs - scheduler.get("begin", 0)
+        is_cosine = "CosineAnnealing" in str(scheduler.get("type"))
+        has_length = scheduler.get("T_max") is not None or scheduler.get("end") is not None
+        if is_cosine and scheduler.get("by_epoch", True) and not has_length:
+            scheduler.T_max = cfg.train_cfg.max_epochs - scheduler.get("begin", 0)
 
 
 def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:

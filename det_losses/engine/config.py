@@ -156,7 +156,7 @@ def use_metric_options(cfg: Config, *, out: str | None, backend: str | None) -> 
 class FastTextConfig(Config):
     """mmengine's Config whose ``pretty_text`` takes milliseconds.
 
-    mmengine formats it with yapf, which takes seconds, at the start and at each checkpoint.
+    mmengine formats it with yapf, which can take seconds, at the start and at each checkpoint.
     """
 
     @classmethod

@@ -1,15 +1,10 @@
 """State of losses: running statistics in buffers, equal on every rank."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from det_losses.tensors import upcast
-
-_apart = False  # whether this rank computes something that the other ranks do not compute
 
 
 class RunningMean(nn.Module):
@@ -70,18 +65,7 @@ def counted_rows(values: Tensor, weight: Tensor | None) -> Tensor:
 
 def over_ranks(total: Tensor) -> Tensor:
     """Sum over the ranks if training is distributed."""
-    if dist.is_available() and dist.is_initialized() and not _apart:
+    if dist.is_available() and dist.is_initialized():
         total = total.clone()
         dist.all_reduce(total)
     return total
-
-
-@contextmanager
-def on_this_rank_alone() -> Iterator[None]:
-    """Use the statistics of this rank only, where the other ranks do not call the loss."""
-    global _apart
-    before, _apart = _apart, True
-    try:
-        yield
-    finally:
-        _apart = before
