@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import textwrap
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-OWN_DATA = "your own data in COCO format; the config's subset options are ignored"
+_WIDTH = 80  # characters per line of a description
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,7 +30,7 @@ def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentPa
     """Return a parser whose help ends with example commands."""
     return _Parser(
         prog=f"det-losses {tool}",
-        description=description,
+        description=textwrap.fill(description, _WIDTH),
         epilog=f"example:\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -75,7 +76,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
     """Add --val-ann and --val-images; with ``train`` also --train-ann and --train-images."""
-    group = parser.add_argument_group("own data", OWN_DATA)
+    group = parser.add_argument_group(
+        "own data", "your own data in COCO format; the config's subset options are ignored"
+    )
     for split in ("train", "val") if train else ("val",):
         group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
         group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
