@@ -206,8 +206,11 @@ def locked(root: Path) -> Iterator[int]:
     stays locked until its running trainings have ended.
 
     Raises:
-        InputError: another comparison, or a run of one that was killed, has the lock.
+        InputError: another comparison, or a run of one that was killed, has the lock; or ``root``
+            is a file.
     """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--work-dir {root}: is a file, expected a directory")
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:

@@ -110,12 +110,14 @@ def select(
         matched: whether the loss weights will be matched.
 
     Raises:
-        InputError: nothing to compare, options that exclude each other, or no such baseline.
+        InputError: nothing to compare, options that exclude each other, no such baseline, or two
+            identical losses.
         NotRegisteredError: no such loss; the nearest names are suggested.
     """
     components = _components(cfg, losses, component, cross, bool(config_variants))
     factors = itertools.product(losses, cross[1:]) if cross else zip(losses, strict=True)
     variants = [loss_variant(cfg, dict(zip(components, texts, strict=True))) for texts in factors]
+    _check_different(variants)
     variants += [config_variant(cfg, text.strip(), components) for text in config_variants]
     for option, given in (("weights", bool(multiples)), ("match-weights", matched)):
         if given and (config_variants or not losses):
@@ -128,6 +130,13 @@ def select(
     if baseline not in (None, *labels):
         raise InputError(f"--baseline {baseline}: the variants are {', '.join(labels)}")
     return replace(selection, baseline=baseline or first)
+
+
+def _check_different(variants: Sequence[Variant]) -> None:
+    """Raise InputError if two variants of ``--losses`` are identical; ``--variant`` allows this."""
+    for one, other in itertools.combinations(variants, 2):
+        if one.label != other.label and one.changes == other.changes:
+            raise InputError(f"{one.label} and {other.label} are identical; remove one of them")
 
 
 def _components(

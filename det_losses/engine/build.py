@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
+    check_optimizer,
     check_same_classes,
     config_errors,
     fill_from_data,
@@ -58,6 +59,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _select_parts(cfg, train)
     check_amp(cfg.get("optim_wrapper"))
+    check_optimizer(cfg.get("optim_wrapper"))
     check_checkpoint(cfg.get("load_from"))
     _set_directories(cfg)
     _set_collate(cfg)
@@ -140,7 +142,10 @@ def _set_cosine_length(cfg: Config) -> None:
         is_cosine = "CosineAnnealing" in str(scheduler.get("type"))
         has_length = scheduler.get("T_max") is not None or scheduler.get("end") is not None
         if is_cosine and scheduler.get("by_epoch", True) and not has_length:
-            scheduler.T_max = cfg.train_cfg.max_epochs - scheduler.get("begin", 0)
+            epochs = cfg.train_cfg.get("max_epochs")
+            if not isinstance(epochs, int):
+                raise InputError(f"train_cfg.max_epochs must be a whole number, got {epochs!r}")
+            scheduler.T_max = epochs - scheduler.get("begin", 0)
 
 
 def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:

@@ -140,8 +140,10 @@ def use_metric_options(cfg: Config, *, out: str | None, backend: str | None) -> 
     """Set the result file and the backend of the metric, for a test.
 
     Raises:
-        InputError: the config has several metrics.
+        InputError: the config has several metrics, or ``out`` is a directory.
     """
+    if out is not None and Path(out).is_dir():
+        raise InputError(f"--out {out}: is a directory, expected a file")
     options = {"out_file": out and str(Path(out).absolute()), "backend": backend}
     given = {key: value for key, value in options.items() if value is not None}
     for key in ("test_evaluator", "val_evaluator"):

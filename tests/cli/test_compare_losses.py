@@ -40,6 +40,10 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
         (["--losses", "L1Loss(bta=1)"], "bta"),
         (["--losses", "FocalL1Loss(beta=3)"], "beta"),
         (["--losses", "L1Loss", "L1Loss"], "contains L1Loss twice"),
+        (
+            ["--losses", "GIoULoss", "GIoULoss(loss_weight=2.5)"],
+            "are identical; remove one of them",
+        ),
         (["--losses", "L1Loss", "--seeds", "1", "1"], "--seeds contains 1 twice"),
         (
             ["--losses", "L1Loss", "--component", "loss_box"],

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from mmengine.config import Config
 
 from det_losses.engine.run import claim_work_dir, is_finished
@@ -54,7 +55,7 @@ def test_checkpoints_without_a_config_are_not_overwritten(run_cfg, tmp_path):
 
 def test_resuming_from_a_checkpoint(run_cfg, tmp_path):
     checkpoint = tmp_path.parent / "from.pth"
-    checkpoint.touch()
+    torch.save({}, checkpoint)
     claim_work_dir(run_cfg, str(checkpoint))
     assert (run_cfg.resume, run_cfg.load_from) == (True, str(checkpoint))
     with pytest.raises(FileNotFoundError, match=r"--resume absent\.pth: no such checkpoint"):
