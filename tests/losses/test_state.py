@@ -368,7 +368,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 sys.path.insert(0, {folder!r})
 from test_state import CONFIGS, batch, build, state
-from det_losses.losses.core.state import on_this_rank_alone
+from det_losses.losses.core.state import single_rank_statistics
 
 def work(rank, folder):
     torch.set_num_threads(1)
@@ -380,7 +380,7 @@ def work(rank, folder):
             loss(*batch(loss, (first, second)[rank]))
         found[name] = state(loss)
         if rank == 0:  # the other one does not call it: this would wait for ever
-            with on_this_rank_alone():
+            with single_rank_statistics():
                 loss(*batch(loss))
     torch.save(found, f"{{folder}}/{{rank}}.pt")
     dist.destroy_process_group()
