@@ -100,13 +100,3 @@ def per_box(function, pred, target, *constants):
 
 def per_element(function, pred, target, **parameters):
     return np.vectorize(lambda x, y: function(x, y, **parameters), otypes=[float])(pred, target)
-
-
-def central_difference(function, x, step=1e-5):
-    """Gradient of the sum of ``function(x)`` by finite differences."""
-    grad = np.zeros_like(x)
-    for index in np.ndindex(*x.shape):
-        shift = np.zeros_like(x)
-        shift[index] = step
-        grad[index] = (function(x + shift).sum() - function(x - shift).sum()) / (2 * step)
-    return grad

@@ -331,7 +331,7 @@ def test_normalized_l1_is_detrs():
     torch.testing.assert_close(
         value, F.l1_loss(cxcywh(pred), cxcywh(target), reduction="none").sum() / 4
     )
-    with pytest.raises(ValueError, match=r"image_size must hold .*\[4, 2\], got \[4, 4\]"):
+    with pytest.raises(ValueError, match=r"image_size must contain .*\[4, 2\], got \[4, 4\]"):
         functional.normalized_l1_loss(pred, target, pred)
     with pytest.raises(ValueError, match=r"boxes must have 4 values .* got shape \[4, 2\]"):
         functional.normalized_l1_loss(pred[:, :2], target[:, :2], pred[:, :2])

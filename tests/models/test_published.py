@@ -189,7 +189,7 @@ def test_every_loss_of_a_slot_has_a_fallback_there(table, slot):
                 ],
                 "loss_weight": 1.0,
             },
-            "loss_weight 1: its losses have weights of their own; SmoothL1Loss: loss_weight 1, "
+            "loss_weight 1: its losses have their own weights; SmoothL1Loss: loss_weight 1, "
             "beta 0.1111: torchvision; GIoULoss: loss_weight given",
         ),
         (

@@ -178,8 +178,8 @@ def test_quality_is_the_iou_of_the_predicted_box_and_zero_for_background(detecto
         (
             faster_rcnn,
             {"loss_bbox": "ProductLoss(FocalLoss, GIoULoss)"},
-            "loss_bbox holds a classification loss for sigmoid, and FasterRCNN.loss_cls scores by "
-            "softmax",
+            "loss_bbox contains a classification loss for sigmoid, and FasterRCNN.loss_cls scores "
+            "by softmax",
         ),
     ],
 )

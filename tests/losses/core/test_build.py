@@ -36,7 +36,7 @@ def test_a_class_serves_as_type_and_a_module_passes_through():
     loss = build_loss(dict(type=IoULoss, mode="square"))
     assert loss.mode == "square"
     assert build_loss(loss) is loss
-    with pytest.raises(TypeError, match="IoULoss is built already; got eps too"):
+    with pytest.raises(TypeError, match="IoULoss is already built and takes no arguments, got eps"):
         build_loss(loss, eps=1.0)
 
 

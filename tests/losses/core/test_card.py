@@ -87,7 +87,7 @@ def bar():
 
 def test_every_part_of_the_class_is_in_its_place(bar):
     assert bar.info.name == "BarLoss" and not bar.wraps
-    assert bar.place == "box loss on decoded boxes; needs the input ``image_size``"
+    assert bar.kind == "box loss on decoded boxes; needs the input ``image_size``"
     assert bar.body == (
         "Overlap, twice as much.",
         r".. math:: L = 2 (1 - IoU) \\ + 0",
