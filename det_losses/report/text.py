@@ -218,7 +218,8 @@ def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
     found = limits(study.verdict()) if study.comparable else []
     found += filter(None, [weak_baseline(study)])
-    found += [*_unfinished(study), *_left_out(study), *_files(study), *_origins(study)]
+    found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
+    found += [*_files(study), *_origins(study)]
     return found + list(study.meta.get("notes") or [])
 
 
@@ -273,6 +274,21 @@ def _left_out(study: Study) -> list[str]:
     return [
         f"Not in the statistics: {listed(out)} (no finished seed in common with every other "
         "variant). Run the same seeds for all variants."
+    ]
+
+
+def _without_gradient(study: Study) -> list[str]:
+    found = [
+        f"{_name(run)} ({slot})"
+        for run in study.runs
+        for slot, record in (run.get("proof") or {}).items()
+        if run["status"] == "done" and record.get("gradient") is False
+    ]
+    if not found:
+        return []
+    return [
+        "No finite gradient other than zero of the loss was observed in the whole training of "
+        f"{listed(found)}. Check that the training data has boxes."
     ]
 
 

@@ -306,9 +306,14 @@ def test_cautions_name_the_runs(make_comparison):
     (root / "runs/new/seed_2/history.jsonl").unlink()
     results = json.loads((root / "results.json").read_text())
     results["runs"][0]["metrics"]["AP"] = 0.5  # base seed 0: not the AP of its detections
+    results["runs"][0]["proof"]["loss_bbox"]["gradient"] = False
     (root / "results.json").write_text(json.dumps(results))
     study = Study.load([root])
     found = text.cautions(study)
+    assert (
+        "No finite gradient other than zero of the loss was observed in the whole training of "
+        "base seed 0 (loss_bbox). Check that the training data has boxes." in found
+    )
     assert "Not in the statistics, because their detections are missing: new seed 1." in found
     assert (
         "No training curves, because history.jsonl is missing or cannot be read: new seed 2."

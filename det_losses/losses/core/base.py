@@ -60,6 +60,7 @@ class Loss(nn.Module):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__()
         self.reduction = _known_reduction("reduction", reduction)
+        check_argument("loss_weight", loss_weight, loss_weight >= 0, "at least 0")
         self.loss_weight = loss_weight
 
     def unreduced(

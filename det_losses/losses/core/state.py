@@ -1,15 +1,10 @@
 """Running statistics of losses: buffers that are equal on all ranks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from det_losses.tensors import upcast
-
-_single_rank = False  # whether statistics are of this rank only, not summed over all ranks
 
 
 class RunningMean(nn.Module):
@@ -70,18 +65,7 @@ def counted_rows(values: Tensor, weight: Tensor | None) -> Tensor:
 
 def over_ranks(total: Tensor) -> Tensor:
     """Sum over the ranks if training is distributed."""
-    if dist.is_available() and dist.is_initialized() and not _single_rank:
+    if dist.is_available() and dist.is_initialized():
         total = total.clone()
         dist.all_reduce(total)
     return total
-
-
-@contextmanager
-def single_rank_statistics() -> Iterator[None]:
-    """Use statistics of this rank only, when the other ranks do not call the loss."""
-    global _single_rank
-    before, _single_rank = _single_rank, True
-    try:
-        yield
-    finally:
-        _single_rank = before
