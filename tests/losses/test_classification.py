@@ -530,11 +530,11 @@ class TestDeclarations:
     ("config", "message"),
     [
         ("CrossEntropyLoss(use_mask=True)", "use_mask=True is mmdetection's mask"),
-        ("FocalLoss(activated=True)", "activated=True means that pred holds probabilities"),
+        ("FocalLoss(activated=True)", "activated=True means that pred contains probabilities"),
         ("FocalLoss(gamma=-1)", "gamma must be at least 0, got -1"),
         ("FocalLoss(alpha=-1)", r"alpha must be in \[0, 1\], or None .* got -1"),
         ("QualityFocalLoss(use_sigmoid=False)", "use_sigmoid must be True, got False"),
-        ("QualityFocalLoss(activated=True)", "activated=True means that pred holds probabilities"),
+        ("QualityFocalLoss(activated=True)", "means that pred contains probabilities"),
         ("QualityFocalLoss(beta=-1)", "beta must be at least 0, got -1"),
         ("VarifocalLoss(use_sigmoid=False)", "VarifocalLoss is defined for the sigmoid"),
         ("VarifocalLoss(alpha=-0.1)", "alpha must be at least 0, got -0.1"),
