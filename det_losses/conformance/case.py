@@ -167,9 +167,9 @@ def warmed_up(case: Case, loss: Loss) -> Loss:
 # Reporting a failure
 
 
-def expect(holds: Any, message: str) -> None:
-    """Fail with ``message`` unless ``holds``."""
-    if not holds:
+def expect(condition: Any, message: str) -> None:
+    """Fail with ``message`` unless ``condition`` is true."""
+    if not condition:
         raise Failed(message)
 
 

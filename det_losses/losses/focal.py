@@ -152,7 +152,7 @@ class FocalLoss(ClassificationLoss):
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         check_focusing(gamma, alpha)
         if activated:
-            raise InputError("activated=True means that pred holds probabilities; pass logits")
+            raise InputError("activated=True means that pred contains probabilities; pass logits")
         self._store_class_weight(class_weight)
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma

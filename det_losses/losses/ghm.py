@@ -48,9 +48,9 @@ def ghmr_loss(
     """
     pred, target = aligned(pred, target)
     error = pred - target
-    length = torch.sqrt(error**2 + mu**2)
+    loss = torch.sqrt(error**2 + mu**2) - mu
     valid = torch.ones_like(error, dtype=torch.bool)
-    return _harmonized(length - mu, (error / length).abs(), valid, bin_weight, bins)
+    return _harmonized(loss, _ghmr_norm(error, mu), valid, bin_weight, bins)
 
 
 def _channel_targets(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,6 +66,10 @@ def _channel_targets(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _ghmc_norm(pred: Tensor, target: Tensor) -> Tensor:
     return (pred.sigmoid() - target).abs()
+
+
+def _ghmr_norm(error: Tensor, mu: float) -> Tensor:
+    return (error / torch.sqrt(error**2 + mu**2)).abs()
 
 
 def _harmonized(
@@ -322,8 +326,7 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
     def gradient_norm(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the norm of the gradient of the authentic smooth L1 of each coordinate."""
         pred, target = aligned(pred, target)
-        error = pred - target
-        return (error / torch.sqrt(error**2 + self.mu**2)).abs()
+        return _ghmr_norm(pred - target, self.mu)
 
     def is_example(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return True: no coordinate is ignored."""

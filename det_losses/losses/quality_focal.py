@@ -113,7 +113,7 @@ class QualityFocalLoss(QualityLoss):
         require_sigmoid("QualityFocalLoss", use_sigmoid)
         check_argument("beta", beta, beta >= 0, "at least 0")
         if activated:
-            raise InputError("activated=True means that pred holds probabilities; pass logits")
+            raise InputError("activated=True means that pred contains probabilities; pass logits")
         self._store_class_weight(class_weight)
         self.use_sigmoid = use_sigmoid
         self.beta = beta

@@ -182,7 +182,7 @@ SETTINGS: Mapping[str, Mapping[str, SlotSettings]] = MappingProxyType(
                     "SmoothL1Loss": Setting(1.0, "torchvision", {"beta": 1 / 9}),
                     "L1Loss": Setting(1.0, "mmdet faster-rcnn_r50_fpn"),
                     "DynamicSmoothL1Loss": Setting(
-                        1.0, "2004.06002 (2 images a device); mmdet dynamic-rcnn_r50_fpn"
+                        1.0, "2004.06002 (2 images per device); mmdet dynamic-rcnn_r50_fpn"
                     ),
                     "BalancedL1Loss": Setting(1.0, "mmdet libra-faster-rcnn_r50_fpn"),
                     "BoundedIoULoss": Setting(10.0, "mmdet faster-rcnn_r50_fpn_bounded-iou"),

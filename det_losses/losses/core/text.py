@@ -59,8 +59,8 @@ def loss_text(loss: str | Mapping[str, Any]) -> str:
     if isinstance(loss, str):
         return loss
     name = loss["type"] if isinstance(loss["type"], str) else loss["type"].__name__
-    held = [loss["loss"]] if "loss" in loss else list(loss.get("losses", ()))
-    parts = [loss_text(each) for each in held]
+    inner = [loss["loss"]] if "loss" in loss else list(loss.get("losses", ()))
+    parts = [loss_text(each) for each in inner]
     parts += [f"{k}={v!r}" for k, v in loss.items() if k != "type" and k not in LOSS_ARGUMENTS]
     return f"{name}({', '.join(parts)})" if parts else name
 
@@ -115,10 +115,10 @@ def _loss(node: ast.expr) -> dict[str, Any]:
     if not isinstance(node, ast.Call):
         return {"type": _name(node)}
     config: dict[str, Any] = {"type": _name(node.func)}
-    held = _held(node.args)
-    if held:
-        several = len(held) > 1 or config["type"].rpartition(".")[2] in _COMPOSITES
-        config |= {"losses": held} if several else {"loss": held[0]}
+    inner = _inner_losses(node.args)
+    if inner:
+        several = len(inner) > 1 or config["type"].rpartition(".")[2] in _COMPOSITES
+        config |= {"losses": inner} if several else {"loss": inner[0]}
     for keyword in node.keywords:
         if keyword.arg is None or keyword.arg in config:
             raise ValueError("an argument is given twice or has no name")
@@ -126,7 +126,7 @@ def _loss(node: ast.expr) -> dict[str, Any]:
     return config
 
 
-def _held(arguments: Sequence[ast.expr]) -> list[dict[str, Any]]:
+def _inner_losses(arguments: Sequence[ast.expr]) -> list[dict[str, Any]]:
     if len(arguments) == 1 and isinstance(arguments[0], (ast.List, ast.Tuple)):
         arguments = arguments[0].elts
     return [_loss(argument) for argument in arguments]
