@@ -76,7 +76,7 @@ def test_family_wise_error(world, losses, seeds):
 @pytest.mark.slow
 def test_family_wise_error_long():
     """The table of docs/statistics.md: percent of comparisons with an error, in each of PARTS."""
-    columns = [(losses, seeds) for losses in (2, 3, 5, 8) for seeds in (2, 3, 5)]
+    columns = [(2, 3), (3, 2), (3, 3), (3, 5), (5, 3), (8, 2), (8, 3), (8, 5)]
     header = " | ".join(f"{losses} x {seeds}" for losses, seeds in columns)
     print(f"\n| world | {header} |\n|---|" + "---|" * len(columns))
     wrong = []
@@ -88,7 +88,7 @@ def test_family_wise_error_long():
             cells.append(" / ".join(f"{100 * rate:.1f}" for rate in found))
             # with two seeds the twins have up to 9% as well
             most = max(limit(name, losses, seeds), 0.09 if seeds == 2 else 0)
-            best = 0.08 if name == "twins" else 0.065
+            best = 0.08 if name == "twins" else 0.07
             if (found[:2] > most).any() or found[2] > best:
                 wrong.append((name, losses, seeds, found))
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
@@ -225,6 +225,7 @@ def test_looks_keep_the_error(losses):
     planned = any_look({seeds: look_error(seeds) for seeds in (3, 5, 8)}, losses, 4000)
     assert (planned < 0.05 + allowance(0.05, 4000)).all(), planned
     naive = any_look(dict.fromkeys(range(3, 11), 0.05), losses, 2000)
+    print(f"\n{losses} losses: {planned[0]:.1%} at planned looks, {naive[0]:.1%} without a plan")
     assert naive[0] > 0.10  # why the error is shared among the looks
 
 
