@@ -23,8 +23,8 @@ PARTS = ("baseline", "pairs", "best excluded")
 def findings(tests: Families, error: float = 0.05, truth=0.0) -> list[np.ndarray]:
     """Return, for each comparison, whether something wrong is found in each of PARTS.
 
-    Wrong is an interval that does not contain the true difference, and a true best loss (the one
-    that wins ties: all may be excluded with the same probability) that is no candidate.
+    Wrong is an interval that does not contain the true difference, and a true best loss that is no
+    candidate. If several losses are the best, the last part is [R, n], one column for each.
     """
     own, losses = tests.estimates, tests.losses
     true = np.broadcast_to(truth, losses)
@@ -38,7 +38,12 @@ def findings(tests: Families, error: float = 0.05, truth=0.0) -> list[np.ndarray
         half = part.critical(error, family, losses) * part.se
         missed.append((abs(off[(..., *index)]) >= half).any(axis=-1))
     candidate, _ = tests.best(error)
-    return [*missed, ~candidate[:, int(np.argmax(true))]]
+    return [*missed, ~candidate[:, true == true.max()]]
+
+
+def rate(wrong: np.ndarray) -> float:
+    """Return the share of comparisons, of the best loss that is worst off."""
+    return wrong.mean(axis=0).max()
 
 
 def rates(world, losses, seeds, count, error=0.05, truth=0.0) -> np.ndarray:
@@ -47,7 +52,7 @@ def rates(world, losses, seeds, count, error=0.05, truth=0.0) -> np.ndarray:
         findings(tests, error, truth)
         for tests in compared(world, losses, seeds, count, seed=seeds, truth=truth)
     ]
-    return np.array([np.concatenate(part).mean() for part in zip(*found, strict=True)])
+    return np.array([rate(np.concatenate(part)) for part in zip(*found, strict=True)])
 
 
 def limit(world: str, losses: int, seeds: int) -> float:
@@ -57,8 +62,8 @@ def limit(world: str, losses: int, seeds: int) -> float:
     return 0.08
 
 
-def allowance(rate: float, count: int) -> float:
-    return 3 * math.sqrt(rate * (1 - rate) / count)
+def allowance(share: float, count: int) -> float:
+    return 3 * math.sqrt(share * (1 - share) / count)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -70,7 +75,8 @@ def test_family_wise_error(world, losses, seeds):
     assert (found[:2] < most + allowance(most, count) / 2).all(), dict(
         zip(PARTS, found, strict=True)
     )
-    assert found[2] < 0.06 + allowance(0.06, count), found
+    best = 0.08 if world == "twins" else 0.06
+    assert found[2] < best + allowance(best, count), found
 
 
 @pytest.mark.slow
@@ -85,7 +91,7 @@ def test_family_wise_error_long():
         cells = []
         for losses, seeds in columns:
             found = rates(world, losses, seeds, count)
-            cells.append(" / ".join(f"{100 * rate:.1f}" for rate in found))
+            cells.append(" / ".join(f"{100 * share:.1f}" for share in found))
             # with two seeds the twins have up to 9% as well
             most = max(limit(name, losses, seeds), 0.09 if seeds == 2 else 0)
             best = 0.08 if name == "twins" else 0.07
@@ -217,7 +223,7 @@ def any_look(looks: dict[int, float], losses: int, count: int) -> np.ndarray:
         findings(Families(estimate(full[..., :seeds], None, IMAGES), 0), error)
         for seeds, error in looks.items()
     ]
-    return np.array([np.any(part, axis=0).mean() for part in zip(*found, strict=True)])
+    return np.array([rate(np.any(part, axis=0)) for part in zip(*found, strict=True)])
 
 
 @pytest.mark.parametrize("losses", [2, 3, 8])
@@ -249,7 +255,7 @@ def test_missing_runs_keep_the_error(seeds_of_last):
     rng = np.random.default_rng(5)
     full = rng.standard_normal((4000, 4, 3)) + 5 * rng.standard_normal((4000, 1, 3))
     full[:, 3, seeds_of_last:] = np.nan
-    found = [part.mean() for part in findings(Families(estimate(full, None, IMAGES), 0))]
+    found = [rate(part) for part in findings(Families(estimate(full, None, IMAGES), 0))]
     assert max(found) < 0.05 + allowance(0.05, 4000), found
 
 
