@@ -61,7 +61,10 @@ def _table(kind: str | None) -> str:
         if kind in (None, info.kind)
     ]
     shown = table(["loss", "kind", "space", "paper", "defaults"], lines)
-    return f"{shown}\nAll of them: reduction='mean', loss_weight=1.0."
+    return (
+        f"{shown}\nAll of them: reduction='mean', loss_weight=1.0. In a slot of a detector, the "
+        "published setting\nreplaces these defaults (det_losses/models/published.py)."
+    )
 
 
 def _card(name: str) -> str:
