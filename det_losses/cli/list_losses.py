@@ -61,10 +61,8 @@ def _table(kind: str | None) -> str:
         if kind in (None, info.kind)
     ]
     shown = table(["loss", "kind", "space", "paper", "defaults"], lines)
-    return (
-        f"{shown}\nAll of them: reduction='mean', loss_weight=1.0. In a slot of a detector, the "
-        "published setting\nreplaces these defaults (det_losses/models/published.py)."
-    )
+    note = "reduction='mean', loss_weight=1.0; in a slot of a detector, the published setting"
+    return f"{shown}\nAll of them: {note}."
 
 
 def _card(name: str) -> str:

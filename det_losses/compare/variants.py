@@ -201,10 +201,11 @@ def whole_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
             others[key] = _as_stored(parse_value(value))
     model = Variant(label, others).apply(cfg).model
     kept = {s: model[s] for s in components if s not in losses and model.get(s) is not None}
-    changes, _ = _complete(model, {**kept, **losses})
+    changes, sources = _complete(model, {**kept, **losses})
+    source = "; ".join(f"{slot}: {source}" for slot, source in sources.items())
     how = {"how": "given", "multiple": 1.0}
     # A key of `others` may go into one of the losses, so these come first.
-    return Variant(label.strip(), {**changes, **others}, "given as a whole", {}, how)
+    return Variant(label.strip(), {**changes, **others}, source or "given", {}, how)
 
 
 def _complete(
