@@ -29,7 +29,11 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f"--out is required to merge {len(args.dirs)} directories")
         dirs = [Path(folder) for folder in args.dirs]
         study = Study.load(
-            dirs, baseline=args.baseline, metric=args.metric, resamples=args.resamples
+            dirs,
+            baseline=args.baseline,
+            metric=args.metric,
+            resamples=args.resamples,
+            within=args.within,
         )
         text = summary(study)
         file = write_report(study, Path(args.out or args.dirs[0]))
@@ -38,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def add_statistics(parser: argparse.ArgumentParser) -> None:
-    """Add --baseline, --metric and --resamples."""
+    """Add --baseline, --metric, --resamples and --within."""
     parser.add_argument("--baseline", metavar="LABEL", help="variant to compare the others with")
     parser.add_argument(
         "--metric", help="primary metric: AP, AP50, AP75, ... or AP/<class> (default: AP)"
@@ -46,6 +50,20 @@ def add_statistics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resamples", type=resamples, metavar="N", help="resamples of the images (default: 1000)"
     )
+    parser.add_argument(
+        "--within",
+        type=points,
+        metavar="X",
+        help="a difference of X points does not matter (default: 1)",
+    )
+
+
+def points(text: str) -> float:
+    """Parse a difference in points, above 0; return it in 0..1."""
+    number = float(text)
+    if not 0 < number < 100:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 100, got {text}")
+    return number / 100
 
 
 def resamples(text: str) -> int:

@@ -312,7 +312,7 @@ def analyse(
     _check(scores, baseline, images, level, within)
     error = 1 - level if look is None else look_error(look, level)
     scored = {label: own for label, own in scores.items() if not np.isnan(own.full).any()}
-    informative = images if class_images is None else min(images, class_images)
+    informative = images if class_images is None else max(2, min(images, class_images))
     results = _Results(scored, baseline, informative, error) if scored else None
     summaries = _summaries(scores, results)
     ranked = [summary.label for summary in summaries]

@@ -107,7 +107,7 @@ def test_ten_variants_differ_with_and_without_colour():
 
 
 def difference(value, low, high):
-    return Difference("a", "b", value, 0.01, 5.0, low, high, 0.1, 0.1, 0.01, 0.01, 3, 0.03)
+    return Difference("a", "b", value, 0.01, 5.0, 2.6, low, high, 0.1, 0.01, 0.01, 3, 0.03)
 
 
 def segments(svg):
