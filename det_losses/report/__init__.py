@@ -1,4 +1,4 @@
-"""The report of a comparison: from its directory to HTML, markdown and CSV."""
+"""The report of a comparison as HTML, markdown and CSV, from the files in its directory."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["Study", "details", "summary", "write_report"]
 
 
 def summary(study: Study) -> str:
-    """Return the answer, what to do next, the table of variants and cautions for a terminal."""
+    """Return the answer, what to do next, the table and the cautions as text for a terminal."""
     step = next_step.next_step(study)
     following = ["\n  ".join([step.text, *step.commands])] if step else []
     table = markdown.as_text(tables.standings(study).table)
@@ -17,7 +17,7 @@ def summary(study: Study) -> str:
 
 
 def details(study: Study) -> str:
-    """Return the other metrics, the power and all pairs for a terminal."""
+    """Return the other metrics, the power and all pairs as text for a terminal."""
     sections = [tables.other_metrics(study), text.power(study), tables.pairs(study)]
     return "\n\n".join(block for s in sections if s for block in markdown.section_blocks(s))
 

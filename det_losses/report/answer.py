@@ -18,25 +18,28 @@ def headline(study: Study) -> str:
         return f"No result yet: the baseline {study.baseline} has no finished run."
     if not study.comparable:
         return "No result: differences cannot be estimated from a single image."
-    return too_low(study) or answer(study.verdict())
+    if not supports_ranking(study):
+        return (
+            "This comparison does not support a ranking: the best variant reaches AP "
+            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. Train longer, on more images or "
+            "on fewer classes."
+        )
+    return answer(study.verdict())
 
 
-def too_low(study: Study) -> str | None:
-    """Return a sentence that advises against a ranking if even the best variant has a low AP."""
-    if not study.comparable:
-        return None
-    best = max((value for value in mean_aps(study).values() if value >= 0), default=math.nan)
-    if math.isnan(best) or best >= TOO_LOW:
-        return None
-    return (
-        f"This comparison does not support a ranking: the best variant reaches AP {points(best)}, "
-        f"below {points(TOO_LOW)}. Train longer, on more images or on fewer classes."
-    )
+def supports_ranking(study: Study) -> bool:
+    """Return whether the variants are comparable and the best AP is not too low."""
+    return study.comparable and not _best_ap(study) < TOO_LOW
 
 
 def mean_aps(study: Study) -> dict[str, float]:
     """Return the mean AP of each variant that is compared."""
     return {label: float(own.full.mean()) for label, own in study.scores("AP").items()}
+
+
+def _best_ap(study: Study) -> float:
+    """Return the AP of the best variant; NaN if it is undefined for all."""
+    return max((value for value in mean_aps(study).values() if value >= 0), default=math.nan)
 
 
 def answer(verdict: Verdict) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from det_losses.report.answer import TOO_LOW, mean_aps, too_low, unit
+from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
 from det_losses.report.formats import counted, listed, points
-from det_losses.report.stored import missing
+from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict
 
@@ -22,7 +22,7 @@ def cautions(study: Study) -> list[str]:
     found = limits(study.verdict()) if study.comparable else []
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
-    found += [*_files(study), *_origins(study)]
+    found += [*_file_cautions(study), *_merge_cautions(study)]
     return found + list(study.meta.get("notes") or [])
 
 
@@ -137,8 +137,8 @@ def _rare_classes(study: Study) -> list[str]:
 
 
 def weak_baseline(study: Study) -> str | None:
-    """Return a caution if the baseline has a low AP and another variant has not."""
-    if not study.comparable or too_low(study):
+    """Return a caution if the baseline has a low AP, but not all variants have."""
+    if not supports_ranking(study):
         return None
     value = mean_aps(study)[study.baseline]
     if math.isnan(value) or value >= TOO_LOW:
@@ -155,7 +155,9 @@ def _unfinished(study: Study) -> list[str]:
         return []
     states = listed([f"{count} {status}" for status, count in counts.items()])
     done = len(study.runs) - counts.total()
-    return [f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers these."]
+    return [
+        f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers only these."
+    ]
 
 
 def _left_out(study: Study) -> list[str]:
@@ -179,20 +181,20 @@ def _without_gradient(study: Study) -> list[str]:
     if not found:
         return []
     return [
-        "No finite gradient other than zero of the loss was observed in the whole training of "
+        "No finite, nonzero gradient of the loss was observed during training in "
         f"{listed(found)}. Check that the training data has boxes."
     ]
 
 
-def _files(study: Study) -> list[str]:
+def _file_cautions(study: Study) -> list[str]:
     done = [run for run in study.runs if run["status"] == "done"]
     sentences = []
-    if gone := [_name(run) for run in done if missing(run)]:
+    if gone := [_name(run) for run in done if missing_detections(run)]:
         sentences.append(
             f"Not in the statistics, because their detections are missing: {listed(gone)}."
         )
     compared = study.compared if study.comparable else []
-    checked = [run for run in done if run["variant"] in compared and not missing(run)]
+    checked = [run for run in done if run["variant"] in compared and not missing_detections(run)]
     if unlike := [text for run in checked if (text := _mismatch(study, run))]:
         sentences.append(
             "The statistics use the detections, whose AP differs from the recorded AP: "
@@ -220,7 +222,7 @@ def _mismatch(study: Study, run: dict[str, Any]) -> str | None:
     return f"{_name(run)} ({points(computed, 2)}, recorded {points(recorded, 2)})"
 
 
-def _origins(study: Study) -> list[str]:
+def _merge_cautions(study: Study) -> list[str]:
     if len(study.origins) < 2:
         return []
     sentence = f"Merged from {listed([str(part.folder) for part in study.origins])}."
@@ -230,5 +232,5 @@ def _origins(study: Study) -> list[str]:
     if len(machines) > 1:
         sentence += " The machines differ, so times and memory are not comparable."
     if len(versions) > 1:
-        sentence += " The versions of the software differ."
+        sentence += " The software versions differ."
     return [sentence]

@@ -50,10 +50,10 @@ variants the reference is the baseline."""
 
 _SEEDS = """\
 Variance over seeds. It is pooled over the variants, V = Σ (S_j - 1) s_j² / Σ (S_j - 1), with \
-f = 4 Σ (S_j - 1) / (k + 3) degrees of freedom (differences to one reference have the correlation \
+nu = 4 Σ (S_j - 1) / (k + 3) degrees of freedom (differences to one reference have the correlation \
 1/2). A variant that is noisier than the others gets a larger one: \
 V_j = max(V, [4 V + (S_j - 1) s_j²] / (S_j + 3)). The variance of d over seeds is \
-v_seed = V_j / S_j."""
+v1 = V_j / S_j."""
 
 
 def _images(study: Study) -> str:
@@ -62,13 +62,13 @@ Variance over images. From {study.resamples:,} bootstrap resamples of the images
 variants and seeds. An image drawn k times counts k times; a class without objects in a resample \
 is left out for all variants. With D(b, s) the difference on resample b in seed s and M(b) its \
 mean over the S seeds, \
-v_image = max(0, var_b M(b) - Σ_s var_b [D(b, s) - M(b)] / (S (S - 1))). The second term is the \
+vc = max(0, var_b M(b) - Σ_s var_b [D(b, s) - M(b)] / (S (S - 1))). The second term is the \
 part that the variance over seeds contains already (Owen 2007, "The Pigeonhole Bootstrap")."""
 
 
 _STANDARD_ERROR = """\
-Standard error. SE² = v_seed + v_image. Its degrees of freedom are Satterthwaite's (1946), \
-(v_seed + v_image)² / (v_seed² / f + v_image² / (I - 1)) for I images. With two seeds, the \
+Standard error. SE² = v1 + vc. Its degrees of freedom are Satterthwaite's (1946), \
+(v1 + vc)² / (v1² / nu + vc² / (I - 1)) for I images. With two seeds, the \
 critical value c is the mean of those of the two parts, weighted by their variances (Cochran and \
 Cox 1957)."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from det_losses.report.answer import margin, too_low
+from det_losses.report.answer import margin, supports_ranking
 from det_losses.report.formats import rough_duration
 from det_losses.report.study import Study
 from det_losses.statistics import Verdict
@@ -32,7 +32,7 @@ class NextStep:
 
 def next_step(study: Study) -> NextStep | None:
     """Return what to do next; None if nothing is left to do, or nothing is known."""
-    if too_low(study) or len(study.labels) < 2:
+    if len(study.labels) < 2 or (study.comparable and not supports_ranking(study)):
         return None
     verdict = study.verdict() if study.comparable else None
     if verdict is not None and verdict.tested and verdict.decided:

@@ -13,7 +13,7 @@ from det_losses.statistics import Difference, Verdict
 
 
 def title(study: Study) -> str:
-    """Return what was compared."""
+    """Return a title with the compared slots and the detector."""
     components, detector = study.meta.get("components"), study.meta.get("detector")
     if components and detector:
         return f"Comparison of {listed(components)} in {detector}"
@@ -21,7 +21,7 @@ def title(study: Study) -> str:
 
 
 def subtitle(study: Study) -> str:
-    """Return the amount of data and the number of runs."""
+    """Return the numbers of variants, runs, images and boxes."""
     done = sum(run["status"] == "done" for run in study.runs)
     seeds = sorted({run["seed"] for run in study.runs})
     boxes = int((~study.truth.crowds).sum())
@@ -37,7 +37,7 @@ def subtitle(study: Study) -> str:
 
 
 def power(study: Study) -> Section | None:
-    """Return the variance over seeds, and which differences can be detected."""
+    """Return the standard deviation over seeds and the detectable differences."""
     if not study.comparable:
         return None
     verdict = study.verdict()
@@ -52,7 +52,7 @@ def power(study: Study) -> Section | None:
     known = [d for d in verdict.against_baseline if not math.isnan(d.p) and d.se > 0]
     if known:
         sentences.append(_detectable(verdict))
-        sentences += [_seeds_needed(verdict), *_shares(known)]
+        sentences += [_seeds_needed(verdict), *_variance_sources(known)]
     sentences = list(filter(None, sentences))
     return Section("Seed variance and power", " ".join(sentences)) if sentences else None
 
@@ -74,7 +74,7 @@ def _seeds_needed(verdict: Verdict) -> str:
     return f"To detect {margin(verdict)}, {wanted} seeds of each variant would be needed."
 
 
-def _shares(known: Sequence[Difference]) -> list[str]:
+def _variance_sources(known: Sequence[Difference]) -> list[str]:
     """Return whether seeds or images contribute more to the variance of a difference."""
     if not known:
         return []

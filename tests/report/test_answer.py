@@ -6,7 +6,7 @@ import pytest
 from verdicts import verdict_of
 
 from det_losses.report import answer as module
-from det_losses.report.answer import answer, headline, too_low
+from det_losses.report.answer import answer, headline, supports_ranking
 from det_losses.report.study import Study
 from det_losses.statistics import Scores, analyse
 
@@ -182,7 +182,7 @@ def test_below_ap_10_there_is_no_ranking(planted, monkeypatch):
 def test_a_metric_that_is_low_by_its_nature_does_not_forbid_a_ranking(planted_root):
     study = Study.load([planted_root], metric="AP90")
     assert study.verdict().summaries[-1].mean < 0.1
-    assert too_low(study) is None
+    assert supports_ranking(study)
 
 
 def test_without_a_finished_baseline(make_comparison):
@@ -195,7 +195,7 @@ def test_nothing_detected_and_nothing_to_detect(make_comparison):
     for seed in range(3):
         (root / f"runs/new/seed_{seed}/detections.json").write_text("[]")
     study = Study.load([root])
-    assert study.full(study.of("new")[0])["AP"] == 0.0
+    assert study.full(study.runs_of("new")[0])["AP"] == 0.0
     assert headline(study).startswith("Use base. It is better than new by ")
     truth = json.loads((root / "ground_truth.json").read_text())
     (root / "ground_truth.json").write_text(json.dumps({**truth, "annotations": []}))

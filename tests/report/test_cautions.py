@@ -100,7 +100,7 @@ def test_classes_in_few_images_are_named(make_comparison):
 def test_without_a_finished_baseline(make_comparison):
     root = make_comparison(seeds=(0,), noise=TWO, unfinished={("base", 0): "failed"})
     assert cautions.cautions(Study.load([root]))[0] == (
-        "Only 1 of 2 runs are done (1 failed). The report covers these."
+        "Only 1 of 2 runs are done (1 failed). The report covers only these."
     )
 
 
@@ -115,7 +115,7 @@ def test_cautions_name_the_runs(make_comparison):
     study = Study.load([root])
     found = cautions.cautions(study)
     assert (
-        "No finite gradient other than zero of the loss was observed in the whole training of "
+        "No finite, nonzero gradient of the loss was observed during training in "
         "base seed 0 (loss_bbox). Check that the training data has boxes." in found
     )
     assert "Not in the statistics, because their detections are missing: new seed 1." in found
@@ -123,7 +123,7 @@ def test_cautions_name_the_runs(make_comparison):
         "No training curves, because history.jsonl is missing or cannot be read: new seed 2."
         in found
     )
-    actual = 100 * study.full(study.of("base")[0])["AP"]
+    actual = 100 * study.full(study.runs_of("base")[0])["AP"]
     assert (
         "The statistics use the detections, whose AP differs from the recorded AP: "
         f"base seed 0 ({actual:.2f}, recorded 50.00)." in found
@@ -131,7 +131,7 @@ def test_cautions_name_the_runs(make_comparison):
     assert found[-1] == "The budget was used up."
 
 
-def test_a_variant_that_cannot_be_compared_is_named(make_comparison):
+def test_a_variant_with_an_undefined_metric_is_named(make_comparison):
     unfinished = {("a", 0): "pending", ("b", 1): "pending"}
     noise = {"base": 0.1, "a": 0.05, "b": 0.05}
     study = Study.load([make_comparison(noise=noise, seeds=(0, 1), unfinished=unfinished)])

@@ -22,7 +22,7 @@ def test_a_decided_comparison_has_no_next_step(planted):
 
 def test_seeds_that_tell_two_candidates_apart(make_comparison):
     """The runs of seed s take 60 + s seconds, 61 on average, and two train at the same time."""
-    study = study_of(make_comparison, noise=SAME, within=0.08)
+    study = study_of(make_comparison, noise=SAME, within=8)
     verdict = study.verdict()
     assert not verdict.decided and len(verdict.candidates) == 2
     more = verdict.seeds_to_decide() - 3
@@ -37,7 +37,7 @@ def test_seeds_that_tell_two_candidates_apart(make_comparison):
 
 
 def test_more_images_where_seeds_alone_do_not_help(make_comparison):
-    study = study_of(make_comparison, noise=SAME, within=0.001)
+    study = study_of(make_comparison, noise=SAME, within=0.1)
     assert study.verdict().seeds_to_decide() is None
     assert next_step(study) == NextStep(
         "To tell the two apart to within 0.1 AP, evaluate more images: further seeds alone are "
@@ -69,7 +69,7 @@ def test_without_a_command_only_the_number_of_seeds(planted_root):
         label: [planted_root / f"runs/{label}/seed_0/detections.json"]
         for label in ("L1Loss", "EIoULoss")
     }
-    study = Study.of_detections(planted_root / "ground_truth.json", files, resamples=100)
+    study = Study.from_detections(planted_root / "ground_truth.json", files, resamples=100)
     assert next_step(study) == NextStep("For a first result: 2 more seeds.")
 
 
@@ -89,7 +89,7 @@ def test_several_commands_are_all_extended(make_comparison):
 
 def test_without_a_ranking_there_is_no_next_step(planted_root, monkeypatch):
     monkeypatch.setattr(answer, "TOO_LOW", 1.0)
-    assert next_step(Study.load([planted_root], within=1e-6)) is None
+    assert next_step(Study.load([planted_root], within=1e-4)) is None
 
 
 @pytest.mark.parametrize("options", ["--seeds 0 1", "--seeds=0", "--budget 2h", "--budget=2h"])
