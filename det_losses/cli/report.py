@@ -63,8 +63,8 @@ def add_statistics(parser: argparse.ArgumentParser) -> None:
 
 
 def points(text: str) -> float:
-    """Parse a difference in points, above 0 and below 100."""
+    """Parse a difference in points, above 0 and below 100; return it in 0..1."""
     number = float(text)
     if not 0 < number < 100:
         raise argparse.ArgumentTypeError(f"must be above 0 and below 100, got {text}")
-    return number
+    return number / 100

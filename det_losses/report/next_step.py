@@ -4,17 +4,17 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from det_losses.report.answer import margin, supports_ranking
 from det_losses.report.formats import rough_duration
-from det_losses.report.study import Study
-from det_losses.statistics import Verdict
+from det_losses.report.study import WITHIN, Study
+from det_losses.statistics import LOOKS, Verdict
 
 FIRST_LOOK = 3
 """Seeds that a first result needs."""
 
 _MOST_COMMANDS = 3
+_SEED_OPTIONS = ("--seeds", "--budget", "--until-decided", "--within")
 
 
 @dataclass(frozen=True)
@@ -37,42 +37,77 @@ def next_step(study: Study) -> NextStep | None:
     verdict = study.verdict() if study.comparable else None
     if verdict is not None and verdict.tested and verdict.decided:
         return None
-    if unfinished := [run for run in study.runs if run["status"] != "done"]:
+    if unfinished := [run["variant"] for run in study.runs if run["status"] != "done"]:
         runs = "missing run" if len(unfinished) == 1 else f"{len(unfinished)} missing runs"
-        return _step(study, f"Finish the {runs} first", "", _seconds(study, unfinished), None)
+        commands = _stored_commands(study)
+        time = _time(study, unfinished) if commands else ""
+        return _step(f"Finish the {runs} first{f' ({time})' if time else ''}", commands)
     if verdict is None:
         return None
-    return _more_seeds(study, verdict)
+    return _decide(study, verdict) if verdict.tested else _first_result(study)
 
 
-def _more_seeds(study: Study, verdict: Verdict) -> NextStep | None:
-    now = max(len(study.done(label)) for label in study.compared)
-    if verdict.tested:
-        wanted = verdict.seeds_to_decide()
-        purpose = f"To tell {_them(verdict)} apart to within {margin(verdict)}"
-        if wanted is None:
-            return NextStep(f"{purpose}, evaluate more images: further seeds alone are not enough.")
-    elif now < FIRST_LOOK:
-        wanted, purpose = FIRST_LOOK, "For a first result"
-    else:
-        return None  # runs that are the same for all seeds
-    more = max(1, wanted - now)
-    seeds = sorted({run["seed"] for run in study.runs})
-    seeds += [seed for seed in range(max(seeds) + more + 1) if seed not in seeds][:more]
-    added = [run for label in study.compared for run in [{"variant": label}] * more]
-    about = "about " if verdict.tested else ""
-    what = f"{about}{more} more {'seed' if more == 1 else 'seeds'}"
-    return _step(study, purpose, what, _seconds(study, added), seeds)
+def _first_result(study: Study) -> NextStep | None:
+    now = _seeds_now(study)
+    if now >= FIRST_LOOK:
+        return None  # the runs of each variant are the same for all seeds
+    more = FIRST_LOOK - now
+    return _fixed_seeds(study, "For a first result", more, f"{more} more {_seeds(more)}")
 
 
-def _step(
-    study: Study, purpose: str, what: str, seconds: float | None, seeds: Sequence[int] | None
-) -> NextStep:
-    commands = _commands(study, seeds)
-    time = f"{rough_duration(seconds)} here" if seconds is not None and commands else ""
-    details = ", ".join(filter(None, [what, time]))
-    text = f"{purpose}: {details}" if what else f"{purpose}{f' ({time})' if time else ''}"
+def _decide(study: Study, verdict: Verdict) -> NextStep:
+    """Return how to bound the cost of choosing the leader by the margin.
+
+    Up to the last scheduled look, seeds are added to the candidates only, and the looks share the
+    error. More seeds than that are fixed in advance, for all variants.
+    """
+    purpose = f"To tell {_them(verdict)} apart to within {margin(verdict)}"
+    wanted, now = verdict.seeds_to_decide(), _seeds_now(study)
+    if wanted is None:
+        return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
+    wanted = max(wanted, now + 1)
+    look = min((look for look in LOOKS if look >= wanted), default=None)
+    if look is None or len(_distinct(study)) > 1 or now < FIRST_LOOK:
+        return _fixed_seeds(
+            study, purpose, wanted - now, f"about {wanted - now} more {_seeds(wanted - now)}"
+        )
+    more = look - now
+    options = ["--until-decided"]
+    if verdict.within != WITHIN:
+        options += ["--within", f"{100 * verdict.within:.3g}"]
+    if _used_seeds(study) != list(range(now)):
+        options += ["--seeds", *map(str, _with_further(study, max(LOOKS) - now))]
+    commands = _extended(study, options)
+    time = _time(study, list(verdict.candidates) * more) if commands else ""
+    about = f"about {more} more {_seeds(more)}"
+    return _step(f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
+
+
+def _fixed_seeds(study: Study, purpose: str, more: int, what: str) -> NextStep:
+    commands = _extended(study, ["--seeds", *map(str, _with_further(study, more))])
+    time = _time(study, study.compared * more) if commands else ""
+    return _step(f"{purpose}: {', '.join(filter(None, [what, time]))}", commands)
+
+
+def _step(text: str, commands: tuple[str, ...]) -> NextStep:
     return NextStep(text + (":" if commands else "."), commands)
+
+
+def _seeds(count: int) -> str:
+    return "seed" if count == 1 else "seeds"
+
+
+def _seeds_now(study: Study) -> int:
+    return max(len(study.done(label)) for label in study.compared)
+
+
+def _used_seeds(study: Study) -> list[int]:
+    return sorted({run["seed"] for run in study.runs})
+
+
+def _with_further(study: Study, more: int) -> list[int]:
+    used = _used_seeds(study)
+    return used + [seed for seed in range(len(used) + more) if seed not in used][:more]
 
 
 def _them(verdict: Verdict) -> str:
@@ -80,18 +115,18 @@ def _them(verdict: Verdict) -> str:
     return "the two" if count == 2 else f"the {count}"
 
 
-def _seconds(study: Study, runs: Sequence[dict[str, Any]]) -> float | None:
-    """Return how long runs of these variants take here, from the times of finished runs."""
+def _time(study: Study, variants: Sequence[str]) -> str:
+    """Return how long runs of these variants take here: "40 minutes here"; empty if unknown."""
     times: dict[str, list[float]] = {}
     for run in study.runs:
         if run["status"] == "done" and run.get("train_seconds"):
             times.setdefault(run["variant"], []).append(run["train_seconds"])
-    if not times or len(study.origins) != 1:
-        return None
+    if not times:
+        return ""
     means = {label: sum(own) / len(own) for label, own in times.items()}
     usual = sum(means.values()) / len(means)
-    total = sum(means.get(run["variant"], usual) for run in runs)
-    return total / min(_jobs(study), len(runs))
+    total = sum(means.get(label, usual) for label in variants)
+    return f"{rough_duration(total / min(_jobs(study), len(variants)))} here"
 
 
 def _jobs(study: Study) -> int:
@@ -100,29 +135,40 @@ def _jobs(study: Study) -> int:
     return max(1, int(found[1])) if found else 1
 
 
-def _commands(study: Study, seeds: Sequence[int] | None) -> tuple[str, ...]:
-    """Return the commands of the comparison, with other seeds; none if it was merged."""
+def _stored_commands(study: Study) -> tuple[str, ...]:
+    """Return the commands that finish a comparison; none if it was merged."""
+    stored = _commands(study)
+    return stored[-1:] if len(_distinct(study)) == 1 else stored
+
+
+def _extended(study: Study, options: Sequence[str]) -> tuple[str, ...]:
+    return tuple(shlex.join([*shlex.split(command), *options]) for command in _distinct(study))
+
+
+def _distinct(study: Study) -> tuple[str, ...]:
+    """Return the commands without their seeds and budget; none if there are many."""
+    found = tuple(dict.fromkeys(map(without_seeds, _commands(study))))
+    return found if len(found) <= _MOST_COMMANDS else ()
+
+
+def _commands(study: Study) -> tuple[str, ...]:
+    """Return the commands of a comparison, without repetitions; none if it was merged."""
     if len(study.origins) != 1:
         return ()
-    stored = study.meta.get("commands") or list(filter(None, [study.meta.get("command")]))
-    extended = tuple(dict.fromkeys(with_seeds(text, seeds or [0]) for text in stored))
-    if len(extended) > _MOST_COMMANDS:
-        return ()
-    if seeds is not None:
-        return extended
-    return tuple(stored[-1:]) if len(extended) == 1 else tuple(stored)
+    command = study.meta.get("command")
+    return tuple(study.meta.get("commands") or ([command] if command else []))
 
 
-def with_seeds(command: str, seeds: Sequence[int]) -> str:
-    """Return a command of compare with other seeds, and without a time budget.
+def without_seeds(command: str) -> str:
+    """Return a command of compare without the options that determine seeds.
 
-    >>> with_seeds("det-losses compare x --seeds 0 1 --budget 2h --losses 'A(b=1)' B", [0, 1, 2])
-    "det-losses compare x --losses 'A(b=1)' B --seeds 0 1 2"
+    >>> without_seeds("det-losses compare x --seeds 0 1 --budget=2h --losses 'A(b=1)' B")
+    "det-losses compare x --losses 'A(b=1)' B"
     """
     kept, dropping = [], False
     for word in shlex.split(command):
         if word.startswith("--"):
-            dropping = word.partition("=")[0] in ("--seeds", "--budget")
+            dropping = word.partition("=")[0] in _SEED_OPTIONS
         if not dropping:
             kept.append(word)
-    return shlex.join([*kept, "--seeds", *map(str, seeds)])
+    return shlex.join(kept)

@@ -30,10 +30,10 @@ from det_losses.report.stored import (
     read_stored,
     stored_from_files,
 )
-from det_losses.statistics import LOOKS, Scores, Verdict, analyse
+from det_losses.statistics import Scores, Verdict, analyse
 
 RESAMPLES = 1000
-WITHIN = 1.0  # points, a difference that does not matter
+WITHIN = 0.01  # a difference of 1 point does not matter
 CACHE_FILE = "resampled.npz"
 
 _SEED = 0  # of the resamples: the same for all runs, because images are crossed with seeds
@@ -50,7 +50,9 @@ class Study:
         baseline: the variant that all others are compared with.
         metric: the primary metric.
         resamples: number of resamples of the images.
-        within: a difference that does not matter, in points.
+        within: differences up to this one do not matter, in 0..1.
+        look: number of seeds of the scheduled look that this is; None if their number counts as
+            fixed in advance.
         coco: the ground truth as COCO json.
         truth: the ground truth, prepared for matching.
         origins: the merged comparisons; empty for result files of other frameworks.
@@ -73,6 +75,8 @@ class Study:
         self.truth = _ground_truth(merged)
         self.resamples = resamples or self.meta.get("resamples") or RESAMPLES
         self.within = within or self.meta.get("within") or WITHIN
+        looks = self.meta.get("looks")
+        self.look = looks[-1]["seeds"] if looks else None
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
         self._metrics = names
@@ -97,7 +101,7 @@ class Study:
             baseline: label of the baseline, if not the stored one.
             metric: the primary metric, if not the stored one.
             resamples: number of resamples of the images, if not the stored one.
-            within: a difference that does not matter, in points, if not the stored one.
+            within: the difference that does not matter, in 0..1, if not the stored one.
 
         Raises:
             MissingFileError: a file is missing.
@@ -132,7 +136,7 @@ class Study:
             baseline: label of the baseline; the first if None.
             metric: the primary metric; AP if None.
             resamples: number of resamples of the images; 1,000 if None.
-            within: a difference that does not matter, in points; 1 if None.
+            within: the difference that does not matter, in 0..1; 0.01 if None.
 
         Raises:
             MissingFileError: a file is missing.
@@ -220,22 +224,11 @@ class Study:
                 self.baseline,
                 len(self.truth.image_ids),
                 metric=metric,
-                within=self.within / 100,
+                within=self.within,
                 look=self.look,
                 class_images=self.class_images(metric[3:]) if metric[:3] == "AP/" else None,
             )
         return self._verdicts[metric]
-
-    @property
-    def look(self) -> int | None:
-        """The scheduled look of a comparison that adds seeds, whose error applies; else None.
-
-        Before the first look it is the first one.
-        """
-        looks = self.meta.get("looks")
-        if looks is None:
-            return None
-        return looks[-1]["seeds"] if looks else min(LOOKS)
 
     def class_images(self, name: str) -> int:
         """Return the number of evaluated images with objects of a class, without crowds."""

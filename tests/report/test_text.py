@@ -20,7 +20,7 @@ def test_seed_variance_and_power_by_their_definition(planted):
 
 
 def test_seeds_that_would_detect_the_margin(planted_root):
-    study = Study.load([planted_root], within=10)
+    study = Study.load([planted_root], within=0.1)
     seeds = study.verdict().seeds_needed(0.1)
     assert f"To detect 10 AP, {seeds} seeds of each variant would be needed." in (
         text.power(study).text
