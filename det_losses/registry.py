@@ -72,9 +72,17 @@ def find(registry: MMEngineRegistry, name: str) -> Any:
         return registry.module_dict[bare]
     found = registry.get(name)
     if found is None:
-        near = difflib.get_close_matches(name.split(".")[-1], registry.module_dict, n=3)
+        known = {each.lower(): each for each in _names(registry)}
+        close = difflib.get_close_matches(name.split(".")[-1].lower(), known, n=3)
+        near = [known[each] for each in close]
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Is it imported?"
         raise NotRegisteredError(
             f"{name!r} is not in the {registry.scope} {registry.name} registry. {hint}"
         )
     return found
+
+
+def _names(registry: MMEngineRegistry) -> list[str]:
+    """Return the names in a registry and in those that it inherits from, its own first."""
+    inherited = _names(registry.parent) if registry.parent else []
+    return list(dict.fromkeys([*registry.module_dict, *inherited]))

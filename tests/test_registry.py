@@ -117,7 +117,7 @@ def test_custom_imports_of_a_config_register_the_losses_and_nothing_heavy(tmp_pa
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", ["EIouLoss", "det_losses.EIouLoss"])
+@pytest.mark.parametrize("name", ["EIouLoss", "det_losses.EIouLoss", "eiou"])
 def test_a_misspelt_name_suggests_the_nearest(name, log):
     with pytest.raises(NotRegisteredError) as error:
         build_loss(name)

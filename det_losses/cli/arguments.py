@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        for word in message.split():
+        for word in (each.rstrip(":") for each in message.split()):
             near = difflib.get_close_matches(word, self._option_string_actions, n=1)
             if word.startswith("--") and near and word not in self._option_string_actions:
                 message = f"{message}. Did you mean {near[0]}?"
@@ -51,6 +52,26 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change entries of the config: train_cfg.max_epochs=24 'model.num_convs=2'",
     )
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers from ``low`` to ``high``, for an option's ``type``."""
+    expected = f"at least {low}" if high is None else f"from {low} to {high}"
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {number}")
+        return number
+
+    return parse
+
+
+SEED = whole_number(0, 2**32 - 1)  # what numpy takes
+RESAMPLES = whole_number(100)  # with fewer, a standard error is too imprecise
 
 
 def add_losses(parser: argparse.ArgumentParser) -> None:

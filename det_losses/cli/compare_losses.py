@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 from det_losses.cli.arguments import (
+    RESAMPLES,
+    SEED,
     add_config,
     add_own_data,
     add_training,
     load_experiment,
     new_parser,
+    whole_number,
 )
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.evaluation.metrics import METRICS
@@ -136,10 +139,14 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
 
 def _add_runs(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--seeds", nargs="+", type=int, help="default: 0; with --budget as many as fit"
+        "--seeds", nargs="+", type=SEED, help="default: 0; with --budget as many as fit"
     )
     group.add_argument(
-        "--jobs", type=_positive, default=1, metavar="N", help="runs at the same time (default: 1)"
+        "--jobs",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="runs at the same time (default: 1)",
     )
     group.add_argument(
         "--budget",
@@ -154,7 +161,7 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--resamples",
-        type=_positive,
+        type=RESAMPLES,
         default=1000,
         metavar="N",
         help="resamples of the validation images for the intervals (default: 1000)",
@@ -167,16 +174,11 @@ def _work_dir(args: argparse.Namespace) -> Path:
     return Path(args.work_dir or default)
 
 
-def _positive(text: str) -> int:
-    """Read a number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
 def _above_zero(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return number

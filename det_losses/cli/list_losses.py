@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--markdown",
         metavar="FILE",
-        help="write all cards to FILE; its section 'Beside other libraries' is kept",
+        help="write all cards to FILE; its section 'Comparison with other libraries' is kept",
     )
     return parser
 

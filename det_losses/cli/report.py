@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from det_losses.cli.arguments import new_parser
+from det_losses.cli.arguments import RESAMPLES, new_parser
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.errors import InputError
 
@@ -44,13 +44,5 @@ def add_statistics(parser: argparse.ArgumentParser) -> None:
         "--metric", help="primary metric: AP, AP50, AP75, ... or AP/<class> (default: AP)"
     )
     parser.add_argument(
-        "--resamples", type=resamples, metavar="N", help="resamples of the images (default: 1000)"
+        "--resamples", type=RESAMPLES, metavar="N", help="resamples of the images (default: 1000)"
     )
-
-
-def resamples(text: str) -> int:
-    """Parse a number of at least 100; with fewer, a standard error is too imprecise."""
-    number = int(text)
-    if number < 100:
-        raise argparse.ArgumentTypeError(f"must be at least 100, got {number}")
-    return number

@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.engine import build_runner
     from det_losses.engine.checkpoint import load_checkpoint
     from det_losses.engine.config import use_metric_options
+    from det_losses.engine.run import removed_on_error
 
     with interruptible(), user_errors():
         cfg = load_experiment(args)
@@ -38,8 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = Path(args.checkpoint)
         if not checkpoint.is_file():
             raise MissingFileError(f"checkpoint {checkpoint}: no such file")
-        runner = build_runner(cfg, train=False)
-        load_checkpoint(runner, checkpoint)
+        with removed_on_error(Path(cfg.work_dir)):
+            runner = build_runner(cfg, train=False)
+            load_checkpoint(runner, checkpoint)
     with interruptible(), logged_errors(runner, "the test"):
         runner.test()
     return 0

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from det_losses.cli.arguments import (
+    SEED,
     add_config,
     add_losses,
     add_own_data,
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="PATH",
         help="resume the run in --work-dir, or from the checkpoint PATH",
     )
-    parser.add_argument("--seed", type=int, help="seed of all random numbers")
+    parser.add_argument("--seed", type=SEED, help="seed of all random numbers")
     parser.add_argument(
         "--launcher",
         choices=("none", "pytorch"),
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from det_losses.engine import build_runner
-    from det_losses.engine.run import build_parts, claim_work_dir, train_run
+    from det_losses.engine.run import build_parts, claim_work_dir, removed_on_error, train_run
 
     with interruptible(), user_errors():
         cfg = load_experiment(args)
@@ -54,8 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
         given = copy.deepcopy(cfg)
         claim_work_dir(cfg, args.resume)
-        runner = build_runner(cfg)
-        build_parts(runner)
+        with removed_on_error(Path(cfg.work_dir)):
+            runner = build_runner(cfg)
+            build_parts(runner)
     try:
         with logged_errors(runner, "training"):
             train_run(runner, given)

@@ -146,7 +146,7 @@ class Plan:
         """
         labels = [variant.label for variant in variants]
         for name, values in (("the comparison", labels), ("--seeds", seeds)):
-            twice = {value for value in values if list(values).count(value) > 1}
+            twice = dict.fromkeys(value for value in values if list(values).count(value) > 1)
             if twice:
                 raise InputError(f"{name} names {', '.join(map(str, twice))} twice")
         without = [f"model.{component}" for component in components]

@@ -205,8 +205,10 @@ def locked(root: Path) -> Iterator[int]:
     no other one trains in the run's directory before the run has ended.
 
     Raises:
-        InputError: another comparison, or a run that one left behind, holds it.
+        InputError: another comparison, or a run that one left behind, holds it; or it is a file.
     """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--work-dir {root}: is a file, expected a directory")
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:

@@ -109,12 +109,14 @@ def select(
         matched: whether the loss weights are going to be matched.
 
     Raises:
-        InputError: nothing to compare, options that exclude each other, or no such baseline.
+        InputError: nothing to compare, options that exclude each other, no such baseline, or two
+            losses that are the same.
         NotRegisteredError: no such loss; the nearest names are suggested.
     """
     components = _components(cfg, losses, component, cross, whole)
     factors = itertools.product(losses, cross[1:]) if cross else zip(losses, strict=True)
     variants = [loss_variant(cfg, dict(zip(components, texts, strict=True))) for texts in factors]
+    _check_different(variants)
     variants += [whole_variant(cfg, text.strip(), components) for text in whole]
     for option, given in (("weights", bool(multiples)), ("match-weights", matched)):
         if given and (whole or not losses):
@@ -125,6 +127,13 @@ def select(
     if baseline not in (None, *labels):
         raise InputError(f"--baseline {baseline}: the variants are {', '.join(labels)}")
     return replace(selection, baseline=baseline or first)
+
+
+def _check_different(variants: Sequence[Variant]) -> None:
+    """Check that no two texts mean the same losses; whole variants may, to compare with noise."""
+    for one, other in itertools.combinations(variants, 2):
+        if one.label != other.label and one.changes == other.changes:
+            raise InputError(f"{one.label} and {other.label} are the same; leave one out")
 
 
 def _components(

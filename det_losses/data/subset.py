@@ -78,8 +78,8 @@ def select_images(
     Raises:
         InputError: ``num_images`` is not positive, or there are fewer candidates, or none.
     """
-    if num_images is not None and num_images < 1:
-        raise InputError(f"num_images must be at least 1, or None for all; got {num_images}")
+    if num_images is not None and not (isinstance(num_images, int) and num_images >= 1):
+        raise InputError(f"num_images must be at least 1, or None for all; got {num_images!r}")
     candidates = {image["id"] for image in coco["images"]}
     what = "images"
     if category_ids is not None and not keep_negatives:

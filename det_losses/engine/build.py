@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
+    check_optimizer,
     check_same_classes,
     fill_from_data,
     rejected_by_constructors,
@@ -58,6 +59,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _choose_parts(cfg, train)
     check_amp(cfg.get("optim_wrapper"))
+    check_optimizer(cfg.get("optim_wrapper"))
     check_checkpoint(cfg.get("load_from"))
     _place(cfg)
     _name_collate(cfg)
@@ -141,7 +143,10 @@ def _stretch_cosine(cfg: Config) -> None:
     for scheduler in schedulers if isinstance(schedulers, Sequence) else [schedulers]:
         if "CosineAnnealing" in str(scheduler.get("type")) and scheduler.get("by_epoch", True):
             if scheduler.get("T_max") is None and scheduler.get("end") is None:
-                scheduler.T_max = cfg.train_cfg.max_epochs - scheduler.get("begin", 0)
+                epochs = cfg.train_cfg.get("max_epochs")
+                if not isinstance(epochs, int):
+                    raise InputError(f"train_cfg.max_epochs must be a whole number, got {epochs!r}")
+                scheduler.T_max = epochs - scheduler.get("begin", 0)
 
 
 def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:

@@ -81,20 +81,28 @@ def _to_history(stored: dict[str, Any]) -> HistoryBuffer:
     )
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return the ``meta`` of a checkpoint; an empty dict if it has none.
+
+    Raises:
+        InputError: it is not a checkpoint.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
+    except Exception as error:
+        raise InputError(
+            f"{path} is not a checkpoint, or it holds more than tensors and plain values "
+            f"({type(error).__name__} from torch.load with weights_only=True)"
+        ) from error
+
+
 def load_checkpoint(runner: Runner, path: Path) -> None:
     """Load a checkpoint strictly, and check that it was trained on the same classes.
 
     Raises:
         InputError: it is not a checkpoint, of another model, or of other classes.
     """
-    try:
-        meta = torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
-    except Exception as error:
-        raise InputError(
-            f"{path} is not a checkpoint, or it holds more than tensors and plain values "
-            f"({type(error).__name__} from torch.load with weights_only=True)"
-        ) from error
-    trained = (meta.get("dataset_meta") or {}).get("classes")
+    trained = (read_meta(path).get("dataset_meta") or {}).get("classes")
     classes = runner.test_loop.dataloader.dataset.metainfo["classes"]
     if trained is not None and list(trained) != list(classes):
         raise InputError(
@@ -104,4 +112,7 @@ def load_checkpoint(runner: Runner, path: Path) -> None:
     try:
         runner.load_checkpoint(str(path), map_location="cpu", strict=True)
     except RuntimeError as error:
-        raise InputError(f"checkpoint {path} does not fit the config's model: {error}") from error
+        # mmengine lists all entries: one line each for those of another shape.
+        first = next(filter(None, str(error).splitlines()[1:]), str(error))
+        short = first if len(first) < 200 else f"{first[:200]}..."
+        raise InputError(f"checkpoint {path} does not fit the config's model: {short}") from error

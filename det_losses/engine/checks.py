@@ -17,7 +17,7 @@ from det_losses.errors import (
     NotRegisteredError,
     UserError,
 )
-from det_losses.registry import SCOPE
+from det_losses.registry import OPTIMIZERS, SCOPE, find
 
 _NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper does not support
 
@@ -81,6 +81,17 @@ def check_amp(optim_wrapper: Mapping[str, Any] | None) -> None:
         )
 
 
+def check_optimizer(optim_wrapper: Mapping[str, Any] | None) -> None:
+    """Raise NotRegisteredError for an optimizer that does not exist.
+
+    mmengine's own error does not name it.
+    """
+    optimizer = (optim_wrapper or {}).get("optimizer")
+    kind = optimizer.get("type") if isinstance(optimizer, Mapping) else None
+    if isinstance(kind, str):
+        find(OPTIMIZERS, kind)
+
+
 def check_checkpoint(load_from: str | None) -> None:
     """Raise MissingFileError if a checkpoint to load is a local path without a file."""
     if load_from and "://" not in load_from and not os.path.isfile(os.path.expanduser(load_from)):
@@ -122,6 +133,9 @@ def rejected_by_constructors() -> Iterator[None]:
         caller = frames[-1].f_globals["__name__"]
         if own or not caller.startswith("mmengine."):
             raise
+        known = frames[-1].f_locals
+        if isinstance(error, KeyError) and {"registry", "obj_type"} <= known.keys():
+            find(known["registry"], known["obj_type"])  # raises, with the nearest names
         cls = f"{_class_of(constructors[-1])}: " if constructors else ""
         kind = next(ours for builtin, ours in _CONVERTED if isinstance(error, builtin))
         reason = error.args[0] if error.args else repr(error)  # KeyError quotes its message

@@ -133,8 +133,11 @@ def use_metric_options(cfg: Config, *, out: str | None, backend: str | None) -> 
     """Set the metric's result file and backend, for a test.
 
     Raises:
-        InputError: the config has several metrics, so it is not clear which one is meant.
+        InputError: the config has several metrics, so it is not clear which one is meant; or
+            ``out`` is a directory.
     """
+    if out is not None and Path(out).is_dir():
+        raise InputError(f"--out {out}: is a directory, expected a file")
     options = {"out_file": out and str(Path(out).absolute()), "backend": backend}
     given = {key: value for key, value in options.items() if value is not None}
     for key in ("test_evaluator", "val_evaluator"):
@@ -147,7 +150,7 @@ def use_metric_options(cfg: Config, *, out: str | None, backend: str | None) -> 
 class FastTextConfig(Config):
     """mmengine's Config whose ``pretty_text`` takes milliseconds.
 
-    mmengine's own formats with yapf, which takes seconds, at each start and at each checkpoint of a
+    mmengine's own formats with yapf, which can take seconds, at each start and each checkpoint of a
     run.
     """
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from det_losses.errors import UserError
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
-from det_losses.losses.core.text import HELD, parse_loss
+from det_losses.losses.core.text import LOSS_ARGUMENTS, parse_loss
 from det_losses.registry import HOOKS, MODELS, find
 
 
@@ -125,7 +125,7 @@ def agrees(named: str | Mapping[str, Any] | nn.Module, loss: nn.Module) -> bool:
     if type(loss) is not (find(MODELS, cls) if isinstance(cls, str) else cls):
         return False
     params = loss.params() if isinstance(loss, Loss) else {}
-    stated = {key: value for key, value in config.items() if key not in HELD}
+    stated = {key: value for key, value in config.items() if key not in LOSS_ARGUMENTS}
     with generators_kept():
         expected = build_loss({**params, **stated, "type": type(loss)})
     held = _held(config)

@@ -3,6 +3,9 @@
 ``config.py`` is written when training starts; ``metrics.json`` has status "done" at its end.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
+from det_losses.engine.checkpoint import read_meta
 from det_losses.engine.checks import rejected_by_constructors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
@@ -34,10 +38,12 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
 
     Raises:
         InputError: the directory holds a finished run, a run of another config, or an unfinished
-            one without ``resume``.
+            one without ``resume``; or ``resume`` is not a checkpoint.
         MissingFileError: no such checkpoint.
     """
     work_dir = Path(cfg.work_dir)
+    if work_dir.exists() and not work_dir.is_dir():
+        raise InputError(f"--work-dir {work_dir}: is a file, expected a directory")
     if is_finished(work_dir):
         raise InputError(
             f"{work_dir} holds a finished run, which is never overwritten; give another --work-dir"
@@ -50,6 +56,7 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
         cfg.resume = True
         if not Path(resume).is_file():
             raise MissingFileError(f"--resume {resume}: no such checkpoint")
+        read_meta(Path(resume))
         cfg.load_from = resume
 
 
@@ -67,6 +74,18 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
             f"{work_dir} holds an unfinished run of this config: continue it with --resume, "
             "or give another --work-dir"
         )
+
+
+@contextmanager
+def removed_on_error(work_dir: Path) -> Iterator[None]:
+    """Remove the directory after an error if it did not exist before."""
+    existed = work_dir.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(work_dir, ignore_errors=True)
+        raise
 
 
 def build_parts(runner: Runner) -> None:

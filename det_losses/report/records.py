@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from det_losses.evaluation.metrics import LOGGED_METRICS
-from det_losses.losses.core.text import HELD, loss_text
+from det_losses.losses.core.text import LOSS_ARGUMENTS, loss_text
 from det_losses.report.formats import NONE, counted, duration, listed, number, points, spread
 from det_losses.report.section import Section, Table, without_empty
 from det_losses.report.study import Study
@@ -198,7 +198,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     found: list[tuple[str, str]] = []
     for key, inner in value.items():
         name = f"{prefix}.{key}" if prefix else str(key)
-        if key in HELD and "type" in value:
+        if key in LOSS_ARGUMENTS and "type" in value:
             held = inner if isinstance(inner, list) else [inner]
             found.append((name, ", ".join(map(loss_text, held))))
         elif isinstance(inner, Mapping) and inner:

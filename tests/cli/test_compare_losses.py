@@ -40,6 +40,7 @@ def test_an_interrupted_comparison_continues(tiny_config, once, tmp_path, capsys
         (["--losses", "L1Loss(bta=1)"], "bta"),
         (["--losses", "FocalL1Loss(beta=3)"], "beta"),
         (["--losses", "L1Loss", "L1Loss"], "names L1Loss twice"),
+        (["--losses", "GIoULoss", "GIoULoss(loss_weight=2.5)"], "are the same; leave one out"),
         (["--losses", "L1Loss", "--seeds", "1", "1"], "--seeds names 1 twice"),
         (
             ["--losses", "L1Loss", "--component", "loss_box"],

@@ -86,7 +86,13 @@ def test_an_interrupt_before_training_is_one_line(tiny_config, tmp_path, monkeyp
         (["--cfg-options", "train_dataloader.dataset.classes=[cta]"], "no class 'cta'"),
         (["--cfg-options", "train_cfg.max_epoch=5"], "'max_epoch'"),
         (["--cfg-options", "optim_wrapper.optimizer.lrr=5"], "'lrr'"),
+        (["--cfg-options", "optim_wrapper.optimizer.type=SDG"], "Did you mean 'SGD'"),
+        (["--cfg-options", "model.type=RetinaNett"], "Did you mean 'RetinaNet'"),
+        (["--cfg-options", "train_dataloader.dataset.num_images=six"], "got 'six'"),
+        (["--loss", "loss_bbox=L1Loss(loss_weight=-1)"], "loss_weight must be at least 0"),
         (["--resume", "absent.pth"], "absent.pth: no such checkpoint"),
+        (["--resume", __file__], "test_train.py is not a checkpoint"),
+        (["--work-dir", __file__], "test_train.py: is a file"),
     ],
 )
 def test_what_a_user_got_wrong_is_one_line_before_training(
@@ -100,7 +106,7 @@ def test_what_a_user_got_wrong_is_one_line_before_training(
     assert error.startswith("error: ")
     assert message in error
     assert len(error.splitlines()) == 1
-    assert not list(tmp_path.glob("run/*.pth"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_own_data_needs_no_edited_file(tiny_config, tiny_coco, tmp_path):

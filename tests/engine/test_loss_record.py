@@ -11,7 +11,7 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from det_losses.engine import LossRecordError, build_runner
+from det_losses.engine import LossRecordError, LossRecordHook, build_runner
 from det_losses.engine.loss_record import agrees
 from det_losses.losses import build_loss
 from det_losses.registry import MODELS
@@ -129,6 +129,21 @@ def test_a_gradient_may_come_late(toy_cfg, record):
         "calls": 3,
         "gradient": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("factors", "seen"),
+    [((0.0, 0.0), False), ((float("inf"), 0.0), False), ((float("inf"), 2.0), True)],
+)
+def test_a_gradient_counts_if_it_is_finite_and_not_zero(factors, seen):
+    # The gradient of f * sum(x) is f. Mixed precision repeats a step whose gradient is infinite.
+    hook, loss = LossRecordHook(), nn.L1Loss()
+    hook._proof["loss_bbox"] = entry = {"calls": 0, "gradient": False}
+    for factor in factors:
+        pred = torch.ones(3, 4, requires_grad=True)
+        hook._note_call("loss_bbox", loss, (), {"pred": pred})
+        (factor * pred).sum().backward()
+    assert entry == {"calls": 2, "gradient": seen}
 
 
 def test_a_weight_of_zero_needs_no_gradient(toy_cfg, record, capfd):

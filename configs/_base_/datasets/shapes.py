@@ -1,7 +1,7 @@
-"""The built-in set of drawn shapes, made on first use in `data_root`."""
+"""The built-in dataset of drawn shapes, generated on first use in `data_root`."""
 
 data_root = "data/shapes"
-num_val = 500  # twice the images to evaluate on make intervals narrower at the price of seconds
+num_val = 500  # a larger validation set narrows the intervals and costs only seconds
 
 train_dataloader = dict(
     batch_size=16,

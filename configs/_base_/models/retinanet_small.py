@@ -1,4 +1,4 @@
-"""A RetinaNet of one million parameters for 128 px, trained from scratch in minutes on a CPU."""
+"""A RetinaNet with one million parameters for 128 px; trains from scratch in minutes on a CPU."""
 
 model = dict(
     type="RetinaNet",
@@ -8,7 +8,7 @@ model = dict(
     backbone=dict(type="SmallResNetFPN", out_channels=64, extra_levels=None),
     head_norm="GN",
     num_convs=2,
-    # Strides 8, 16, 32: an anchor is at least as large as the step to its neighbour.
+    # Strides 8, 16, 32: anchors are larger than the distance between their centres.
     anchors=dict(
         sizes=[[12, 16, 22], [30, 40, 54], [64, 84, 110]],
         aspect_ratios=(0.5, 1.0, 2.0),

@@ -197,7 +197,7 @@ class TestRefusedByConstructors:
         ("key", "value", "kind", "message"),
         [
             ("train_dataloader.dataset.clases", ["a"], TypeError, "argument 'clases'"),
-            ("train_dataloader.dataset.type", "ToyBox", KeyError, "ToyBox is not in the"),
+            ("train_dataloader.dataset.type", "ToyBox", KeyError, "Did you mean 'ToyBoxes'"),
             ("train_dataloader.batchsize", 4, TypeError, "argument 'batchsize'"),
             ("train_dataloader.num_workers", -1, ValueError, "DataLoader: num_workers"),
             ("train_cfg.max_epoch", 5, TypeError, "'max_epoch'"),
