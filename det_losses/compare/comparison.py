@@ -1,6 +1,6 @@
 """A comparison from its options to its report: select, check, plan, train, report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,16 +9,23 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.looks import (
+    DEFAULT_SEEDS,
+    LOOK_SEEDS,
+    likely_to_find,
+    scheduled,
+    until_decided,
+)
 from det_losses.compare.plan import Plan
 from det_losses.compare.preflight import check_losses, check_runner, describe
 from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
-from det_losses.compare.screening import FRACTIONS, RISK, rung_trainer, screen, shorten
+from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
 from det_losses.errors import InputError, UserError
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
-from det_losses.report.formats import counted
+from det_losses.report.formats import counted, listed
 from det_losses.report.markdown import table
 
 
@@ -37,6 +44,8 @@ def compare(
     seeds: Sequence[int] | None = None,
     jobs: int = 1,
     seconds: float | None = None,
+    until: bool = False,
+    within: float = 1.0,
     screening: bool = False,
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
@@ -56,10 +65,13 @@ def compare(
         metric: the metric that is tested.
         match: whether loss weights are set so that gradient norms match the baseline's.
         multiples: of the loss weights.
-        seeds: of the runs; None is 0, or with a time budget as many as fit.
+        seeds: of the runs; None is 0, 1 and 2, with a time budget as many as fit, and with
+            ``until`` as many as it needs of 0 to 7.
         jobs: runs at the same time.
         seconds: a time budget.
-        screening: whether variants clearly behind are dropped after short trainings.
+        until: whether seeds are added for the candidates for the best until that is decided.
+        within: a difference that does not matter, in points.
+        screening: whether the worse half of the variants is dropped after a short training.
         resamples: of the validation images, for the intervals.
         facts: what results record beside all this (``command``, ``config``).
 
@@ -80,8 +92,12 @@ def compare(
         multiples=multiples,
         matched=match,
     )
-    check(cfg, selection, root, seeds or [0], screening)
+    first = seeds or DEFAULT_SEEDS
+    check(cfg, selection, root, first, screening)
+    if until:
+        scheduled(seeds or LOOK_SEEDS)
     settings = {"baseline": selection.baseline, "metric": metric, "resamples": resamples}
+    settings["within"] = within
     facts = {**(facts or {}), **settings, **describe(cfg)}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
@@ -90,19 +106,65 @@ def compare(
         budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
         dropped = []
         if screening:
-            train = rung_trainer(facts, (seeds or [0])[0], lock, jobs, budget)
-            variants, dropped = screen(cfg, variants, selection.baseline, root, train)
-            print("\n".join(map(str, dropped)) or "Screening dropped nothing")
-        plan = Plan.of(cfg, selection.components, variants, seeds or [0])
-        if budget:
-            plan = replace(plan, seeds=budget.seeds(partial(plan.unfinished, root), seeds))
-        runner = PlanRunner(cfg, plan, root, lock, facts, jobs, budget)
-        for note in (*map(str, dropped), RISK) if dropped else ():
-            runner.results.note(note)
-        print(runner.forecast(budget) if budget else counted(len(runner.runs), "run"), flush=True)
-        rows = runner.execute()
+            train = short_trainer(facts, first[0], lock, jobs, budget)
+            variants, dropped = screen(cfg, variants, selection.baseline, root, metric, train)
+            print(
+                "\n".join([*map(str, dropped), RISK] if dropped else ["Screening dropped nothing"])
+            )
+        plan = Plan.of(cfg, selection.components, variants, first)
+
+        def start(asked: Plan) -> PlanRunner:
+            runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
+            for note in (*map(str, dropped), RISK) if dropped else ():
+                runner.results.note(note)
+            return runner
+
+        if until:
+            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, settings, budget)
+        else:
+            if budget:
+                fit = budget.seeds(partial(plan.unfinished, root), seeds)
+                plan = replace(plan, seeds=fit)
+            runner = start(plan)
+            print(runner.forecast(), flush=True)
+            if runner.todo:
+                _say_likely(root, len(variants), len(plan.seeds))
+            rows = runner.execute()
         _report(root, rows)
     return rows
+
+
+def _until_decided(
+    start: Callable[[Plan], PlanRunner],
+    plan: Plan,
+    root: Path,
+    seeds: Sequence[int],
+    settings: Mapping[str, Any],
+    budget: Budget | None,
+) -> list[dict[str, Any]]:
+    """Train from look to look; refuse a budget that does not allow one seed."""
+    looks = scheduled(seeds)
+    if budget:
+        budget.seeds(partial(plan.unfinished, root), seeds[: looks[0]])
+    labels = [variant.label for variant in plan.variants]
+    at = listed([str(look) for look in looks])
+    print(f"Looks at {at} seeds, at most {counted(len(labels) * looks[-1], 'run')}")
+    _say_likely(root, len(labels), looks[-1], looks[-1])
+
+    def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
+        chosen = [variant for variant in plan.variants if variant.label in own]
+        used = [seed for seed in seeds if any(seed in own_seeds for own_seeds in own.values())]
+        per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
+        return start(replace(plan, variants=chosen, seeds=used, own_seeds=per_variant))
+
+    settings = {**settings, "within": settings["within"] / 100}
+    return until_decided(start_some, root, labels, seeds, settings)
+
+
+def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) -> None:
+    sentence = likely_to_find(root, losses, seeds, look)
+    if sentence:
+        print(sentence)
 
 
 def check(
@@ -123,7 +185,7 @@ def check(
     if stored:  # the variants are compared later: their weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
-        shorten(cfg, FRACTIONS[0])
+        shorten(cfg)
     check_losses(cfg, selection.variants)
     whole = [variant for variant in selection.variants if not variant.factors]
     for variant in whole or selection.variants[:1]:

@@ -30,9 +30,10 @@ from det_losses.report.stored import (
     read_stored,
     stored_of_files,
 )
-from det_losses.statistics import Scores, Verdict, analyse
+from det_losses.statistics import LOOKS, Scores, Verdict, analyse
 
 RESAMPLES = 1000
+WITHIN = 1.0  # points, a difference that does not matter
 CACHE_FILE = "resampled.npz"
 
 _SEED = 0  # of the resamples, the same for all runs of all reports: images are crossed with seeds
@@ -198,8 +199,22 @@ class Study:
         if metric not in self._verdicts:
             images = len(self.truth.image_ids)
             scores = self.scores(metric)
-            self._verdicts[metric] = analyse(scores, self.baseline, images, metric=metric)
+            within = (self.meta.get("within") or WITHIN) / 100
+            self._verdicts[metric] = analyse(
+                scores, self.baseline, images, metric=metric, within=within, look=self.look
+            )
         return self._verdicts[metric]
+
+    @property
+    def look(self) -> int | None:
+        """The scheduled look of a comparison that adds seeds, whose error applies; else None.
+
+        Before the first look it is the first one.
+        """
+        looks = self.meta.get("looks")
+        if looks is None:
+            return None
+        return looks[-1]["seeds"] if looks else min(LOOKS)
 
     def full(self, run: Mapping[str, Any]) -> dict[str, float]:
         """Return all metrics of a run on all images, computed from its detections."""

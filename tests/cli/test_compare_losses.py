@@ -15,7 +15,7 @@ def test_an_interrupted_comparison_continues(tiny_config, once, tmp_path, capsys
     # With real processes: a run sends SIGTERM to the comparison that waits for it.
     once("stop_parent")
     folder = tmp_path / "out"
-    command = [str(tiny_config), "--work-dir", str(folder), "--losses", "L1Loss"]
+    command = [str(tiny_config), "--work-dir", str(folder), "--seeds", "0", "--losses", "L1Loss"]
     assert main([*command, "GIoULoss"]) == 130
     assert "interrupted; the same command continues" in capsys.readouterr().out
     assert statuses(folder) == {"L1Loss": "interrupted", "GIoULoss": "pending"}
@@ -47,7 +47,14 @@ def test_an_interrupted_comparison_continues(tiny_config, once, tmp_path, capsys
             "RetinaNet has the losses loss_cls, lo",
         ),
         (["--losses", "L1Loss", "--amp"], "mixed precision"),
-        (["--losses", "L1Loss", "--screen"], "--screen needs a training of at least 4 epochs"),
+        (
+            ["--losses", "L1Loss", "--screen", "--cfg-options", "train_cfg.max_epochs=1"],
+            "--screen needs a training of at least 2 epochs",
+        ),
+        (
+            ["--losses", "L1Loss", "--until-decided", "--seeds", "0", "1"],
+            "--until-decided looks at 3, 5 and 8 seeds; give at least 3",
+        ),
         (["--losses", "L1Loss", "--val-ann", "absent.json", "--val-images", "."], "absent.json"),
         (["--losses", "L1Loss", "--cfg-options", "model.num_classes=9"], "model.num_classes is 9"),
         (
@@ -82,6 +89,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
     options += ["--variant", "v:x=1", "--baseline", "B", "--metric", "AP75", "--seeds", "3", "4"]
     options += ["--match-weights", "gradient", "--weights", "0.5", "1", "--jobs", "2"]
     options += ["--budget", "90min", "--screen", "--resamples", "200"]
+    options += ["--until-decided", "--within", "0.5"]
     assert main([str(tiny_config), *options, "--cfg-options", "model.num_convs=2"]) == 1
     assert seen.pop("cfg").model.num_convs == 2
     facts = seen.pop("facts")
@@ -100,6 +108,8 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         "seeds": [3, 4],
         "jobs": 2,
         "seconds": 5400.0,
+        "until": True,
+        "within": 0.5,
         "screening": True,
         "resamples": 200,
     }
@@ -115,6 +125,7 @@ def test_what_is_not_a_duration_is_refused(text):
     ("options", "message"),
     [
         (["--weights", "0"], "must be above 0, got 0"),
+        (["--within", "0"], "must be above 0, got 0"),
         (["--jobs", "0"], "must be at least 1, got 0"),
         (["--metric", "mAP"], "invalid choice: 'mAP'"),
     ],
