@@ -45,7 +45,7 @@ def compare(
     jobs: int = 1,
     seconds: float | None = None,
     until: bool = False,
-    within: float = 1.0,
+    within: float = 0.01,
     screening: bool = False,
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
@@ -70,7 +70,7 @@ def compare(
         jobs: runs at the same time.
         seconds: a time budget.
         until: whether seeds are added for the candidates for the best until that is decided.
-        within: a difference that does not matter, in points.
+        within: a difference that does not matter, in 0..1.
         screening: whether the worse half of the variants is dropped after a short training.
         resamples: of the validation images, for the intervals.
         facts: what results record beside all this (``command``, ``config``).
@@ -157,7 +157,6 @@ def _until_decided(
         per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
         return start(replace(plan, variants=chosen, seeds=used, own_seeds=per_variant))
 
-    settings = {**settings, "within": settings["within"] / 100}
     return until_decided(start_some, root, labels, seeds, settings)
 
 

@@ -110,7 +110,7 @@ def until_decided(
         own = {label: [s for s in seeds[:look] if (label, s) not in tried] for label in going}
         tried |= {(label, seed) for label, further in own.items() for seed in further}
         runner = start(own)
-        runner.results.looks = taken
+        runner.results.looks = taken or [{"seeds": look, "error": look_error(look)}]
         print(runner.forecast(), flush=True)
         rows = runner.execute()
         if _incomplete(rows, tried):
@@ -122,6 +122,7 @@ def until_decided(
             break
         step = decide(verdict, look, len(seeds))
         taken.append(_record(verdict, look))
+        runner.results.looks = taken
         rows = runner.results.write()
         print(step.text, flush=True)
         going = step.going

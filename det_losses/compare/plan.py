@@ -259,8 +259,8 @@ class Results:
 
     Attributes:
         notes: sentences for the report.
-        looks: the looks that were taken at it (:mod:`~det_losses.compare.looks`), the last one
-            last; None if its numbers of seeds were fixed in advance.
+        looks: the looks that were taken (:mod:`~det_losses.compare.looks`), or the first one, without
+            candidates, before it is taken; None if the number of seeds was fixed in advance.
 
     Raises:
         InputError: the stored comparison was evaluated on other data.

@@ -30,10 +30,10 @@ from det_losses.report.stored import (
     read_stored,
     stored_of_files,
 )
-from det_losses.statistics import LOOKS, Scores, Verdict, analyse
+from det_losses.statistics import Scores, Verdict, analyse
 
 RESAMPLES = 1000
-WITHIN = 1.0  # points, a difference that does not matter
+WITHIN = 0.01  # a difference of 1 point does not matter
 CACHE_FILE = "resampled.npz"
 
 _SEED = 0  # of the resamples, the same for all runs of all reports: images are crossed with seeds
@@ -50,6 +50,9 @@ class Study:
         baseline: the variant that the others are compared with.
         metric: the primary metric.
         resamples: number of resamples of the images.
+        within: differences up to this one do not matter, in 0..1.
+        look: number of seeds of the scheduled look that this is; None if their number counts as
+            fixed in advance.
         coco: the ground truth as COCO json.
         truth: the ground truth, prepared for matching.
         origins: the merged comparisons; empty for result files of other frameworks.
@@ -70,6 +73,9 @@ class Study:
         self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "baseline")
         self.truth = _ground_truth(merged)
         self.resamples = resamples or self.meta.get("resamples") or RESAMPLES
+        self.within = self.meta.get("within") or WITHIN
+        looks = self.meta.get("looks")
+        self.look = looks[-1]["seeds"] if looks else None
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
         self._metrics = names
@@ -199,22 +205,10 @@ class Study:
         if metric not in self._verdicts:
             images = len(self.truth.image_ids)
             scores = self.scores(metric)
-            within = (self.meta.get("within") or WITHIN) / 100
             self._verdicts[metric] = analyse(
-                scores, self.baseline, images, metric=metric, within=within, look=self.look
+                scores, self.baseline, images, metric=metric, within=self.within, look=self.look
             )
         return self._verdicts[metric]
-
-    @property
-    def look(self) -> int | None:
-        """The scheduled look of a comparison that adds seeds, whose error applies; else None.
-
-        Before the first look it is the first one.
-        """
-        looks = self.meta.get("looks")
-        if looks is None:
-            return None
-        return looks[-1]["seeds"] if looks else min(LOOKS)
 
     def full(self, run: Mapping[str, Any]) -> dict[str, float]:
         """Return all metrics of a run on all images, computed from its detections."""

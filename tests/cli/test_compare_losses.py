@@ -109,7 +109,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         "jobs": 2,
         "seconds": 5400.0,
         "until": True,
-        "within": 0.5,
+        "within": 0.005,
         "screening": True,
         "resamples": 200,
     }
