@@ -1,7 +1,7 @@
 """The registries under the scope ``det_losses``: one child of each of mmengine's registries.
 
-Every kind is needed: mmengine warns, for each hook, sampler and optimizer that it builds, if the
-default scope has no registry of that kind.
+Every kind is needed: mmengine logs a warning for each object that it builds if the default scope
+has no registry of that kind.
 """
 
 import difflib
@@ -17,7 +17,7 @@ SCOPE = "det_losses"
 
 
 class Registry(MMEngineRegistry):
-    """mmengine's registry that accepts the same class twice (a reloaded module)."""
+    """mmengine's registry, which here accepts a class again when its module is reloaded."""
 
     def _register_module(self, module: Callable, module_name=None, force: bool = False) -> None:
         names = [module_name] if isinstance(module_name, str) else module_name
@@ -63,8 +63,8 @@ STRATEGIES = _child("STRATEGIES")
 def find(registry: MMEngineRegistry, name: str) -> Any:
     """Return the class registered as ``name``, or raise an error that suggests the nearest names.
 
-    A bare name is looked up in this project's scope whatever mmengine's default scope is; an
-    explicit prefix (``"mmdet.GIoULoss"``) wins.
+    A name without a prefix is looked up in this project's scope, whatever mmengine's default scope
+    is. An explicit prefix (``"mmdet.GIoULoss"``) takes precedence.
     """
     scope, bare = registry.split_scope_key(name)
     if scope in (None, registry.scope) and bare in registry.module_dict:
@@ -83,6 +83,6 @@ def find(registry: MMEngineRegistry, name: str) -> Any:
 
 
 def _names(registry: MMEngineRegistry) -> list[str]:
-    """Return the names in a registry and in those that it inherits from, its own first."""
+    """Return the names in a registry and its parents, its own first."""
     inherited = _names(registry.parent) if registry.parent else []
     return list(dict.fromkeys([*registry.module_dict, *inherited]))

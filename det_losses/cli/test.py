@@ -21,8 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser("test", "Evaluate a checkpoint on the config's validation set.", EXAMPLE)
     add_config(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("--out", metavar="FILE", help="write the detections as a COCO result json")
-    parser.add_argument("--backend", choices=("hotcoco", "pycocotools"), help="what computes AP")
+    parser.add_argument("--out", metavar="FILE", help="write the detections to a COCO result file")
+    parser.add_argument(
+        "--backend", choices=("hotcoco", "pycocotools"), help="library that computes AP"
+    )
     add_losses(parser)
     add_own_data(parser, train=False)
     args = parser.parse_args(argv)
@@ -42,6 +44,6 @@ def main(argv: list[str] | None = None) -> int:
         with removed_on_error(Path(cfg.work_dir)):
             runner = build_runner(cfg, train=False)
             load_checkpoint(runner, checkpoint)
-    with interruptible(), logged_errors(runner, "the test"):
+    with interruptible(), logged_errors(runner, "testing"):
         runner.test()
     return 0

@@ -1,4 +1,4 @@
-"""A comparison from its options to its report: select, check, plan, train, report."""
+"""A whole comparison: select variants, check, plan, train, report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +23,7 @@ from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
 from det_losses.errors import InputError, UserError
+from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import counted, listed
@@ -36,7 +37,7 @@ def compare(
     *,
     component: str = "loss_bbox",
     cross: Sequence[str] = (),
-    whole: Sequence[str] = (),
+    config_variants: Sequence[str] = (),
     baseline: str | None = None,
     metric: str = "AP",
     match: bool = False,
@@ -50,44 +51,45 @@ def compare(
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a config with several losses, print what happens, and write results and report.
+    """Train a config with several losses, print progress, and write results and report.
 
     Everything that can fail without training is checked first, before anything is written.
 
     Args:
         cfg: the config that all runs share.
-        root: the directory of the comparison; what it holds already is continued.
+        root: the directory of the comparison; an existing comparison is resumed.
         losses: losses as text, for ``component``.
         component: a slot of the detector.
         cross: another slot and its losses; each loss is combined with each of these.
-        whole: whole variants, ``"name:key=value,key=value"``.
-        baseline: label of the variant that the others are compared with; the first if None.
-        metric: the metric that is tested.
+        config_variants: variants given by config keys, ``"name:key=value,key=value"``.
+        baseline: label of the variant that all others are compared with. None: the first variant;
+            if all variants are new to ``root``, the stored baseline.
+        metric: the primary metric.
         match: whether loss weights are set so that gradient norms match the baseline's.
-        multiples: of the loss weights.
-        seeds: of the runs; None is 0, 1 and 2, with a time budget as many as fit, and with
-            ``until`` as many as it needs of 0 to 7.
-        jobs: runs at the same time.
-        seconds: a time budget.
-        until: whether seeds are added for the candidates for the best until that is decided.
+        multiples: factors by which each loss weight is multiplied.
+        seeds: seeds of the runs; None: 0, 1 and 2; with a budget as many as fit; with ``until`` as
+            many of 0 to 7 as are needed.
+        jobs: number of parallel runs.
+        seconds: the time budget; None: unlimited.
+        until: whether to add seeds for the candidates for the best variant until it is decided.
         within: a difference that does not matter, in 0..1.
-        screening: whether the worse half of the variants is dropped after a short training.
-        resamples: of the validation images, for the intervals.
-        facts: what results record beside all this (``command``, ``config``).
+        screening: whether to drop the worse half of the variants after a short training.
+        resamples: number of resamples of the validation images, for the intervals.
+        facts: further entries of the results' metadata (``command``, ``config``).
 
     Returns:
         The rows of results.json.
 
     Raises:
         UserError: an option, the config or the data cannot be used.
-        KeyboardInterrupt: the runs that trained were stopped, and results were written.
+        KeyboardInterrupt: running trainings were stopped and results were written.
     """
     selection = select(
         cfg,
         losses,
         component,
         cross=cross,
-        whole=whole,
+        config_variants=config_variants,
         baseline=baseline,
         multiples=multiples,
         matched=match,
@@ -96,26 +98,25 @@ def compare(
     check(cfg, selection, root, first, screening)
     if until:
         scheduled(seeds or LOOK_SEEDS)
-    settings = {"baseline": selection.baseline, "metric": metric, "resamples": resamples}
-    settings["within"] = within
+    baseline = baseline or _baseline(selection, root)
+    settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
     facts = {**(facts or {}), **settings, **describe(cfg)}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)
         _announce(cfg, variants, facts)
         budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
-        dropped = []
+        notes: list[str] = []
         if screening:
             train = short_trainer(facts, first[0], lock, jobs, budget)
             variants, dropped = screen(cfg, variants, selection.baseline, root, metric, train)
-            print(
-                "\n".join([*map(str, dropped), RISK] if dropped else ["Screening dropped nothing"])
-            )
+            notes = [*map(str, dropped), RISK] if dropped else []
+            print("\n".join(notes) or "Screening dropped no variant")
         plan = Plan.of(cfg, selection.components, variants, first)
 
         def start(asked: Plan) -> PlanRunner:
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
-            for note in (*map(str, dropped), RISK) if dropped else ():
+            for note in notes:
                 runner.results.note(note)
             return runner
 
@@ -142,12 +143,14 @@ def _until_decided(
     settings: Mapping[str, Any],
     budget: Budget | None,
 ) -> list[dict[str, Any]]:
-    """Train from look to look; refuse a budget that does not allow one seed."""
+    """Train from look to look; a budget too small for one seed is an error."""
     looks = scheduled(seeds)
     if budget:
         budget.seeds(partial(plan.unfinished, root), seeds[: looks[0]])
     labels = [variant.label for variant in plan.variants]
     at = listed([str(look) for look in looks])
+    if settings["baseline"] not in labels:  # that of the directory, in a comparison of others
+        settings = {**settings, "baseline": labels[0]}
     print(f"Looks at {at} seeds, at most {counted(len(labels) * looks[-1], 'run')}")
     _say_likely(root, len(labels), looks[-1], looks[-1])
 
@@ -169,30 +172,40 @@ def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) ->
 def check(
     cfg: Config, selection: Selection, root: Path, seeds: Sequence[int], screening: bool
 ) -> None:
-    """Try everything that can fail without training.
+    """Check everything that can fail without training.
 
     Raises:
         UserError: as the parts raise it.
     """
-    if "loss_weights" in cfg:  # a comparison of version 0.1 would have read it
+    if "loss_weights" in cfg:  # version 0.1 read this table
         raise InputError(
-            "the config has `loss_weights`, which is not read any more: give each loss its weight, "
-            "as in --losses 'GIoULoss(loss_weight=5)', and remove it"
+            "the config key `loss_weights` is no longer supported. Remove it and give each loss "
+            "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
     plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
     stored = Plan.load(root)
-    if stored:  # the variants are compared later: their weights may still be matched
+    if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
         shorten(cfg)
     check_losses(cfg, selection.variants)
-    whole = [variant for variant in selection.variants if not variant.factors]
-    for variant in whole or selection.variants[:1]:
+    by_config = [variant for variant in selection.variants if not variant.factors]
+    for variant in by_config or selection.variants[:1]:
         check_runner(cfg, variant)
 
 
+def _baseline(selection: Selection, root: Path) -> str:
+    """Return the baseline of a report: adding variants to a directory does not change it."""
+    stored = Plan.load(root)
+    known = {variant.label for variant in stored.variants} if stored else set()
+    if known & {variant.label for variant in selection.swept(selection.variants)}:
+        return selection.baseline
+    meta = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
+    return meta.get("baseline") or selection.baseline
+
+
 def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:
-    print("Measuring how long a run takes", flush=True)
+    print("Measuring the time per run", flush=True)
     return Budget(seconds, measure_run(cfg, variant, jobs), jobs)
 
 
@@ -203,7 +216,7 @@ def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -
 
 
 def settings_table(variants: Sequence[Variant]) -> str:
-    """Return the table of what each variant changes, and where its settings come from."""
+    """Return a table of the changes of each variant and the source of its settings."""
     lines = [
         [variant.label, key.removeprefix("model."), *_setting(value), variant.source]
         for variant in variants
@@ -220,7 +233,7 @@ def _setting(value: Any) -> list[str]:
 
 
 def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the report; print its answer, the failed runs and where everything is."""
+    """Write the report; print the result, the failed runs and the paths of the files."""
     file = None
     if any(row["status"] == "done" for row in rows):
         try:
@@ -228,7 +241,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
             file = write_report(study, root)
             print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            print(f"no report: {error}; fix it, then run tools/report.py {root}")
+            print(f"no report: {error}; fix this and run tools/report.py {root}")
     for row in rows:
         if row["status"] == "failed":
             print(f"failed: {row['variant']} seed {row['seed']}: {row['error'].splitlines()[-1]}")

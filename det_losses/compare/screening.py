@@ -14,6 +14,7 @@ from det_losses.compare.budget import Budget
 from det_losses.compare.plan import Plan
 from det_losses.compare.runner import PlanRunner
 from det_losses.compare.variants import Variant
+from det_losses.engine.config import entries
 from det_losses.errors import InputError
 from det_losses.report import Study
 from det_losses.report.formats import counted, points
@@ -29,13 +30,13 @@ RISK = (
     "variants, one that is better than the others by one standard deviation over seeds is dropped "
     "in 18% of cases."
 )
-# Settings of a schedule that are numbers of epochs, beside its milestones.
+# Settings of a schedule that are numbers of epochs, apart from its milestones.
 _LENGTHS = ("T_max", "begin", "end", "total_iters", "step_size")
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A variant that a screening left out.
+    """A variant that was dropped by screening.
 
     Attributes:
         label: its label.
@@ -64,19 +65,18 @@ def shorten(cfg: Config) -> Config:
     """Return the config with half of its epochs, scaled schedules, one evaluation at the end.
 
     Raises:
-        InputError: it trains by iterations, or for too few epochs.
+        InputError: the config trains by iterations, or for too few epochs.
     """
     own = copy.deepcopy(cfg)
     train = own.train_cfg
     if not train.get("by_epoch") or train.max_epochs * FRACTION < 1:
         raise InputError(
-            "--screen needs a training of at least 2 epochs (train_cfg.by_epoch, max_epochs)"
+            "--screen requires a training of at least 2 epochs (train_cfg.by_epoch, max_epochs)"
         )
     epochs = round(train.max_epochs * FRACTION)
     scale = epochs / train.max_epochs
     train.max_epochs = train.val_interval = epochs
-    schedulers = own.get("param_scheduler") or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+    for scheduler in entries(own.get("param_scheduler")):
         if not scheduler.get("by_epoch", True):
             continue
         for key in _LENGTHS:
@@ -111,7 +111,7 @@ def screen(
             shows its error.
 
     Returns:
-        The variants that stay, and those that were dropped.
+        The kept variants and the dropped ones.
     """
     if len(variants) < 3:
         return list(variants), []
@@ -144,11 +144,11 @@ def short_trainer(
     """Return the function that trains the variants briefly: a comparison with one seed.
 
     Args:
-        facts: of the whole comparison, with its metric.
-        seed: of all runs.
+        facts: facts of the comparison, with its metric.
+        seed: seed of all runs.
         lock: file descriptor of the comparison's lock.
-        jobs: runs at the same time.
-        budget: of the whole comparison, which includes its screening.
+        jobs: number of parallel runs.
+        budget: time budget of the comparison, which includes the screening.
     """
 
     def train(cfg: Config, variants: Sequence[Variant], folder: Path) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""The built-in dataset: procedurally drawn shapes in COCO format, made in seconds on first use."""
+"""The built-in dataset: procedurally drawn shapes in COCO format, generated on first use."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from det_losses.errors import InputError
 from det_losses.files import write_json
 from det_losses.registry import DATASETS
 
-_VERSION = 2  # to be increased when the images change
+_VERSION = 2  # increment when the images change
 _META = "meta.json"
 _SPLITS = ("train", "val")
 _FIRST_VAL_ID = 1_000_000
@@ -33,25 +33,25 @@ def make_shapes(
     image_size: int = 128,
     seed: int = 0,
 ) -> Path:
-    """Draw the set into ``root``, unless it exists already.
+    """Generate the dataset in ``root``, unless it exists.
 
     Writes train.json, val.json, images/ and meta.json. An image depends only on the seed, the split
-    and its number, so a larger set begins with the images of a smaller one. The folder appears
-    complete or not at all, also if several processes create it at the same time.
+    and its number, so a larger set starts with the images of a smaller one. The folder is created
+    atomically, even if several processes create it at the same time.
 
     Args:
-        root: Folder to create.
+        root: Folder of the dataset.
         num_train: Number of training images.
         num_val: Number of validation images.
         image_size: Width and height, pixels; the shapes scale with it.
-        seed: Seed of everything drawn.
+        seed: Random seed.
 
     Returns:
         ``root``.
 
     Raises:
-        InputError: A number is out of range, or ``root`` has a set with other settings, an
-            incomplete set, or other files.
+        InputError: A number is out of range, or ``root`` has a dataset with other settings, an
+            incomplete dataset, or other files.
     """
     root = Path(root)
     meta = {
@@ -65,26 +65,26 @@ def make_shapes(
     for name, least in (("num_train", 1), ("num_val", 1), ("image_size", _MIN_SIZE), ("seed", 0)):
         if meta[name] < least or meta[name] > _FIRST_VAL_ID:
             raise InputError(f"{name} must be from {least} to {_FIRST_VAL_ID}, got {meta[name]}")
-    if not _is_made(root, meta):
-        _make(root, meta)
+    if not _is_complete(root, meta):
+        _generate(root, meta)
     return root
 
 
-def _is_made(root: Path, meta: dict[str, Any]) -> bool:
+def _is_complete(root: Path, meta: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    remedy = "Choose another data_root, or delete the folder to have it drawn again."
+    remedy = "Choose another data_root, or delete the folder to generate it again."
     try:
         found = json.loads((root / _META).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(
-            f"{root}: not a set of built-in shapes, or a damaged one. {remedy}"
+            f"{root}: not a dataset of built-in shapes, or damaged. {remedy}"
         ) from None
     if found != meta:
         differing = [key for key in meta if found.get(key) != meta[key]]
-        asked = ", ".join(f"{key}={meta[key]}" for key in differing)
+        wanted = ", ".join(f"{key}={meta[key]}" for key in differing)
         there = ", ".join(f"{key}={found.get(key)}" for key in differing)
-        raise InputError(f"{root}: has shapes made with {there}, not {asked}. {remedy}")
+        raise InputError(f"{root}: generated with {there}, not {wanted}. {remedy}")
     expected = {name for split in _SPLITS for name in _file_names(meta, split)}
     present = set(os.listdir(root / "images")) if (root / "images").is_dir() else set()
     missing = sorted(expected - present)
@@ -97,10 +97,10 @@ def _is_made(root: Path, meta: dict[str, Any]) -> bool:
     return True
 
 
-def _make(root: Path, meta: dict[str, Any]) -> None:
+def _generate(root: Path, meta: dict[str, Any]) -> None:
     count = meta["num_train"] + meta["num_val"]
     print_log(
-        f"Drawing {count} images of shapes into {root} (only once, takes seconds)", logger="current"
+        f"Generating {count} images of shapes in {root} (once, takes seconds)", logger="current"
     )
     root.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
@@ -113,8 +113,8 @@ def _make(root: Path, meta: dict[str, Any]) -> None:
         try:
             os.rename(part, root)
         except OSError:
-            # Another process was faster; its set is checked like any other.
-            if not _is_made(root, meta):
+            # Another process was faster; check its dataset like any other.
+            if not _is_complete(root, meta):
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -159,22 +159,23 @@ class ShapesDataset(CocoDataset):
     """The built-in shapes as a dataset, drawn on first use.
 
     Args:
-        data_root: The set's folder, see :func:`make_shapes`.
+        data_root: Folder of the dataset, see :func:`make_shapes`.
         split: "train" or "val".
-        num_train: See :func:`make_shapes`, also for ``num_val``, ``image_size`` and ``seed``. Train
-            and val of one folder need the same four values.
-        num_val: Number of validation images that are drawn.
+        num_train: Number of training images. This and the next three values must be equal for train
+            and val of one folder, see :func:`make_shapes`.
+        num_val: Number of validation images.
         image_size: Width and height, pixels.
-        seed: Seed of everything drawn.
-        transforms: For this and the rest see :class:`~det_losses.data.coco.CocoDataset`.
+        seed: Random seed of the images.
+        transforms: This and the remaining arguments: see
+            :class:`~det_losses.data.coco.CocoDataset`.
         classes: Names out of ellipse, rectangle, triangle, star, ring, cross.
         num_images: Number of images to use.
-        subset_seed: The seed of that choice.
+        subset_seed: Seed of the selection.
         keep_negatives: Keep images without the chosen classes.
-        test_mode: Return also what the evaluation needs.
+        test_mode: Also return the data for an evaluation.
 
     Raises:
-        InputError: ``split`` is neither, or see :func:`make_shapes` and ``CocoDataset``.
+        InputError: ``split`` is unknown; see also :func:`make_shapes` and ``CocoDataset``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Drawing one image of the built-in set, with boxes that are exact by construction."""
+"""Draw one image of the built-in dataset, with boxes that are exact by construction."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from numpy.random import Generator
 SCALE = 4  # shapes are drawn at this multiple of the size and averaged down: smooth edges
 MIN_VISIBLE = 0.5  # of a shape's area
 OWN_HUE = 0.9  # fraction of the shapes that have the hue of their class
-_COUNTS = (0.02, 0.06, 0.1, 0.16, 0.2, 0.22, 0.24)  # how often an image has 0 to 6 shapes
-_TRIES = 20  # placements of a shape before it is left out
+_COUNTS = (0.02, 0.06, 0.1, 0.16, 0.2, 0.22, 0.24)  # probabilities of 0 to 6 shapes
+_TRIES = 20  # attempts to place a shape before it is left out
 TEXTURES = ("plain", "gradient", "stripes", "dots", "noise")
 
-# Contours of one shape; an area inside an even number of them is outside the shape.
+# Contours of one shape, filled by the even-odd rule.
 Outline = list[np.ndarray]
 
 
@@ -23,7 +23,7 @@ class Drawing(NamedTuple):
     Attributes:
         image: uint8 [size, size, 3], RGB.
         classes: Class name of each object, from back to front.
-        masks: bool [objects, SCALE * size, SCALE * size], what is visible of each.
+        masks: bool [objects, SCALE * size, SCALE * size], the visible part of each object.
     """
 
     image: np.ndarray
@@ -32,19 +32,19 @@ class Drawing(NamedTuple):
 
 
 def draw(rng: Generator, size: int) -> Drawing:
-    """Draw an image of 1 to 6 objects, or (one in 50) of none.
+    """Draw an image with 1 to 6 objects, or (one in 50) with none.
 
-    A later shape covers earlier ones. At least half of the area of each stays visible: a shape that
-    would break this, because it is cut off by the image's edge or covers another one, is placed
-    again. So everything that is visible of any shape is annotated.
+    A later shape covers earlier ones. At least half of the area of each shape remains visible. A
+    shape that would violate this, because it is cut off by the image border or covers another one,
+    is placed again. So all visible parts of shapes are annotated.
 
     Args:
-        rng: The only source of randomness.
+        rng: The only source of random numbers.
         size: Height and width of the image, pixels.
     """
     count = int(rng.choice(7, p=_COUNTS))
     image = draw_background(rng, size)
-    # which object is in front at each point: 1 is the first, 0 the background
+    # the front object at each point: 1 is the first object, 0 the background
     owner = np.zeros((SCALE * size, SCALE * size), np.uint8)
     classes: list[str] = []
     areas: list[float] = []
@@ -75,7 +75,7 @@ def box_and_area(mask: np.ndarray) -> tuple[list[float], float]:
 
 
 def _random_shape(rng: Generator, size: int) -> tuple[str, Outline]:
-    """A class and its outline, 8 to 100 pixels long (in an image of 128), up to 4:1 in aspect."""
+    """Draw a class and an outline, 8 to 100 pixels long (at image size 128), aspect up to 4:1."""
     name = list(OUTLINES)[rng.integers(len(OUTLINES))]
     length = size / 128 * 8 * (100 / 8) ** rng.beta(3, 2)
     # narrower than 6 pixels, a star and a cross look alike
@@ -101,7 +101,7 @@ def _all_visible(owner: np.ndarray, areas: list[float]) -> bool:
 
 
 def _hue(rng: Generator, name: str) -> int:
-    """Draw a hue that hints at the class: without it, a small detector confuses the classes."""
+    """Draw a hue that correlates with the class; otherwise small detectors confuse the classes."""
     if rng.random() > OWN_HUE:
         return int(rng.integers(180))
     return round(list(OUTLINES).index(name) * 180 / len(OUTLINES) + rng.uniform(-10, 10)) % 180
@@ -153,7 +153,7 @@ def place(
 
 
 def area(outline: Outline) -> float:
-    """Area of the shape by the shoelace formula: the outer contour minus the holes."""
+    """Return the area by the shoelace formula: the outer contour minus the holes."""
     areas = []
     for x, y in (contour.T for contour in outline):
         areas.append(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
@@ -167,9 +167,8 @@ def draw_background(rng: Generator, size: int) -> np.ndarray:
     image = first * (1 - ramp) + second * ramp
     for cells, strength in ((4, 22), (12, 14), (40, 8)):
         noise = rng.normal(0, strength * rng.uniform(0.3, 1), (cells, cells, 3))
-        noise = (
-            0.75 * noise.mean(2, keepdims=True) + 0.25 * noise
-        )  # mostly brightness, little colour
+        # mostly brightness, little colour
+        noise = 0.75 * noise.mean(2, keepdims=True) + 0.25 * noise
         image += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
     for _ in range(rng.integers(0, 6)):
@@ -178,7 +177,7 @@ def draw_background(rng: Generator, size: int) -> np.ndarray:
 
 
 def draw_texture(rng: Generator, size: int, behind: np.ndarray, hue: int) -> np.ndarray:
-    """Draw a square of texture whose first colour differs clearly from the mean colour ``behind``.
+    """Draw a square texture whose first colour differs clearly from the mean colour ``behind``.
 
     ``hue`` is OpenCV's, 0 to 179.
     """
@@ -199,7 +198,7 @@ def draw_texture(rng: Generator, size: int, behind: np.ndarray, hue: int) -> np.
 
 
 def _mix(rng: Generator, size: int, kind: str) -> np.ndarray:
-    """Weight of the second colour, in [0, 1]."""
+    """Return the weight of the second colour, in [0, 1]."""
     if kind == "gradient":
         return _ramp(rng, size)
     period, angle = rng.uniform(5, 14), rng.uniform(0, np.pi)

@@ -13,7 +13,7 @@ POWER = 0.8
 """Power of the differences that are called detectable."""
 
 _SMALLEST = 1e-12  # p-value that is found by bisection
-_HALVINGS = 40
+_HALVINGS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,10 @@ class Spread:
             t = np.where(self.seed > 0, abs(difference) / self.se, np.nan)
         if not self.cochran_cox:
             return survival(t, family, losses, self.df)
-        low, high = np.full(t.shape, np.log(_SMALLEST)), np.zeros(t.shape)
+        alone = np.stack(
+            [survival(t, family, losses, df) for df in (self.seed_df, self.images - 1.0)]
+        )
+        low, high = np.log(np.clip([alone.min(axis=0), alone.max(axis=0)], _SMALLEST, 1))
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             beyond = self.critical(np.exp(middle), family, losses) > t

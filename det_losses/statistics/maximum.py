@@ -31,11 +31,11 @@ from functools import cache
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.special import gammainccinv, gammaincinv, gammaln, ndtr, stdtrit
+from scipy.special import gammainccinv, gammaincinv, gammaln, ndtr, stdtr, stdtrit
 
 _LARGEST = 9.0  # H is 1 beyond it
 _NODES = 64  # of the outer integral
-_HALVINGS = 36
+_STEPS = 12  # of the solution for a critical value
 
 
 class Family(Enum):
@@ -59,19 +59,20 @@ def survival(t: np.ndarray, family: Family, losses: int, df: np.ndarray) -> np.n
         Values in the shape of ``t`` and ``df`` broadcast; NaN where one of them is NaN.
     """
     t, df = np.broadcast_arrays(np.asarray(t, dtype=float), np.asarray(df, dtype=float))
+    if losses == 2:
+        return (1 if family is Family.BEST else 2) * stdtr(df, -np.maximum(t, 0))
     known = ~(np.isnan(t) | np.isnan(df))
+    distinct, index = np.unique(df[known], return_inverse=True)
+    scales, weights = _scales(distinct)
+    maximum = _known_variance(family, losses)
     found = np.full(t.shape, np.nan)
-    scales, weights = _scales(df[known])
-    found[known] = 1 - _mixed(
-        np.maximum(t[known], 0), _known_variance(family, losses), scales, weights
-    )
-    return np.clip(found, 0, 1)
+    inside = _mixed(np.maximum(t[known], 0), maximum, scales[index], weights[index])
+    found[known] = np.clip(1 - inside, 0, 1)
+    return found
 
 
 def critical(error: float | np.ndarray, family: Family, losses: int, df: np.ndarray) -> np.ndarray:
-    """Return c such that P(max T >= c) is ``error``, by bisection.
-
-    c lies between the critical value of a single test and Bonferroni's.
+    """Return c such that P(max T >= c) is ``error``.
 
     Args:
         error: family-wise error, above 0 and below 0.5.
@@ -80,24 +81,44 @@ def critical(error: float | np.ndarray, family: Family, losses: int, df: np.ndar
         df: degrees of freedom, at least 0.5.
 
     Returns:
-        Values in the shape of ``df``; NaN where it is NaN.
+        Values in the shape of ``error`` and ``df`` broadcast; NaN where df is NaN.
     """
     df, error = np.broadcast_arrays(np.asarray(df, dtype=float), np.asarray(error, dtype=float))
     known = ~np.isnan(df)
-    own, wanted = df[known], error[known]
+    distinct, index = np.unique(np.stack([df[known], error[known]]), axis=1, return_inverse=True)
+    found = np.full(df.shape, np.nan)
+    found[known] = _solved(distinct[1], family, losses, distinct[0])[index.ravel()]
+    return found
+
+
+def _solved(error: np.ndarray, family: Family, losses: int, df: np.ndarray) -> np.ndarray:
+    """Return critical values by the Illinois method: false position without a stuck end.
+
+    They lie between the critical value of a single test and Bonferroni's.
+    """
     sides = 1 if family is Family.BEST else 2
     tests = math.comb(losses, 2) if family is Family.PAIRS else losses - 1
-    low = stdtrit(own, 1 - wanted / sides)
-    high = stdtrit(own, 1 - wanted / (sides * tests))
-    scales, weights = _scales(own)
+    low, high = (stdtrit(df, 1 - error / (sides * n)) for n in (1, tests))
+    if tests == 1:
+        return low
+    scales, weights = _scales(df)
     maximum = _known_variance(family, losses)
-    for _ in range(_HALVINGS if tests > 1 else 0):
-        middle = (low + high) / 2
-        beyond = 1 - _mixed(middle, maximum, scales, weights) > wanted
-        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
-    found = np.full(df.shape, np.nan)
-    found[known] = (low + high) / 2
-    return found
+
+    def excess(c: np.ndarray) -> np.ndarray:
+        return 1 - _mixed(c, maximum, scales, weights) - error
+
+    at_low, at_high = excess(low), excess(high)
+    side = np.zeros(df.shape)  # 1 where the last step moved the low end, -1 the high end
+    for _ in range(_STEPS):
+        width = np.where(at_low > at_high, at_low - at_high, np.inf)
+        middle = low + (high - low) * at_low / width
+        at_middle = excess(middle)
+        above = at_middle > 0  # the error is still too large, so c is larger
+        at_high = np.where(above, np.where(side == 1, at_high / 2, at_high), at_middle)
+        at_low = np.where(above, at_middle, np.where(side == -1, at_low / 2, at_low))
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+        side = np.where(above, 1, -1)
+    return middle
 
 
 @cache

@@ -1,6 +1,7 @@
 """All statistics of one metric: differences to the baseline, candidates for the best, groups."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -312,7 +313,7 @@ def analyse(
     _check(scores, baseline, images, level, within)
     error = 1 - level if look is None else look_error(look, level)
     scored = {label: own for label, own in scores.items() if not np.isnan(own.full).any()}
-    informative = images if class_images is None else min(images, class_images)
+    informative = images if class_images is None else max(2, min(images, class_images))
     results = _Results(scored, baseline, informative, error) if scored else None
     summaries = _summaries(scores, results)
     ranked = [summary.label for summary in summaries]
@@ -463,5 +464,7 @@ def _detectable(against: Sequence[Difference]) -> Detectable:
 
 
 def _fewest(enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest number of seeds that is enough."""
-    return next((seeds for seeds in range(2, _MOST_SEEDS + 1) if enough(seeds)), None)
+    """Return the smallest number of seeds that is enough; more seeds are never worse."""
+    if not enough(_MOST_SEEDS):
+        return None
+    return bisect_left(range(_MOST_SEEDS), True, lo=2, key=enough)

@@ -42,7 +42,7 @@ def test_a_short_training_scales_its_schedule(cfg):
     assert cfg.train_cfg.max_epochs == 12
 
 
-def test_the_worse_half_goes_but_never_the_baseline(cfg, tmp_path):
+def test_the_worse_half_is_dropped_but_never_the_baseline(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.30, "C": 0.29, "D": 0.05, "E": 0.06, "F": 0.12}
     train = trained(values)
     left, dropped = screen(cfg, variants("ABCDEF"), "A", tmp_path, "AP50", train)
@@ -55,13 +55,13 @@ def test_the_worse_half_goes_but_never_the_baseline(cfg, tmp_path):
     assert train.calls == [(6, ["A", "B", "C", "D", "E", "F"], "6_epochs")]
 
 
-def test_of_an_odd_number_the_larger_half_stays(cfg, tmp_path):
+def test_the_larger_half_of_an_odd_number_is_kept(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.13, "C": 0.09}
     _, dropped = screen(cfg, variants("ABC"), "A", tmp_path, "AP", trained(values))
     assert [each.label for each in dropped] == ["C"]
 
 
-def test_what_has_no_result_stays_for_the_whole_training_to_say_why(cfg, tmp_path):
+def test_variants_without_a_result_are_kept(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.30, "D": 0.05}
     for labels in ("ABCD", "CABD"):  # C without a result is another variant, or the baseline
         left, dropped = screen(cfg, variants(labels), labels[0], tmp_path, "AP", trained(values))
@@ -75,7 +75,7 @@ def test_two_variants_are_not_screened(cfg, tmp_path):
     assert train.calls == []
 
 
-def test_a_training_too_short_to_be_divided_is_refused(cfg):
+def test_a_training_too_short_for_screening_is_an_error(cfg):
     cfg.train_cfg.max_epochs = 1
     with pytest.raises(ValueError, match="at least 2 epochs"):
         shorten(cfg)

@@ -4,6 +4,7 @@ import copy
 import math
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,9 @@ def test_statistics_are_summed_over_the_ranks(name, module, statistic, monkeypat
     """Two ranks with the same rows; the slow test below runs real processes."""
     alone, one_of_two = build(name), build(name)
     alone(*batch(alone))
-    monkeypatch.setattr(f"det_losses.losses.{module}.over_ranks", lambda total: 2 * total)
+    # By the module object: as an attribute of its package it depends on the order of collection.
+    owner = import_module(f"det_losses.losses.{module}")
+    monkeypatch.setattr(owner, "over_ranks", lambda total: 2 * total)
     one_of_two(*batch(one_of_two))
     torch.testing.assert_close(state(one_of_two)[statistic], 2 * state(alone)[statistic])
 

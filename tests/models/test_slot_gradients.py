@@ -11,7 +11,7 @@ import torch
 from slot_losses import losses_of_slot
 from torch import nn
 
-from det_losses.engine.loss_record import agrees
+from det_losses.engine.loss_record import matches_config
 from det_losses.generators import generator_states, generators_kept, set_generator_states
 from det_losses.losses import build_loss
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
@@ -84,7 +84,7 @@ SLOTS = [(detector, slot) for detector in OWN for slot in detector.slots]
 def test_the_named_loss_trains_in_every_slot(detector, slot):
     for info in losses_of_slot(detector, slot):
         model = build(detector, **{slot: info.config})
-        assert agrees(info.config, model.losses[slot])
+        assert matches_config(info.config, model.losses[slot])
         # The parameters are those of the built loss, including published settings.
         named = build_loss({**model.losses[slot].params(), "type": info.name})
         assert relative_difference(model, slot, copy.deepcopy(named)) < 1e-6, info.name

@@ -7,43 +7,51 @@ import pytest
 from det_losses.report import text
 from det_losses.report.study import Study
 from det_losses.report.text import answer, limits
-from det_losses.statistics import Difference, Summary, Verdict, detectable_after_holm
+from det_losses.statistics import Caution, CautionKind, Detectable, Difference, Summary, Verdict
 
 LONG = ("EIoULoss(loss_weight=2)", "FocalEIoULoss(gamma=0.5, loss_weight=1.5)")
 TWO = {"base": 0.1, "new": 0.05}
 
 
 def verdict_of(
-    means, *, metric="AP", half=0.009, seeds=3, images=500, se=0.004, df=1000.0, apart=0.01
+    means, *, metric="AP", half=0.009, apart=0.01, detectable=0.0113, tested=True, cautions=()
 ):
     """A verdict in which two variants differ where their means are more than `apart` apart.
 
     The first is the baseline. A mean of None is a variant without a score.
     """
-    seeds = seeds if isinstance(seeds, dict) else dict.fromkeys(means, seeds)
     baseline = next(iter(means))
     ranked = sorted(means, key=lambda label: -(means[label] or 0))
 
     def difference(first, second):
         if means[first] is None or means[second] is None:
-            return Difference(first, second, *[math.nan] * 7, math.nan, math.nan, 3, math.nan)
+            return Difference(first, second, *[math.nan] * 9, 3, math.nan)
         value = means[first] - means[second]
-        p = 0.001 if abs(value) > apart else 0.2
-        common = min(seeds[first], seeds[second])
+        p = (0.001 if abs(value) > apart else 0.2) if tested else math.nan
         interval = (value - half, value + half)
-        return Difference(first, second, value, se, df, *interval, p, p, 0.002, se, common, 0.01)
+        seeds = 3 if tested else 1
+        return Difference(
+            first, second, value, 0.004, 10.0, 2.2, *interval, p, 0.004, 0.0, seeds, detectable
+        )
 
     return Verdict(
         metric=metric,
         baseline=baseline,
-        images=images,
+        images=500,
         level=0.95,
+        error=0.05,
+        within=0.01,
+        tested=tested,
         summaries=tuple(
-            Summary(k, math.nan if means[k] is None else means[k], 0.01, seeds[k]) for k in ranked
+            Summary(k, math.nan if means[k] is None else means[k], 0.01, 3) for k in ranked
         ),
         against_baseline=tuple(difference(k, baseline) for k in ranked if k != baseline),
         pairs=tuple(difference(a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]),
         letters={},
+        regrets={},
+        detectable=Detectable(detectable, detectable, detectable),
+        precision=None,
+        cautions=tuple(Caution(kind, 1) for kind in cautions),
     )
 
 
@@ -133,7 +141,6 @@ def test_many_variants_are_counted():
 
 
 def test_a_single_pair_without_a_difference():
-    # With 1,000 degrees of freedom (t.975 + t.80) SE = (1.96 + 0.84) 0.4 points.
     assert answer(verdict_of({"a.json": 0.35, "b.json": 0.353})) == (
         "No difference between b.json and a.json was detected on this data: 0.3 AP [-0.6, 1.2]. "
         "A true difference of 1.1 AP would be detected with 80% power."
@@ -147,49 +154,34 @@ def test_the_difference_of_a_pair_keeps_its_sign():
 
 
 def test_nothing_differs_from_the_baseline():
-    """The power is that of Holm's first step, of 3 tests, for the least precise difference."""
     means = {"SmoothL1Loss": 0.35, "EIoULoss": 0.351, "GIoULoss": 0.352, "DIoULoss": 0.349}
-    verdict = verdict_of(means, se=0.004, df=4.2)
-    detectable = 100 * detectable_after_holm(verdict.against_baseline[0], tests=3)
-    assert answer(verdict) == (
+    assert answer(verdict_of(means, detectable=0.021)) == (
         "No difference to SmoothL1Loss was detected on this data for any of the 3 other variants. "
-        f"A true difference of {detectable:.1f} AP would be detected with 80% power."
+        "A true difference of 2.1 AP would be detected with 80% power."
     )
 
 
 def test_nothing_could_have_been_detected():
-    """With one degree of freedom the 80% are beyond 100 AP."""
     means = {"SmoothL1Loss": 0.35, "EIoULoss": 0.351, "GIoULoss": 0.352}
-    verdict = verdict_of(means, se=0.04, df=1.0)
-    assert detectable_after_holm(verdict.against_baseline[0], tests=2) > 1
-    assert answer(verdict) == (
+    assert answer(verdict_of(means, detectable=1.1)) == (
         "No difference to SmoothL1Loss was detected on this data for any of the 2 other variants. "
         "Even a very large true difference would probably not be detected."
     )
 
 
-def test_others_may_differ_where_the_baseline_does_not():
+def test_a_difference_between_other_variants_is_reported():
     means = {"L1Loss": 0.35, "EIoULoss": 0.358, "IoULoss": 0.342}
     assert answer(verdict_of(means)).endswith(
         "80% power. However, EIoULoss is better than IoULoss by 1.6 AP [0.7, 2.5]."
     )
 
 
-def test_identical_results():
-    same = {"a.json": 0.35, "b.json": 0.35}
-    assert answer(verdict_of(same, se=0.0, half=0.0)) == (
-        "No difference between b.json and a.json was detected on this data: the AP is the same."
-    )
-
-
-def test_one_seed_says_nothing_about_the_variation_between_trainings():
+def test_one_seed_is_not_tested():
     means = {"L1Loss": 0.35, "EIoULoss": 0.37}
-    sentence = "Each variant was trained with one seed, so the variation between trainings is"
-    assert answer(verdict_of(means, seeds=1)) == (
-        f"EIoULoss is better than L1Loss by 2.0 AP [1.1, 2.9]. {sentence} unknown."
+    assert answer(verdict_of(means, tested=False)) == (
+        "Each variant was trained with one seed, so the variance between trainings is unknown "
+        "and nothing can be concluded about the variants. Use at least three seeds."
     )
-    some = verdict_of(means | {"IoULoss": 0.37}, seeds={"L1Loss": 3, "EIoULoss": 3, "IoULoss": 1})
-    assert sentence not in answer(some)
 
 
 def test_one_variant():
@@ -238,21 +230,20 @@ def test_there_is_no_negative_zero():
     assert ": 0.0 AP [0.0, 0.0]." in answer(verdict)
 
 
-def test_limits_of_few_seeds_and_images():
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (CautionKind.ONE_SEED, "With one seed, the intervals cover the sampling of images only"),
+        (CautionKind.TWO_SEEDS, "With two seeds, the variance between trainings"),
+        (CautionKind.UNEQUAL_SEEDS, "Not all variants have the same seeds"),
+        (CautionKind.FEW_IMAGES, "Only 500 images were evaluated"),
+    ],
+)
+def test_limits_of_few_seeds_and_images(kind, words):
     means = {"L1Loss": 0.35, "EIoULoss": 0.37, "IoULoss": 0.36}
     assert limits(verdict_of(means)) == []
-    (one,) = limits(verdict_of(means, seeds=1))
-    assert one.startswith("With one seed, the intervals cover the sampling of images only")
-    (two,) = limits(verdict_of(means, seeds=2))
-    assert two.startswith("With two seeds, the variance between trainings")
-    (few,) = limits(verdict_of(means, images=99))
-    assert few.startswith("Only 99 images were evaluated")
-    assert limits(verdict_of(means, images=100)) == []
-    mixed = limits(verdict_of(means, seeds={"L1Loss": 3, "EIoULoss": 3, "IoULoss": 2}))
-    assert [sentence.split()[0:2] for sentence in mixed] == [["With", "two"], ["Not", "all"]]
-    mixed = limits(verdict_of(means, seeds={"L1Loss": 3, "EIoULoss": 3, "IoULoss": 1}))
-    assert [sentence.split()[0:2] for sentence in mixed] == [["Some", "variants"], ["Not", "all"]]
-    assert limits(verdict_of({"L1Loss": 0.35})) == []
+    (sentence,) = limits(verdict_of(means, cautions=[kind]))
+    assert sentence.startswith(words)
 
 
 def test_below_ap_10_there_is_no_ranking(planted, monkeypatch):
@@ -269,19 +260,18 @@ def test_below_ap_10_there_is_no_ranking(planted, monkeypatch):
     assert text.headline(planted).startswith("This comparison does not support a ranking: the best")
 
 
-def test_a_metric_that_is_low_by_its_nature_does_not_forbid_a_ranking(planted_root):
+def test_another_metric_with_low_values_does_not_prevent_a_ranking(planted_root):
     study = Study.load([planted_root], metric="AP90")
     assert study.verdict().summaries[-1].mean < 0.1
-    assert text.too_low(study) is None
+    assert text.supports_ranking(study)
 
 
 def test_without_a_finished_baseline(make_comparison):
     root = make_comparison(seeds=(0,), noise=TWO, unfinished={("base", 0): "failed"})
     study = Study.load([root])
     assert text.headline(study) == "No result yet: the baseline base has no finished run."
-    assert (
-        text.cautions(study)[0] == "Only 1 of 2 runs are done (1 failed). The report covers these."
-    )
+    caution = "Only 1 of 2 runs are done (1 failed). The report covers only these."
+    assert text.cautions(study)[0] == caution
     assert text.power(study) is None
 
 
@@ -289,8 +279,8 @@ def test_nothing_detected_and_nothing_to_detect(make_comparison):
     root = make_comparison(noise=TWO, seeds=(0,), images=8)
     (root / "runs/new/seed_0/detections.json").write_text("[]")
     study = Study.load([root])
-    assert study.full(study.of("new")[0])["AP"] == 0.0
-    assert text.headline(study).startswith("new is worse than base by ")
+    assert study.full(study.runs_of("new")[0])["AP"] == 0.0
+    assert text.headline(study).startswith("Each variant was trained with one seed")
     truth = json.loads((root / "ground_truth.json").read_text())
     (root / "ground_truth.json").write_text(json.dumps({**truth, "annotations": []}))
     assert text.headline(Study.load([root])).startswith("AP is undefined on this data")
@@ -311,7 +301,7 @@ def test_cautions_name_the_runs(make_comparison):
     study = Study.load([root])
     found = text.cautions(study)
     assert (
-        "No finite gradient other than zero of the loss was observed in the whole training of "
+        "No finite, nonzero gradient of the loss was observed during training in "
         "base seed 0 (loss_bbox). Check that the training data has boxes." in found
     )
     assert "Not in the statistics, because their detections are missing: new seed 1." in found
@@ -319,7 +309,7 @@ def test_cautions_name_the_runs(make_comparison):
         "No training curves, because history.jsonl is missing or cannot be read: new seed 2."
         in found
     )
-    actual = 100 * study.full(study.of("base")[0])["AP"]
+    actual = 100 * study.full(study.runs_of("base")[0])["AP"]
     assert (
         "The statistics use the detections, whose AP differs from the recorded AP: "
         f"base seed 0 ({actual:.2f}, recorded 50.00)." in found
@@ -327,7 +317,7 @@ def test_cautions_name_the_runs(make_comparison):
     assert found[-1] == "The budget was used up."
 
 
-def test_a_variant_that_cannot_be_compared_is_named(make_comparison):
+def test_a_variant_with_an_undefined_metric_is_named(make_comparison):
     unfinished = {("a", 0): "pending", ("b", 1): "pending"}
     noise = {"base": 0.1, "a": 0.05, "b": 0.05}
     study = Study.load([make_comparison(noise=noise, seeds=(0, 1), unfinished=unfinished)])
@@ -351,11 +341,10 @@ def test_seed_variance_and_power_by_their_definition(planted):
     sds = [np.std(own.full, ddof=1) for own in planted.scores("AP").values()]
     section = text.power(planted)
     assert f"is {100 * np.sqrt(np.mean(np.square(sds))):.1f} points (pooled;" in section.text
-    least, *_, most = sorted(100 * d.detectable for d in verdict.against_baseline)
-    assert f"of {least:.1f} points with 80% power ({most:.1f} for the variant" in section.text
-    shares = [
-        d.seed_sd**2 / 3 / (d.seed_sd**2 / 3 + d.image_se**2) for d in verdict.against_baseline
-    ]
+    low, median, high = sorted(100 * d.detectable for d in verdict.against_baseline)
+    assert f"of {median:.1f} points is detected with 80% power" in section.text
+    assert f"(median of the variants; {low:.1f} to {high:.1f})" in section.text
+    shares = [d.seed_se**2 / (d.seed_se**2 + d.image_se**2) for d in verdict.against_baseline]
     assert f"On average, {np.mean(shares):.0%} of the variance" in section.text
 
 

@@ -56,7 +56,7 @@ def no_analyses(monkeypatch):
     monkeypatch.setattr(analyses, "BUILDERS", {})
 
 
-def test_the_page_holds_what_the_document_holds(planted, no_analyses):
+def test_the_page_has_the_contents_of_the_document(planted, no_analyses):
     contents = document(planted)
     page = Page(html(contents))
     assert page.of("h1") == [contents.headline] == [text.headline(planted)]
@@ -127,7 +127,7 @@ def test_text_from_the_data_is_escaped(hostile):
     assert "<script>alert(6)" in shown
 
 
-def test_the_page_stands_alone(hostile):
+def test_the_page_is_self_contained(hostile):
     page = Page(hostile)
     assert page.open == []  # every tag is closed
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
@@ -187,7 +187,7 @@ def test_differences_csv_holds_the_statistics(make_comparison):
     new = next(r for r in rows if (r["metric"], r["variant"]) == ("AP75", "new"))
     d = verdict.against_baseline[0]
     for column, value in {
-        **{name: getattr(d, name) for name in ("low", "high", "se", "df", "p", "p_holm")},
+        **{name: getattr(d, name) for name in ("low", "high", "se", "df", "p")},
         "difference": d.value,
         "detectable": d.detectable,
         "mean": verdict.summaries[0].mean,
@@ -196,5 +196,5 @@ def test_differences_csv_holds_the_statistics(make_comparison):
         assert float(new[column]) == value
     assert (new["seeds"], new["baseline"]) == ("2", "base")
     base = next(r for r in rows if (r["metric"], r["variant"]) == ("AP75", "base"))
-    assert (base["difference"], base["p_holm"]) == ("", "")
+    assert (base["difference"], base["p"]) == ("", "")
     assert base["letters"]

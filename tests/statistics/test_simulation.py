@@ -1,240 +1,291 @@
-"""Error rates of the intervals on simulated scores with known true differences.
+"""Error rates and power on simulated comparisons with known true differences.
 
-The short form runs by default; the long one (`-m slow`) has more replications and more worlds. A
-rate over n replications has a binomial standard error; the tests allow four of them.
+The short form runs by default. The long one (`-m slow -s`) has more worlds and replications, and
+prints the table of docs/statistics.md. A rate over n replications has a binomial standard error.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from itertools import combinations
+from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.optimize import brentq
-from simulated_scores import (
-    BOTH,
-    IMAGES,
-    IMAGES_DOMINATE,
-    INTERACTION,
-    SEEDS_DOMINATE,
-    SEEDS_LEAD,
-    World,
-    as_scores,
-    simulate,
-)
+from simulated_scores import IMAGES, WORLDS, World, compared, draw, normal
 
-from det_losses.statistics import Difference, Scores, analyse, holm, paired_differences
+from det_losses.statistics import Scores, analyse, look_error
+from det_losses.statistics.estimates import estimate
+from det_losses.statistics.families import Families, detectable_difference
+from det_losses.statistics.maximum import Family
 
-LONG = 10_000
+PARTS = ("baseline", "pairs", "best excluded")
 
 
-def rate(hits: Iterable[bool]) -> tuple[float, float]:
-    """Share of hits and its binomial error."""
-    found = np.fromiter(hits, dtype=float)
-    share = found.mean()
-    return share, math.sqrt(max(share * (1 - share), 0.01 * 0.99) / len(found))
+def findings(tests: Families, error: float = 0.05, truth=0.0) -> list[np.ndarray]:
+    """Return, for each comparison, whether something wrong is found in each of PARTS.
 
-
-def compared(world: World, difference: float, seeds: int, count: int) -> Iterator[Difference]:
-    """Two losses, the second better by `difference`."""
-    for full, resampled in simulate(world, (0.3, 0.3 + difference), seeds, count, seed=seeds):
-        scores = as_scores(full, resampled)
-        yield paired_differences([("loss 1", "loss 0")], scores, IMAGES)[0]
-
-
-def false_alarms(world: World, seeds: int, count: int) -> tuple[float, float]:
-    return rate(d.p < 0.05 for d in compared(world, 0.0, seeds, count))
-
-
-def true_error(world: World, seeds: int) -> tuple[float, float]:
-    """Standard error of a difference and its Welch-Satterthwaite degrees of freedom, by formula."""
-    v1, v2 = 2 * world.seed_sd**2 / seeds, 2 * world.image_sd**2 / IMAGES
-    df = (v1 + v2) ** 2 / (v1**2 / (seeds - 1) + v2**2 / (IMAGES - 1))
-    return math.sqrt(v1 + v2), df
-
-
-@pytest.mark.parametrize(("seeds", "count"), [(3, 3000), (5, 1500)])
-@pytest.mark.parametrize("world", [IMAGES_DOMINATE, SEEDS_DOMINATE], ids=["images", "seeds"])
-def test_false_alarms_are_five_percent(world, seeds, count):
-    found, error = false_alarms(world, seeds, count)
-    assert 4 * error < 0.025
-    assert 0.03 <= found <= 0.07, f"{found:.4f} +- {error:.4f}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize(
-    "world", [IMAGES_DOMINATE, SEEDS_DOMINATE, BOTH], ids=["images", "seeds", "both"]
-)
-def test_false_alarms_are_five_percent_long(world, seeds):
-    found, error = false_alarms(world, seeds, LONG)
-    assert 4 * error < 0.011
-    assert 0.03 <= found <= 0.07, f"{found:.4f} +- {error:.4f}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "expected"), [(2, 0.13), (3, 0.075), (5, 0.058)])
-def test_false_alarms_where_welch_satterthwaite_is_worst(seeds, expected):
-    """Two variants, the variance over images a tenth of that over seeds.
-
-    Welch-Satterthwaite's approximation is at its worst here. The report states the rate with two
-    seeds.
+    Wrong is an interval that does not contain the true difference, and a true best loss that is no
+    candidate. If several losses are the best, the last part is [R, n], one column for each.
     """
-    found, error = false_alarms(SEEDS_LEAD, seeds, LONG)
-    assert found == pytest.approx(expected, abs=4 * error)
+    own, losses = tests.estimates, tests.losses
+    true = np.broadcast_to(truth, losses)
+    off = own.value - (true - true[:, None])
+    missed = []
+    for spread, family, index in (
+        (tests.by_reference, Family.BASELINE, (0, slice(1, None))),
+        (tests.of_pairs, Family.PAIRS, np.triu_indices(losses, 1)),
+    ):
+        part = spread.at(*index)
+        half = part.critical(error, family, losses) * part.se
+        missed.append((abs(off[(..., *index)]) >= half).any(axis=-1))
+    candidate, _ = tests.best(error)
+    return [*missed, ~candidate[:, true == true.max()]]
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(LONG, marks=pytest.mark.slow)])
-def test_interaction_makes_intervals_safe(count):
-    """The noise of single images in single runs is counted twice, so SE is sqrt(2) too large."""
-    found = list(compared(INTERACTION, 0.0, 3, count))
-    alarms, error = rate(d.p < 0.05 for d in found)
-    assert alarms == pytest.approx(0.012, abs=4 * error)
-    # each image and run adds 2 sd^2 to the sum of the differences over images and seeds
-    true = math.sqrt(2 * INTERACTION.single_sd**2 / (3 * IMAGES))
-    squared = math.sqrt(np.mean([d.se**2 for d in found]))
-    assert squared / true == pytest.approx(math.sqrt(2), rel=0.03)
+def rate(wrong: np.ndarray) -> float:
+    """Return the share of comparisons, of the best loss that is worst off."""
+    return wrong.mean(axis=0).max()
 
 
-@pytest.mark.parametrize("count", [700, pytest.param(LONG, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    ("world", "seeds"), [(IMAGES_DOMINATE, 3), (SEEDS_DOMINATE, 3), (SEEDS_DOMINATE, 5)]
-)
-def test_a_detectable_difference_is_found_with_80_percent_power(world, seeds, count):
-    """(t.975 + t.80) SE with the true SE: 77% by the noncentral t at 2 degrees of freedom."""
-    se, df = true_error(world, seeds)
-    planted = (stats.t.ppf(0.975, df) + stats.t.ppf(0.80, df)) * se
-    power, error = rate(d.p < 0.05 for d in compared(world, planted, seeds, count))
-    expected = stats.nct.sf(stats.t.ppf(0.975, df), df, planted / se)
-    assert 0.76 < expected < 0.81
-    assert power == pytest.approx(expected, abs=0.01 + 4 * error)
-
-
-def family_power(world: World, seeds: int, count: int) -> tuple[float, float]:
-    """How often Holm's headline finds the one of four losses that is better.
-
-    By as much as `answer` calls 80% power: the noncentral t at 0.05 / 4.
-    """
-    se, df = true_error(world, seeds)
-    critical = stats.t.ppf(1 - 0.05 / 4 / 2, df)
-    steps = brentq(lambda x: stats.nct.sf(critical, df, x) - 0.8, 0.1, 100)
-    truth = (0.3, 0.3, 0.3, 0.3, 0.3 + steps * se)
-    return rate(
-        any(d.first == "loss 4" and d.p_holm < 0.05 for d in verdict.against_baseline)
-        for verdict in verdicts(world, truth, seeds, count)
-    )
-
-
-def verdicts(world, truth, seeds, count):
-    for full, resampled in simulate(world, truth, seeds, count, seed=seeds):
-        yield analyse(as_scores(full, resampled), "loss 0", IMAGES)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("world", "seeds"), [(IMAGES_DOMINATE, 3), (SEEDS_DOMINATE, 3), (SEEDS_DOMINATE, 5), (BOTH, 5)]
-)
-def test_the_answers_detectable_difference_is_found_by_holm(world, seeds):
-    power, error = family_power(world, seeds, 3000)
-    assert power == pytest.approx(0.80, abs=0.01 + 4 * error)
-
-
-EQUAL = (0.3,) * 5
-
-
-def family_alarms(world: World, seeds: int, count: int) -> list[tuple[float, float]]:
-    """Any false alarm among 5 equal losses: in the headline, in all pairs."""
+def rates(world, losses, seeds, count, error=0.05, truth=0.0) -> np.ndarray:
+    """Return the rate of wrong findings in each of PARTS."""
     found = [
-        [any(map(verdict.differs, family)) for family in (verdict.against_baseline, verdict.pairs)]
-        for verdict in verdicts(world, EQUAL, seeds, count)
+        findings(tests, error, truth)
+        for tests in compared(world, losses, seeds, count, seed=seeds, truth=truth)
     ]
-    return [rate(hits) for hits in zip(*found, strict=True)]
+    return np.array([rate(np.concatenate(part)) for part in zip(*found, strict=True)])
 
 
-def alarms_with_own_degrees_of_freedom(world, seeds, count):
-    """The same in all pairs, if each pair's degrees of freedom were of its own variances only."""
-    for full, resampled in simulate(world, EQUAL, seeds, count, seed=seeds):
-        scores = as_scores(full, resampled)
-        pairs = combinations(scores, 2)
-        p = [paired_differences([pair], scores, IMAGES)[0].p for pair in pairs]
-        yield holm(p).min() < 0.05
+def limit(world: str, losses: int, seeds: int) -> float:
+    """Return the family-wise error that is accepted: nominal 5%."""
+    if world == "twins" and losses == 3:
+        return 0.09
+    return 0.08
 
 
-def test_holm_keeps_the_family_wise_error():
-    """With a single pair's degrees of freedom, three seeds would give about 22% instead of 5%."""
-    for found, error in family_alarms(SEEDS_LEAD, 3, 200):
-        assert found < 0.05 + 2 * error
-    own, error = rate(alarms_with_own_degrees_of_freedom(SEEDS_LEAD, 3, 150))
-    assert own == pytest.approx(0.22, abs=4 * error)
+def allowance(share: float, count: int) -> float:
+    return 3 * math.sqrt(share * (1 - share) / count)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(("losses", "seeds"), [(2, 3), (3, 3), (8, 3)])
+def test_family_wise_error(world, losses, seeds):
+    count = 300 if WORLDS[world].image_sd or WORLDS[world].single_sd else 2000
+    found = rates(WORLDS[world], losses, seeds, count)
+    most = limit(world, losses, seeds)
+    assert (found[:2] < most + allowance(most, count) / 2).all(), dict(
+        zip(PARTS, found, strict=True)
+    )
+    best = 0.08 if world == "twins" else 0.06
+    assert found[2] < best + allowance(best, count), found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5])
+def test_family_wise_error_long():
+    """The table of docs/statistics.md: percent of comparisons with an error, in each of PARTS."""
+    columns = [(2, 3), (3, 2), (3, 3), (3, 5), (5, 3), (8, 2), (8, 3), (8, 5)]
+    header = " | ".join(f"{losses} x {seeds}" for losses, seeds in columns)
+    print(f"\n| world | {header} |\n|---|" + "---|" * len(columns))
+    wrong = []
+    for name, world in WORLDS.items():
+        count = 4000 if world.image_sd or world.single_sd else 20_000
+        cells = []
+        for losses, seeds in columns:
+            found = rates(world, losses, seeds, count)
+            cells.append(" / ".join(f"{100 * share:.1f}" for share in found))
+            # with two seeds the twins have up to 9% as well
+            most = max(limit(name, losses, seeds), 0.09 if seeds == 2 else 0)
+            best = 0.08 if name == "twins" else 0.07
+            if (found[:2] > most).any() or found[2] > best:
+                wrong.append((name, losses, seeds, found))
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    assert not wrong
+
+
+@pytest.mark.parametrize("losses", [3, 8])
+def test_equal_losses_are_not_far_below_the_nominal_error(losses):
+    """The floor of the pair's own spread costs some power; Holm at 2 df had 1.0% with 8 losses."""
+    baseline, pairs, best = rates(WORLDS["equal"], losses, 3, 4000)
+    assert baseline > 0.015 and pairs > 0.01 and best > 0.025
+
+
+def test_intervals_cover_true_differences_and_regrets():
+    """Losses that differ: coverage is that of equal losses, and no regret is above its bound."""
+    truth = np.array([0.0, 0.7, 1.0, 3.0])
+    world = World(normal, image_sd=0.6 * math.sqrt(IMAGES))
+    missed = rates(world, 4, 3, 1500, truth=truth)
+    assert (missed < 0.05 + allowance(0.05, 1500)).all(), missed
+    above = [
+        (tests.best(0.05)[1] < truth.max() - truth).any(axis=-1)
+        for tests in compared(world, 4, 3, 1500, seed=9, truth=truth)
+    ]
+    assert np.mean(np.concatenate(above)) < 0.05 + allowance(0.05, 1500)
+
+
+def test_pooling_alone_would_give_many_false_alarms():
+    """Why each pair's own spread is a floor: one of eight losses three times noisier."""
+    (tests,) = compared(WORLDS["one loss 3 times noisier"], 8, 5, 2000)
+    own = tests.estimates
+    spread = tests.by_reference.at(0, slice(1, None))
+    c = spread.critical(0.05, Family.BASELINE, 8)
+    pooled = np.sqrt(own.pooled[:, :1] / 5)
+    assert (abs(own.value[:, 0, 1:]) > c * pooled).any(axis=-1).mean() > 0.10
+    assert (abs(own.value[:, 0, 1:]) > c * spread.se).any(axis=-1).mean() < 0.065
+
+
+@pytest.mark.parametrize("world", ["interaction only", "all", "images lead"])
+def test_no_noise_is_counted_twice(world):
+    """The mean squared standard error is the variance of the difference, not more.
+
+    It may be up to a sixth more, because V_j and v_c are floored.
+    """
+    (tests,) = compared(WORLDS[world], 2, 3, 2000)
+    own = tests.estimates
+    variance = own.value[:, 0, 1].var()
+    estimated = (tests.by_reference.se[:, 0, 1] ** 2).mean()
+    assert 0.93 < estimated / variance < 1.22
+
+
+def holm_threshold(tests: Families) -> np.ndarray:
+    """Return the difference that Holm's first step on separate paired t tests detects."""
+    own, others = tests.estimates, tests.losses - 1
+    seeds = int(own.common[0, 1])
+    return stats.t.ppf(1 - 0.025 / others, seeds - 1) * np.sqrt(own.own[:, 0, 1] / seeds)
+
+
+def detectable(losses: int, seeds: int, count: int) -> tuple[float, float, float]:
+    """Return differences that are detected with 80% power: by Holm, Dunnett, Hsu.
+
+    A loss that is better by delta is detected if d + delta exceeds the threshold, so the 80th
+    percentile of threshold - d is the difference that is wanted.
+    """
+    found = []
+    for tests in compared(WORLDS["equal"], losses, seeds, count, seed=1):
+        d = tests.estimates.value[:, 0, 1]
+        two, one = tests.by_reference.at(0, 1), tests.by_reference.at(1, 0)
+        found.append(
+            [
+                holm_threshold(tests) - d,
+                two.critical(0.05, Family.BASELINE, losses) * two.se - d,
+                one.critical(0.05, Family.BEST, losses) * one.se - d,
+            ]
+        )
+    return tuple(np.quantile(np.concatenate(part), 0.8) for part in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize(
-    "world",
-    [IMAGES_DOMINATE, SEEDS_DOMINATE, SEEDS_LEAD, BOTH],
-    ids=["images", "seeds", "lead", "both"],
+    ("losses", "seeds", "to_baseline", "to_best"),
+    [(3, 3, 0.64, 0.51), (8, 3, 0.34, 0.29), (4, 2, 0.17, None)],
 )
-def test_holm_keeps_the_family_wise_error_long(world, seeds):
-    for found, error in family_alarms(world, seeds, 3000):
-        assert found < 0.05 + 2 * error
+def test_detectable_difference_beside_holms(losses, seeds, to_baseline, to_best):
+    """As a part of that of paired t tests with Holm's correction, from the same runs."""
+    holm, dunnett, hsu = detectable(losses, seeds, 4000)
+    assert dunnett / holm == pytest.approx(to_baseline, abs=0.05)
+    if to_best is not None:
+        assert hsu / holm == pytest.approx(to_best, abs=0.05)
 
 
-def test_a_variant_with_one_seed_gives_few_false_alarms():
-    """After a failed run, the pairs of a variant use the variance over seeds of the other pairs.
-
-    Without it, an outlying training would count as a significant difference: 60% false alarms if
-    seeds dominate.
-    """
-    hits = []
-    for full, resampled in simulate(SEEDS_DOMINATE, EQUAL[:4], 3, 400, seed=1):
-        scores = as_scores(full, resampled)
-        last = scores["loss 3"]
-        scores["loss 3"] = Scores(last.seeds[:1], last.full[:1], last.resampled[:, :1])
-        verdict = analyse(scores, "loss 0", IMAGES)
-        hits.append([verdict.differs(verdict.difference("loss 3", "loss 0"))])
-    found, error = rate(any(each) for each in hits)
-    assert found < 0.05 + 2 * error
+@pytest.mark.slow
+def test_detectable_difference_long():
+    """The second table of docs/statistics.md, in standard deviations of a run."""
+    print(
+        "\n| losses x seeds | Holm | baseline | best | stated: median, 5% to 95% |"
+        "\n|---|---|---|---|---|"
+    )
+    for losses, seeds in ((2, 3), (3, 3), (5, 3), (8, 3), (4, 2), (3, 5), (8, 5)):
+        holm, dunnett, hsu = detectable(losses, seeds, 20_000)
+        low, middle, high = np.quantile(stated(losses, seeds, 4000), [0.05, 0.5, 0.95])
+        numbers = f"{holm:.2f} | {dunnett:.2f} | {hsu:.2f} | {middle:.2f}, {low:.2f} to {high:.2f}"
+        print(f"| {losses} x {seeds} | {numbers} |")
+        assert middle == pytest.approx(dunnett, rel=0.2)
 
 
-def percentile_interval_excludes_zero(
-    rng: np.random.Generator, draws_a: np.ndarray, draws_b: np.ndarray
-) -> bool:
-    """A bootstrap nested over seeds: seeds drawn with replacement, images drawn for each anew.
-
-    draws: [S, B] scores on draws of images. The interval is from the 2.5th to the 97.5th percentile
-    of the mean difference.
-    """
-    difference = draws_a - draws_b
-    seeds, resamples = difference.shape
-    seed = rng.integers(seeds, size=(1000, seeds))
-    image_draw = rng.integers(resamples, size=(1000, seeds))
-    low, high = np.percentile(difference[seed, image_draw].mean(axis=1), [2.5, 97.5])
-    return not low <= 0 <= high
+def stated(losses: int, seeds: int, count: int) -> np.ndarray:
+    """Return the detectable differences that are stated: medians over the losses."""
+    found = []
+    for tests in compared(WORLDS["equal"], losses, seeds, count, seed=2):
+        spread = tests.by_reference.at(0, slice(1, None))
+        c = spread.critical(0.05, Family.BASELINE, losses)
+        found.append(np.median(detectable_difference(spread.se, spread.df, c), axis=-1))
+    return np.concatenate(found)
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(LONG, marks=pytest.mark.slow)])
+def test_the_stated_detectable_difference_is_about_the_true_one():
+    _, true, _ = detectable(8, 3, 4000)
+    low, middle, high = np.quantile(stated(8, 3, 500), [0.05, 0.5, 0.95])
+    assert middle == pytest.approx(true, rel=0.15)
+    assert high / low < 3  # it was 5 and more with separate variances
+
+
+def any_look(looks: dict[int, float], losses: int, count: int) -> np.ndarray:
+    """Return the rates of an error at any of several looks at the same trainings."""
+    full = np.random.default_rng(3).standard_normal((count, losses, max(looks)))
+    found = [
+        findings(Families(estimate(full[..., :seeds], None, IMAGES), 0), error)
+        for seeds, error in looks.items()
+    ]
+    return np.array([rate(np.any(part, axis=0)) for part in zip(*found, strict=True)])
+
+
+@pytest.mark.parametrize("losses", [2, 3, 8])
+def test_looks_keep_the_error(losses):
+    planned = any_look({seeds: look_error(seeds) for seeds in (3, 5, 8)}, losses, 4000)
+    assert (planned < 0.05 + allowance(0.05, 4000)).all(), planned
+    naive = any_look(dict.fromkeys(range(3, 11), 0.05), losses, 2000)
+    print(f"\n{losses} losses: {planned[0]:.1%} at planned looks, {naive[0]:.1%} without a plan")
+    assert naive[0] > 0.10  # why the error is shared among the looks
+
+
+def test_looks_that_add_seeds_to_candidates_only_keep_the_error():
+    """Three equal losses; one that is no candidate at a look gets no further seeds."""
+    full = np.random.default_rng(4).standard_normal((4000, 3, 8))
+    excluded = np.zeros(full.shape[:2], dtype=bool)
+    for seeds in (3, 5, 8):
+        patterns, which = np.unique(np.isnan(full[..., :seeds]), axis=0, return_inverse=True)
+        for pattern in range(len(patterns)):
+            rows = np.flatnonzero(which.ravel() == pattern)
+            tests = Families(estimate(full[rows, :, :seeds], None, IMAGES), 0)
+            excluded[rows] |= ~tests.best(look_error(seeds))[0]
+        full[excluded, seeds:] = np.nan
+    assert (excluded.mean(axis=0) < 0.05 + allowance(0.05, 4000)).all()
+
+
+@pytest.mark.parametrize("seeds_of_last", [1, 2])
+def test_missing_runs_keep_the_error(seeds_of_last):
+    """A run or two of one loss failed, with noise that all losses of a seed share."""
+    rng = np.random.default_rng(5)
+    full = rng.standard_normal((4000, 4, 3)) + 5 * rng.standard_normal((4000, 1, 3))
+    full[:, 3, seeds_of_last:] = np.nan
+    found = [rate(part) for part in findings(Families(estimate(full, None, IMAGES), 0))]
+    assert max(found) < 0.05 + allowance(0.05, 4000), found
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_a_percentile_bootstrap_over_three_seeds_has_many_false_alarms(count):
     """Why the interval is a t interval.
 
-    The interval is approximately the range of the three differences, which have the same sign in
-    2 (1/2)^3 = 25% of all comparisons of equal losses.
+    The percentile interval is the range of the three differences, which have the same
+    sign in 2 (1/2)^3 = 25% of all comparisons of equal losses.
     """
     rng = np.random.default_rng(0)
-    alarms, error = rate(
-        percentile_interval_excludes_zero(rng, draws[0], draws[1])
-        for _, draws in simulate(SEEDS_DOMINATE, (0.3, 0.3), 3, count, seed=3)
-    )
-    assert alarms == pytest.approx(0.24, abs=4 * error)
+    full, _ = draw(WORLDS["equal"], 2, 3, count, rng)
+    difference = full[:, 0] - full[:, 1]
+    drawn = difference[:, list(product(range(3), repeat=3))].mean(axis=-1)  # all resamples
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=1, method="inverted_cdf")
+    alarms = ((low > 0) | (high < 0)).mean()
+    assert alarms == pytest.approx(0.25, abs=allowance(0.25, count))
 
 
-def test_simulated_scores_agree_with_their_model():
-    """The mean over resamples is the metric on all images."""
-    full, resampled = next(simulate(BOTH, (0.3, 0.4), 3, 1, seed=0))
-    scores = as_scores(full, resampled)
-    assert isinstance(scores["loss 1"], Scores)
-    assert full.shape == (2, 3) and resampled.shape == (2, 3, 200)
-    # the bootstrap's mean over draws is the metric on all images, up to se / sqrt(200)
-    spread = resampled.std(axis=-1, ddof=1)
-    assert (abs(resampled.mean(axis=-1) - full) < 4 * spread / math.sqrt(200)).all()
+def test_the_covariance_is_that_of_resamples():
+    """Draws of images by a multinomial: analyse() on them agrees with the simulation's formula."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((3, 1, IMAGES)) + rng.standard_normal((3, 3, IMAGES))
+    runs = rng.standard_normal((3, 3))
+    counts = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=4000) / IMAGES
+    full, resampled = runs + x.mean(axis=-1), runs + np.moveaxis(x @ counts.T, -1, 0)
+    scores = {str(i): Scores(range(3), full[i], resampled[:, i]) for i in range(3)}
+    centred = (x - x.mean(axis=-1, keepdims=True)).reshape(9, IMAGES)
+    tests = Families(estimate(full, centred @ centred.T / IMAGES**2, IMAGES), 0)
+    verdict = analyse(scores, "0", IMAGES)
+    for d in verdict.against_baseline:
+        assert d.se == pytest.approx(tests.by_reference.se[0, int(d.first)], rel=0.05)
+        assert d.p == pytest.approx(tests.p_baseline()[int(d.first)], abs=0.03)
