@@ -208,36 +208,37 @@ def test_a_budget_too_small_for_one_seed_is_an_error(shapes_of, monkeypatch):
 SETTINGS = {"baseline": "SmoothL1Loss", "metric": "AP", "within": 0.01, "resamples": 100}
 
 
-class TestStoredRuns:
-    @pytest.fixture(scope="class")
-    def stored(self, tmp_path_factory):
-        noise = {"SmoothL1Loss": 0.10, "GIoULoss": 0.10, "L1Loss": 0.16}
-        root = tmp_path_factory.mktemp("looks") / "c"
-        given = {**SETTINGS, "looks": [{"seeds": 3, "error": 0.01}]}
-        return write_comparison(root, noise=noise, seeds=(0, 1, 2, 3), images=12, meta=given)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    noise = {"SmoothL1Loss": 0.10, "GIoULoss": 0.10, "L1Loss": 0.16}
+    root = tmp_path_factory.mktemp("looks") / "c"
+    given = {**SETTINGS, "looks": [{"seeds": 3, "error": 0.01}]}
+    return write_comparison(root, noise=noise, seeds=(0, 1, 2, 3), images=12, meta=given)
 
-    def test_a_look_uses_its_seeds_and_its_variants_only(self, stored):
-        found = verdict_at(stored, ["SmoothL1Loss", "L1Loss"], (0, 1, 3), SETTINGS)
-        assert {summary.label: summary.seeds for summary in found.summaries} == {
-            "SmoothL1Loss": 3,
-            "L1Loss": 3,
-        }
-        assert found.error == pytest.approx(0.01)
-        runs = json.loads((stored / "results.json").read_text())["runs"]
-        own = [r["metrics"]["AP"] for r in runs if r["variant"] == "L1Loss" and r["seed"] != 2]
-        mean = next(s.mean for s in found.summaries if s.label == "L1Loss")
-        assert mean == pytest.approx(np.mean(own), abs=1e-6)
 
-    def test_a_report_uses_the_error_of_the_stored_look(self, stored):
-        assert Study.load([stored]).verdict().error == pytest.approx(0.01)
+def test_a_look_uses_its_seeds_and_its_variants_only(stored):
+    found = verdict_at(stored, ["SmoothL1Loss", "L1Loss"], (0, 1, 3), SETTINGS)
+    assert {summary.label: summary.seeds for summary in found.summaries} == {
+        "SmoothL1Loss": 3,
+        "L1Loss": 3,
+    }
+    assert found.error == pytest.approx(0.01)
+    runs = json.loads((stored / "results.json").read_text())["runs"]
+    own = [r["metrics"]["AP"] for r in runs if r["variant"] == "L1Loss" and r["seed"] != 2]
+    mean = next(s.mean for s in found.summaries if s.label == "L1Loss")
+    assert mean == pytest.approx(np.mean(own), abs=1e-6)
 
-    def test_the_noise_of_stored_runs_says_what_is_likely_to_be_found(self, stored):
-        sentence = likely_to_find(stored, 3, 5)
-        assert "5 seeds are likely (80%) to find a difference of" in sentence
-        amount = [
-            float(likely_to_find(stored, 3, n).split("difference of ")[1].split()[0])
-            for n in (3, 5, 8)
-        ]
-        assert amount[0] > amount[1] > amount[2]
-        assert likely_to_find(stored, 1, 5) is None
-        assert likely_to_find(stored / "absent", 3, 5) is None
+
+def test_a_report_uses_the_error_of_the_stored_look(stored):
+    assert Study.load([stored]).verdict().error == pytest.approx(0.01)
+
+
+def test_the_noise_of_stored_runs_says_what_is_likely_to_be_found(stored):
+    sentence = likely_to_find(stored, 3, 5)
+    assert "5 seeds are likely (80%) to find a difference of" in sentence
+    amount = [
+        float(likely_to_find(stored, 3, n).split("difference of ")[1].split()[0]) for n in (3, 5, 8)
+    ]
+    assert amount[0] > amount[1] > amount[2]
+    assert likely_to_find(stored, 1, 5) is None
+    assert likely_to_find(stored / "absent", 3, 5) is None
