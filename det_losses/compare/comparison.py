@@ -98,6 +98,8 @@ def compare(
     check(cfg, selection, root, first, screening)
     if until:
         scheduled(seeds or LOOK_SEEDS)
+        if len(selection.swept(selection.variants)) < 2:
+            raise InputError("--until-decided requires at least two variants")
     baseline = baseline or _baseline(selection, root)
     settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
     facts = {**(facts or {}), **settings, **describe(cfg)}

@@ -10,6 +10,7 @@ from det_losses.errors import InputError, UserError
 from det_losses.files import finite
 from det_losses.report import Study
 from det_losses.report.formats import counted, listed, points
+from det_losses.report.text import supports_ranking
 from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, next_look
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family
@@ -35,7 +36,7 @@ class Step:
 
 
 def scheduled(seeds: Sequence[int]) -> list[int]:
-    """Return at how many seeds a comparison is looked at that may use these seeds.
+    """Return the numbers of seeds at which a comparison with these seeds is looked at.
 
     Raises:
         InputError: there are fewer seeds than the first look needs.
@@ -116,9 +117,10 @@ def until_decided(
         if _incomplete(rows, tried):
             print(f"The budget ended before the look at {look} seeds. Not decided.")
             break
-        verdict = verdict_at(root, labels, seeds[:look], settings)
-        if verdict is None:
-            print(f"No look at {look} seeds: the baseline or all others have no result. Stop.")
+        try:
+            verdict = verdict_at(root, labels, seeds[:look], settings)
+        except UserError as error:
+            print(f"No look at {look} seeds: {error}. Not decided.")
             break
         step = decide(verdict, look, len(seeds))
         taken.append(_record(verdict, look))
@@ -133,20 +135,22 @@ def until_decided(
 
 def verdict_at(
     root: Path, labels: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any]
-) -> Verdict | None:
+) -> Verdict:
     """Return the statistics of a look: of these variants with these seeds only.
 
-    Returns:
-        None if the baseline or all others have no finished run.
+    Raises:
+        InputError: the results do not allow it.
     """
     study = Study.load([root], resamples=settings["resamples"])
     if not study.comparable:
-        return None
+        raise InputError(f"the baseline {study.baseline} has no finished run")
+    if not supports_ranking(study):
+        raise InputError("the AP of all variants is too low to compare losses; train longer")
     found = study.scores(settings["metric"])
     parts = {label: _only(found[label], seeds) for label in labels if label in found}
     scores = {label: part for label, part in parts.items() if part}
     if settings["baseline"] not in scores or len(scores) < 2:
-        return None
+        raise InputError("the baseline or all other variants have no finished run")
     return analyse(
         scores,
         settings["baseline"],

@@ -54,6 +54,7 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
             ["--losses", "L1Loss", "--screen", "--cfg-options", "train_cfg.max_epochs=1"],
             "--screen requires a training of at least 2 epochs",
         ),
+        (["--losses", "L1Loss", "--until-decided"], "requires at least two variants"),
         (
             ["--losses", "L1Loss", "--until-decided", "--seeds", "0", "1"],
             "--until-decided looks at 3, 5 and 8 seeds; give at least 3",

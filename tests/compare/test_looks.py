@@ -11,6 +11,7 @@ from det_losses.compare import comparison, looks, runner
 from det_losses.compare.budget import Budget
 from det_losses.compare.comparison import compare
 from det_losses.compare.looks import decide, likely_to_find, scheduled, verdict_at
+from det_losses.errors import InputError
 from det_losses.report import Study
 from det_losses.statistics import Scores, analyse
 
@@ -86,7 +87,7 @@ def shapes_of(shapes, tmp_path, monkeypatch):
     """Compare LABELS with planted mean scores; gives the runs that trained, by label."""
     trained = {label: [] for label in LABELS}
 
-    def start(means, broken=(), **options):
+    def start(means, broken=(), at=None, **options):
         def fake(command, log, tick, *, keep_open, env):
             config = Config.fromfile(command[command.index("train") + 1])
             label, seed = config.model.loss_bbox.type, config.randomness.seed
@@ -103,7 +104,7 @@ def shapes_of(shapes, tmp_path, monkeypatch):
             (log.parent / "metrics.json").write_text(json.dumps(record))
             return 0
 
-        def at(root, labels, seeds, settings):
+        def planted_at(root, labels, seeds, settings):
             rows = json.loads((root / "results.json").read_text())["runs"]
             done = {
                 label: [
@@ -118,7 +119,7 @@ def shapes_of(shapes, tmp_path, monkeypatch):
             return analyse(scores, settings["baseline"], 500, within=within, look=len(seeds))
 
         monkeypatch.setattr(runner, "run_process", fake)
-        monkeypatch.setattr(looks, "verdict_at", at)
+        monkeypatch.setattr(looks, "verdict_at", at or planted_at)
         monkeypatch.setattr(comparison, "_report", lambda *args: None)
         for seeds in trained.values():
             seeds.clear()
@@ -199,6 +200,15 @@ def test_the_budget_ends_between_two_looks(shapes_of, tmp_path, monkeypatch, cap
     assert "time budget ran out" in meta(tmp_path)["notes"][0]
 
 
+def test_it_ends_where_no_look_is_possible(shapes_of, tmp_path, capsys):
+    def impossible(*args):
+        raise InputError("nothing to look at")
+
+    trained = shapes_of(FAR, at=impossible)
+    assert trained == {label: [0, 1, 2] for label in LABELS}
+    assert "No look at 3 seeds: nothing to look at. Not decided." in capsys.readouterr().out
+
+
 def test_a_budget_too_small_for_one_seed_is_an_error(shapes_of, monkeypatch):
     monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
     with pytest.raises(ValueError, match="one seed needs 3 runs and about 3 min"):
@@ -227,6 +237,18 @@ def test_a_look_uses_its_seeds_and_its_variants_only(stored):
     own = [r["metrics"]["AP"] for r in runs if r["variant"] == "L1Loss" and r["seed"] != 2]
     mean = next(s.mean for s in found.summaries if s.label == "L1Loss")
     assert mean == pytest.approx(np.mean(own), abs=1e-6)
+
+
+def test_a_look_needs_a_result_of_the_baseline_and_of_another_variant(stored):
+    for labels in (["SmoothL1Loss"], ["GIoULoss", "L1Loss"]):
+        with pytest.raises(ValueError, match="the baseline or all other variants have no fini"):
+            verdict_at(stored, labels, (0, 1, 2), SETTINGS)
+
+
+def test_a_look_needs_an_ap_that_supports_a_ranking(stored, monkeypatch):
+    monkeypatch.setattr(looks, "supports_ranking", lambda study: False)
+    with pytest.raises(ValueError, match="too low to compare losses; train longer"):
+        verdict_at(stored, ["SmoothL1Loss", "L1Loss"], (0, 1, 2), SETTINGS)
 
 
 def test_a_report_uses_the_error_of_the_stored_look(stored):
