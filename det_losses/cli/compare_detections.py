@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             baseline=args.baseline,
             metric=args.metric,
             resamples=args.resamples,
+            within=args.within,
         )
         text = f"{summary(study)}\n\n{details(study)}"
         file = write_report(study, Path(args.out)) if args.out else None

@@ -31,7 +31,11 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f"--out is required to merge {len(args.dirs)} directories")
         dirs = [Path(folder) for folder in args.dirs]
         study = Study.load(
-            dirs, baseline=args.baseline, metric=args.metric, resamples=args.resamples
+            dirs,
+            baseline=args.baseline,
+            metric=args.metric,
+            resamples=args.resamples,
+            within=args.within,
         )
         text = summary(study)
         file = write_report(study, Path(args.out or args.dirs[0]))
@@ -40,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def add_statistics(parser: argparse.ArgumentParser) -> None:
-    """Add --baseline, --metric and --resamples."""
+    """Add --baseline, --metric, --resamples and --within."""
     parser.add_argument(
         "--baseline", metavar="LABEL", help="the variant that all others are compared with"
     )
@@ -50,3 +54,17 @@ def add_statistics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resamples", type=RESAMPLES, metavar="N", help="resamples of the images (default: 1000)"
     )
+    parser.add_argument(
+        "--within",
+        type=points,
+        metavar="POINTS",
+        help="a difference that does not matter to you, in points of the metric (default: 1)",
+    )
+
+
+def points(text: str) -> float:
+    """Parse a difference in points, above 0 and below 100; return it in 0..1."""
+    number = float(text)
+    if not 0 < number < 100:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 100, got {text}")
+    return number / 100

@@ -9,8 +9,8 @@ from det_losses.compare.runner import PlanRunner
 from det_losses.errors import InputError, UserError
 from det_losses.files import finite
 from det_losses.report import Study
+from det_losses.report.answer import supports_ranking
 from det_losses.report.formats import counted, listed, points
-from det_losses.report.text import supports_ranking
 from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, next_look
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family

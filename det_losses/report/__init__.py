@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from det_losses.report import markdown, tables, text
+from det_losses.report import answer, cautions, markdown, next_step, tables, text
 from det_losses.report.study import Study
 
 __all__ = ["Study", "details", "summary", "write_report"]
 
 
 def summary(study: Study) -> str:
-    """Return the result, the table of variants and the cautions as text for a terminal."""
+    """Return the answer, what to do next, the table and the cautions as text for a terminal."""
+    step = next_step.next_step(study)
+    following = ["\n  ".join([step.text, *step.commands])] if step else []
     table = markdown.as_text(tables.standings(study).table)
-    return "\n\n".join([text.headline(study), table, *text.cautions(study)])
+    return "\n\n".join([answer.headline(study), *following, table, *cautions.cautions(study)])
 
 
 def details(study: Study) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from det_losses.report import analyses, records, tables, text
+from det_losses.report import analyses, answer, cautions, methods, records, tables, text
+from det_losses.report.next_step import NextStep, next_step
 from det_losses.report.section import Section
 from det_losses.report.study import Study
 
@@ -23,7 +24,8 @@ class Document:
     Attributes:
         title: the slots and the detector that were compared.
         subtitle: numbers of variants, runs, images and boxes.
-        headline: the result, or why there is none.
+        headline: the answer, or why there is none.
+        next_step: what to do next; None if nothing is left to do.
         cautions: sentences about limitations of this comparison.
         standings: the table of variants.
         sections: the sections below that table.
@@ -32,6 +34,7 @@ class Document:
     title: str
     subtitle: str
     headline: str
+    next_step: NextStep | None
     cautions: list[str]
     standings: tables.Standings
     sections: list[Section]
@@ -47,8 +50,9 @@ def document(study: Study) -> Document:
     return Document(
         text.title(study),
         text.subtitle(study),
-        text.headline(study),
-        text.cautions(study),
+        answer.headline(study),
+        next_step(study),
+        cautions.cautions(study),
         tables.standings(study),
         [_folded(section) for section in built if section],
     )
@@ -68,7 +72,7 @@ def _builders(study: Study) -> list[tuple[str, Builder]]:
         ("Losses that ran", partial(records.losses_that_ran, study)),
         ("Runs", partial(records.runs, study)),
         ("Data", partial(records.data, study)),
-        ("Methods", partial(text.methods, study)),
+        ("Methods", partial(methods.methods, study)),
         ("How to reproduce", partial(records.reproduction, study)),
     ]
 

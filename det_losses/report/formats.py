@@ -20,6 +20,15 @@ def points(value: float | None, digits: int = 1) -> str:
     return f"{round(100 * value, digits) + 0.0:.{digits}f}"
 
 
+def at_most(value: float) -> str:
+    """Return an upper bound in points, rounded up.
+
+    >>> at_most(0.0113), at_most(0.012), at_most(0.00004)
+    ('1.2', '1.2', '0.1')
+    """
+    return f"{math.ceil(1000 * value - 1e-6) / 10:.1f}"
+
+
 def interval(low: float, high: float) -> str:
     """Return an interval of differences in points, with enough decimals to show if it excludes 0.
 
@@ -95,6 +104,19 @@ def duration(seconds: float | None) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """Return an estimated duration, rounded.
+
+    >>> rough_duration(20), rough_duration(2400), rough_duration(16000), rough_duration(400_000)
+    ('1 minute', '40 minutes', '4.4 hours', '4.6 days')
+    """
+    if seconds < 5400:
+        return counted(max(1, round(seconds / 60)), "minute")
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.2g} hours"
+    return f"{seconds / 86400:.2g} days"
 
 
 def counted(count: int, noun: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from det_losses.report.next_step import NextStep
 from det_losses.report.section import Section, Table
 
 if TYPE_CHECKING:  # it imports matplotlib, which other users of these tables do not need
@@ -21,6 +22,7 @@ def markdown(document: Document) -> str:
     blocks = [
         f"# {escape(document.title)}",
         f"**{escape(document.headline)}**",
+        *next_step_blocks(document.next_step),
         escape(document.subtitle),
         *(f"> {escape(sentence)}" for sentence in document.cautions),
         as_text(document.standings.table),
@@ -28,6 +30,13 @@ def markdown(document: Document) -> str:
     for section in document.sections:
         blocks += section_blocks(section)
     return "\n\n".join(blocks) + "\n"
+
+
+def next_step_blocks(step: NextStep | None) -> list[str]:
+    """Return the sentence and the commands of what to do next."""
+    if step is None:
+        return []
+    return [escape(step.text), *([_fenced("\n".join(step.commands))] if step.commands else [])]
 
 
 def section_blocks(section: Section) -> list[str]:

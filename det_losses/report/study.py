@@ -66,6 +66,7 @@ class Study:
         baseline: str | None = None,
         metric: str | None = None,
         resamples: int | None = None,
+        within: float | None = None,
     ) -> None:
         self.meta, self.runs, self.coco = merged.meta, merged.runs, merged.truth
         self.origins = tuple(origins)
@@ -73,7 +74,7 @@ class Study:
         self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "baseline")
         self.truth = _ground_truth(merged)
         self.resamples = resamples or self.meta.get("resamples") or RESAMPLES
-        self.within = self.meta.get("within") or WITHIN
+        self.within = within or self.meta.get("within") or WITHIN
         looks = self.meta.get("looks")
         self.look = looks[-1]["seeds"] if looks else None
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
@@ -91,6 +92,7 @@ class Study:
         baseline: str | None = None,
         metric: str | None = None,
         resamples: int | None = None,
+        within: float | None = None,
     ) -> "Study":
         """Read the directories of comparisons and merge them.
 
@@ -99,6 +101,7 @@ class Study:
             baseline: label of the baseline, if not the stored one.
             metric: the primary metric, if not the stored one.
             resamples: number of resamples of the images, if not the stored one.
+            within: the difference that does not matter, in 0..1, if not the stored one.
 
         Raises:
             MissingFileError: a file is missing.
@@ -106,7 +109,12 @@ class Study:
         """
         stored = [read_stored(Path(folder)) for folder in dirs]
         return cls(
-            merge(stored), origins=stored, baseline=baseline, metric=metric, resamples=resamples
+            merge(stored),
+            origins=stored,
+            baseline=baseline,
+            metric=metric,
+            resamples=resamples,
+            within=within,
         )
 
     @classmethod
@@ -118,6 +126,7 @@ class Study:
         baseline: str | None = None,
         metric: str | None = None,
         resamples: int | None = None,
+        within: float | None = None,
     ) -> "Study":
         """Read COCO result files from any framework.
 
@@ -127,13 +136,14 @@ class Study:
             baseline: label of the baseline; the first if None.
             metric: the primary metric; AP if None.
             resamples: number of resamples of the images; 1,000 if None.
+            within: the difference that does not matter, in 0..1; 0.01 if None.
 
         Raises:
             MissingFileError: a file is missing.
             InputError: no label, unequal numbers of files, or an invalid file.
         """
         merged = stored_from_files(Path(truth_file), files)
-        return cls(merged, baseline=baseline, metric=metric, resamples=resamples)
+        return cls(merged, baseline=baseline, metric=metric, resamples=resamples, within=within)
 
     def runs_of(self, label: str) -> list[dict[str, Any]]:
         """Return all rows of a variant by seed, finished or not."""
@@ -209,23 +219,19 @@ class Study:
                 f"least two images, got {len(self.truth.image_ids)}"
             )
         if metric not in self._verdicts:
-            images = len(self.truth.image_ids)
             self._verdicts[metric] = analyse(
                 self.scores(metric),
                 self.baseline,
-                images,
+                len(self.truth.image_ids),
                 metric=metric,
                 within=self.within,
                 look=self.look,
-                class_images=self._class_images(metric),
+                class_images=self.class_images(metric[3:]) if metric[:3] == "AP/" else None,
             )
         return self._verdicts[metric]
 
-    def _class_images(self, metric: str) -> int | None:
-        """Return the number of images with objects of a metric's class; None if not of a class."""
-        kind, _, name = metric.partition("/")
-        if kind != "AP" or not name:
-            return None
+    def class_images(self, name: str) -> int:
+        """Return the number of evaluated images with objects of a class, without crowds."""
         own = self.truth.category_index == self.truth.names.index(name)
         return len(np.unique(self.truth.image_index[own & ~self.truth.crowds]))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from det_losses.report.formats import NONE, difference, p_value, points, spread
+from det_losses.report.answer import supports_ranking
+from det_losses.report.formats import NONE, at_most, difference, p_value, points, spread
 from det_losses.report.section import Section, Table
 from det_losses.report.study import Study
-from det_losses.report.text import supports_ranking
 from det_losses.statistics import Difference, Verdict
 
 # in the table of other metrics
@@ -23,13 +23,13 @@ class Standing:
     """A variant's row in the standings.
 
     Attributes:
-        rank: place by the mean; empty where no ranking is supported.
+        rank: place by the mean; empty without tests.
         label: the variant.
         mean: mean and standard deviation over seeds, in points.
         difference: to the baseline; None for the baseline and for what is not compared.
         significant: whether that difference is significant among all differences to the baseline.
         p: its p-value, adjusted for all differences to the baseline.
-        letters: the groups.
+        candidate: "no", or "yes" with what choosing this variant costs at most; empty if untested.
         runs: finished of planned runs, and the status of the others.
         weight: the loss weight.
     """
@@ -40,7 +40,7 @@ class Standing:
     difference: Difference | None
     significant: bool
     p: str
-    letters: str
+    candidate: str
     runs: str
     weight: str
 
@@ -52,7 +52,9 @@ class Standings:
     Attributes:
         metric: the primary metric.
         baseline: label of the baseline.
-        ranked: whether the comparison supports a ranking.
+        tested: whether the comparison supports a ranking: the AP is not too low, and there are
+            tests, which need two seeds.
+        coverage: of the intervals, such as "95%".
         weighted: whether loss weights are known.
         order: all labels in the order of the plan, which determines their colours.
         rows: the variants; those without a score come last.
@@ -60,7 +62,8 @@ class Standings:
 
     metric: str
     baseline: str
-    ranked: bool
+    tested: bool
+    coverage: str
     weighted: bool
     order: tuple[str, ...]
     rows: tuple[Standing, ...]
@@ -69,24 +72,36 @@ class Standings:
     def table(self) -> Table:
         """The standings as a table of texts."""
         columns: list[tuple[str, bool, list[str]]] = [
-            ("#", self.ranked, [row.rank for row in self.rows]),
+            ("#", self.tested, [row.rank for row in self.rows]),
             ("variant", True, [row.label for row in self.rows]),
             (self.metric, True, [row.mean for row in self.rows]),
-            ("difference [95% interval]", True, [self.difference_text(row) for row in self.rows]),
-            ("p", self.ranked, [row.p or NONE for row in self.rows]),
-            ("groups", self.ranked, [row.letters or NONE for row in self.rows]),
+            (
+                f"difference [{self.coverage} interval]",
+                True,
+                [self.difference_text(row) for row in self.rows],
+            ),
+            ("p", self.tested, [row.p or NONE for row in self.rows]),
+            ("may be best", self.tested, [row.candidate or NONE for row in self.rows]),
             ("runs", True, [row.runs for row in self.rows]),
             ("loss weight", self.weighted, [row.weight or NONE for row in self.rows]),
         ]
         shown = [(header, cells) for header, is_shown, cells in columns if is_shown]
         rows = [list(cells) for cells in zip(*(cells for _, cells in shown), strict=True)]
-        note = (
+        return Table([header for header, _ in shown], rows, self.note)
+
+    @property
+    def note(self) -> str:
+        """What the columns are."""
+        text = (
             f"{self.metric} in points, mean ± standard deviation over seeds, and the difference to "
-            f"{self.baseline} with its 95% interval."
+            f"{self.baseline} with its {self.coverage} interval."
         )
-        if self.ranked:
-            note += " Between variants that share a letter, no difference was detected."
-        return Table([header for header, _ in shown], rows, note)
+        if self.tested:
+            text += (
+                " May be best: whether this may be the best variant, and what choosing it costs "
+                "at most, in points. Formulas: section Methods."
+            )
+        return text
 
     def difference_text(self, row: Standing) -> str:
         """Return the text of a row's difference."""
@@ -99,13 +114,15 @@ def standings(study: Study) -> Standings:
     """Return the table of variants."""
     verdict = study.verdict() if study.comparable else None
     ranked = supports_ranking(study)
+    error = verdict.error if verdict else 0.05
     order = shown_order(study)
     order += [label for label in study.labels if label not in order]
     rows = tuple(_standing(study, verdict, order, label, ranked) for label in order)
     return Standings(
         metric=study.metric,
         baseline=study.baseline,
-        ranked=ranked,
+        tested=ranked and verdict.tested,
+        coverage=f"{100 * (1 - error):.3g}%",
         weighted=any(row.weight for row in rows),
         order=tuple(study.labels),
         rows=rows,
@@ -137,18 +154,28 @@ def _standing(
     summaries = {s.label: s for s in verdict.summaries} if verdict else {}
     against = {d.first: d for d in verdict.against_baseline} if verdict else {}
     summary, found = summaries.get(label), against.get(label)
-    letters = verdict.letters[label] if ranked and summary else ""
+    tested = ranked and verdict.tested and summary is not None and not math.isnan(summary.mean)
     return Standing(
-        rank=str(order.index(label) + 1) if letters else "",
+        rank=str(order.index(label) + 1) if tested else "",
         label=label,
         mean=spread(summary.mean, summary.sd) if summary else _recorded(study, label),
         difference=found,
         significant=ranked and found is not None and verdict.differs(found),
         p=p_value(found.p) if ranked and found else "",
-        letters=letters,
+        candidate=_candidate(verdict, label) if tested else "",
         runs=_runs(study.runs_of(label)),
         weight=loss_weight(study.meta["variants"][label]),
     )
+
+
+def _candidate(verdict: Verdict, label: str) -> str:
+    """Return whether a variant may be the best, and what choosing it costs at most."""
+    if label not in verdict.regrets:
+        return "no"
+    cost = verdict.regrets[label]
+    if cost == 0:
+        return "yes"
+    return f"yes, costs ≤ {at_most(cost)}" if cost < 1 else "yes"
 
 
 def _recorded(study: Study, label: str) -> str:
@@ -179,7 +206,7 @@ def other_metrics(study: Study) -> Section | None:
         cells = [f"{points(means[n][label])}\n{_against(verdicts[n], label)}" for n in names]
         rows.append([label, *(cell.strip() for cell in cells)])
     text = (
-        "Exploratory: mean over seeds, and below it the difference to the baseline with its 95% "
+        "Exploratory: mean over seeds, and below it the difference to the baseline with its "
         "interval, which is adjusted for the number of variants but not of metrics. Some of these "
         "intervals will exclude zero by chance."
     )
@@ -190,9 +217,10 @@ def other_metrics(study: Study) -> Section | None:
 
 
 def pairs(study: Study) -> Section | None:
-    """Return the differences of all pairs; None if no ranking is supported."""
+    """Return the groups and the differences of all pairs; None if no ranking is supported."""
     if len(study.compared) < 2 or not supports_ranking(study):
         return None
+    verdict = study.verdict()
     rows = [
         [
             d.first,
@@ -202,15 +230,28 @@ def pairs(study: Study) -> Section | None:
             p_value(d.p),
             points(d.detectable),
         ]
-        for d in study.verdict().pairs
+        for d in verdict.pairs
     ]
-    headers = ["higher", "lower", "seeds", "difference [95% interval]"]
+    headers = [
+        "higher",
+        "lower",
+        "seeds",
+        f"difference [{100 * (1 - verdict.error):.3g}% interval]",
+    ]
     table = Table([*headers, "p", "detectable"], rows)
-    text = (
-        f"Differences of {study.metric} in points. Intervals and p are adjusted for all pairs. "
-        "Detectable: the true difference that such a test would detect with 80% power."
+    text = f"Differences of {study.metric} in points. "
+    if not verdict.tested:
+        text += "The intervals are for other images with the same trained models."
+        return Section("All pairs", text, tables=(table,), folded=True)
+    text += (
+        "Intervals and p are adjusted for all pairs. Detectable: the true difference that such a "
+        "test would detect with 80% power. Between variants that share a letter, no difference "
+        "was detected; that does not show that they are equal."
     )
-    return Section("All pairs", text, tables=(table,), folded=True)
+    groups = [[s.label, verdict.letters[s.label] or NONE] for s in verdict.summaries]
+    return Section(
+        "All pairs", text, tables=(Table(["variant", "groups"], groups), table), folded=True
+    )
 
 
 def factor_grid(study: Study) -> Section | None:

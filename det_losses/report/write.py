@@ -24,6 +24,7 @@ HTML_FILE, MARKDOWN_FILE, CSV_FILE = "report.html", "report.md", "differences.cs
 _SHORT = 16  # a text of at most this length is not broken
 _FIELDS = ("value", "low", "high", "se", "df", "p", "detectable")
 _HEADERS = ("variant", "metric", "mean", "sd", "seeds", "baseline", "difference", *_FIELDS[1:])
+_FURTHER = ("letters", "critical", "seed_se", "image_se", "may_be_best", "costs_at_most")
 
 
 def write_report(study: Study, out: Path) -> Path:
@@ -99,7 +100,7 @@ def differences_csv(study: Study) -> str:
     """Return CSV with a row per metric and variant: numbers in 0..1, empty if undefined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_HEADERS, "letters"])
+    writer.writerow([*_HEADERS, *_FURTHER])
     if study.comparable:
         names = [*METRICS, *(f"AP/{name}" for name in study.truth.names)]
         names.sort(key=lambda name: name != study.metric)
@@ -114,8 +115,13 @@ def _rows(verdict: Verdict) -> list[list[str | int | float]]:
     for s in verdict.summaries:
         d = against.get(s.label)
         values = [getattr(d, field) if d else None for field in _FIELDS]
+        parts = [getattr(d, field) if d else None for field in ("critical", "seed_se", "image_se")]
         own = [s.label, verdict.metric, _plain(s.mean), _plain(s.sd), s.seeds, verdict.baseline]
-        rows.append([*own, *map(_plain, values), verdict.letters[s.label]])
+        known = verdict.tested and not math.isnan(s.mean)
+        may_be_best = ("yes" if s.label in verdict.regrets else "no") if known else ""
+        cost = verdict.regrets.get(s.label)
+        row = [*own, *map(_plain, values), verdict.letters[s.label], *map(_plain, parts)]
+        rows.append([*row, may_be_best, _plain(cost)])
     return rows
 
 

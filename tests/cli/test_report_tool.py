@@ -25,7 +25,7 @@ def test_a_report_is_rebuilt_where_the_results_are(tmp_path, capsys):
     root = write_comparison(tmp_path / "c", noise=TWO)
     assert main([str(root)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("new is better than base by ")
+    assert text.startswith("Use new. It is better than base by ")
     assert f"report: {root / 'report.html'} (report.md and differences.csv are in" in text
     first = (root / "report.html").read_text()
     assert main([str(root)]) == 0
@@ -51,8 +51,8 @@ def test_options_change_what_is_compared(tmp_path, capsys):
     options = ["--metric", "AP75", "--baseline", "new", "--resamples", "150"]
     assert main([str(root), "--out", str(tmp_path / "out"), *options]) == 0
     text = capsys.readouterr().out
-    assert "AP75" in text.splitlines()[2]
-    assert "baseline" in next(line for line in text.splitlines() if "| new " in line)
+    assert "AP75" in next(line for line in text.splitlines() if "| variant" in line)
+    assert "baseline" in next(line for line in text.splitlines() if line.startswith("| new "))
     assert "150 bootstrap resamples" in (tmp_path / "out" / "report.md").read_text()
 
 

@@ -54,7 +54,7 @@ def test_markdown_has_no_pictures_and_no_html(make_comparison, monkeypatch):
 
 def test_messages_shown_on_a_terminal(planted):
     text = summary(planted)
-    assert text.startswith("EIoULoss ")
+    assert text.startswith("Use EIoULoss. ")
     assert "| # | variant" in text.replace("|   # |", "| # |")
     assert "AP75" not in text
     assert all(title in details(planted) for title in ("## Other metrics", "AP75", "## All pairs"))

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from det_losses.report import tables, text
+from det_losses.report import answer, tables
 from det_losses.report.study import Study
 
 
@@ -23,17 +23,17 @@ def test_standings_by_an_independent_computation(make_comparison):
     expected = f"+{100 * d.value:.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}]"
     assert found.difference_text(row) == expected
     assert float(row.p) == pytest.approx(verdict.against_baseline[0].p, abs=5e-4)
-    assert (row.rank, row.letters, row.runs, row.weight) == ("1", "a", "3/3", "1")
+    assert (row.rank, row.runs, row.weight) == ("1", "3/3", "1")
     assert rows["L1Loss"].runs == "1/3, 1 failed, 1 pending"
     assert found.difference_text(rows[verdict.baseline]) == "baseline"
 
 
 def test_without_a_ranking_variants_are_in_the_planned_order(planted, monkeypatch):
-    assert tables.standings(planted).ranked and tables.pairs(planted)
-    monkeypatch.setattr(text, "TOO_LOW", 1.0)
+    assert tables.standings(planted).tested and tables.pairs(planted)
+    monkeypatch.setattr(answer, "TOO_LOW", 1.0)
     found = tables.standings(planted)
     assert [row.label for row in found.rows] == planted.labels
-    assert not {"#", "p", "groups"} & set(found.table.headers)
+    assert not {"#", "p", "may be best"} & set(found.table.headers)
     assert tables.pairs(planted) is None
 
 
@@ -48,7 +48,7 @@ def test_a_variant_that_is_not_compared_shows_its_recorded_score(make_comparison
 
 
 def test_other_metrics_and_pairs_are_those_of_the_statistics(planted):
-    (others,), (pairs,) = (build(planted).tables for build in (tables.other_metrics, tables.pairs))
+    (others,), (groups, pairs) = tables.other_metrics(planted).tables, tables.pairs(planted).tables
     at_75 = planted.verdict("AP75")
     best = at_75.against_baseline[0]
     cells = dict(
@@ -58,6 +58,7 @@ def test_other_metrics_and_pairs_are_those_of_the_statistics(planted):
     assert mean == f"{100 * at_75.summaries[0].mean:.1f}"
     assert difference.startswith(f"+{100 * best.value:.1f} [")
     assert [row[:2] for row in pairs.rows] == [[d.first, d.second] for d in planted.verdict().pairs]
+    assert dict(groups.rows) == planted.verdict().letters
 
 
 def test_a_grid_of_two_losses(make_comparison, planted):
@@ -73,3 +74,30 @@ def test_a_grid_of_two_losses(make_comparison, planted):
     assert three.startswith(means["B1"])
     assert four == ""  # was not trained
     assert tables.factor_grid(planted) is None
+
+
+def test_whether_a_variant_may_be_the_best(make_comparison):
+    """Costs are rounded up: at most 4.31 points is at most 4.4."""
+    study = Study.load([make_comparison(noise={"a": 0.10, "b": 0.098, "c": 0.3})])
+    verdict = study.verdict()
+    assert verdict.candidates and "c" not in verdict.candidates
+    for row in tables.standings(study).rows:
+        if row.label == "c":
+            assert row.candidate == "no"
+        else:
+            cost = float(row.candidate.removeprefix("yes, costs ≤ "))
+            assert 0 <= cost - 100 * verdict.regrets[row.label] < 0.1 + 1e-9
+
+
+def test_one_seed_has_no_ranks_and_no_tests(make_comparison):
+    study = Study.load([make_comparison(seeds=(0,), noise={"a": 0.10, "b": 0.05})])
+    found = tables.standings(study)
+    assert not {"#", "p", "may be best"} & set(found.table.headers)
+    assert [row.label for row in found.rows] == ["b", "a"]
+    assert len(tables.pairs(study).tables) == 1
+
+
+def test_the_intervals_of_a_look_have_its_level(make_comparison):
+    meta = {"looks": [{"seeds": 3}]}
+    study = Study.load([make_comparison(noise={"a": 0.10, "b": 0.05}, meta=meta)])
+    assert "difference [99% interval]" in tables.standings(study).table.headers

@@ -9,7 +9,7 @@ import pytest
 from synthetic_comparison import write_comparison
 
 from det_losses.evaluation.metrics import METRICS
-from det_losses.report import analyses, text, write_report
+from det_losses.report import analyses, answer, write_report
 from det_losses.report.document import document
 from det_losses.report.markdown import markdown
 from det_losses.report.plotting import styles
@@ -59,7 +59,7 @@ def no_analyses(monkeypatch):
 def test_the_page_has_the_contents_of_the_document(planted, no_analyses):
     contents = document(planted)
     page = Page(html(contents))
-    assert page.of("h1") == [contents.headline] == [text.headline(planted)]
+    assert page.of("h1") == [contents.headline] == [answer.headline(planted)]
     assert page.of("li") == contents.cautions
     assert page.of("h2") == [section.title for section in contents.sections]
     folded = [section for section in contents.sections if section.folded]
@@ -187,7 +187,7 @@ def test_differences_csv_holds_the_statistics(make_comparison):
     new = next(r for r in rows if (r["metric"], r["variant"]) == ("AP75", "new"))
     d = verdict.against_baseline[0]
     for column, value in {
-        **{name: getattr(d, name) for name in ("low", "high", "se", "df", "p")},
+        **{name: getattr(d, name) for name in ("low", "high", "se", "df", "p", "critical")},
         "difference": d.value,
         "detectable": d.detectable,
         "mean": verdict.summaries[0].mean,
@@ -198,3 +198,19 @@ def test_differences_csv_holds_the_statistics(make_comparison):
     base = next(r for r in rows if (r["metric"], r["variant"]) == ("AP75", "base"))
     assert (base["difference"], base["p"]) == ("", "")
     assert base["letters"]
+    for row in (r for r in rows if r["metric"] == "AP75"):
+        assert row["may_be_best"] == ("yes" if row["variant"] in verdict.candidates else "no")
+        cost = verdict.regrets.get(row["variant"])
+        assert row["costs_at_most"] == ("" if cost is None else str(cost))
+
+
+def test_the_page_shows_the_next_step_below_the_answer(make_comparison, no_analyses):
+    command = "det-losses compare x --losses base new --seeds 0"
+    root = make_comparison(noise=TWO, seeds=(0,), meta={"command": command})
+    contents = document(Study.load([root]))
+    page_text = html(contents)
+    page = Page(page_text)
+    assert contents.next_step.text in page.of("p")
+    assert contents.next_step.commands[0] in page.of("pre")
+    assert page_text.index("</h1>") < page_text.index(contents.next_step.text)
+    assert page_text.index(contents.next_step.commands[0]) < page_text.index('class="subtitle"')

@@ -1,0 +1,236 @@
+"""Cautions: what limits the results of a comparison, as sentences."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
+from det_losses.report.formats import counted, listed, points
+from det_losses.report.stored import missing_detections
+from det_losses.report.study import Study
+from det_losses.statistics import Caution, CautionKind, Verdict
+
+FEW_CLASS_IMAGES = 10  # below it, resampling the images gives a poor interval for a class
+
+_TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
+
+
+def cautions(study: Study) -> list[str]:
+    """Return the limitations of this comparison, most important first."""
+    found = limits(study.verdict()) if study.comparable else []
+    found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
+    found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
+    found += [*_file_cautions(study), *_merge_cautions(study)]
+    return found + list(study.meta.get("notes") or [])
+
+
+def limits(verdict: Verdict) -> list[str]:
+    """Return a sentence for each caution of the statistics, and for metrics without a value."""
+    found = [_SENTENCES[caution.kind](caution, verdict) for caution in verdict.cautions]
+    undefined = [s.label for s in verdict.summaries if math.isnan(s.mean)]
+    if undefined and len(undefined) < len(verdict.summaries):
+        found.append(f"{unit(verdict)} is undefined for {listed(undefined)}.")
+    return found
+
+
+def _one_seed(caution: Caution, verdict: Verdict) -> str:
+    return (
+        "With one seed, the intervals are for other images with the same trained models. Training "
+        "again with another seed may change a score by more. Use at least three seeds."
+    )
+
+
+def _two_seeds(caution: Caution, verdict: Verdict) -> str:
+    return (
+        "With two seeds, the variance between trainings is poorly known, and intervals are very "
+        "wide. Use at least three seeds."
+    )
+
+
+def _unequal_seeds(caution: Caution, verdict: Verdict) -> str:
+    return (
+        f"Not all variants have the same seeds ({counted(int(caution.value), 'run')} missing of "
+        f"{listed(caution.labels)}). Means and differences are estimated for all seeds, by least "
+        "squares of the model variant + seed."
+    )
+
+
+def _outlying_run(caution: Caution, verdict: Verdict) -> str:
+    where = "above" if caution.value > 0 else "below"
+    return (
+        f"{caution.labels[0]} seed {caution.seed} is {points(abs(caution.value))} points {where} "
+        f"the other seeds of that variant. It may have diverged: look at its log and curves."
+    )
+
+
+def _unequal_variance(caution: Caution, verdict: Verdict) -> str:
+    return (
+        f"{caution.labels[0]} varies more between seeds than the others (variance ratio "
+        f"{caution.value:.0f}). Intervals for it may be too narrow, those of the others too wide."
+    )
+
+
+def _identical_runs(caution: Caution, verdict: Verdict) -> str:
+    if len(caution.labels) == 1:
+        return (
+            f"All {int(caution.value)} seeds of {caution.labels[0]} have the same "
+            f"{unit(verdict)}. Check that the seeds were used."
+        )
+    return (
+        f"{caution.labels[0]} and {caution.labels[1]} have the same {unit(verdict)} in "
+        f"{'their common seed' if caution.value == 1 else 'each common seed'}. Check that they are "
+        "different losses."
+    )
+
+
+def _few_images(caution: Caution, verdict: Verdict) -> str:
+    return (
+        f"Only {int(caution.value)} images were evaluated. Intervals from resampling so few images "
+        "are inaccurate, especially for rare classes."
+    )
+
+
+def _rare_class(caution: Caution, verdict: Verdict) -> str:
+    return (
+        f"Only {counted(int(caution.value), 'evaluated image')} have objects of this class. "
+        "Resampling so few images underestimates the variance."
+    )
+
+
+def _unlike_baseline(caution: Caution, verdict: Verdict) -> str:
+    return (
+        f"The other variants are more similar to each other than to {caution.labels[0]}, so "
+        "differences among them are known more precisely than the intervals say. A baseline of "
+        "the same kind would show it."
+    )
+
+
+_SENTENCES: Mapping[CautionKind, Callable[[Caution, Verdict], str]] = MappingProxyType(
+    {
+        CautionKind.ONE_SEED: _one_seed,
+        CautionKind.TWO_SEEDS: _two_seeds,
+        CautionKind.UNEQUAL_SEEDS: _unequal_seeds,
+        CautionKind.OUTLYING_RUN: _outlying_run,
+        CautionKind.UNEQUAL_VARIANCE: _unequal_variance,
+        CautionKind.IDENTICAL_RUNS: _identical_runs,
+        CautionKind.FEW_IMAGES: _few_images,
+        CautionKind.RARE_CLASS: _rare_class,
+        CautionKind.UNLIKE_BASELINE: _unlike_baseline,
+    }
+)
+
+
+def _rare_classes(study: Study) -> list[str]:
+    """Return a caution about classes in few images, if the metric is a mean over classes."""
+    if not study.comparable or study.metric.startswith("AP/") or len(study.truth.names) < 2:
+        return []
+    rare = [n for n in study.truth.names if 0 < study.class_images(n) < FEW_CLASS_IMAGES]
+    if not rare:
+        return []
+    alone = "these classes" if len(rare) > 1 else "this class"
+    return [
+        f"Fewer than {FEW_CLASS_IMAGES} evaluated images have objects of {listed(rare)}. Intervals "
+        f"of a mean over classes are less accurate, and those of {alone} alone are too narrow."
+    ]
+
+
+def weak_baseline(study: Study) -> str | None:
+    """Return a caution if the baseline has a low AP, but not all variants have."""
+    if not supports_ranking(study):
+        return None
+    value = mean_aps(study)[study.baseline]
+    if math.isnan(value) or value >= TOO_LOW:
+        return None
+    return (
+        f"The baseline {study.baseline} reaches only AP {points(value)}, below {points(TOO_LOW)}. "
+        "Differences to it are not informative; choose another one with --baseline."
+    )
+
+
+def _unfinished(study: Study) -> list[str]:
+    counts = Counter(run["status"] for run in study.runs if run["status"] != "done")
+    if not counts:
+        return []
+    states = listed([f"{count} {status}" for status, count in counts.items()])
+    done = len(study.runs) - counts.total()
+    return [
+        f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers only these."
+    ]
+
+
+def _left_out(study: Study) -> list[str]:
+    compared = study.compared
+    out = [label for label in study.labels if study.done(label) and label not in compared]
+    if not out or not study.comparable:
+        return []
+    return [
+        f"Not in the statistics: {listed(out)} (no finished seed in common with every other "
+        "variant). Run the same seeds for all variants."
+    ]
+
+
+def _without_gradient(study: Study) -> list[str]:
+    found = [
+        f"{_name(run)} ({slot})"
+        for run in study.runs
+        for slot, record in (run.get("proof") or {}).items()
+        if run["status"] == "done" and record.get("gradient") is False
+    ]
+    if not found:
+        return []
+    return [
+        "No finite, nonzero gradient of the loss was observed during training in "
+        f"{listed(found)}. Check that the training data has boxes."
+    ]
+
+
+def _file_cautions(study: Study) -> list[str]:
+    done = [run for run in study.runs if run["status"] == "done"]
+    sentences = []
+    if gone := [_name(run) for run in done if missing_detections(run)]:
+        sentences.append(
+            f"Not in the statistics, because their detections are missing: {listed(gone)}."
+        )
+    compared = study.compared if study.comparable else []
+    checked = [run for run in done if run["variant"] in compared and not missing_detections(run)]
+    if unlike := [text for run in checked if (text := _mismatch(study, run))]:
+        sentences.append(
+            "The statistics use the detections, whose AP differs from the recorded AP: "
+            f"{listed(unlike)}."
+        )
+    if bare := [_name(run) for run in done if study.origins and not study.history(run)]:
+        sentences.append(
+            "No training curves, because history.jsonl is missing or cannot be read: "
+            f"{listed(bare)}."
+        )
+    return sentences
+
+
+def _name(run: dict[str, Any]) -> str:
+    return f"{run['variant']} seed {run['seed']}"
+
+
+def _mismatch(study: Study, run: dict[str, Any]) -> str | None:
+    recorded = (run.get("metrics") or {}).get("AP")
+    if recorded is None:
+        return None
+    computed = study.full(run)["AP"]
+    if abs(recorded - computed) <= _TOLERANCE:
+        return None
+    return f"{_name(run)} ({points(computed, 2)}, recorded {points(recorded, 2)})"
+
+
+def _merge_cautions(study: Study) -> list[str]:
+    if len(study.origins) < 2:
+        return []
+    sentence = f"Merged from {listed([str(part.folder) for part in study.origins])}."
+    hardware = [part.meta.get("hardware") or {} for part in study.origins]
+    machines = {str(each.get("gpus") or each.get("cpu")) for each in hardware}
+    versions = {str(part.meta.get("versions")) for part in study.origins}
+    if len(machines) > 1:
+        sentence += " The machines differ, so times and memory are not comparable."
+    if len(versions) > 1:
+        sentence += " The software versions differ."
+    return [sentence]

@@ -1,0 +1,138 @@
+"""The methods of a report: every formula in plain English, with its source."""
+
+from det_losses.report.section import Section
+from det_losses.report.study import Study
+from det_losses.statistics import LOOKS
+
+
+def methods(study: Study) -> Section:
+    """Return how the numbers were computed; folded."""
+    parts = [
+        _metrics(study),
+        _differences(study),
+        _SEEDS,
+        _images(study),
+        _STANDARD_ERROR,
+        _baseline(study),
+        _BEST,
+        _PAIRS,
+        _MISSING,
+        _POWER,
+        _looks(study),
+        _other_metrics(study),
+    ]
+    if max((len(study.done(label)) for label in study.compared), default=0) < 2:
+        parts.append(_ONE_SEED)
+    return Section("Methods", "\n\n".join(filter(None, parts)), folded=True)
+
+
+def _metrics(study: Study) -> str:
+    files = max((len(run.get("detections") or [0]) for run in study.runs), default=1)
+    averaged = f" The metrics of a run are means over its last {files} evaluations."
+    return f"""\
+Metrics follow COCO's definition, are computed from each run's detections, and are given in \
+points: an AP of 0.393 is 39.3.{averaged if files > 1 else ""} The mean and the standard deviation \
+(SD) of a variant are over its seeds."""
+
+
+def _differences(study: Study) -> str:
+    pairs = (
+        "Two runs with the same seed have the same initial weights, data order and augmentation"
+        if study.origins
+        else "Files at the same position in the lists of two variants form a pair"
+    )
+    return f"""\
+Differences are paired. {pairs}, and all runs are evaluated on the same images. Below, one variant \
+is the reference; d is the difference of variant j to it, k the number of the other variants, S_j \
+the number of common seeds, and s_j² the variance of the per-seed differences. In the table of \
+variants the reference is the baseline."""
+
+
+_SEEDS = """\
+Variance over seeds. It is pooled over the variants, V = Σ (S_j - 1) s_j² / Σ (S_j - 1), with \
+nu = 4 Σ (S_j - 1) / (k + 3) degrees of freedom (differences to one reference have the correlation \
+1/2). A variant that is noisier than the others gets a larger one: \
+V_j = max(V, [4 V + (S_j - 1) s_j²] / (S_j + 3)). The variance of d over seeds is \
+v1 = V_j / S_j."""
+
+
+def _images(study: Study) -> str:
+    return f"""\
+Variance over images. From {study.resamples:,} bootstrap resamples of the images, the same for all \
+variants and seeds. An image drawn k times counts k times; a class without objects in a resample \
+is left out for all variants. With D(b, s) the difference on resample b in seed s and M(b) its \
+mean over the S seeds, \
+vc = max(0, var_b M(b) - Σ_s var_b [D(b, s) - M(b)] / (S (S - 1))). The second term is the \
+part that the variance over seeds contains already (Owen 2007, "The Pigeonhole Bootstrap")."""
+
+
+_STANDARD_ERROR = """\
+Standard error. SE² = v1 + vc. Its degrees of freedom are Satterthwaite's (1946), \
+(v1 + vc)² / (v1² / nu + vc² / (I - 1)) for I images. With two seeds, the \
+critical value c is the mean of those of the two parts, weighted by their variances (Cochran and \
+Cox 1957)."""
+
+
+def _baseline(study: Study) -> str:
+    return f"""\
+Differences to the baseline. The interval is d ± c SE, with the two-sided critical value c of \
+Dunnett (1955), whose differences have the correlation 1/2. The intervals are simultaneous: the \
+probability that any of them misses the true difference to {study.baseline} is 5%. p is the error \
+at which the interval would just reach zero, so the interval excludes zero exactly if p is below \
+that error."""
+
+
+_BEST = """\
+Candidates. Which variants may be the best is decided by multiple comparisons with the best (Hsu \
+1981; Edwards and Hsu 1983 for unequal variances). Each variant i in turn is the reference, and c \
+is Dunnett's one-sided value. With y the means, i is a candidate if y(i) - y(j) + c SE > 0 for all \
+j; otherwise it is worse than the best. Choosing i costs at most the largest value of \
+y(j) - y(i) + c SE over the other candidates j, and nothing if none is above zero. All these \
+statements together hold with a probability of 95%. They are one-sided, so a variant can be \
+excluded although its two-sided interval in the table includes zero. Variants whose costs are \
+within the margin can be exchanged for each other: the best is one of the candidates, and none of \
+these variants is further from it than the margin."""
+
+
+_PAIRS = """\
+All pairs. Intervals and p use Tukey's studentized range (1953), with the variance pooled over the \
+differences to the baseline. Variants that share a letter were not found to differ (compact letter \
+display, Piepho 2004). That does not show that they are equal."""
+
+
+_MISSING = """\
+Missing runs. If variants have different seeds, means and differences are least-squares estimates \
+of the model variant + seed, so that no variant is ranked by which seeds it has."""
+
+
+_POWER = """\
+Detectable difference. The true difference δ for which a noncentral t variable with noncentrality \
+δ / SE exceeds c with a probability of 80%. The number of further seeds is the one at which the \
+one-sided interval of two equal variants is no wider than the margin, with the variances as they \
+are estimated now; a clear difference needs fewer."""
+
+
+def _looks(study: Study) -> str:
+    shares = ", ".join(
+        f"{100 * 0.05 * share:g}% at {seeds} seeds" for seeds, share in LOOKS.items()
+    )
+    if study.look is not None:
+        return f"""\
+Looks. The number of seeds was not fixed in advance: results were looked at as seeds were added. \
+Each scheduled look may use a share of the error of 5%: {shares}. This report is the look at \
+{study.look} seeds, and its intervals have that error. All looks together have 95%."""
+    return f"""\
+Looks. The number of seeds counts as fixed in advance. Adding seeds because a result was not \
+clear, until it is, makes false positives more frequent: 13% to 19% instead of 5% with looks at 3 \
+to 10 seeds. Scheduled looks share the error ({shares})."""
+
+
+def _other_metrics(study: Study) -> str:
+    return f"""\
+Metrics other than {study.metric} are exploratory: their intervals are not adjusted for the number \
+of metrics, and among many of them some will exclude zero by chance."""
+
+
+_ONE_SEED = """\
+With one seed, the variance over seeds is unknown and left out: the intervals are for other images \
+with the same trained models. There are no p-values, letters or candidates."""

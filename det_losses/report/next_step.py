@@ -1,0 +1,174 @@
+"""What to do next: which runs would decide a comparison, how long they take, and the command."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from det_losses.report.answer import margin, supports_ranking
+from det_losses.report.formats import rough_duration
+from det_losses.report.study import WITHIN, Study
+from det_losses.statistics import LOOKS, Verdict
+
+FIRST_LOOK = 3
+"""Seeds that a first result needs."""
+
+_MOST_COMMANDS = 3
+_SEED_OPTIONS = ("--seeds", "--budget", "--until-decided", "--within")
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What to do next.
+
+    Attributes:
+        text: one sentence; it ends with a colon if there are commands.
+        commands: the commands that do it; none if they are unknown.
+    """
+
+    text: str
+    commands: tuple[str, ...] = ()
+
+
+def next_step(study: Study) -> NextStep | None:
+    """Return what to do next; None if nothing is left to do, or nothing is known."""
+    if len(study.labels) < 2 or (study.comparable and not supports_ranking(study)):
+        return None
+    verdict = study.verdict() if study.comparable else None
+    if verdict is not None and verdict.tested and verdict.decided:
+        return None
+    if unfinished := [run["variant"] for run in study.runs if run["status"] != "done"]:
+        runs = "missing run" if len(unfinished) == 1 else f"{len(unfinished)} missing runs"
+        commands = _stored_commands(study)
+        time = _time(study, unfinished) if commands else ""
+        return _step(f"Finish the {runs} first{f' ({time})' if time else ''}", commands)
+    if verdict is None:
+        return None
+    return _decide(study, verdict) if verdict.tested else _first_result(study)
+
+
+def _first_result(study: Study) -> NextStep | None:
+    now = _seeds_now(study)
+    if now >= FIRST_LOOK:
+        return None  # the runs of each variant are the same for all seeds
+    more = FIRST_LOOK - now
+    return _fixed_seeds(study, "For a first result", more, f"{more} more {_seeds(more)}")
+
+
+def _decide(study: Study, verdict: Verdict) -> NextStep:
+    """Return how to bound the cost of choosing the leader by the margin.
+
+    Up to the last scheduled look, seeds are added to the candidates only, and the looks share the
+    error. More seeds than that are fixed in advance, for all variants.
+    """
+    purpose = f"To tell {_them(verdict)} apart to within {margin(verdict)}"
+    wanted, now = verdict.seeds_to_decide(), _seeds_now(study)
+    if wanted is None:
+        return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
+    wanted = max(wanted, now + 1)
+    look = min((look for look in LOOKS if look >= wanted), default=None)
+    if look is None or len(_distinct(study)) > 1 or now < FIRST_LOOK:
+        return _fixed_seeds(
+            study, purpose, wanted - now, f"about {wanted - now} more {_seeds(wanted - now)}"
+        )
+    more = look - now
+    options = ["--until-decided"]
+    if verdict.within != WITHIN:
+        options += ["--within", f"{100 * verdict.within:.3g}"]
+    if _used_seeds(study) != list(range(now)):
+        options += ["--seeds", *map(str, _with_further(study, max(LOOKS) - now))]
+    commands = _extended(study, options)
+    time = _time(study, list(verdict.candidates) * more) if commands else ""
+    about = f"about {more} more {_seeds(more)}"
+    return _step(f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
+
+
+def _fixed_seeds(study: Study, purpose: str, more: int, what: str) -> NextStep:
+    commands = _extended(study, ["--seeds", *map(str, _with_further(study, more))])
+    time = _time(study, study.compared * more) if commands else ""
+    return _step(f"{purpose}: {', '.join(filter(None, [what, time]))}", commands)
+
+
+def _step(text: str, commands: tuple[str, ...]) -> NextStep:
+    return NextStep(text + (":" if commands else "."), commands)
+
+
+def _seeds(count: int) -> str:
+    return "seed" if count == 1 else "seeds"
+
+
+def _seeds_now(study: Study) -> int:
+    return max(len(study.done(label)) for label in study.compared)
+
+
+def _used_seeds(study: Study) -> list[int]:
+    return sorted({run["seed"] for run in study.runs})
+
+
+def _with_further(study: Study, more: int) -> list[int]:
+    used = _used_seeds(study)
+    return used + [seed for seed in range(len(used) + more) if seed not in used][:more]
+
+
+def _them(verdict: Verdict) -> str:
+    count = len(verdict.candidates)
+    return "the two" if count == 2 else f"the {count}"
+
+
+def _time(study: Study, variants: Sequence[str]) -> str:
+    """Return how long runs of these variants take here: "40 minutes here"; empty if unknown."""
+    times: dict[str, list[float]] = {}
+    for run in study.runs:
+        if run["status"] == "done" and run.get("train_seconds"):
+            times.setdefault(run["variant"], []).append(run["train_seconds"])
+    if not times:
+        return ""
+    means = {label: sum(own) / len(own) for label, own in times.items()}
+    usual = sum(means.values()) / len(means)
+    total = sum(means.get(label, usual) for label in variants)
+    return f"{rough_duration(total / min(_jobs(study), len(variants)))} here"
+
+
+def _jobs(study: Study) -> int:
+    """Return how many runs train at the same time, from the command."""
+    found = re.search(r"--jobs[ =](\d+)", str(study.meta.get("command") or ""))
+    return max(1, int(found[1])) if found else 1
+
+
+def _stored_commands(study: Study) -> tuple[str, ...]:
+    """Return the commands that finish a comparison; none if it was merged."""
+    stored = _commands(study)
+    return stored[-1:] if len(_distinct(study)) == 1 else stored
+
+
+def _extended(study: Study, options: Sequence[str]) -> tuple[str, ...]:
+    return tuple(shlex.join([*shlex.split(command), *options]) for command in _distinct(study))
+
+
+def _distinct(study: Study) -> tuple[str, ...]:
+    """Return the commands without their seeds and budget; none if there are many."""
+    found = tuple(dict.fromkeys(map(without_seeds, _commands(study))))
+    return found if len(found) <= _MOST_COMMANDS else ()
+
+
+def _commands(study: Study) -> tuple[str, ...]:
+    """Return the commands of a comparison, without repetitions; none if it was merged."""
+    if len(study.origins) != 1:
+        return ()
+    command = study.meta.get("command")
+    return tuple(study.meta.get("commands") or ([command] if command else []))
+
+
+def without_seeds(command: str) -> str:
+    """Return a command of compare without the options that determine seeds.
+
+    >>> without_seeds("det-losses compare x --seeds 0 1 --budget=2h --losses 'A(b=1)' B")
+    "det-losses compare x --losses 'A(b=1)' B"
+    """
+    kept, dropping = [], False
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            dropping = word.partition("=")[0] in _SEED_OPTIONS
+        if not dropping:
+            kept.append(word)
+    return shlex.join(kept)
