@@ -23,6 +23,8 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --losses SmoothL1Loss GIoULoss "EIoULoss(loss_weight=2)" --seeds 0 1 2
   det-losses compare small/faster_rcnn_lite0 --losses L1Loss GIoULoss \\
       --cross loss_cls CrossEntropyLoss FocalLoss --budget 8h
+  det-losses compare quickstart/retinanet_shapes --losses L1Loss GIoULoss EIoULoss \\
+      --until-decided --within 1 --budget 8h
   det-losses compare quickstart/retinanet_shapes --losses L1Loss EIoULoss \\
       --match-weights gradient
   det-losses compare quickstart/retinanet_shapes \\
@@ -58,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
                     seeds=args.seeds,
                     jobs=args.jobs,
                     seconds=args.budget,
+                    until=args.until_decided,
+                    within=args.within / 100,
                     screening=args.screen,
                     resamples=args.resamples,
                     facts={
@@ -147,7 +151,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "--seeds",
         nargs="+",
         type=SEED,
-        help="seeds (default: 0; with --budget, as many as fit)",
+        help="default: 0 1 2; with --budget as many as fit; with --until-decided 0 to 7, "
+        "as far as they are needed",
     )
     group.add_argument(
         "--jobs",
@@ -163,9 +168,25 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         help="train as many seeds as fit in this time (2h, 90min); runs are stopped at its end",
     )
     group.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="look at the results at 3, 5 and 8 seeds, with 95%% confidence over all looks; train "
+        "further seeds only for the losses that may still be the best; stop when one is left, or "
+        "choosing the leader costs at most --within, or --budget ends",
+    )
+    group.add_argument(
+        "--within",
+        type=_above_zero,
+        default=1.0,
+        metavar="POINTS",
+        help="a difference that does not matter to you, in points of the metric (default: 1)",
+    )
+    group.add_argument(
         "--screen",
         action="store_true",
-        help="train briefly first and drop the variants that are clearly worse",
+        help="train all for half of the epochs with one seed first, and compare the better half of "
+        "them; the baseline always stays. The rank with one seed is noisy: the best loss can be "
+        "dropped",
     )
     group.add_argument(
         "--resamples",

@@ -1,6 +1,6 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,17 +9,24 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.looks import (
+    DEFAULT_SEEDS,
+    LOOK_SEEDS,
+    likely_to_find,
+    scheduled,
+    until_decided,
+)
 from det_losses.compare.plan import Plan
 from det_losses.compare.preflight import check_losses, check_runner, describe
 from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
-from det_losses.compare.screening import FRACTIONS, RISK, rung_trainer, screen, shorten
+from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
 from det_losses.errors import InputError, UserError
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
-from det_losses.report.formats import counted
+from det_losses.report.formats import counted, listed
 from det_losses.report.markdown import table
 
 
@@ -38,6 +45,8 @@ def compare(
     seeds: Sequence[int] | None = None,
     jobs: int = 1,
     seconds: float | None = None,
+    until: bool = False,
+    within: float = 0.01,
     screening: bool = False,
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
@@ -58,10 +67,13 @@ def compare(
         metric: the primary metric.
         match: whether loss weights are set so that gradient norms match the baseline's.
         multiples: factors by which each loss weight is multiplied.
-        seeds: seeds of the runs; None: 0, or with a budget as many as fit.
+        seeds: seeds of the runs; None: 0, 1 and 2; with a budget as many as fit; with ``until`` as
+            many of 0 to 7 as are needed.
         jobs: number of parallel runs.
         seconds: the time budget; None: unlimited.
-        screening: whether variants that are clearly worse are dropped after short trainings.
+        until: whether to add seeds for the candidates for the best variant until it is decided.
+        within: a difference that does not matter, in 0..1.
+        screening: whether to drop the worse half of the variants after a short training.
         resamples: number of resamples of the validation images, for the intervals.
         facts: further entries of the results' metadata (``command``, ``config``).
 
@@ -82,30 +94,81 @@ def compare(
         multiples=multiples,
         matched=match,
     )
-    check(cfg, selection, root, seeds or [0], screening)
+    first = seeds or DEFAULT_SEEDS
+    check(cfg, selection, root, first, screening)
+    if until:
+        scheduled(seeds or LOOK_SEEDS)
+        if len(selection.swept(selection.variants)) < 2:
+            raise InputError("--until-decided requires at least two variants")
     baseline = baseline or _baseline(selection, root)
-    settings = {"baseline": baseline, "metric": metric, "resamples": resamples}
+    settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
     facts = {**(facts or {}), **settings, **describe(cfg)}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)
         _announce(cfg, variants, facts)
         budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
-        dropped = []
+        notes: list[str] = []
         if screening:
-            train = rung_trainer(facts, (seeds or [0])[0], lock, jobs, budget)
-            variants, dropped = screen(cfg, variants, selection.baseline, root, train)
-            print("\n".join(map(str, dropped)) or "Screening dropped no variant")
-        plan = Plan.of(cfg, selection.components, variants, seeds or [0])
-        if budget:
-            plan = replace(plan, seeds=budget.seeds(partial(plan.unfinished, root), seeds))
-        runner = PlanRunner(cfg, plan, root, lock, facts, jobs, budget)
-        for note in (*map(str, dropped), RISK) if dropped else ():
-            runner.results.note(note)
-        print(runner.forecast(budget) if budget else counted(len(runner.runs), "run"), flush=True)
-        rows = runner.execute()
+            train = short_trainer(facts, first[0], lock, jobs, budget)
+            variants, dropped = screen(cfg, variants, selection.baseline, root, metric, train)
+            notes = [*map(str, dropped), RISK] if dropped else []
+            print("\n".join(notes) or "Screening dropped no variant")
+        plan = Plan.of(cfg, selection.components, variants, first)
+
+        def start(asked: Plan) -> PlanRunner:
+            runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
+            for note in notes:
+                runner.results.note(note)
+            return runner
+
+        if until:
+            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, settings, budget)
+        else:
+            if budget:
+                fit = budget.seeds(partial(plan.unfinished, root), seeds)
+                plan = replace(plan, seeds=fit)
+            runner = start(plan)
+            print(runner.forecast(), flush=True)
+            if runner.todo:
+                _say_likely(root, len(variants), len(plan.seeds))
+            rows = runner.execute()
         _report(root, rows)
     return rows
+
+
+def _until_decided(
+    start: Callable[[Plan], PlanRunner],
+    plan: Plan,
+    root: Path,
+    seeds: Sequence[int],
+    settings: Mapping[str, Any],
+    budget: Budget | None,
+) -> list[dict[str, Any]]:
+    """Train from look to look; a budget too small for one seed is an error."""
+    looks = scheduled(seeds)
+    if budget:
+        budget.seeds(partial(plan.unfinished, root), seeds[: looks[0]])
+    labels = [variant.label for variant in plan.variants]
+    at = listed([str(look) for look in looks])
+    if settings["baseline"] not in labels:  # that of the directory, in a comparison of others
+        settings = {**settings, "baseline": labels[0]}
+    print(f"Looks at {at} seeds, at most {counted(len(labels) * looks[-1], 'run')}")
+    _say_likely(root, len(labels), looks[-1], looks[-1])
+
+    def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
+        chosen = [variant for variant in plan.variants if variant.label in own]
+        used = [seed for seed in seeds if any(seed in own_seeds for own_seeds in own.values())]
+        per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
+        return start(replace(plan, variants=chosen, seeds=used, own_seeds=per_variant))
+
+    return until_decided(start_some, root, labels, seeds, settings)
+
+
+def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) -> None:
+    sentence = likely_to_find(root, losses, seeds, look)
+    if sentence:
+        print(sentence)
 
 
 def check(
@@ -126,7 +189,7 @@ def check(
     if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
-        shorten(cfg, FRACTIONS[0])
+        shorten(cfg)
     check_losses(cfg, selection.variants)
     by_config = [variant for variant in selection.variants if not variant.factors]
     for variant in by_config or selection.variants[:1]:

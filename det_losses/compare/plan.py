@@ -125,6 +125,7 @@ class Plan:
             seed.
         variants: the variants in the given order.
         seeds: the seeds.
+        own_seeds: label -> its seeds, of the variants that do not have all of ``seeds``.
     """
 
     components: list[str]
@@ -132,6 +133,7 @@ class Plan:
     config: dict[str, Any]
     variants: list[Variant] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    own_seeds: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -161,12 +163,17 @@ class Plan:
         shared = [self.components, self.detector, self.config]
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
 
+    def seeds_of(self, label: str) -> list[int]:
+        """Return the seeds of a variant."""
+        return self.own_seeds.get(label, self.seeds)
+
     def runs(self, root: Path) -> list[PlannedRun]:
-        """Return all runs, ordered by seed, then by variant."""
+        """Return all runs, each seed with all variants that have it before the next seed."""
         return [
             PlannedRun(variant, seed, root / "runs" / _folder(variant.label) / f"seed_{seed}")
             for seed in self.seeds
             for variant in self.variants
+            if seed in self.seeds_of(variant.label)
         ]
 
     def unfinished(self, root: Path, seed: int) -> int:
@@ -176,6 +183,8 @@ class Plan:
 
     def added_to(self, stored: "Plan", root: Path) -> "Plan":
         """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
+
+        A variant has the seeds that either plan gives it, and no others.
 
         Raises:
             InputError: the stored plan has a different config, or a different variant with the same
@@ -198,12 +207,25 @@ class Plan:
                     f"({describe(lines)}); give another --work-dir"
                 )
         variants = stored.variants + [v for v in self.variants if v.label not in known]
-        seeds = stored.seeds + [seed for seed in self.seeds if seed not in stored.seeds]
-        return replace(self, variants=variants, seeds=seeds)
+        seeds = list(dict.fromkeys([*stored.seeds, *self.seeds]))
+        own_seeds = {}
+        for variant in variants:
+            own = {
+                seed
+                for plan in (stored, self)
+                if variant.label in {each.label for each in plan.variants}
+                for seed in plan.seeds_of(variant.label)
+            }
+            if own != set(seeds):
+                own_seeds[variant.label] = [seed for seed in seeds if seed in own]
+        return replace(self, variants=variants, seeds=seeds, own_seeds=own_seeds)
 
     def save(self, root: Path) -> None:
-        """Write ``plan.json``."""
-        write_json(root / PLAN_FILE, {**asdict(self), "hash": self.hash}, indent=2)
+        """Write ``plan.json``; ``own_seeds`` only if seeds differ."""
+        content = {**asdict(self), "hash": self.hash}
+        if not self.own_seeds:
+            del content["own_seeds"]
+        write_json(root / PLAN_FILE, content, indent=2)
 
     @classmethod
     def load(cls, root: Path) -> "Plan | None":
@@ -242,6 +264,11 @@ class Results:
         facts: further entries of ``meta`` (command, data, versions, hardware); ``ground_truth``
             is written to a separate file.
 
+    Attributes:
+        notes: sentences for the report.
+        looks: the looks that were taken (:mod:`~det_losses.compare.looks`); before the first one
+            is taken, its seeds and error; None if the number of seeds was fixed in advance.
+
     Raises:
         InputError: the stored comparison was evaluated on different data.
     """
@@ -256,6 +283,7 @@ class Results:
         command = [facts["command"]] if "command" in facts else []
         self._commands = list(dict.fromkeys([*previous.get("commands", []), *command]))
         self.notes: list[str] = previous.get("notes", [])
+        self.looks: list[dict[str, Any]] | None = previous.get("looks")
 
     def note(self, text: str) -> None:
         """Add a sentence to the report, unless it is there already."""
@@ -293,6 +321,7 @@ class Results:
             "started": self._started,
             "finished": _now(),
             "notes": self.notes,
+            **({} if self.looks is None else {"looks": self.looks}),
         }
 
 

@@ -25,7 +25,7 @@ from det_losses.engine.run import CONFIG_FILE, is_finished, read_metrics
 from det_losses.errors import InputError
 from det_losses.files import read_json, write_text
 from det_losses.paths import import_root
-from det_losses.report.formats import duration
+from det_losses.report.formats import counted, duration
 
 LOG_FILE = "output.log"
 BUDGET_NOTE = (
@@ -118,18 +118,36 @@ class PlanRunner:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+        if self._budget and self._durations:
+            self._budget.run_seconds = sum(self._durations) / len(self._durations)
         return self.results.write()
 
-    def forecast(self, budget: Budget) -> str:
+    @property
+    def todo(self) -> list[PlannedRun]:
+        """The runs of this command that are not finished."""
+        return [run for run in self.runs if not is_finished(run.work_dir)]
+
+    def forecast(self) -> str:
         """Return one line with the seeds, the number of runs and the estimated time."""
-        todo = [run for run in self.runs if not is_finished(run.work_dir)]
-        seconds = math.ceil(len(todo) / self._jobs) * budget.run_seconds
-        seeds = ", ".join(map(str, sorted({run.seed for run in self.runs})))
-        return (
-            f"seeds {seeds}: {len(todo)} runs of about {duration(budget.run_seconds)} each, "
-            f"{self._jobs} in parallel; estimated time {duration(seconds)} of "
-            f"{duration(budget.seconds)}"
-        )
+        todo = self.todo
+        seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in self.runs)))
+        text = f"seeds {seeds}: {counted(len(todo), 'run')}"
+        each = self._expected_seconds()
+        if not todo:
+            return f"seeds {seeds}: all {counted(len(self.runs), 'run')} are finished"
+        if each is None:
+            return f"{text}; the estimated time is shown once the first one trains"
+        total = duration(math.ceil(len(todo) / self._jobs) * each)
+        text += f" of about {duration(each)} each, {self._jobs} in parallel; estimated time {total}"
+        return f"{text} of {duration(self._budget.seconds)}" if self._budget else text
+
+    def _expected_seconds(self) -> float | None:
+        """Return the mean time of the finished runs, or what was measured for the budget."""
+        records = [read_metrics(run.work_dir) for run in self.plan.runs(self._root)]
+        known = [record["train_seconds"] for record in records if record.get("train_seconds")]
+        if known:
+            return sum(known) / len(known)
+        return self._budget.run_seconds if self._budget else None
 
     def _train(self, run: PlannedRun, title: str, following: int) -> None:
         if self._stop.is_set():

@@ -15,7 +15,7 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
     # With real processes: a run sends SIGTERM to the comparison that waits for it.
     once("stop_parent")
     folder = tmp_path / "out"
-    command = [str(tiny_config), "--work-dir", str(folder), "--losses", "L1Loss"]
+    command = [str(tiny_config), "--work-dir", str(folder), "--seeds", "0", "--losses", "L1Loss"]
     assert main([*command, "GIoULoss"]) == 130
     assert "interrupted; run the same command again to resume" in capsys.readouterr().out
     assert statuses(folder) == {"L1Loss": "interrupted", "GIoULoss": "pending"}
@@ -50,7 +50,15 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
             "RetinaNet has the slots loss_cls, los",
         ),
         (["--losses", "L1Loss", "--amp"], "mixed precision"),
-        (["--losses", "L1Loss", "--screen"], "--screen requires a training of at least 4 epochs"),
+        (
+            ["--losses", "L1Loss", "--screen", "--cfg-options", "train_cfg.max_epochs=1"],
+            "--screen requires a training of at least 2 epochs",
+        ),
+        (["--losses", "L1Loss", "--until-decided"], "requires at least two variants"),
+        (
+            ["--losses", "L1Loss", "--until-decided", "--seeds", "0", "1"],
+            "--until-decided looks at 3, 5 and 8 seeds; give at least 3",
+        ),
         (["--losses", "L1Loss", "--val-ann", "absent.json", "--val-images", "."], "absent.json"),
         (["--losses", "L1Loss", "--cfg-options", "model.num_classes=9"], "model.num_classes is 9"),
         (
@@ -85,6 +93,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
     options += ["--variant", "v:x=1", "--baseline", "B", "--metric", "AP75", "--seeds", "3", "4"]
     options += ["--match-weights", "gradient", "--weights", "0.5", "1", "--jobs", "2"]
     options += ["--budget", "90min", "--screen", "--resamples", "200"]
+    options += ["--until-decided", "--within", "0.5"]
     assert main([str(tiny_config), *options, "--cfg-options", "model.num_convs=2"]) == 1
     assert seen.pop("cfg").model.num_convs == 2
     facts = seen.pop("facts")
@@ -103,6 +112,8 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         "seeds": [3, 4],
         "jobs": 2,
         "seconds": 5400.0,
+        "until": True,
+        "within": 0.005,
         "screening": True,
         "resamples": 200,
     }
@@ -118,6 +129,7 @@ def test_an_invalid_duration_is_an_error(text):
     ("options", "message"),
     [
         (["--weights", "0"], "must be above 0, got 0"),
+        (["--within", "0"], "must be above 0, got 0"),
         (["--jobs", "0"], "must be at least 1, got 0"),
         (["--metric", "mAP"], "invalid choice: 'mAP'"),
     ],

@@ -52,6 +52,21 @@ def test_a_stored_plan_is_extended_by_losses_and_seeds(plan, cfg, variant, tmp_p
     joined = asked.added_to(plan, tmp_path)
     assert [each.label for each in joined.variants] == ["SmoothL1Loss", "GIoULoss", "EIoULoss"]
     assert joined.seeds == [0, 1, 2]
+    # Each variant has the seeds that a command asked for.
+    seeds = {v.label: joined.seeds_of(v.label) for v in joined.variants}
+    assert seeds == {"SmoothL1Loss": [0, 1], "GIoULoss": [0, 1], "EIoULoss": [0, 2]}
+    assert len(joined.runs(tmp_path)) == 6
+
+
+def test_seeds_of_single_variants_are_stored_until_all_have_them(plan, cfg, tmp_path):
+    plan.save(tmp_path)
+    assert "own_seeds" not in (tmp_path / "plan.json").read_text()  # as earlier versions wrote it
+    further = Plan.of(cfg, ["loss_bbox"], plan.variants[1:], [2]).added_to(plan, tmp_path)
+    further.save(tmp_path)
+    assert Plan.load(tmp_path) == further
+    assert further.own_seeds == {"SmoothL1Loss": [0, 1]}
+    all_of_them = Plan.of(cfg, ["loss_bbox"], plan.variants, [0, 1, 2])
+    assert all_of_them.added_to(further, tmp_path).own_seeds == {}
 
 
 def test_another_config_in_the_same_directory_is_refused(plan, cfg, tmp_path):

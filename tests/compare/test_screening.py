@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 from mmengine.config import Config
 
@@ -20,28 +18,15 @@ def cfg():
     )
 
 
-def trained(values, error):
-    """Trainings whose scores are known; an interval is the value and the error either way."""
-    rungs = []
+def trained(values):
+    """Trainings whose scores are known; a variant without one has no result."""
+    calls = []
 
-    def train(cfg, variants, folder, fraction):
-        assert cfg.train_cfg.max_epochs == 12 * fraction
-        rungs.append((cfg.train_cfg.max_epochs, [v.label for v in variants], folder.name))
-        done = [v.label for v in variants if v.label in values]
-        if variants[0].label not in done:
-            return None
+    def train(cfg, variants, folder):
+        calls.append((cfg.train_cfg.max_epochs, [v.label for v in variants], folder.name))
+        return {v.label: values[v.label] for v in variants if v.label in values}
 
-        def difference(first, second):
-            value = values[first] - values[second]
-            return SimpleNamespace(
-                first=first, second=second, value=value, low=value - error, high=value + error
-            )
-
-        best_first = sorted(done, key=values.get, reverse=True)
-        summaries = [SimpleNamespace(label=label) for label in best_first]
-        return SimpleNamespace(metric="AP50", summaries=summaries, difference=difference)
-
-    train.rungs = rungs
+    train.calls = calls
     return train
 
 
@@ -50,47 +35,47 @@ def variants(labels):
 
 
 def test_a_short_training_scales_its_schedule(cfg):
-    short = shorten(cfg, 0.5)
+    short = shorten(cfg)
     assert (short.train_cfg.max_epochs, short.train_cfg.val_interval) == (6, 6)
     assert short.param_scheduler[0].end == 50  # counts iterations
     assert short.param_scheduler[1].milestones == [4, 6]  # 8 and 11 halved
     assert cfg.train_cfg.max_epochs == 12
 
 
-def test_clearly_worse_variants_are_dropped_but_at_most_half(cfg, tmp_path):
-    values = {"A": 0.10, "B": 0.30, "C": 0.29, "D": 0.05, "E": 0.06, "F": 0.07}
-    train = trained(values, error=0.02)
-    left, dropped = screen(cfg, variants("ABCDEF"), "A", tmp_path, train)
-    # The worst three of six, but for the baseline A; then none of B and C, which are near.
-    assert [variant.label for variant in left] == ["A", "B", "C"]
-    assert [each.label for each in dropped] == ["D", "E", "F"]
-    assert train.rungs == [
-        (3, ["A", "B", "C", "D", "E", "F"], "3_epochs"),
-        (6, ["A", "B", "C"], "6_epochs"),
+def test_the_worse_half_is_dropped_but_never_the_baseline(cfg, tmp_path):
+    values = {"A": 0.10, "B": 0.30, "C": 0.29, "D": 0.05, "E": 0.06, "F": 0.12}
+    train = trained(values)
+    left, dropped = screen(cfg, variants("ABCDEF"), "A", tmp_path, "AP50", train)
+    # B, C and F are the better half; the baseline A is ranked fourth and stays beside them.
+    assert [variant.label for variant in left] == ["A", "B", "C", "F"]
+    assert list(map(str, dropped)) == [
+        "Screening dropped E after 6 epochs: 6.0 AP50, rank 5 of 6.",
+        "Screening dropped D after 6 epochs: 5.0 AP50, rank 6 of 6.",
     ]
-    assert str(dropped[0]) == (
-        "Screening dropped D after 3 epochs: -25.0 AP50 [-27.0, -23.0] compared with "
-        "B, the best variant at that point."
-    )
+    assert train.calls == [(6, ["A", "B", "C", "D", "E", "F"], "6_epochs")]
+
+
+def test_the_larger_half_of_an_odd_number_is_kept(cfg, tmp_path):
+    values = {"A": 0.10, "B": 0.13, "C": 0.09}
+    _, dropped = screen(cfg, variants("ABC"), "A", tmp_path, "AP", trained(values))
+    assert [each.label for each in dropped] == ["C"]
 
 
 def test_variants_without_a_result_are_kept(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.30, "D": 0.05}
-    left, dropped = screen(cfg, variants("ABCD"), "A", tmp_path, trained(values, error=0.02))
-    assert [variant.label for variant in left] == ["A", "B", "C"]
-    assert [each.label for each in dropped] == ["D"]
-    left, dropped = screen(cfg, variants("CABD"), "C", tmp_path, trained(values, error=0.02))
-    assert (len(left), dropped) == (4, [])
+    for labels in ("ABCD", "CABD"):  # C without a result is another variant, or the baseline
+        left, dropped = screen(cfg, variants(labels), labels[0], tmp_path, "AP", trained(values))
+        assert sorted(variant.label for variant in left) == ["A", "B", "C"]
+        assert [each.label for each in dropped] == ["D"]
 
 
-def test_variants_without_a_clear_difference_are_kept(cfg, tmp_path):
-    values = {"A": 0.10, "B": 0.13, "C": 0.12}
-    left, dropped = screen(cfg, variants("ABC"), "A", tmp_path, trained(values, error=0.05))
-    assert len(left) == 3
-    assert dropped == []
+def test_two_variants_are_not_screened(cfg, tmp_path):
+    train = trained({"A": 0.1, "B": 0.2})
+    assert screen(cfg, variants("AB"), "A", tmp_path, "AP", train)[1] == []
+    assert train.calls == []
 
 
 def test_a_training_too_short_for_screening_is_an_error(cfg):
-    cfg.train_cfg.max_epochs = 3
-    with pytest.raises(ValueError, match="at least 4 epochs"):
-        shorten(cfg, 0.25)
+    cfg.train_cfg.max_epochs = 1
+    with pytest.raises(ValueError, match="at least 2 epochs"):
+        shorten(cfg)
