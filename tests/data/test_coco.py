@@ -38,7 +38,8 @@ def test_samples_of_a_tiny_set(tiny_coco):
 
 def test_cached_samples_equal_those_read_again(tiny_coco):
     flip = [dict(type="RandomHorizontalFlip", p=1.0)]
-    plain, cached = (CocoDataset(*tiny_coco(), transforms=flip, cache_mb=mb) for mb in (0, 1))
+    files = tiny_coco()
+    plain, cached = (CocoDataset(*files, transforms=flip, cache_mb=mb) for mb in (0, 1))
     for _ in range(2):
         for (image, target), (again, same) in zip(plain, cached, strict=True):
             assert torch.equal(image, again) and torch.equal(target["boxes"], same["boxes"])
