@@ -9,7 +9,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 install: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml
-	@echo "== creating $(VENV) with torch, torchvision and the rest (once; downloads a few GB)"
+	@echo "== creating $(VENV) and installing torch and all other requirements (once; downloads a few GB)"
 	@$(PYTHON) -m venv $(VENV) || { echo "error: cannot create $(VENV): on Debian, install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -30,12 +30,12 @@ lint: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES) -m slow
 
-# What touches a C++ compiler, on a machine without one: named in CXX but missing, and nowhere on PATH.
+# The tests that use a C++ compiler, without one: once with a missing file in CXX, once with none on PATH.
 WITHOUT_COMPILER := $(CURDIR)/$(BIN)/python -m pytest -q tests/conformance tests/losses/test_conformance.py \
 	-m "slow or not slow" -k "inductor or noticed or (compile and GIoULoss)"
 
 test-without-compiler: $(VENV)/.installed
-	@echo "== running the tests that touch a C++ compiler, without one"
+	@echo "== running the tests that use a C++ compiler, without one"
 	@OMP_NUM_THREADS=1 CXX=no-such-compiler $(WITHOUT_COMPILER)
 	@env -u CC -u CXX OMP_NUM_THREADS=1 PATH=$(CURDIR)/$(BIN) $(WITHOUT_COMPILER)
 

@@ -1,11 +1,11 @@
-"""Time and memory of a bootstrap over the images of many result files, at the size of COCO.
+"""Time and memory of a bootstrap over images for many result files of COCO's size.
 
     OMP_NUM_THREADS=1 python benchmarks/bootstrap_coco.py --files 30 --resamples 1000 --peer
 
-Generates a ground truth like COCO's val2017 (5,000 images, 80 classes, about 36,000 boxes, some of
-them crowds) and result files with 50 detections per image. Then it reads and matches each file
-once, and computes the AP of all of them on every resample of the images. `--peer` afterwards
-compares two of the files with hotcoco, whose `compare()` bootstraps one pair, in the same process.
+Generates a ground truth like COCO's val2017 (5,000 images, 80 classes, about 36,000 boxes including
+crowds) and result files with 50 detections per image. Then it reads and matches each file once, and
+computes the AP of all files on every resample of the images. With `--peer`, hotcoco then bootstraps
+one pair of the files in the same process (`compare()`).
 
 Measured on two cores of an Intel Xeon, with one other process running:
 
@@ -84,7 +84,7 @@ def make_detections(truth: dict, seed: int) -> list[dict]:
     boxes = np.array([a["bbox"] for a in truth["annotations"]])
     hits = np.repeat(np.arange(len(boxes)), rng.choice(3, len(boxes), p=(0.2, 0.5, 0.3)))
     missing = PER_IMAGE * len(truth["images"]) - len(hits)
-    # A false positive is near an object, and half of the time of its class.
+    # A false positive is near an object and has its class in half of the cases.
     near = rng.integers(len(boxes), size=missing)
     wrong = ids[near].copy()
     odd = rng.random(missing) < 0.5

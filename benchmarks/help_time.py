@@ -1,9 +1,9 @@
-"""CPU time of each tool's --help beside that of `import torch`.
+"""CPU time of each tool's --help, compared with `import torch`.
 
     python benchmarks/help_time.py
 
-Each command runs in a process of its own, several times; the least user plus system time counts.
-Printing a help text should cost little more than `import det_losses`, and that little more than
+Each command runs several times in its own process; the minimum of user plus system time is used.
+Printing help should cost little more than `import det_losses`, which should cost little more than
 `import torch`.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def cpu_seconds(arguments: list[str], repeats: int) -> float:
-    """Return the least CPU time of a Python process, in seconds."""
+    """Return the minimum CPU time of a Python process, in seconds."""
     times = []
     for _ in range(repeats):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

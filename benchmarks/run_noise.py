@@ -1,11 +1,11 @@
-"""How far runs that differ in their seed are apart, and what makes that less at no extra training.
+"""The spread between runs that differ only in the seed, and what reduces it without more training.
 
     OMP_NUM_THREADS=1 python benchmarks/run_noise.py WORK_DIR
 
-WORK_DIR is a finished comparison with two seeds or more. The last two checkpoints of each run are
-evaluated again, and so are the mean of their weights and half of the images. For each way to
-evaluate it shows the standard deviation of AP over the seeds of one variant (pooled over variants)
-and that of the paired difference to the first variant, which is what a comparison sees.
+WORK_DIR is a finished comparison with two seeds or more. The script evaluates the last two
+checkpoints of each run, the mean of their weights, and half of the images. For each of these it
+prints the standard deviation of AP over the seeds of one variant (pooled over variants) and that of
+the paired difference to the first variant, which determines what a comparison can detect.
 """
 
 import argparse
@@ -41,15 +41,15 @@ def main() -> None:
     seeds = sorted({seed for _, seed in found if all((v, seed) in found for v in variants)})
     print(f"{len(variants)} variants, seeds {seeds}\n")
     print("| evaluated | AP | SD over seeds | SD of the paired difference |\n|---|---|---|---|")
-    for way in next(iter(found.values())):
-        ap = 100 * np.array([[found[v, s][way] for s in seeds] for v in variants])
+    for kind in next(iter(found.values())):
+        ap = 100 * np.array([[found[v, s][kind] for s in seeds] for v in variants])
         spread = np.sqrt(ap.var(axis=1, ddof=1).mean())
         paired = np.sqrt((ap[1:] - ap[0]).var(axis=1, ddof=1).mean())
-        print(f"| {way} | {ap.mean():.1f} | {spread:.2f} | {paired:.2f} |")
+        print(f"| {kind} | {ap.mean():.1f} | {spread:.2f} | {paired:.2f} |")
 
 
 def evaluate_run(folder: Path) -> dict[str, float]:
-    """Return the AP of a run for each way to evaluate it."""
+    """Return the AP of a run for each kind of evaluation."""
     cfg = Config.fromfile(folder / "config.py")
     cfg.work_dir, cfg.log_level = str(folder / "noise"), "ERROR"
     runner = build_runner(cfg, train=False)
@@ -61,10 +61,10 @@ def evaluate_run(folder: Path) -> dict[str, float]:
     }
     at_last, at_before, at_mean = (average_precision(runner, s) for s in (last, before, mean))
     return {
-        "the last weights": at_last[0],
-        "the last weights, every other image": at_last[1],
+        "final weights": at_last[0],
+        "final weights, every other image": at_last[1],
         "mean of the last two evaluations": (at_last[0] + at_before[0]) / 2,
-        "mean of the last two weights": at_mean[0],
+        "mean of the last two checkpoints' weights": at_mean[0],
     }
 
 

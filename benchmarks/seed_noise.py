@@ -1,16 +1,16 @@
-"""How far two equal runs are apart, and what makes that less.
+"""The spread between runs that differ only in the seed, and what reduces it.
 
     OMP_NUM_THREADS=1 python benchmarks/seed_noise.py WORK_DIR --seeds 0 1 2 3 4 5
 
-Trains the quickstart's RetinaNet with two losses and several seeds. After each of the last epochs
-the weights, and two exponential moving averages of them (kept beside the same training, so at
-equal cost), are evaluated on 1,000 images. `--warmup 200`, `--faster-rcnn` (a small one) and
-`--free-sampling` (random numbers go on from step to step, so that two losses sample other
-proposals) change the training itself: one WORK_DIR each. `--summary` prints the table of what is
-in the directories given.
+Trains the quickstart's RetinaNet with two losses and several seeds. After each of the last epochs,
+the weights and two exponential moving averages of them (updated during the same training, so at
+equal cost) are evaluated on 1,000 images. `--warmup 200`, `--faster-rcnn` (a small one) and
+`--free-sampling` (the random state carries over from step to step, so that two losses sample
+different proposals) change the training: use a separate WORK_DIR for each. `--summary` prints the
+table of the given directories without training.
 
-Shown for each way to evaluate: the standard deviation of AP over seeds, and that of the paired
-difference between the two losses, which is what a comparison sees.
+For each kind of evaluation, the table shows the standard deviation of AP over seeds, and that of
+the paired difference between the two losses, which determines what a comparison can detect.
 """
 
 import argparse
@@ -32,7 +32,7 @@ LOSSES = {
     "SmoothL1Loss": dict(type="SmoothL1Loss", loss_weight=1.0, beta=0.11),
     "GIoULoss": dict(type="GIoULoss", loss_weight=2.5),
 }
-MOMENTA = {"EMA of 100 steps": 0.01, "EMA of 500 steps": 0.002}
+MOMENTA = {"EMA over 100 steps": 0.01, "EMA over 500 steps": 0.002}
 PARTS = (250, 500, 1000)  # evaluated images
 FASTER_RCNN = dict(
     type="FasterRCNN",
@@ -63,7 +63,7 @@ class EvaluateHook(Hook):
         }
 
     def after_train_iter(self, runner, *args, **kwargs) -> None:
-        """Take the step into the averages."""
+        """Update the averages."""
         for average in self.averages.values():
             average.update_parameters(runner.model)
 
@@ -81,7 +81,7 @@ class EvaluateHook(Hook):
 
 
 def evaluate(model, loader) -> dict[int, dict[str, float]]:
-    """Return the numbers on the first 125, 250, 500 and 1,000 images."""
+    """Return the numbers on the first images, for each number of images in PARTS."""
     model.eval()
     metric = CocoMetric()
     metric.dataset_meta = loader.dataset.metainfo
@@ -94,17 +94,17 @@ def evaluate(model, loader) -> dict[int, dict[str, float]]:
 
 
 class FreeSampling(SeedHook):
-    """Seeds at the start of an epoch only, as torchvision's samplers are usually left."""
+    """Seeds only at the start of an epoch, as in most training loops."""
 
     def before_train_iter(self, runner, *args, **kwargs) -> None:
-        """Leave the generators as the last step left them."""
+        """Do not seed."""
 
     def after_train_iter(self, runner, *args, **kwargs) -> None:
-        """Leave the generators as this step left them."""
+        """Do not seed."""
 
 
 def train(root: Path, loss: str, seed: int, args: argparse.Namespace) -> None:
-    """Train one run, unless its file is there."""
+    """Train one run, unless its file exists."""
     file = root / f"{loss}_{seed}.json"
     if file.is_file():
         return

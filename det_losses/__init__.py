@@ -1,4 +1,4 @@
-"""Object-detection losses, registered, and the means to compare them.
+"""Object-detection losses, built by name, and tools to compare them.
 
 Example:
     >>> import torch

@@ -1,4 +1,4 @@
-"""Aligned pairs of boxes: the only box arithmetic of the losses."""
+"""Geometry of aligned box pairs. All box arithmetic of the losses is here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,22 +12,21 @@ from det_losses.tensors import aligned
 
 @dataclass(frozen=True)
 class BoxPair:
-    """The geometry of N pairs of a predicted box and its target; made by :func:`box_pair`.
+    """The geometry of N predicted boxes and their targets; built by :func:`box_pair`.
 
-    The "hull" is the smallest enclosing box of a pair. Quantities meant as denominators
-    (``hull_area``, ``hull_w2``, ``hull_h2``, ``hull_diagonal2``) are clamped above zero; all
-    others are exact.
+    The "hull" is the smallest enclosing box of a pair. ``hull_area``, ``hull_w2``, ``hull_h2`` and
+    ``hull_diagonal2`` serve as denominators and are clamped above zero. All others are exact.
 
     Attributes:
         pred: predicted boxes, ``[N, 4]``, xyxy, pixels; float32 or float64.
         target: their targets, same shape and dtype.
         eps: smallest denominator, an area; lengths are clamped at its square root.
-        w, h: sides of ``pred``, negative if it is inverted; ``[N]``, as all that follow.
+        w, h: sides of ``pred``, negative if it is inverted; ``[N]``, like all attributes below.
         wg, hg: sides of ``target``.
         dx, dy: centre of ``pred`` minus centre of ``target``.
         hull_w, hull_h: sides of the enclosing box.
         hull_area: area of the enclosing box.
-        hull_empty: area of the enclosing box that the union does not cover.
+        hull_empty: area of the enclosing box outside the union.
         intersection, union: areas; an inverted box has area 0.
         iou: intersection over union.
         inputs: further inputs of the loss, by name.
@@ -112,8 +111,8 @@ class BoxPair:
         """IoU whose intersection is negative for disjoint boxes, see ExtendedIoULoss."""
         x1, y1, x2, y2 = self.pred.unbind(-1)
         x1g, y1g, x2g, y2g = self.target.unbind(-1)
-        overlap_w, gap_w, lead_w = _meeting(x1, x2, x1g, x2g)
-        overlap_h, gap_h, lead_h = _meeting(y1, y2, y1g, y2g)
+        overlap_w, gap_w, lead_w = _overlap_and_gap(x1, x2, x1g, x2g)
+        overlap_h, gap_h, lead_h = _overlap_and_gap(y1, y2, y1g, y2g)
         missing = (
             gap_w * (2 * lead_h + overlap_h) + gap_h * (2 * lead_w + overlap_w) + 2 * gap_w * gap_h
         )
@@ -121,7 +120,7 @@ class BoxPair:
         return (self.intersection - missing) / union
 
     def interpolated(self, alpha: float | Tensor) -> "BoxPair":
-        """The pair of (1 - alpha) * pred + alpha * target and the target."""
+        """The pair of the interpolated box (1 - alpha) * pred + alpha * target and the target."""
         rest = (1 - alpha).unsqueeze(-1) if isinstance(alpha, Tensor) else 1 - alpha
         moved = self.target + rest * (self.pred - self.target)
         return box_pair(moved, self.target, self.eps, self.inputs)
@@ -141,8 +140,8 @@ def box_pair(
 ) -> BoxPair:
     """Compute the geometry of pairs: sizes, centres, intersection, union and enclosing box.
 
-    Values are exact for every pair in which one box has both sides above ``sqrt(eps)``. For other
-    pairs, values and gradients are finite. An inverted box has area 0 and overlaps nothing.
+    Values are exact if one box of the pair has both sides above ``sqrt(eps)``. Values and gradients
+    of other pairs are finite. An inverted box has area 0 and overlaps nothing.
 
     Args:
         pred: predicted boxes, ``[N, 4]`` (or any leading shape), xyxy, pixels; half precision is
@@ -196,19 +195,21 @@ def _scaled(boxes: Tensor, ratio: float) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """Clamp a length at 0, with slope 1 at 0, so that a box without width can grow."""
+    """Clamp a length at 0, with slope 1 at 0, so a box without width has a gradient."""
     return torch.where(x < 0, 0.0, x)
 
 
 def _extent(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
-    """Length of the interval that covers all four ends, in any order."""
+    """Length of the interval that covers four ends in any order."""
     low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
     high = torch.maximum(torch.maximum(a1, a2), torch.maximum(b1, b2))
     return high - low
 
 
-def _meeting(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shared length of two intervals, the gap between them, and the length before either."""
+def _overlap_and_gap(
+    a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return overlap and gap of two intervals, and their distance from the lowest end."""
     start, end = torch.maximum(a1, b1), torch.minimum(a2, b2)
     low = torch.minimum(torch.minimum(a1, a2), torch.minimum(b1, b2))
     return _length(end - start), torch.relu(start - end), torch.minimum(start, end) - low
@@ -217,7 +218,7 @@ def _meeting(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> tuple[Tensor, Te
 def _denominator(area: Tensor, w: Tensor, h: Tensor, eps: float) -> Tensor:
     """Clamp the denominator of a ratio whose numerator is w * h above zero.
 
-    A side below sqrt(eps) counts as sqrt(eps). So the gradient of the ratio is at most
-    1 / sqrt(eps), which float16 can represent; clamping at eps alone would allow h / eps.
+    A side below sqrt(eps) counts as sqrt(eps). So the gradient of the ratio is at most 1 /
+    sqrt(eps), which float16 can represent. Clamping at eps alone would allow h / eps.
     """
     return torch.maximum(area, eps**0.5 * torch.maximum(w, h)).clamp(min=eps)

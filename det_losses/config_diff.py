@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-# Where a run is written and how it is started; these do not change its result. Older
-# configs also hold a table of loss weights, which training does not read.
-_PLACE = ("work_dir", "launcher", "resume", "loss_weights")
+# Where a run is written and how it is started: these do not change its result. Configs of version
+# 0.1 also have a table of loss weights, which training does not read.
+_IGNORED = ("work_dir", "launcher", "resume", "loss_weights")
 
 
 def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
@@ -16,11 +16,11 @@ def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dic
 
     Args:
         cfg: the config.
-        without: more dotted keys to leave out.
+        without: further dotted keys to leave out.
     """
     content = cfg.to_dict() if isinstance(cfg, Config) else dict(cfg)
     content = json.loads(json.dumps(content, default=str))
-    for key in (*_PLACE, *without):
+    for key in (*_IGNORED, *without):
         *parents, last = key.split(".")
         inner = content
         for parent in parents:
@@ -37,10 +37,10 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     ]
 
 
-def describe(lines: list[str], most: int = 5) -> str:
-    """Return the first lines as one text, and the number of the others."""
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return "; ".join(lines[:most]) + more
+def describe(lines: list[str], limit: int = 5) -> str:
+    """Join the first lines, followed by the number of the remaining ones."""
+    more = f" and {len(lines) - limit} more" if len(lines) > limit else ""
+    return "; ".join(lines[:limit]) + more
 
 
 _NONE = object()

@@ -5,7 +5,7 @@ class UserError(Exception):
     """The base of all errors whose message tells the user what to change.
 
     Command-line tools print the message as ``error: ...`` and exit with status 2. Each subclass is
-    also the builtin exception that Python code would expect.
+    also a subclass of the builtin exception that Python code would expect.
     """
 
 
@@ -22,10 +22,10 @@ class MissingFileError(UserError, FileNotFoundError):
 
 
 class ExistingFileError(UserError, FileExistsError):
-    """A file would be overwritten."""
+    """A file exists and would be overwritten."""
 
 
 class NotRegisteredError(UserError, KeyError):
-    """A name that is in no registry."""
+    """A name is not in the registry."""
 
     __str__ = Exception.__str__  # KeyError quotes its message

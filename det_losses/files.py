@@ -1,4 +1,4 @@
-"""Atomic writing of result files."""
+"""Reading and atomic writing of result files."""
 
 import json
 import math
@@ -11,17 +11,17 @@ PLAN_FILE, RESULTS_FILE, TRUTH_FILE = "plan.json", "results.json", "ground_truth
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text atomically: the old file stays until the new one is complete.
+    """Write text atomically: the old file stays until the new one is complete.
 
     Args:
         path: the file; missing folders are created.
-        text: its content.
+        text: the new content.
     """
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write bytes atomically, as :func:`write_text`."""
+    """Write bytes atomically, like :func:`write_text`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -33,12 +33,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None:
-    """Write ``value`` as JSON, atomically as :func:`write_text`.
+    """Write ``value`` as JSON, atomically like :func:`write_text`.
 
     Args:
         path: the file; missing folders are created.
-        value: anything that :mod:`json` can write.
-        **options: of :func:`json.dumps`, such as ``indent``.
+        value: anything that :mod:`json` can serialize.
+        **options: options of :func:`json.dumps`, such as ``indent``.
 
     Raises:
         ValueError: ``value`` contains NaN or infinity, which JSON does not have.
@@ -47,7 +47,7 @@ def write_json(path: str | os.PathLike[str], value: Any, **options: Any) -> None
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Return the content of a JSON file, or None if there is no file."""
+    """Return the content of a JSON file, or None if the file does not exist."""
     path = Path(path)
     if not path.is_file():
         return None
@@ -55,7 +55,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Return ``value`` with every float that is not finite replaced by None, at any depth."""
+    """Replace every NaN and infinity in nested dicts and lists by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""The losses as pure functions, unreduced: ``eiou_loss(pred, target, *, eps)`` and so on.
+"""The losses as pure, unreduced functions, such as ``eiou_loss(pred, target, *, eps)``.
 
-A loss of a whole box or of a softmax returns ``[N]``, an elementwise one the shape of ``pred``.
+A loss of a whole box or of a softmax returns ``[N]``, an elementwise loss the shape of ``pred``.
 Each function is documented at the class that calls it.
 """
 

@@ -1,4 +1,4 @@
-"""The global random generators of Python, numpy and torch, handled together."""
+"""Seed, save and restore the global random generators of Python, numpy and torch together."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 
 def seed_generators(*numbers: int) -> None:
-    """Seed all global generators, including those of every GPU, by a sequence of numbers.
+    """Seed all global generators, including those of every GPU, from a sequence of numbers.
 
     Trailing zeros are ignored: (1, 2) and (1, 2, 0) are the same seed.
     """
@@ -47,7 +47,7 @@ def set_generator_states(states: dict[str, Any]) -> None:
 
 @contextmanager
 def generators_kept(*numbers: int) -> Iterator[None]:
-    """Restore all global generators at the end; seed them by ``numbers`` if any are given."""
+    """Restore all global generators on exit; if ``numbers`` are given, seed them on entry."""
     states = generator_states()
     if numbers:
         seed_generators(*numbers)

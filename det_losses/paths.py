@@ -1,4 +1,4 @@
-"""Location of the shipped configs, and finding a config by name."""
+"""Where the shipped configs are, and how a config is found by name."""
 
 import difflib
 import os
@@ -12,8 +12,8 @@ _PACKAGE = Path(__file__).resolve().parent
 def configs_root() -> Path:
     """Return the directory of the shipped configs.
 
-    ``pip install .`` puts it inside the package; in a checkout (or an editable install of one) it
-    is beside the package.
+    ``pip install .`` puts it inside the package. In a checkout or an editable install it is next to
+    the package.
 
     Raises:
         MissingFileError: neither exists.
@@ -22,7 +22,7 @@ def configs_root() -> Path:
         if (root / "_base_").is_dir():
             return root
     raise MissingFileError(
-        f"no configs/ with a _base_ folder in or beside {_PACKAGE}: the installation is incomplete"
+        f"no configs/ with a _base_ folder in or next to {_PACKAGE}: the installation is incomplete"
     )
 
 
@@ -63,5 +63,5 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
 
 def import_root() -> Path:
-    """Return the directory of the package, for the search path of another interpreter."""
+    """Return the directory that contains the package, for PYTHONPATH of a child process."""
     return _PACKAGE.parent

@@ -1,7 +1,7 @@
 """The registries under the scope ``det_losses``: one child of each of mmengine's registries.
 
-Every kind is needed: mmengine warns, for each hook, sampler and optimizer that it builds, if the
-default scope has no registry of that kind.
+Every kind is needed: mmengine logs a warning for each object that it builds if the default scope
+has no registry of that kind.
 """
 
 import difflib
@@ -17,7 +17,7 @@ SCOPE = "det_losses"
 
 
 class Registry(MMEngineRegistry):
-    """mmengine's registry that accepts the same class twice (a reloaded module)."""
+    """mmengine's registry, which here accepts a class again when its module is reloaded."""
 
     def _register_module(self, module: Callable, module_name=None, force: bool = False) -> None:
         names = [module_name] if isinstance(module_name, str) else module_name
@@ -63,8 +63,8 @@ STRATEGIES = _child("STRATEGIES")
 def find(registry: MMEngineRegistry, name: str) -> Any:
     """Return the class registered as ``name``, or raise an error that suggests the nearest names.
 
-    A bare name is looked up in this project's scope whatever mmengine's default scope is; an
-    explicit prefix (``"mmdet.GIoULoss"``) wins.
+    A name without a prefix is looked up in this project's scope, whatever mmengine's default scope
+    is. An explicit prefix (``"mmdet.GIoULoss"``) takes precedence.
     """
     scope, bare = registry.split_scope_key(name)
     if scope in (None, registry.scope) and bare in registry.module_dict:
@@ -72,9 +72,17 @@ def find(registry: MMEngineRegistry, name: str) -> Any:
         return registry.module_dict[bare]
     found = registry.get(name)
     if found is None:
-        near = difflib.get_close_matches(name.split(".")[-1], registry.module_dict, n=3)
+        known = {each.lower(): each for each in _names(registry)}
+        close = difflib.get_close_matches(name.split(".")[-1].lower(), known, n=3)
+        near = [known[each] for each in close]
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Is it imported?"
         raise NotRegisteredError(
             f"{name!r} is not in the {registry.scope} {registry.name} registry. {hint}"
         )
     return found
+
+
+def _names(registry: MMEngineRegistry) -> list[str]:
+    """Return the names in a registry and its parents, its own first."""
+    inherited = _names(registry.parent) if registry.parent else []
+    return list(dict.fromkeys([*registry.module_dict, *inherited]))

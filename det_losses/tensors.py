@@ -1,4 +1,4 @@
-"""Input checks of the losses: precision and shape."""
+"""Helpers of the losses: precision and shape of inputs, and a square root."""
 
 import torch
 from torch import Tensor
@@ -7,21 +7,21 @@ from det_losses.errors import InputError
 
 
 def upcast(x: Tensor) -> Tensor:
-    """Upcast half precision (and integers) to float32; keep float32 and float64."""
+    """Upcast half precision and integers to float32; keep float32 and float64."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def root(squared: Tensor) -> Tensor:
-    """Return the square root, with gradient 0 at 0, where its slope is infinite."""
+def safe_sqrt(squared: Tensor) -> Tensor:
+    """Return the square root, with gradient 0 instead of infinity at 0."""
     above = squared > 0
     return torch.where(above, torch.where(above, squared, 1.0).sqrt(), 0.0)
 
 
 def aligned(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both tensors in the upcast precision of ``pred``.
+    """Return both tensors in the dtype of ``pred`` after :func:`upcast`.
 
     Raises:
-        InputError: the shapes differ (they are never broadcast).
+        InputError: the shapes differ; they are not broadcast.
     """
     if pred.shape != target.shape:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What every room's tests share: one thread, the real COCO subset, a tiny COCO set."""
+"""Shared by all tests: one thread, the real COCO subset, a tiny COCO dataset."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from PIL import Image
 collect_ignore_glob = ["*conftest.py"]
 
 torch.set_num_threads(1)
-# A job in the background of a shell inherits that Ctrl-C is ignored; some tests send it.
+# Background jobs of a shell ignore Ctrl-C, but some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ def test_differences_are_named_by_key():
     assert differences(old, old) == []
 
 
-def test_lists_of_other_lengths_differ_as_a_whole():
+def test_lists_of_different_lengths_are_one_difference():
     assert differences({"a": [1]}, {"a": [1, 2]}) == ["a: [1] -> [1, 2]"]
 
 
@@ -24,7 +24,7 @@ def test_a_long_list_is_shortened():
     assert describe([str(i) for i in range(7)]) == "0; 1; 2; 3; 4 and 2 more"
 
 
-def test_place_and_start_of_a_run_do_not_count():
+def test_work_dir_launcher_and_resume_are_ignored():
     cfg = Config(
         {"work_dir": "x", "launcher": "none", "model": {"a": 1, "b": (2,)}, "resume": True}
     )

@@ -1,4 +1,4 @@
-"""Files are whole or as they were."""
+"""Files are written completely or not at all."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import pytest
 from det_losses.files import write_json
 
 
-def test_writes_into_new_folders_and_leaves_nothing_else(tmp_path):
+def test_files_are_written_into_new_folders_without_temporary_files(tmp_path):
     path = tmp_path / "new" / "folder" / "numbers.json"
     write_json(path, {"AP": 0.1}, indent=2)
     write_json(path, {"AP": None})

@@ -5,7 +5,7 @@ import pytest
 from det_losses.paths import configs_root, find_config, import_root, shipped_configs
 
 
-def test_configs_lie_beside_the_package_in_a_checkout():
+def test_configs_are_next_to_the_package_in_a_checkout():
     assert configs_root() == import_root() / "configs"
 
 
@@ -13,7 +13,7 @@ def test_parts_in_base_are_no_configs():
     assert not [name for name in shipped_configs() if "_base_" in name]
 
 
-def test_a_path_is_found_with_and_without_its_ending(tmp_path):
+def test_a_path_is_found_with_and_without_suffix(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("")
     assert find_config(file) == file
@@ -37,7 +37,7 @@ def test_a_misspelt_name_gets_the_nearest_names(monkeypatch):
         find_config("zzzzzz")
 
 
-def test_an_installation_without_configs_says_so(tmp_path, monkeypatch):
+def test_an_installation_without_configs_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("det_losses.paths._PACKAGE", tmp_path / "det_losses")
     with pytest.raises(FileNotFoundError, match="the installation is incomplete"):
         configs_root()

@@ -1,4 +1,4 @@
-"""Names, scopes and configs: which class a ``type`` means, and what a mistake is answered with."""
+"""Names, scopes and configs: the class of a ``type``, and the errors for mistakes."""
 
 import importlib
 import subprocess
@@ -49,7 +49,7 @@ def peer(monkeypatch):
 
 
 class Holder(nn.Module):
-    """A loss that holds a loss, as wrappers do."""
+    """A loss that contains a loss, as wrappers do."""
 
     def __init__(self, *, loss):
         super().__init__()
@@ -64,7 +64,7 @@ def holder():
 
 
 @pytest.mark.parametrize("scope", [None, "mmengine", "det_losses", SCOPE])
-def test_bare_names_are_ours_under_any_default_scope(scope, peer, holder, log):
+def test_names_without_prefix_are_found_under_any_default_scope(scope, peer, holder, log):
     with DefaultScope.overwrite_default_scope(scope):
         assert type(build_loss("EIoULoss", loss_weight=2.0)) is EIoULoss
         nested = dict(type="Holder", loss=dict(type="Holder", loss=dict(type="GIoULoss")))
@@ -72,7 +72,7 @@ def test_bare_names_are_ours_under_any_default_scope(scope, peer, holder, log):
     assert log == []
 
 
-def test_an_explicit_prefix_wins(peer, holder, log):
+def test_an_explicit_prefix_takes_precedence(peer, holder, log):
     theirs = build_loss(dict(type="Holder", loss=dict(type=f"{SCOPE}.GIoULoss"))).loss
     assert type(theirs) is peer.module_dict["GIoULoss"]
     assert type(build_loss("det_losses.GIoULoss")) is GIoULoss
@@ -80,7 +80,7 @@ def test_an_explicit_prefix_wins(peer, holder, log):
 
 
 @pytest.mark.parametrize("scope", [None, "mmengine", SCOPE])
-def test_another_project_reaches_ours_by_prefix(scope, peer, holder, log):
+def test_other_projects_use_the_registry_with_a_prefix(scope, peer, holder, log):
     import_modules_from_strings(["det_losses"])
     nested = dict(type="det_losses.Holder", loss=dict(type="GIoULoss"))
     with DefaultScope.overwrite_default_scope(scope):
@@ -117,7 +117,7 @@ def test_custom_imports_of_a_config_register_the_losses_and_nothing_heavy(tmp_pa
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("name", ["EIouLoss", "det_losses.EIouLoss"])
+@pytest.mark.parametrize("name", ["EIouLoss", "det_losses.EIouLoss", "eiou"])
 def test_a_misspelt_name_suggests_the_nearest(name, log):
     with pytest.raises(NotRegisteredError) as error:
         build_loss(name)
@@ -126,7 +126,7 @@ def test_a_misspelt_name_suggests_the_nearest(name, log):
     assert log == []
 
 
-def test_a_name_like_no_other_asks_for_the_import():
+def test_an_unknown_name_without_similar_names_suggests_an_import():
     with pytest.raises(NotRegisteredError, match=r"'zzz' is not in the .* Is it imported\?"):
         find(MODELS, "zzz")
 

@@ -1,8 +1,8 @@
-"""Settings that all experiments share: hooks, logs, checkpoints, seed, processes.
+"""Settings shared by all experiments: hooks, logs, checkpoints, seed, processes.
 
-A config adds hooks with `custom_hooks`, EMA for instance:
+Add hooks with `custom_hooks`, for example EMA:
     custom_hooks = [dict(type="EMAHook", momentum=0.0002)]
-and TensorBoard (pip install "det-losses[tensorboard]") with
+Add TensorBoard (pip install "det-losses[tensorboard]") with
     visualizer = dict(
         vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
     )
@@ -12,7 +12,7 @@ default_scope = "det_losses"
 
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=50),
-    # Two, so that a complete one remains while the next is written.
+    # Keep two, so that a complete one exists while the next is written.
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2, save_last=True),
     safe_checkpoint=dict(type="SafeCheckpointHook"),
     seed=dict(type="SeedHook"),
@@ -27,12 +27,12 @@ custom_hooks = []
 log_processor = dict(type="CompactLogProcessor", window_size=50, by_epoch=True)
 log_level = "INFO"
 
-# Without a name: mmengine keeps one visualizer per name, and would write the scalars of a second
-# run in the same process into the folder of the first.
+# No name is set: mmengine keeps one visualizer per name, and would write the scalars of a second
+# run in the same process to the folder of the first.
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 env_cfg = dict(
-    # Images differ in size, so a benchmark would choose other algorithms for each.
+    # Image sizes vary, so benchmarking would select different algorithms.
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl"),

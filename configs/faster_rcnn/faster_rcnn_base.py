@@ -1,4 +1,4 @@
-"""Faster R-CNN R50-FPN 1x on COCO with torchvision's losses: cross entropy and Smooth L1.
+"""Faster R-CNN R50-FPN 1x on COCO with torchvision's losses: cross-entropy and Smooth L1.
 
 On 8 GPUs with 2 images each, and with another loss:
 

@@ -1,4 +1,4 @@
-"""FCOS R50-FPN 1x on COCO with VarifocalLoss as loss_cls, and so without a centerness branch.
+"""FCOS R50-FPN 1x on COCO with VarifocalLoss as loss_cls, which removes the centerness branch.
 
 As in VFNet, a positive is weighted in `loss_bbox` by the IoU of its predicted box. VFNet's box
 refinement is not implemented.

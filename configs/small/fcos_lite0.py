@@ -12,7 +12,7 @@ _base_ = [
 ]
 train_dataloader = dict(batch_size=8, num_workers=1)
 val_dataloader = dict(num_workers=1)
-# The pretrained body learns at a tenth of the rate of pyramid and heads, which start from nothing.
+# The pretrained body has a tenth of the learning rate of the untrained pyramid and heads.
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3),
     paramwise_cfg=dict(custom_keys={"detector.backbone.body": dict(lr_mult=0.1)}),

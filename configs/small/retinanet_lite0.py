@@ -4,10 +4,10 @@
         --val-ann FILE --val-images DIR
 
 Measured by tools/compare_losses.py with model.min_size=256 model.max_size=256
-train_cfg.max_epochs=5 and one seed, on 800 COCO images with persons and 200 to evaluate on, one
-thread of a busy Intel Xeon, 10 to 12 minutes a run:
+train_cfg.max_epochs=5 and one seed, on 800 COCO images with persons and 200 for validation, one
+thread of a busy Intel Xeon, 10 to 12 minutes per run:
 AP 0.110 with GIoULoss, 0.109 with SmoothL1Loss, 0.094 with EIoULoss.
-These are single runs: no ranking follows from them.
+These are single runs and do not give a ranking.
 """
 
 _base_ = [
@@ -18,7 +18,7 @@ _base_ = [
 ]
 train_dataloader = dict(batch_size=8, num_workers=1)
 val_dataloader = dict(num_workers=1)
-# The pretrained body learns at a tenth of the rate of pyramid and heads, which start from nothing.
+# The pretrained body has a tenth of the learning rate of the untrained pyramid and heads.
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3),
     paramwise_cfg=dict(custom_keys={"detector.backbone.body": dict(lr_mult=0.1)}),

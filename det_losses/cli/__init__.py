@@ -8,10 +8,10 @@ TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
     "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
-    "report": "write the report of one or several stored comparisons",
-    "compare_detections": "compare COCO result files of any framework",
+    "report": "write the report of one or more stored comparisons",
+    "compare_detections": "compare COCO result files from any framework",
     "list_losses": "list all losses, or show the card of one: formula, parameters, paper",
-    "check_losses": "run the conformance checks on losses, also on your own",
+    "check_losses": "run the conformance suite on losses, including your own",
     "list_configs": "list the shipped configs",
     "make_subset": "write a small subset of a COCO dataset",
 }
@@ -19,7 +19,7 @@ _ALSO = {"compare": "compare_losses"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool that the first argument names with the other arguments."""
+    """Run the tool named by the first argument with the remaining arguments."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -36,4 +36,4 @@ def main(argv: list[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:18} {what}" for name, what in TOOLS.items()]
-    return "\n".join(["usage: det-losses TOOL [options]; see TOOL --help", "", *lines])
+    return "\n".join(["usage: det-losses TOOL [options]; see det-losses TOOL --help", "", *lines])

@@ -1,23 +1,25 @@
-"""The options that several tools share, and the config that they describe."""
+"""Options shared by several tools, and the config that they produce."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import textwrap
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-OWN_DATA = "your own data in COCO format; the config's subset options do not apply to it"
+_WIDTH = 80  # characters per line of a description
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that suggests the option that a misspelled one resembles."""
+    """A parser that suggests the nearest option for a misspelled one."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        for word in message.split():
+        for word in (each.rstrip(":") for each in message.split()):
             near = difflib.get_close_matches(word, self._option_string_actions, n=1)
             if word.startswith("--") and near and word not in self._option_string_actions:
                 message = f"{message}. Did you mean {near[0]}?"
@@ -26,10 +28,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return a parser whose help ends with a real command."""
+    """Return a parser whose help ends with example commands."""
     return _Parser(
         prog=f"det-losses {tool}",
-        description=description,
+        description=textwrap.fill(description, _WIDTH),
         epilog=f"example:\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -53,6 +55,26 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of integers from ``low`` to ``high``, for the ``type`` of an option."""
+    expected = f"at least {low}" if high is None else f"from {low} to {high}"
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {number}")
+        return number
+
+    return parse
+
+
+SEED = whole_number(0, 2**32 - 1)  # the range of numpy's seeds
+RESAMPLES = whole_number(100)  # with fewer resamples, standard errors are too imprecise
+
+
 def add_losses(parser: argparse.ArgumentParser) -> None:
     """Add --loss."""
     parser.add_argument(
@@ -61,8 +83,8 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="SLOT=LOSS",
-        help="the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; parameters "
-        "that are not given have their published setting in that slot",
+        help="set the loss of a slot: loss_bbox=CIoULoss 'loss_cls=FocalLoss(gamma=1.5)'; other "
+        "parameters get the published setting of that slot",
     )
 
 
@@ -75,7 +97,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
     """Add --val-ann and --val-images; with ``train`` also --train-ann and --train-images."""
-    group = parser.add_argument_group("own data", OWN_DATA)
+    group = parser.add_argument_group(
+        "own data", "your own data in COCO format; the config's subset options are ignored"
+    )
     for split in ("train", "val") if train else ("val",):
         group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
         group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
@@ -86,7 +110,7 @@ def load_experiment(args: argparse.Namespace) -> Config:
 
     Raises:
         MissingFileError: no such config.
-        InputError: the file cannot be read, or an option does not fit.
+        InputError: the file cannot be read, or an option does not fit the config.
     """
     from det_losses.engine import config
 

@@ -1,4 +1,4 @@
-"""Check that losses, including those of another package, pass the conformance suite."""
+"""Run the conformance suite on losses of this or another package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARKS = {"pass": "+", "fail": "F", "skip": "s"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table of the checks of each loss, then each failure; return 1 if there is any."""
+    """Print a table of checks and all failures; return 1 if a check failed."""
     args = _parser().parse_args(argv)
     with user_errors():
         cases = _cases(args)
@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
         "check_losses",
         "Run the conformance suite on registered losses: formula, gradient, invariances, finite "
         "values for extreme inputs, compilation, weights, reductions, errors, docstring. By "
-        "default on the losses of this package; with --import on those that the imported modules "
-        "register.",
+        "default it checks the losses of this package; with --import, those that the imported "
+        "modules register.",
         "  det-losses check_losses --import my_losses --references my_references",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="check only these losses")
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slow",
         action="store_true",
-        help="also run what takes many seconds per loss: more generated inputs, and inductor",
+        help="also run the slow checks: more generated inputs, and compilation with inductor",
     )
     return parser
 
@@ -80,8 +80,8 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     suite = _suite()
     before = suite.registered_losses()
     for name in args.modules:
-        _imported("--import", name)
-    modules = [_imported("--references", name) for name in args.references]
+        _import("--import", name)
+    modules = [_import("--references", name) for name in args.references]
     references = suite.collect_references(*modules)
     inputs = {k: v for module in modules for k, v in getattr(module, "INPUTS", {}).items()}
     known = suite.registered_losses()
@@ -100,9 +100,9 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     return [suite.case_of(name, references, inputs) for name in chosen]
 
 
-def _imported(option: str, name: str) -> ModuleType:
+def _import(option: str, name: str) -> ModuleType:
     if "" not in sys.path:
-        sys.path.insert(0, "")  # the current directory, which a console script does not have
+        sys.path.insert(0, "")  # the current directory; a console script lacks it
     try:
         return import_module(name)
     except Exception as error:

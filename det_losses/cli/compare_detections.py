@@ -1,4 +1,4 @@
-"""Compare COCO result files of any framework."""
+"""Compare COCO result files from any framework."""
 
 from pathlib import Path
 
@@ -11,29 +11,30 @@ EXAMPLE = """  det-losses compare_detections instances_val.json giou.json eiou.j
   det-losses compare_detections instances_val.json --out work_dirs/detections \\
       giou=giou_0.json,giou_1.json,giou_2.json eiou=eiou_0.json,eiou_1.json,eiou_2.json
 
-The first name is the baseline. Give one file per seed, in the same order of seeds for all names."""
+The first name is the baseline. Give one file per seed, with the seeds in the same order for each
+name."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the result and the tables; with --out also write the report."""
     parser = new_parser(
-        "compare_detections", "Test which of several COCO result files differ.", EXAMPLE
+        "compare_detections", "Test which COCO result files differ significantly.", EXAMPLE
     )
     parser.add_argument("truth", metavar="GT", help="annotation json of the evaluated images")
     parser.add_argument(
         "results",
         nargs="+",
         metavar="RESULTS",
-        help="FILE, or NAME=FILE,FILE,... with one file per seed (default name: that of the file)",
+        help="FILE, or NAME=FILE,FILE,... with one file per seed (default name: the file name)",
     )
-    parser.add_argument("--out", metavar="DIR", help="write the report into this folder")
+    parser.add_argument("--out", metavar="DIR", help="also write the report into this folder")
     add_statistics(parser)
     args = parser.parse_args(argv)
 
     from det_losses.report import Study, details, summary, write_report
 
     with interruptible(), user_errors():
-        study = Study.of_detections(
+        study = Study.from_detections(
             Path(args.truth),
             parse_results(args.results),
             baseline=args.baseline,
@@ -44,17 +45,17 @@ def main(argv: list[str] | None = None) -> int:
         file = write_report(study, Path(args.out)) if args.out else None
     print(text)
     if file:
-        print(f"\nreport: {file}, report.md and differences.csv beside it")
+        print(f"\nreport: {file} (report.md and differences.csv are in the same folder)")
     return 0
 
 
 def parse_results(texts: list[str]) -> dict[str, list[Path]]:
     """Return name -> files of ``FILE`` and ``NAME=FILE,FILE``.
 
-    A text that is the path of an existing file is that file, whatever characters it contains.
+    The path of an existing file is taken literally, even if it contains ``=`` or a comma.
 
     Raises:
-        InputError: a name is given twice or without a file.
+        InputError: a name is given twice, or without a file.
     """
     found: dict[str, list[Path]] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""Train one config with several losses, and say which differences are real."""
+"""Train one config with several losses, and report which differences are significant."""
 
 import argparse
 import re
@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 from det_losses.cli.arguments import (
+    RESAMPLES,
+    SEED,
     add_config,
     add_own_data,
     add_training,
     load_experiment,
     new_parser,
+    whole_number,
 )
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.evaluation.metrics import METRICS
@@ -25,13 +28,13 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
   det-losses compare quickstart/retinanet_shapes \\
       --variant plain:loss_bbox=L1Loss slow:loss_bbox=L1Loss,optim_wrapper.optimizer.lr=1e-3
 
-A loss gets the published setting of its slot, as in a config; parameters given in parentheses take
-precedence. The same command again trains what is missing, and further losses or seeds are added.
+A loss gets the published setting of its slot, as in a config. Parameters in parentheses take
+precedence. Repeating the command resumes the comparison; more losses or seeds can be added to it.
 tools/report.py rebuilds the report."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare; 0 if all runs ended well, 1 if one failed, 130 if it was interrupted."""
+    """Compare; exit status 0 if all runs succeeded, 1 if one failed, 130 if interrupted."""
     args = _parser().parse_args(argv)
     given = sys.argv[1:] if argv is None else argv
     root = _work_dir(args)
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
                     args.losses,
                     component=args.component,
                     cross=args.cross,
-                    whole=args.variant,
+                    config_variants=args.variant,
                     baseline=args.baseline,
                     metric=args.metric,
                     match=args.match_weights is not None,
@@ -65,16 +68,16 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             if not root.is_dir():
                 raise
-            print("interrupted; the same command continues where it stopped")
-            print(f"tools/report.py {root} writes a report of what is done")
+            print("interrupted; run the same command again to resume")
+            print(f"tools/report.py {root} writes a report of the finished runs")
             return 130
     return int(any(row["status"] == "failed" for row in rows))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("compare", "Train with several losses; say what differs.", EXAMPLE)
+    parser = new_parser("compare", "Train with several losses and test which ones differ.", EXAMPLE)
     add_config(parser)
-    _add_variants(parser.add_argument_group("what is compared"))
+    _add_variants(parser.add_argument_group("variants"))
     _add_weights(parser.add_argument_group("loss weights (default: the published ones)"))
     _add_runs(parser.add_argument_group("runs"))
     add_training(parser)
@@ -88,24 +91,25 @@ def _add_variants(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=[],
         metavar="LOSS",
-        help="Name, or 'Name(key=value, ...)' with parameters of its own (list_losses)",
+        help="Name, or 'Name(key=value, ...)' to set parameters (see list_losses)",
     )
     group.add_argument(
-        "--component", default="loss_bbox", help="the slot of these losses (default: loss_bbox)"
+        "--component", default="loss_bbox", help="slot of these losses (default: loss_bbox)"
     )
     group.add_argument(
         "--cross",
         nargs="+",
         default=[],
         metavar="X",
-        help="COMPONENT LOSS LOSS...: each of --losses combined with each loss of another slot",
+        help="COMPONENT LOSS LOSS...: combine each of --losses with each of these losses of "
+        "another slot",
     )
     group.add_argument(
         "--variant",
         nargs="+",
         default=[],
         metavar="NAME:KEY=VALUE,...",
-        help="a whole variant: config keys, or slots with a loss (loss_cls=FocalLoss)",
+        help="a variant given by config keys, or by slots with a loss (loss_cls=FocalLoss)",
     )
     group.add_argument("--baseline", metavar="LABEL", help="default: the first variant")
     group.add_argument(
@@ -113,7 +117,7 @@ def _add_variants(group: argparse._ArgumentGroup) -> None:
         choices=METRICS,
         default="AP",
         metavar="METRIC",
-        help=f"the metric that is tested: {', '.join(METRICS)} (default: AP)",
+        help=f"primary metric: {', '.join(METRICS)} (default: AP)",
     )
 
 
@@ -130,31 +134,38 @@ def _add_weights(group: argparse._ArgumentGroup) -> None:
         type=_above_zero,
         default=[],
         metavar="X",
-        help="each loss with these multiples of its weight",
+        help="train each loss with its weight times each X",
     )
 
 
 def _add_runs(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--seeds", nargs="+", type=int, help="default: 0; with --budget as many as fit"
+        "--seeds",
+        nargs="+",
+        type=SEED,
+        help="seeds (default: 0; with --budget, as many as fit)",
     )
     group.add_argument(
-        "--jobs", type=_positive, default=1, metavar="N", help="runs at the same time (default: 1)"
+        "--jobs",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="number of parallel runs (default: 1)",
     )
     group.add_argument(
         "--budget",
         type=parse_duration,
         metavar="TIME",
-        help="as many seeds as fit into this time (2h, 90min); no run goes beyond it",
+        help="train as many seeds as fit in this time (2h, 90min); runs are stopped at its end",
     )
     group.add_argument(
         "--screen",
         action="store_true",
-        help="train briefly first, and drop variants that are clearly behind",
+        help="train briefly first and drop the variants that are clearly worse",
     )
     group.add_argument(
         "--resamples",
-        type=_positive,
+        type=RESAMPLES,
         default=1000,
         metavar="N",
         help="resamples of the validation images for the intervals (default: 1000)",
@@ -167,16 +178,11 @@ def _work_dir(args: argparse.Namespace) -> Path:
     return Path(args.work_dir or default)
 
 
-def _positive(text: str) -> int:
-    """Read a number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
 def _above_zero(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return number
@@ -192,7 +198,7 @@ def parse_duration(text: str) -> float:
     (5400.0, 45.0, 1800.0)
 
     Raises:
-        argparse.ArgumentTypeError: it is not a duration above zero.
+        argparse.ArgumentTypeError: not a duration, or not above zero.
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s|)", text)
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)

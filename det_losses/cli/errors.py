@@ -1,4 +1,4 @@
-"""Errors that a user can fix are one line and exit status 2; any other keeps its traceback."""
+"""Print errors that a user can fix as one line; keep the traceback of all others."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def user_errors() -> Iterator[None]:
     """Print an error that the user can fix as ``error: ...`` and exit with status 2.
 
-    That is a :class:`~det_losses.errors.UserError`, and an OSError about a named file (missing, not
-    readable). Any other exception is a bug and passes with its traceback.
+    These are :class:`~det_losses.errors.UserError` and an OSError about a named file (missing, not
+    readable). Any other exception is a bug and propagates with its traceback.
 
     Raises:
         SystemExit: with status 2.
@@ -35,11 +35,11 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def logged_errors(runner: Runner, what: str) -> Iterator[None]:
-    """Log what stops a run, and where the log is: a bug with its traceback.
+    """Log an error that ends a run and the path of the log, for a bug with its traceback.
 
     Args:
-        runner: what runs.
-        what: begins the message.
+        runner: writes the log.
+        what: the activity that failed; the message starts with it.
 
     Raises:
         SystemExit: with status 1.
@@ -57,7 +57,7 @@ def logged_errors(runner: Runner, what: str) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """End a tool with one line after Ctrl-C.
+    """Exit with a one-line message after Ctrl-C.
 
     Raises:
         SystemExit: with status 130.

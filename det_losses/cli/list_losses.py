@@ -14,7 +14,7 @@ KINDS = ("box", "classification", "distribution")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print a table of the losses or one card, or write all cards as Markdown."""
+    """Print a table of losses or a card, or write all cards as Markdown."""
     args = _parser().parse_args(argv)
     with user_errors():
         if args.markdown:
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--markdown",
         metavar="FILE",
-        help="write all cards to FILE; its section 'Beside other libraries' is kept",
+        help="write all cards to FILE; its section 'Comparison with other libraries' is kept",
     )
     return parser
 
@@ -61,7 +61,7 @@ def _table(kind: str | None) -> str:
         if kind in (None, info.kind)
     ]
     shown = table(["loss", "kind", "space", "paper", "defaults"], lines)
-    return f"{shown}\nAll of them: reduction='mean', loss_weight=1.0."
+    return f"{shown}\nAll losses also have reduction='mean' and loss_weight=1.0."
 
 
 def _card(name: str) -> str:
@@ -72,7 +72,7 @@ def _card(name: str) -> str:
         by_lower = {each.lower(): each for each in known}
         near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
         hint = f" Did you mean {' or '.join(by_lower[each] for each in near)}?" if near else ""
-        raise InputError(f"no loss {name!r}.{hint} Without NAME, all losses are listed")
+        raise InputError(f"no loss {name!r}.{hint} Run list_losses without NAME to list all losses")
     return card_text(loss_card(known[name]))
 
 

@@ -17,7 +17,7 @@ The images are not copied. Train with
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write train.json, val.json and manifest.json; print their numbers of images and boxes."""
+    """Write train.json, val.json and manifest.json; print the numbers of images and boxes."""
     parser = new_parser(
         "make_subset", "Write a reproducible subset of COCO annotation files.", EXAMPLE
     )
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--val-ann",
         metavar="FILE",
-        help="default: a part of --train-ann that is not in the training subset",
+        help="default: images of --train-ann that are not in the training subset",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--num-train", type=int, metavar="N", help="default: all")

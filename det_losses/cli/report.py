@@ -1,9 +1,9 @@
-"""Write the report of one or several comparisons."""
+"""Write the report of one or more comparisons."""
 
 import argparse
 from pathlib import Path
 
-from det_losses.cli.arguments import new_parser
+from det_losses.cli.arguments import RESAMPLES, new_parser
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.errors import InputError
 
@@ -16,9 +16,11 @@ differ."""
 
 def main(argv: list[str] | None = None) -> int:
     """Write report.html, report.md and differences.csv; print the result and the table."""
-    parser = new_parser("report", "Write the report of a comparison's stored results.", EXAMPLE)
-    parser.add_argument("dirs", nargs="+", metavar="DIR", help="the directory of a comparison")
-    parser.add_argument("--out", metavar="DIR", help="output folder (default: the only DIR)")
+    parser = new_parser("report", "Write the report of stored comparisons.", EXAMPLE)
+    parser.add_argument("dirs", nargs="+", metavar="DIR", help="directory of a comparison")
+    parser.add_argument(
+        "--out", metavar="DIR", help="output folder (default: DIR; required with several)"
+    )
     add_statistics(parser)
     args = parser.parse_args(argv)
 
@@ -33,24 +35,18 @@ def main(argv: list[str] | None = None) -> int:
         )
         text = summary(study)
         file = write_report(study, Path(args.out or args.dirs[0]))
-    print(f"{text}\n\nreport: {file}, report.md and differences.csv beside it")
+    print(f"{text}\n\nreport: {file} (report.md and differences.csv are in the same folder)")
     return 0
 
 
 def add_statistics(parser: argparse.ArgumentParser) -> None:
     """Add --baseline, --metric and --resamples."""
-    parser.add_argument("--baseline", metavar="LABEL", help="variant to compare the others with")
+    parser.add_argument(
+        "--baseline", metavar="LABEL", help="the variant that all others are compared with"
+    )
     parser.add_argument(
         "--metric", help="primary metric: AP, AP50, AP75, ... or AP/<class> (default: AP)"
     )
     parser.add_argument(
-        "--resamples", type=resamples, metavar="N", help="resamples of the images (default: 1000)"
+        "--resamples", type=RESAMPLES, metavar="N", help="resamples of the images (default: 1000)"
     )
-
-
-def resamples(text: str) -> int:
-    """Parse a number of at least 100; with fewer, a standard error is too imprecise."""
-    number = int(text)
-    if number < 100:
-        raise argparse.ArgumentTypeError(f"must be at least 100, got {number}")
-    return number

@@ -21,8 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser("test", "Evaluate a checkpoint on the config's validation set.", EXAMPLE)
     add_config(parser)
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument("--out", metavar="FILE", help="write the detections as a COCO result json")
-    parser.add_argument("--backend", choices=("hotcoco", "pycocotools"), help="what computes AP")
+    parser.add_argument("--out", metavar="FILE", help="write the detections to a COCO result file")
+    parser.add_argument(
+        "--backend", choices=("hotcoco", "pycocotools"), help="library that computes AP"
+    )
     add_losses(parser)
     add_own_data(parser, train=False)
     args = parser.parse_args(argv)
@@ -30,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.engine import build_runner
     from det_losses.engine.checkpoint import load_checkpoint
     from det_losses.engine.config import use_metric_options
+    from det_losses.engine.run import removed_on_error
 
     with interruptible(), user_errors():
         cfg = load_experiment(args)
@@ -38,8 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = Path(args.checkpoint)
         if not checkpoint.is_file():
             raise MissingFileError(f"checkpoint {checkpoint}: no such file")
-        runner = build_runner(cfg, train=False)
-        load_checkpoint(runner, checkpoint)
-    with interruptible(), logged_errors(runner, "the test"):
+        with removed_on_error(Path(cfg.work_dir)):
+            runner = build_runner(cfg, train=False)
+            load_checkpoint(runner, checkpoint)
+    with interruptible(), logged_errors(runner, "testing"):
         runner.test()
     return 0

@@ -1,1 +1,1 @@
-"""Comparing losses: variants, a plan of runs, their training, results and report."""
+"""Comparing losses: from options to variants, a plan of runs, trained runs and results."""

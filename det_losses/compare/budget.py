@@ -1,4 +1,4 @@
-"""A time budget: how long a run takes, and how many seeds fit."""
+"""The time budget: an estimate of the time per run, and the seeds that fit."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ from det_losses.errors import InputError
 from det_losses.report.formats import duration
 
 WARM_UP, TIMED = 2, 6  # training steps of a measurement
-_START = 10.0  # seconds that a process takes to import torch
+_START = 10.0  # seconds for a process to start and import torch
 
 
 @dataclass
@@ -28,9 +28,9 @@ class Budget:
     """The time that a command may take.
 
     Attributes:
-        seconds: from now on.
-        run_seconds: what one run is expected to take; measured runs replace it.
-        jobs: runs at the same time.
+        seconds: length of the budget, counted from its construction.
+        run_seconds: estimated time of one run, used until a run has finished.
+        jobs: number of parallel runs.
     """
 
     seconds: float
@@ -44,42 +44,44 @@ class Budget:
         return self.seconds - (time.monotonic() - self.start)
 
     def allows_run(self, finished: Sequence[float]) -> bool:
-        """Return whether one more run is expected to end in time."""
+        """Return whether one more run is expected to finish in time."""
         expected = sum(finished) / len(finished) if finished else self.run_seconds
         return expected <= self.left
 
     def seeds(
-        self, unfinished: Callable[[int], int], asked: Sequence[int] | None, most: int = 10
+        self, unfinished: Callable[[int], int], given: Sequence[int] | None, limit: int = 10
     ) -> list[int]:
-        """Return the seeds that fit: of those that the user gave, or as many as there is time for.
+        """Return the seeds that fit in the budget, in order.
 
         Args:
-            unfinished: seed -> how many of its runs are still to be trained.
-            asked: the seeds that the user gave, in their order; None is 0, 1, ...
-            most: how many at most where none were given.
+            unfinished: seed -> number of its runs that are not finished.
+            given: the seeds given by the user; None: 0, 1, ...
+            limit: maximum number of seeds if the user gave none.
 
         Raises:
-            InputError: not even one fits.
+            InputError: not even the first seed fits.
         """
-        wanted = list(asked) if asked is not None else list(range(most))
+        wanted = list(given) if given is not None else list(range(limit))
         runs = list(itertools.accumulate(map(unfinished, wanted)))
         fit = [
-            seed for seed, todo in zip(wanted, runs, strict=True) if self._take(todo) <= self.left
+            seed
+            for seed, count in zip(wanted, runs, strict=True)
+            if self._seconds_of(count) <= self.left
         ]
         if not fit:
             raise InputError(
-                f"--budget {duration(self.seconds)}: one seed of {runs[0]} runs takes about "
-                f"{duration(self._take(runs[0]))} ({duration(self.run_seconds)} a run). Compare "
-                "fewer, shorten the runs (--cfg-options train_cfg.max_epochs=...), or give more "
-                "time"
+                f"--budget {duration(self.seconds)}: one seed needs {runs[0]} runs and about "
+                f"{duration(self._seconds_of(runs[0]))} ({duration(self.run_seconds)} per run). "
+                "Compare fewer variants, shorten the runs (--cfg-options train_cfg.max_epochs=...) "
+                "or increase the budget"
             )
         return fit
 
     def for_part(self, fraction: float) -> "Budget":
-        """Return a budget with the same end, for runs of a fraction of the length."""
+        """Return a budget with the same end, for runs shortened to a fraction of their length."""
         return replace(self, run_seconds=self.run_seconds * fraction)
 
-    def _take(self, runs: int) -> float:
+    def _seconds_of(self, runs: int) -> float:
         return math.ceil(runs / self.jobs) * self.run_seconds
 
 
@@ -88,8 +90,8 @@ def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
 
     Args:
         cfg: the config of the comparison.
-        variant: the one that is measured.
-        jobs: runs that train at the same time and share the cores.
+        variant: the variant to measure.
+        jobs: number of parallel runs, which share the cores.
     """
     with tempfile.TemporaryDirectory() as folder, _threads(jobs):
         begin = time.perf_counter()
@@ -102,8 +104,8 @@ def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
         evaluation = _time_evaluation(runner)
     loop = runner.train_loop
     length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
-    times = math.ceil(length / loop.val_interval)
-    return _START + built + step * runner.max_iters + evaluation * times
+    evaluations = math.ceil(length / loop.val_interval)
+    return _START + built + step * runner.max_iters + evaluation * evaluations
 
 
 def _time_steps(runner: Runner) -> float:

@@ -1,4 +1,4 @@
-"""A comparison from its options to its report: select, check, plan, train, report."""
+"""A whole comparison: select variants, check, plan, train, report."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ def compare(
     *,
     component: str = "loss_bbox",
     cross: Sequence[str] = (),
-    whole: Sequence[str] = (),
+    config_variants: Sequence[str] = (),
     baseline: str | None = None,
     metric: str = "AP",
     match: bool = False,
@@ -41,41 +41,41 @@ def compare(
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a config with several losses, print what happens, and write results and report.
+    """Train a config with several losses, print progress, and write results and report.
 
     Everything that can fail without training is checked first, before anything is written.
 
     Args:
         cfg: the config that all runs share.
-        root: the directory of the comparison; what it holds already is continued.
+        root: the directory of the comparison; an existing comparison is resumed.
         losses: losses as text, for ``component``.
         component: a slot of the detector.
         cross: another slot and its losses; each loss is combined with each of these.
-        whole: whole variants, ``"name:key=value,key=value"``.
-        baseline: label of the variant that the others are compared with; the first if None.
-        metric: the metric that is tested.
+        config_variants: variants given by config keys, ``"name:key=value,key=value"``.
+        baseline: label of the variant that all others are compared with; None: the first variant.
+        metric: the primary metric.
         match: whether loss weights are set so that gradient norms match the baseline's.
-        multiples: of the loss weights.
-        seeds: of the runs; None is 0, or with a time budget as many as fit.
-        jobs: runs at the same time.
-        seconds: a time budget.
-        screening: whether variants clearly behind are dropped after short trainings.
-        resamples: of the validation images, for the intervals.
-        facts: what results record beside all this (``command``, ``config``).
+        multiples: factors by which each loss weight is multiplied.
+        seeds: seeds of the runs; None: 0, or with a budget as many as fit.
+        jobs: number of parallel runs.
+        seconds: the time budget; None: unlimited.
+        screening: whether variants that are clearly worse are dropped after short trainings.
+        resamples: number of resamples of the validation images, for the intervals.
+        facts: further entries of the results' metadata (``command``, ``config``).
 
     Returns:
         The rows of results.json.
 
     Raises:
         UserError: an option, the config or the data cannot be used.
-        KeyboardInterrupt: the runs that trained were stopped, and results were written.
+        KeyboardInterrupt: running trainings were stopped and results were written.
     """
     selection = select(
         cfg,
         losses,
         component,
         cross=cross,
-        whole=whole,
+        config_variants=config_variants,
         baseline=baseline,
         multiples=multiples,
         matched=match,
@@ -92,7 +92,7 @@ def compare(
         if screening:
             train = rung_trainer(facts, (seeds or [0])[0], lock, jobs, budget)
             variants, dropped = screen(cfg, variants, selection.baseline, root, train)
-            print("\n".join(map(str, dropped)) or "Screening dropped nothing")
+            print("\n".join(map(str, dropped)) or "Screening dropped no variant")
         plan = Plan.of(cfg, selection.components, variants, seeds or [0])
         if budget:
             plan = replace(plan, seeds=budget.seeds(partial(plan.unfinished, root), seeds))
@@ -108,30 +108,30 @@ def compare(
 def check(
     cfg: Config, selection: Selection, root: Path, seeds: Sequence[int], screening: bool
 ) -> None:
-    """Try everything that can fail without training.
+    """Check everything that can fail without training.
 
     Raises:
         UserError: as the parts raise it.
     """
-    if "loss_weights" in cfg:  # a comparison of version 0.1 would have read it
+    if "loss_weights" in cfg:  # version 0.1 read this table
         raise InputError(
-            "the config has `loss_weights`, which is not read any more: give each loss its weight, "
-            "as in --losses 'GIoULoss(loss_weight=5)', and remove it"
+            "the config key `loss_weights` is no longer supported. Remove it and give each loss "
+            "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
     plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
     stored = Plan.load(root)
-    if stored:  # the variants are compared later: their weights may still be matched
+    if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
         shorten(cfg, FRACTIONS[0])
     check_losses(cfg, selection.variants)
-    whole = [variant for variant in selection.variants if not variant.factors]
-    for variant in whole or selection.variants[:1]:
+    by_config = [variant for variant in selection.variants if not variant.factors]
+    for variant in by_config or selection.variants[:1]:
         check_runner(cfg, variant)
 
 
 def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:
-    print("Measuring how long a run takes", flush=True)
+    print("Measuring the time per run", flush=True)
     return Budget(seconds, measure_run(cfg, variant, jobs), jobs)
 
 
@@ -142,7 +142,7 @@ def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -
 
 
 def settings_table(variants: Sequence[Variant]) -> str:
-    """Return the table of what each variant changes, and where its settings come from."""
+    """Return a table of the changes of each variant and the source of its settings."""
     lines = [
         [variant.label, key.removeprefix("model."), *_setting(value), variant.source]
         for variant in variants
@@ -159,7 +159,7 @@ def _setting(value: Any) -> list[str]:
 
 
 def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the report; print its answer, the failed runs and where everything is."""
+    """Write the report; print the result, the failed runs and the paths of the files."""
     file = None
     if any(row["status"] == "done" for row in rows):
         try:
@@ -167,7 +167,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
             file = write_report(study, root)
             print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            print(f"no report: {error}; fix it, then run tools/report.py {root}")
+            print(f"no report: {error}; fix this and run tools/report.py {root}")
     for row in rows:
         if row["status"] == "failed":
             print(f"failed: {row['variant']} seed {row['seed']}: {row['error'].splitlines()[-1]}")

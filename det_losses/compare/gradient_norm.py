@@ -19,23 +19,23 @@ def gradient_norm(model: nn.Module, batch: Mapping[str, Any], slot: str) -> floa
     .. math:: \lVert \partial L / \partial \Delta \rVert_2
 
     L is the slot's entry of the dict of losses: after the head's normalisation, ``loss_weight``
-    included. Delta is the output of the head's last layer, of all levels and anchors, whatever the
-    space of the loss; so losses on deltas and on decoded boxes are comparable.
+    included. Delta is the output of the head's last layer, of all levels and anchors,
+    regardless of the space of the loss. So losses on deltas and on decoded boxes are comparable.
 
     The norm is measured on a copy of the model in training mode, in full precision. Weights,
     buffers, the state of losses and the random generators do not change, so a second call with the
-    same arguments gives the same number. A loss with a running state is measured in the state it
-    has.
+    same arguments gives the same number. A loss with running statistics is measured in its current
+    state.
 
     Args:
         model: a detector of this project.
-        batch: images and targets as the data loader gives them.
+        batch: a batch of the data loader.
         slot: a box slot, such as ``"loss_bbox"``.
 
     Returns:
-        The norm, summed in float64. 0 where no anchor or proposal of the batch is positive. The
-        output of the last layer is the encoded deltas, or in FCOS with ``loss_dfl`` the logits of
-        the sides' distributions; norms are comparable within one head only.
+        The norm, summed in float64; 0 if no anchor or proposal of the batch is positive. The output
+        of the last layer is the encoded deltas, or in FCOS with ``loss_dfl`` the logits of the
+        sides' distributions. Norms are comparable within one head only.
 
     Raises:
         InputError: the detector has no such box slot.
@@ -55,7 +55,7 @@ def gradient_norms(
 
     Args:
         model: a detector of this project.
-        batch: images and targets as the data loader gives them.
+        batch: a batch of the data loader.
         slot: a box slot.
         losses: label -> box loss.
 
@@ -75,8 +75,8 @@ def gradient_norms(
     return {label: found[label] for label in losses}
 
 
-class _SideBySide(nn.Module):
-    """Losses of one space in one slot: keeps the value of each and returns their sum."""
+class _LossGroup(nn.Module):
+    """Several losses of one space in one slot: stores the value of each and returns their sum."""
 
     def __init__(self, losses: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -95,9 +95,9 @@ def _norms_of_group(
 ) -> dict[str, float]:
     layer = box_layer_name(type(model), slot)
     device = next(model.parameters()).device
-    probe = copy.deepcopy(_SideBySide(losses)).to(device)
-    # With this memo, every place of the copy that would hold the slot's loss holds the probe.
-    model = copy.deepcopy(model, {id(model.losses[slot]): probe}).train().requires_grad_(False)
+    group = copy.deepcopy(_LossGroup(losses)).to(device)
+    # With this memo, the copy has the group wherever the model has the slot's loss.
+    model = copy.deepcopy(model, {id(model.losses[slot]): group}).train().requires_grad_(False)
     outputs: list[Tensor] = []
 
     def start_graph(layer: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _norms_of_group(
         model(**model.data_preprocessor(batch, True), mode="loss")
         return {
             label: _norm(torch.autograd.grad(value, outputs, retain_graph=True))
-            for label, value in zip(losses, probe.values, strict=True)
+            for label, value in zip(losses, group.values, strict=True)
         }
 
 
@@ -119,17 +119,17 @@ def _norm(gradients: Sequence[Tensor]) -> float:
 
 
 class FixedBatches:
-    """Training batches that are the same at every access.
+    """Training batches that are identical at every access.
 
     The order of images is a permutation by (seed, epoch). Their augmentation is that of
-    (seed, epoch) too, where the dataset has ``set_epoch``, else that of generators seeded by the
-    batch's number. A batch is read at access, and batches of one epoch share no image.
+    (seed, epoch) too if the dataset has ``set_epoch``; otherwise the generators are seeded with the
+    batch's number. A batch is loaded at access. Batches of one epoch share no image.
 
     Args:
-        dataset: with its augmentation.
-        collate: makes a batch of a list of samples.
-        batch_size: samples a batch; of a smaller dataset all are in every batch.
-        seed: of order and augmentation.
+        dataset: the dataset, with its augmentation.
+        collate: turns a list of samples into a batch.
+        batch_size: samples per batch; a smaller dataset is a single batch.
+        seed: seed of order and augmentation.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class FixedBatches:
         self._batch_size, self._seed = batch_size, seed
 
     def __getitem__(self, number: int) -> Mapping[str, Any]:
-        """Return a batch; there is one for every number from 0 on."""
+        """Return the batch of a number of at least 0; numbers are unlimited."""
         epoch, place = divmod(number, max(1, len(self._dataset) // self._batch_size))
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._dataset))
         chosen = order[place * self._batch_size :][: self._batch_size]

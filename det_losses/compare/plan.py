@@ -1,4 +1,4 @@
-"""The plan of a comparison and its results: which runs there are, and what each came to."""
+"""The plan of a comparison, which lists its runs, and the results of these runs."""
 
 import csv
 import hashlib
@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 
 from det_losses.compare.variants import Variant
 from det_losses.config_diff import describe, differences, plain
+from det_losses.engine.config import entries
 from det_losses.engine.run import is_finished, read_metrics
 from det_losses.errors import InputError
 from det_losses.evaluation.metrics import LOGGED_METRICS
@@ -43,7 +44,7 @@ _RECORDED = (
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of a comparison, in a directory of its own."""
+    """One training of a comparison, in its own directory."""
 
     variant: Variant
     seed: int
@@ -51,32 +52,32 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        """The name of the run on a terminal."""
+        """The name of the run in messages."""
         return f"{self.variant.label} seed {self.seed}"
 
     def config(self, cfg: Config) -> Config:
-        """Return the config of this run: the shared one with its changes, seed and result file."""
+        """Return the shared config with the changes, seed and result file of this run."""
         own = self.variant.apply(cfg)
         own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": self.seed})
         for key in ("val_evaluator", "test_evaluator"):
-            evaluators = own.get(key) or []
-            for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+            for evaluator in entries(own.get(key)):
                 if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
                     evaluator.out_file = DETECTIONS_FILE
         return own
 
     def set_status(self, status: str, error: str | None = None) -> None:
-        """Store how a run that is not finished ended: ``"failed"`` or ``"interrupted"``."""
+        """Store how an unfinished run ended: ``"failed"`` or ``"interrupted"``."""
         write_json(self.work_dir / STATUS_FILE, {"status": status, "error": error}, indent=2)
 
     def row(self, root: Path) -> dict[str, Any]:
         """Return the run's row; status is done, failed, interrupted or pending.
 
-        A run without the record that it called the variant's losses has failed, whatever its AP. A
-        run that saw no gradient of a loss is done: its data may have no boxes. The report says so.
+        A run whose record does not show that it called the variant's losses is failed, whatever its
+        AP. A run in which a loss had no gradient is done, because its data may have no boxes; the
+        report has a caution.
         """
         record = read_metrics(self.work_dir)
-        error = unproven(record, self.variant) if record else None
+        error = record_error(record, self.variant) if record else None
         stored = {} if record else read_json(self.work_dir / STATUS_FILE) or {}
         status = ("failed" if error else "done") if record else stored.get("status", "pending")
         return {
@@ -93,7 +94,7 @@ class PlannedRun:
         }
 
 
-def unproven(record: dict[str, Any], variant: Variant) -> str | None:
+def record_error(record: dict[str, Any], variant: Variant) -> str | None:
     """Return why a finished run's record does not show that it trained the variant's losses."""
     for key, config in variant.changes.items():
         slot = key.removeprefix("model.")
@@ -104,7 +105,7 @@ def unproven(record: dict[str, Any], variant: Variant) -> str | None:
             return f"metrics.json has no proof that {slot} was {config['type']}"
         name = config["type"].split(".")[-1]
         if not proof["loss"].startswith(f"{name}("):
-            return f"{slot} was {proof['loss']}, planned was {config['type']}"
+            return f"{slot} was {proof['loss']}, not {config['type']} as planned"
         # Runs of earlier versions recorded the difference from the gradient of the named loss.
         errors = [value for value in proof.get("probe", {}).values() if value is not None]
         if not proof["calls"] or max(errors, default=0.0) > 1e-4:
@@ -117,11 +118,12 @@ class Plan:
     """What a comparison trains.
 
     Attributes:
-        components: the slots whose losses change, such as ``["loss_bbox"]``; none where whole
-            variants are compared.
+        components: the slots whose losses change, such as ``["loss_bbox"]``; empty if all
+            variants are given by config keys.
         detector: registered name of the detector.
-        config: the config that all runs share, plain, without the components and the seed.
-        variants: what is compared, in the order that was given.
+        config: the config that all runs share, as plain values, without the components and the
+            seed.
+        variants: the variants in the given order.
         seeds: the seeds.
     """
 
@@ -142,13 +144,13 @@ class Plan:
         """Return the plan of a command.
 
         Raises:
-            InputError: a variant or a seed is named twice.
+            InputError: a variant or a seed is given twice.
         """
         labels = [variant.label for variant in variants]
         for name, values in (("the comparison", labels), ("--seeds", seeds)):
-            twice = {value for value in values if list(values).count(value) > 1}
+            twice = dict.fromkeys(value for value in values if list(values).count(value) > 1)
             if twice:
-                raise InputError(f"{name} names {', '.join(map(str, twice))} twice")
+                raise InputError(f"{name} contains {', '.join(map(str, twice))} twice")
         without = [f"model.{component}" for component in components]
         shared = plain(cfg, without=[*without, "randomness.seed"])
         return cls(list(components), cfg.model.type, shared, list(variants), list(seeds))
@@ -160,7 +162,7 @@ class Plan:
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
 
     def runs(self, root: Path) -> list[PlannedRun]:
-        """Return all runs, each seed with all variants before the next seed."""
+        """Return all runs, ordered by seed, then by variant."""
         return [
             PlannedRun(variant, seed, root / "runs" / _folder(variant.label) / f"seed_{seed}")
             for seed in self.seeds
@@ -168,21 +170,22 @@ class Plan:
         ]
 
     def unfinished(self, root: Path, seed: int) -> int:
-        """Return how many runs of a seed are still to be trained."""
+        """Return the number of unfinished runs of a seed."""
         runs = replace(self, seeds=[seed]).runs(root)
         return sum(not is_finished(run.work_dir) for run in runs)
 
     def added_to(self, stored: "Plan", root: Path) -> "Plan":
-        """Return the plan stored in ``root`` with this one's further variants and seeds.
+        """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
 
         Raises:
-            InputError: the stored plan is on another config, or has another variant of that name.
+            InputError: the stored plan has a different config, or a different variant with the same
+                label.
         """
         old, new = ({"components": p.components, **p.config} for p in (stored, self))
         lines = differences(old, new)
         if lines:
             raise InputError(
-                f"{root} holds a comparison on another config ({describe(lines)}); "
+                f"{root} contains a comparison with a different config ({describe(lines)}); "
                 "give another --work-dir"
             )
         known = {variant.label: variant for variant in stored.variants}
@@ -191,7 +194,7 @@ class Plan:
             lines = differences(before.changes, variant.changes)
             if lines:
                 raise InputError(
-                    f"{root} holds a comparison with another {variant.label} "
+                    f"{root} contains a comparison with a different {variant.label} "
                     f"({describe(lines)}); give another --work-dir"
                 )
         variants = stored.variants + [v for v in self.variants if v.label not in known]
@@ -204,13 +207,17 @@ class Plan:
 
     @classmethod
     def load(cls, root: Path) -> "Plan | None":
-        """Return the plan of a directory, or None."""
+        """Return the plan stored in a directory, or None.
+
+        Raises:
+            InputError: the plan was written by a version that cannot be read.
+        """
         stored = read_json(root / PLAN_FILE)
         if stored is None:
             return None
         if "variants" not in stored:
             raise InputError(
-                f"{root / PLAN_FILE} is of an older version of det_losses; give another --work-dir"
+                f"{root / PLAN_FILE} was written by an older version; give another --work-dir"
             )
         stored.pop("hash")
         variants = [Variant(**variant) for variant in stored.pop("variants")]
@@ -218,7 +225,7 @@ class Plan:
 
 
 def _folder(label: str) -> str:
-    """Return a directory name for a label; what it has beside a name becomes a short hash."""
+    """Return a directory name for a label: the label itself if safe, else with a short hash."""
     if re.fullmatch(r"[\w.]+", label):
         return label
     digest = hashlib.sha256(label.encode()).hexdigest()[:6]
@@ -227,16 +234,16 @@ def _folder(label: str) -> str:
 
 
 class Results:
-    """results.json and results.csv of a comparison: a row for each run, and what they share.
+    """results.json and results.csv of a comparison: a row for each run, and the metadata.
 
     Args:
-        plan: all runs that the directory has.
+        plan: all runs in the directory.
         root: the directory of the comparison.
-        facts: what ``meta`` says beside the plan (command, data, versions, hardware); its
-            ``ground_truth`` becomes a file of its own.
+        facts: further entries of ``meta`` (command, data, versions, hardware); ``ground_truth``
+            is written to a separate file.
 
     Raises:
-        InputError: the stored comparison was evaluated on other data.
+        InputError: the stored comparison was evaluated on different data.
     """
 
     def __init__(self, plan: Plan, root: Path, facts: dict[str, Any]) -> None:
@@ -251,12 +258,12 @@ class Results:
         self.notes: list[str] = previous.get("notes", [])
 
     def note(self, text: str) -> None:
-        """Add a sentence to the report, once."""
+        """Add a sentence to the report, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
     def write(self) -> list[dict[str, Any]]:
-        """Write both files, each whole or not at all, and return the rows."""
+        """Write both files, each atomically, and return the rows."""
         with self._writing:
             rows = [run.row(self._root) for run in self._plan.runs(self._root)]
             content = finite({"meta": self.meta(), "runs": rows})
@@ -265,7 +272,7 @@ class Results:
         return content["runs"]
 
     def meta(self) -> dict[str, Any]:
-        """Return what results say beside the rows."""
+        """Return the metadata of results.json."""
         variants = {
             variant.label: {
                 "changes": variant.changes,
@@ -298,13 +305,13 @@ def _store_truth(file: Path, truth: dict[str, Any] | None) -> None:
         write_json(file, truth, indent=2)
     elif stored != truth:
         raise InputError(
-            f"{file}: the validation data have changed since this comparison began; "
+            f"{file}: the validation data has changed since this comparison was started; "
             "give another --work-dir"
         )
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as CSV, best AP first, the runs without one last."""
+    """Return the rows as CSV, sorted by descending AP; runs without AP come last."""
     names = {name: None for row in rows for name in row["metrics"]}
     extra = sorted(names.keys() - set(LOGGED_METRICS))
     before = ("variant", "seed", "status")

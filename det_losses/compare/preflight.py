@@ -1,4 +1,4 @@
-"""What can be checked before the first training, and the facts that results record."""
+"""Checks before the first training, and the facts that results record."""
 
 import gc
 import platform
@@ -25,10 +25,10 @@ _PACKAGES = ("torch", "torchvision", "mmengine-lite", "hotcoco")
 
 
 def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
-    """Build the losses of every variant and check that their slots take them.
+    """Build the losses of every variant and check that their slots accept them.
 
     Raises:
-        UserError: a slot does not take its loss, or a parameter is out of range.
+        UserError: a slot does not accept its loss, or a parameter is out of range.
     """
     for variant in variants:
         model = variant.apply(cfg).model
@@ -39,7 +39,7 @@ def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
 
 
 def check_runner(cfg: Config, variant: Variant) -> None:
-    """Build everything of one run, without training.
+    """Build all objects of one run, without training.
 
     Raises:
         UserError: as the parts raise it.
@@ -53,12 +53,12 @@ def check_runner(cfg: Config, variant: Variant) -> None:
 
 
 def describe(cfg: Config) -> dict[str, Any]:
-    """Return what results record of data, versions and hardware."""
+    """Return the facts about data, versions and hardware."""
     return {**describe_data(cfg), **describe_machine()}
 
 
 def describe_data(cfg: Config) -> dict[str, Any]:
-    """Return classes, numbers of images, and counts of the boxes that the evaluation looks for."""
+    """Return classes, numbers of images and boxes, and the ground truth of the evaluation."""
     train, val = (DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val"))
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
@@ -73,7 +73,7 @@ def describe_data(cfg: Config) -> dict[str, Any]:
 
 
 def ground_truth(dataset: Any) -> dict[str, Any]:
-    """Return the COCO json of exactly what an evaluation on this dataset looks for."""
+    """Return the COCO json of exactly the images and boxes that are evaluated."""
     names = dict(zip(dataset.metainfo["category_ids"], dataset.metainfo["classes"], strict=True))
     if hasattr(dataset, "ground_truth"):
         found = [dataset.ground_truth(index) for index in range(len(dataset))]
@@ -93,9 +93,9 @@ def describe_machine() -> dict[str, Any]:
             "cpu": _cpu_name(),
             "threads": torch.get_num_threads(),
             "gpus": gpus,
-            "memory": "peak memory is what was allocated on the GPU"
+            "memory": "peak memory is the memory allocated on the GPU"
             if gpus
-            else "peak memory is the resident size of the training process",
+            else "peak memory is the resident memory of the training process",
         },
     }
 
@@ -103,7 +103,7 @@ def describe_machine() -> dict[str, Any]:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:  # a fork of it may be installed under another name
+    except PackageNotFoundError:  # a fork has another name
         return "unknown"
 
 

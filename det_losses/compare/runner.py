@@ -1,4 +1,4 @@
-"""Training the runs of a plan, one process each: start, show, stop, and what they leave."""
+"""Train the runs of a plan, each in its own process: start, display, stop, store the results."""
 
 import contextlib
 import fcntl
@@ -29,42 +29,43 @@ from det_losses.report.formats import duration
 
 LOG_FILE = "output.log"
 BUDGET_NOTE = (
-    "The time budget ended before all planned runs; the same command with a new budget continues."
+    "The time budget ran out before all planned runs were trained. Repeat the command with a new "
+    "budget to train the rest."
 )
-_GRACE = 20.0  # seconds that a stopped run gets to end its workers
-_FEW_EPOCHS = 30  # output to a file has a line for each epoch up to here, else one each tenth
+_GRACE = 20.0  # seconds that a terminated run gets to end its workers
+_FEW_EPOCHS = 30  # with more epochs, a file gets a line per tenth of a run, not per epoch
 
 
 class BudgetSpent(Exception):
-    """The time that the command may take is over."""
+    """The time budget is over."""
 
 
 class PlanRunner:
-    """Trains those runs of a plan that are not finished.
+    """Trains the unfinished runs of a plan.
 
     Args:
         cfg: the config that all runs share.
-        asked: the plan of this command; further variants or seeds of an earlier command in the
-            same directory stay in the results.
+        requested: the plan of this command. Other variants or seeds of earlier commands in the same
+            directory stay in the results.
         root: the directory of the comparison.
-        lock: file descriptor of the directory's lock, which the runs inherit.
+        lock: file descriptor of the directory's lock, inherited by the runs.
         facts: see :class:`~det_losses.compare.plan.Results`.
-        jobs: how many runs train at the same time; they share the cores.
-        budget: the time that the command may take; None is any.
+        jobs: number of parallel runs, which share the cores.
+        budget: the time budget; None: unlimited.
 
     Attributes:
-        plan: the plan of the directory, with what earlier commands trained.
+        plan: the plan of the directory, including earlier commands.
         runs: the runs of this command.
-        results: what is written of the plan.
+        results: writer of the results of the plan.
 
     Raises:
-        InputError: the directory holds a comparison on another config, or evaluated otherwise.
+        InputError: the directory contains a comparison with a different config or ground truth.
     """
 
     def __init__(
         self,
         cfg: Config,
-        asked: Plan,
+        requested: Plan,
         root: Path,
         lock: int,
         facts: dict[str, Any],
@@ -72,27 +73,27 @@ class PlanRunner:
         budget: Budget | None = None,
     ) -> None:
         stored = Plan.load(root)
-        self.plan = asked.added_to(stored, root) if stored else asked
-        self.runs = asked.runs(root)
+        self.plan = requested.added_to(stored, root) if stored else requested
+        self.runs = requested.runs(root)
         self.results = Results(self.plan, root, facts)
         if BUDGET_NOTE in self.results.notes:
-            self.results.notes.remove(BUDGET_NOTE)  # it was about the command before
+            self.results.notes.remove(BUDGET_NOTE)  # it concerns an earlier command
         self._cfg, self._root, self._lock = cfg, root, lock
         self._jobs, self._budget = jobs, budget
         self._stop = threading.Event()
         self._durations: list[float] = []
 
     def execute(self) -> list[dict[str, Any]]:
-        """Train what is not finished; results are written after every run.
+        """Train the unfinished runs and write the results after each of them.
 
-        At the end of a budget no run is started any more, and those that train are stopped in
-        order: a later command continues them.
+        When the budget runs out, no further run is started and running ones are terminated; a later
+        command resumes them.
 
         Returns:
             The rows of the results.
 
         Raises:
-            KeyboardInterrupt: after the runs that trained were stopped and results were written.
+            KeyboardInterrupt: running trainings were stopped and results were written.
         """
         self.plan.save(self._root)
         self.results.write()
@@ -100,14 +101,14 @@ class PlanRunner:
         for index, run in enumerate(self.runs):
             title = f"[{index + 1}/{len(self.runs)}] {run.title}"
             if is_finished(run.work_dir):
-                print(f"{title}  {_outcome(run)} (finished before)")
+                print(f"{title}  {_outcome(run)} (already finished)")
             else:
                 todo.append((title, run))
         with ThreadPoolExecutor(self._jobs) as pool:
             futures = []
             for index, (title, run) in enumerate(todo):
-                after = max(0, math.ceil((len(todo) - index) / self._jobs) - 1)
-                futures.append(pool.submit(self._train, run, title, after))
+                following = max(0, math.ceil((len(todo) - index) / self._jobs) - 1)
+                futures.append(pool.submit(self._train, run, title, following))
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
                 for future in futures:
@@ -120,34 +121,34 @@ class PlanRunner:
         return self.results.write()
 
     def forecast(self, budget: Budget) -> str:
-        """Return the plan in a sentence: how many runs, how long, which seeds."""
+        """Return one line with the seeds, the number of runs and the estimated time."""
         todo = [run for run in self.runs if not is_finished(run.work_dir)]
         seconds = math.ceil(len(todo) / self._jobs) * budget.run_seconds
         seeds = ", ".join(map(str, sorted({run.seed for run in self.runs})))
         return (
-            f"seeds {seeds}: {len(todo)} runs of about {duration(budget.run_seconds)}, "
-            f"{self._jobs} at a time, end in about {duration(seconds)} of the "
-            f"{duration(budget.seconds)} given"
+            f"seeds {seeds}: {len(todo)} runs of about {duration(budget.run_seconds)} each, "
+            f"{self._jobs} in parallel; estimated time {duration(seconds)} of "
+            f"{duration(budget.seconds)}"
         )
 
-    def _train(self, run: PlannedRun, title: str, after: int) -> None:
+    def _train(self, run: PlannedRun, title: str, following: int) -> None:
         if self._stop.is_set():
             return
         if self._budget and not self._budget.allows_run(self._durations):
-            _print_line(sys.stdout, f"{title}  not started: too little of the budget is left")
+            _print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
             self.results.note(BUDGET_NOTE)
             return
         config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
         if not config.is_file():
             write_text(config, config_text(run.config(self._cfg)))
         begin = log.stat().st_size if log.is_file() else 0
-        display = RunDisplay(title, run.work_dir, self._durations, after, live=self._jobs == 1)
-        display.say(f"started, log in {log}")
+        display = RunDisplay(title, run.work_dir, self._durations, following, live=self._jobs == 1)
+        display.say(f"started, log: {log}")
         try:
             status = self._watch(train_command(config, run.work_dir), log, display)
         except BudgetSpent:
-            run.set_status("interrupted", "the budget ended")
-            display.close("stopped: the budget is spent")
+            run.set_status("interrupted", "the time budget ran out")
+            display.close("stopped: the time budget ran out")
             self.results.note(BUDGET_NOTE)
         except KeyboardInterrupt:
             self._stop.set()
@@ -160,24 +161,24 @@ class PlanRunner:
                 display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
             else:
                 run.set_status("failed", _tail(log, begin, status))
-                display.close(f"FAILED, see {log}")
+                display.close(f"FAILED, log: {log}")
         finally:
             self.results.write()
 
     def _watch(self, command: Sequence[str], log: Path, display: "RunDisplay") -> int:
-        """Run a command; end it when the user, the budget or another run's error says so."""
+        """Run a command; stop it on an interrupt, if another run raises or at the budget's end."""
 
         def tick() -> None:
             if self._stop.is_set():
                 raise KeyboardInterrupt
             if self._budget and self._budget.left <= 0:
                 raise BudgetSpent
-            display()
+            display.update()
 
         return run_process(command, log, tick, keep_open=self._lock, env=self._threads())
 
     def _threads(self) -> dict[str, str]:
-        """Share out the cores; with more threads than cores the runs would wait for each other."""
+        """Divide the cores among parallel runs; more threads than cores would slow them down."""
         if self._jobs == 1 or "OMP_NUM_THREADS" in os.environ:
             return {}
         return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self._jobs))}
@@ -194,19 +195,22 @@ def _tail(log: Path, begin: int, status: int, lines: int = 8) -> str:
         text = file.read().decode("utf-8", "replace")
     last = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
     ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-    return "\n".join([f"{ended}; the log's last lines:", *last])
+    return "\n".join([f"{ended}; last lines of the log:", *last])
 
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[int]:
-    """Hold the lock of a comparison's directory; give its file descriptor.
+    """Lock the directory of a comparison and yield the file descriptor of the lock.
 
-    A run inherits the descriptor and so holds the lock as well: should the comparison be killed,
-    no other one trains in the run's directory before the run has ended.
+    Runs inherit the descriptor and with it the lock. If the comparison is killed, the directory
+    stays locked until its running trainings have ended.
 
     Raises:
-        InputError: another comparison, or a run that one left behind, holds it.
+        InputError: another comparison, or a run of one that was killed, has the lock; or ``root``
+            is a file.
     """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--work-dir {root}: is a file, expected a directory")
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:
@@ -220,7 +224,7 @@ def locked(root: Path) -> Iterator[int]:
 
 
 def train_command(config: Path, work_dir: Path) -> list[str]:
-    """Return the command of a run; it is the user's own ``train``."""
+    """Return the command of a run: the ``train`` tool."""
     tool = [sys.executable, "-m", "det_losses", "train"]
     return [*tool, str(config), "--work-dir", str(work_dir), "--resume"]
 
@@ -234,21 +238,21 @@ def run_process(
     env: Mapping[str, str] | None = None,
     interval: float = 0.3,
 ) -> int:
-    """Run a command with its output appended to a file.
+    """Run a command and append its output to a file.
 
-    It has a session of its own, so that Ctrl-C on the terminal reaches this process alone, which
-    then stops the other one in order.
+    The process gets its own session, so that Ctrl-C on the terminal reaches only this process,
+    which then terminates the other one cleanly.
 
     Args:
         command: program and arguments.
-        output: the file that gets stdout and stderr.
+        output: the file for stdout and stderr.
         tick: called every ``interval`` seconds.
-        keep_open: a file descriptor that the process inherits (the lock of the directory).
-        env: environment variables to set beside those of this process.
-        interval: seconds.
+        keep_open: a file descriptor for the process to inherit (the lock of the directory).
+        env: environment variables in addition to those of this process.
+        interval: seconds between two calls of ``tick``.
 
     Returns:
-        The exit status; negative is minus a signal.
+        The exit status; if the process was killed, the negative number of the signal.
     """
     path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
     with output.open("ab") as file:
@@ -277,20 +281,20 @@ def _stop(process: subprocess.Popen) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_GRACE)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # whatever is left of it, its workers too
+        os.killpg(process.pid, signal.SIGKILL)  # including its workers
     process.wait()
 
 
 class RunDisplay:
-    """The lines of one run: rewritten in place on a terminal, one an epoch in a file.
+    """Progress of one run: a line rewritten in place on a terminal, a line per epoch in a file.
 
     Args:
-        title: what each line begins with.
-        work_dir: where the run tells its progress.
+        title: start of each line.
+        work_dir: directory of the run, which writes its progress there.
         finished: durations of the comparison's finished runs, seconds.
-        left: how many runs come after this one in its slot of ``--jobs``.
-        stream: where to; default stdout.
-        live: whether a terminal's line may be rewritten; not where several runs write to it.
+        following: number of runs that this job still has to train after this one.
+        stream: output stream; default stdout.
+        live: whether the line may be rewritten on a terminal; False if several runs write to it.
     """
 
     def __init__(
@@ -298,7 +302,7 @@ class RunDisplay:
         title: str,
         work_dir: Path,
         finished: Sequence[float],
-        left: int,
+        following: int,
         stream: TextIO | None = None,
         live: bool = True,
     ) -> None:
@@ -307,7 +311,7 @@ class RunDisplay:
         self._title = title
         self._file = work_dir / PROGRESS_FILE
         self._file.unlink(missing_ok=True)
-        self._finished, self._left = finished, left
+        self._finished, self._following = finished, following
         self._start = time.perf_counter()
         self._first: dict[str, Any] | None = None
         self._shown: Any = None
@@ -315,15 +319,15 @@ class RunDisplay:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the display was made, just before the run's process."""
+        """Seconds since construction, which is just before the process starts."""
         return time.perf_counter() - self._start
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         _print_line(self._stream, f"{self._title}  {text}")
 
-    def __call__(self) -> None:
-        """Show what is new."""
+    def update(self) -> None:
+        """Show the current progress if it has changed."""
         state = read_json(self._file)
         if state is None:
             return
@@ -336,14 +340,14 @@ class RunDisplay:
         self._shown = news, state["AP"]
         text = self._line(state)
         if self._live:
-            text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line would stay
+            text = text[: shutil.get_terminal_size().columns - 1]  # \r cannot undo a wrapped line
             self._width = max(self._width, len(text))
             print(f"\r{text:<{self._width}}", end="", file=self._stream, flush=True)
         else:
             _print_line(self._stream, text)
 
     def close(self, text: str) -> None:
-        """Replace the line by the run's last one."""
+        """Replace the progress line by a permanent one."""
         start = "\r" if self._live else ""
         _print_line(self._stream, f"{start}{f'{self._title}  {text}':<{self._width}}")
 
@@ -351,9 +355,11 @@ class RunDisplay:
         steps = max(1, state["steps"])
         done = (state["step"] - self._first["step"]) / steps
         fraction = state["step"] / steps
-        # A resumed run does the rest only: its pace counts from where it began.
+        # A resumed run trains only the rest: extrapolate from the steps since its start.
         pace = self.elapsed / done * fraction if done > 0 else self.elapsed
-        current, total = remaining(self._finished, self._left, pace, fraction if done > 0 else 0.0)
+        current, total = remaining(
+            self._finished, self._following, pace, fraction if done > 0 else 0.0
+        )
         parts = [f"{self._title}  {state['step']}/{state['steps']} steps"]
         if state["loss"] is not None:
             parts.append(f"loss {state['loss']:.3f}")
@@ -361,36 +367,36 @@ class RunDisplay:
             parts.append(f"AP {state['AP']:.3f}")
         if current is not None:
             parts.append(f"{duration(current)} left")
-            if self._left:
-                parts.append(f"{duration(total)} for all")
+            if self._following:
+                parts.append(f"{duration(total)} for all runs")
         return "  ".join(parts)
 
 
 def _print_line(stream: TextIO, text: str) -> None:
-    """Print in one write: `print` writes the line break apart, and runs print at the same time."""
+    """Print in one write: `print` writes the newline separately, and runs print in parallel."""
     stream.write(f"{text}\n")
     stream.flush()
 
 
 def remaining(
-    whole: Sequence[float], left: int, elapsed: float, fraction: float
+    finished: Sequence[float], following: int, elapsed: float, fraction: float
 ) -> tuple[float | None, float | None]:
-    """Estimate the seconds left for the current run and for all.
+    """Estimate the remaining seconds of the current run and of all runs.
 
     Args:
-        whole: durations of finished runs.
-        left: how many runs come after the current one.
-        elapsed: seconds of the current run.
-        fraction: what part of a run's steps it did in that time.
+        finished: durations of finished runs.
+        following: number of runs after the current one.
+        elapsed: seconds since the start of the current run.
+        fraction: fraction of its steps that it did in that time.
 
     Returns:
-        Both, or None where nothing is known yet.
+        Both, or None if nothing is known yet.
     """
-    mean = sum(whole) / len(whole) if whole else None
+    mean = sum(finished) / len(finished) if finished else None
     if fraction > 0:
         mean_now = elapsed / fraction
         mean = mean if mean is not None else mean_now
     if mean is None:
         return None, None
     current = max(0.0, mean * (1 - fraction) if fraction else mean - elapsed)
-    return current, current + left * mean
+    return current, current + following * mean

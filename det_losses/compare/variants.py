@@ -1,4 +1,4 @@
-"""What is compared: variants, each a label and the config keys that it changes."""
+"""The variants of a comparison: each is a label and the config keys that it changes."""
 
 import copy
 import itertools
@@ -18,13 +18,13 @@ from det_losses.registry import MODELS, find
 
 @dataclass(frozen=True)
 class Variant:
-    """One side of a comparison.
+    """One variant of a comparison.
 
     Attributes:
-        label: what tables call it.
-        changes: dotted config key -> value that replaces the one there.
-        source: where loss weight and parameters come from.
-        factors: slot -> the text of its loss, for variants of ``--losses`` and ``--cross``.
+        label: its name in tables.
+        changes: dotted config key -> new value.
+        source: source of loss weight and parameters.
+        factors: slot -> its loss as text, for variants of ``--losses`` and ``--cross``.
         weight: how the loss weight was chosen (``how``: published, given, swept, matched), its
             ``multiple``, and the gradient norms of a matching.
     """
@@ -36,18 +36,18 @@ class Variant:
     weight: dict[str, Any] = field(default_factory=dict)
 
     def loss(self, slot: str) -> dict[str, Any]:
-        """Return the config of the loss in that slot."""
+        """Return the config of the loss in a slot."""
         return self.changes[f"model.{slot}"]
 
     def with_weight(self, slot: str, value: float, source: str, **how: Any) -> "Variant":
-        """Return this variant with another ``loss_weight`` in that slot."""
+        """Return this variant with another ``loss_weight`` in a slot."""
         key = f"model.{slot}"
         changes = {**self.changes, key: {**self.changes[key], "loss_weight": value}}
         weight = {**self.weight, **how}
         return replace(self, changes=changes, source=source, weight=weight)
 
     def apply(self, cfg: Config) -> Config:
-        """Return a copy of the config with the changes made."""
+        """Return a changed copy of the config."""
         own = copy.deepcopy(cfg)
         for key, value in self.changes.items():
             set_key(own, key, value)
@@ -56,13 +56,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Selection:
-    """The variants that a command asks for.
+    """The variants requested by a command.
 
     Attributes:
         component: the slot of ``--losses``.
-        components: all slots whose losses are compared; none where only whole variants are.
-        variants: before loss weights are matched or multiplied.
-        multiples: of the loss weights; none without a sweep.
+        components: all slots whose losses are compared; empty if there are only variants of
+            ``--variant``.
+        variants: the variants before loss weights are matched or multiplied.
+        multiples: factors of the loss weights; empty without a sweep.
         baseline: label of the baseline.
     """
 
@@ -74,12 +75,12 @@ class Selection:
 
     @property
     def baseline_loss(self) -> str:
-        """The text of the baseline's loss in the component."""
+        """The baseline's loss in the component, as text."""
         swept = self.swept(self.variants)
         return next(v.factors[self.component] for v in swept if v.label == self.baseline)
 
     def swept(self, variants: Sequence[Variant]) -> list[Variant]:
-        """Return the variants with each multiple of their loss weight."""
+        """Return each variant with each multiple of its loss weight."""
         if not self.multiples:
             return list(variants)
         return sweep(variants, self.component, self.multiples)
@@ -91,34 +92,38 @@ def select(
     component: str = "loss_bbox",
     *,
     cross: Sequence[str] = (),
-    whole: Sequence[str] = (),
+    config_variants: Sequence[str] = (),
     baseline: str | None = None,
     multiples: Sequence[float] = (),
     matched: bool = False,
 ) -> Selection:
-    """Return the variants that a command asks for.
+    """Return the variants requested by a command.
 
     Args:
         cfg: the config of the comparison.
         losses: losses as text (``--losses``).
-        component: their slot.
+        component: slot of these losses.
         cross: another slot and its losses: each loss is combined with each of these (``--cross``).
-        whole: whole variants as text (``--variant``).
-        baseline: a label; the first variant if None.
-        multiples: of the loss weights (``--weights``).
-        matched: whether the loss weights are going to be matched.
+        config_variants: variants given by config keys, as text (``--variant``).
+        baseline: label of the baseline; None: the first variant.
+        multiples: factors of the loss weights (``--weights``).
+        matched: whether the loss weights will be matched.
 
     Raises:
-        InputError: nothing to compare, options that exclude each other, or no such baseline.
+        InputError: nothing to compare, options that exclude each other, no such baseline, or two
+            identical losses.
         NotRegisteredError: no such loss; the nearest names are suggested.
     """
-    components = _components(cfg, losses, component, cross, whole)
+    components = _components(cfg, losses, component, cross, bool(config_variants))
     factors = itertools.product(losses, cross[1:]) if cross else zip(losses, strict=True)
     variants = [loss_variant(cfg, dict(zip(components, texts, strict=True))) for texts in factors]
-    variants += [whole_variant(cfg, text.strip(), components) for text in whole]
+    _check_different(variants)
+    variants += [config_variant(cfg, text.strip(), components) for text in config_variants]
     for option, given in (("weights", bool(multiples)), ("match-weights", matched)):
-        if given and (whole or not losses):
-            raise InputError(f"--{option} sets the loss weights of --losses; leave out --variant")
+        if given and (config_variants or not losses):
+            raise InputError(
+                f"--{option} sets the loss weights of --losses; it cannot be used with --variant"
+            )
     selection = Selection(component, components, variants, tuple(multiples), "")
     labels = [variant.label for variant in selection.swept(variants)]
     first = variants[0].label if variants[0].label in labels else labels[0]
@@ -127,32 +132,41 @@ def select(
     return replace(selection, baseline=baseline or first)
 
 
+def _check_different(variants: Sequence[Variant]) -> None:
+    """Raise InputError if two variants of ``--losses`` are identical; ``--variant`` allows this."""
+    for one, other in itertools.combinations(variants, 2):
+        if one.label != other.label and one.changes == other.changes:
+            raise InputError(f"{one.label} and {other.label} are identical; remove one of them")
+
+
 def _components(
-    cfg: Config, losses: Sequence[str], component: str, cross: Sequence[str], whole: Sequence[str]
+    cfg: Config, losses: Sequence[str], component: str, cross: Sequence[str], other_variants: bool
 ) -> list[str]:
-    """Return the slots whose losses are compared, after checks of the options that name them."""
-    if not losses and not whole:
+    """Return the slots whose losses are compared, and check the options that name them."""
+    if not losses and not other_variants:
         raise InputError("nothing to compare: give --losses or --variant")
     if cross and (not losses or len(cross) < 2):
-        raise InputError("--cross needs --losses, a component and its losses: --cross loss_cls A B")
+        raise InputError(
+            "--cross requires --losses, a component and its losses: --cross loss_cls A B"
+        )
     if not losses:
         return []
     named = {"--component": component, **({"--cross": cross[0]} if cross else {})}
     slots = slots_of(cfg)
     for option, slot in named.items():
         if slot not in slots:
-            raise InputError(f"{option} {slot}: {cfg.model.type} has the losses {', '.join(slots)}")
+            raise InputError(f"{option} {slot}: {cfg.model.type} has the slots {', '.join(slots)}")
     if len(named) > len(set(named.values())):
-        raise InputError(f"--cross {component}: name another component than --component")
+        raise InputError(f"--cross {component}: give a slot other than that of --component")
     return list(named.values())
 
 
 def loss_variant(cfg: Config, losses: Mapping[str, str]) -> Variant:
-    """Return the variant with these losses, completed as the slots of a config complete them.
+    """Return the variant with these losses, completed by the same rule as in a config.
 
     Args:
         cfg: the config of the comparison.
-        losses: slot -> a loss as text. The first one is that whose weight can be changed.
+        losses: slot -> loss as text. The weight of the first one can be matched or swept.
     """
     factors = {slot: text.strip() for slot, text in losses.items()}
     changes, sources = _complete(cfg.model, factors)
@@ -164,19 +178,19 @@ def loss_variant(cfg: Config, losses: Mapping[str, str]) -> Variant:
     return Variant(label, changes, source, factors, {"how": how, "multiple": 1.0})
 
 
-def whole_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
-    """Return the variant that ``"name:key=value,key=value"`` stands for.
+def config_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
+    """Return the variant described by ``"name:key=value,key=value"``.
 
-    A key is a dotted config key, or a slot of the detector with a loss as ``--losses`` takes it.
-    A component that the text does not name keeps the loss of the config.
+    A key is a dotted config key, or a slot of the detector with a loss as in ``--losses``. A
+    component that the text does not name keeps the loss of the config.
 
     Args:
         cfg: the config of the comparison.
-        text: what the user typed.
+        text: the option's text.
         components: the slots that other variants change.
 
     Raises:
-        InputError: the text has another form, or the config has no such key.
+        InputError: the text cannot be parsed, or the config has no such key.
     """
     label, _, arguments = text.partition(":")
     if not label.strip():
@@ -194,14 +208,14 @@ def whole_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant:
     kept = {s: model[s] for s in components if s not in losses and model.get(s) is not None}
     changes, _ = _complete(model, {**kept, **losses})
     how = {"how": "given", "multiple": 1.0}
-    # A key of `others` may go into one of the losses, so these come first.
-    return Variant(label.strip(), {**changes, **others}, "given as a whole", {}, how)
+    # A key of `others` may be inside one of the losses, so the losses come first.
+    return Variant(label.strip(), {**changes, **others}, "set by --variant", {}, how)
 
 
 def _complete(
     model: Mapping[str, Any], losses: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the changes that put complete losses into slots, and the source of each slot."""
+    """Return the changes that set the completed losses, and the source of each slot's setting."""
     table = table_of({**model, **losses})
     found = {slot: complete(table, slot, loss) for slot, loss in losses.items()}
     changes = {f"model.{slot}": _as_stored(config) for slot, (config, _) in found.items()}
@@ -209,7 +223,7 @@ def _complete(
 
 
 def sweep(variants: Sequence[Variant], slot: str, multiples: Sequence[float]) -> list[Variant]:
-    """Return each variant with its loss weight times each multiple; 1 keeps its label."""
+    """Return each variant with each multiple of its loss weight; 1 keeps the label."""
     found = []
     for variant, multiple in itertools.product(variants, multiples):
         if multiple == 1:
@@ -217,13 +231,13 @@ def sweep(variants: Sequence[Variant], slot: str, multiples: Sequence[float]) ->
             continue
         weight = variant.loss(slot).get("loss_weight", 1.0) * multiple
         labelled = replace(variant, label=f"{variant.label} x{multiple:g}")
-        source = f"{multiple:g} times: {variant.source}"
+        source = f"{multiple:g} x the weight of: {variant.source}"
         found.append(labelled.with_weight(slot, weight, source, how="swept", multiple=multiple))
     return found
 
 
 def set_key(cfg: Mapping[str, Any], key: str, value: Any) -> None:
-    """Replace one entry of a config, in place; a part of the key may be an index of a list."""
+    """Replace one entry of a config, in place; parts of the key may be indices of lists."""
     *parents, last = key.split(".")
     inner: Any = cfg
     for part in parents:
@@ -245,17 +259,17 @@ def slots_of(cfg: Config) -> Mapping[str, Slot]:
     """
     slots = getattr(find(MODELS, cfg.model.type), "slots", None)
     if slots is None:
-        raise InputError(f"model.type {cfg.model.type} is not a detector whose losses can be set")
+        raise InputError(f"model.type {cfg.model.type} is not a detector with loss slots")
     return slots
 
 
 def _as_stored(value: Any) -> Any:
-    """Return a value as plan.json holds it: tuples become lists."""
+    """Return a value as plan.json stores it: tuples become lists."""
     return json.loads(json.dumps(value))
 
 
 def _check_key(cfg: Config, key: str, text: str) -> None:
-    """Check that the config has the place that a key goes into."""
+    """Raise InputError unless the config has the entry that contains the key."""
     *parents, last = key.split(".")
     inner: Any = dict(cfg.items())
     missing = None if parents or last in inner else last
@@ -266,8 +280,6 @@ def _check_key(cfg: Config, key: str, text: str) -> None:
             missing = part
             break
     if missing is not None:
-        raise InputError(
-            f"--variant {text!r}: the config has no {key!r} (there is no {missing!r} in it)"
-        )
+        raise InputError(f"--variant {text!r}: the config has no {key!r} ({missing!r} is missing)")
     if not isinstance(inner, (Mapping, list)):
-        raise InputError(f"--variant {text!r}: {key!r} goes into {inner!r}, which has no keys")
+        raise InputError(f"--variant {text!r}: {key!r} is inside {inner!r}, which has no keys")

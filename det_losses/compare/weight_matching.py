@@ -1,5 +1,6 @@
-"""Loss weights with which the gradient norms of box losses on the box outputs are equal."""
+"""Matching of loss weights: equal gradient norms of box losses on the box outputs."""
 
+import contextlib
 import copy
 import gc
 import math
@@ -37,15 +38,15 @@ BATCHES = 256
 
 @dataclass(frozen=True)
 class MatchedLoss:
-    """A loss with the weight that gives it the baseline's gradient norm.
+    """A loss and the loss weight with which it has the baseline's gradient norm.
 
     Attributes:
-        config: the loss as it was given.
-        given_weight: its loss weight there.
-        loss_weight: the matched one.
+        config: the loss as given.
+        given_weight: its loss weight in that config.
+        loss_weight: its matched loss weight.
         norm: mean gradient norm with the given weight, at the warmed-up weights.
         initial_norm: the same at the initial weights, on fewer batches.
-        error: standard error of ``loss_weight`` as a fraction of it, from the spread over batches.
+        error: relative standard error of ``loss_weight``, from the spread over batches.
     """
 
     config: dict[str, Any]
@@ -72,11 +73,11 @@ class Matching:
 
     Attributes:
         slot: such as ``"loss_bbox"``.
-        baseline: label of the loss whose norm the others got.
-        batches: how many batches each norm is the mean of.
-        warmup_steps: training steps with the baseline before the norms were taken.
-        seed: of the warm-up and the batches.
-        losses: label -> its weight and norms.
+        baseline: label of the loss whose norm the others are matched to.
+        batches: number of batches that each norm is averaged over.
+        warmup_steps: training steps with the baseline before the measurement.
+        seed: seed of the warm-up and the batches.
+        losses: label -> weight and norms.
     """
 
     slot: str
@@ -87,30 +88,30 @@ class Matching:
     losses: dict[str, MatchedLoss]
 
     def source(self, label: str) -> str:
-        """Return where the weight of a loss comes from, for tables."""
+        """Return the source of a matched weight, for tables."""
         return (
-            f"gradient norm {self.losses[label].matched_norm:.3g}, as {self.baseline}'s, over "
+            f"gradient norm {self.losses[label].matched_norm:.3g}, matched to {self.baseline} over "
             f"{self.batches} batches after {self.warmup_steps} steps with {self.baseline}"
         )
 
     def joined(self, other: "Matching") -> "Matching":
-        """Return this matching with the other one's further losses.
+        """Return the union of the losses of two matchings.
 
         Raises:
-            InputError: the two were not made in the same way.
+            InputError: the two have different settings.
         """
         theirs = replace(other, losses=self.losses)
         first, second = (m.losses[m.baseline].config for m in (self, other))
         if theirs != self or first != second:
             raise InputError(
                 f"loss weights were matched with slot={self.slot}, baseline={self.baseline}, "
-                f"batches={self.batches}, warmup_steps={self.warmup_steps}, seed={self.seed}, and "
-                "this command asks for another matching; give another --work-dir"
+                f"batches={self.batches}, warmup_steps={self.warmup_steps}, seed={self.seed}, but "
+                "this command requests different settings; give another --work-dir"
             )
         return replace(self, losses={**other.losses, **self.losses})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, with the norms after matching."""
+        """Return values for JSON, including the norms after matching."""
         losses = {
             label: {
                 **asdict(loss),
@@ -123,7 +124,7 @@ class Matching:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Matching":
-        """Return the matching that :meth:`to_dict` gave."""
+        """Restore a matching from the result of :meth:`to_dict`."""
         fields = MatchedLoss.__dataclass_fields__
         losses = {
             label: MatchedLoss(**{key: loss[key] for key in fields})
@@ -135,10 +136,10 @@ class Matching:
 def match_variants(cfg: Config, selection: Selection, root: Path) -> list[Variant]:
     """Return the selected variants with loss weights that match the baseline's gradient norm.
 
-    What was matched before in this directory stays: ``matched_weights.json``.
+    Weights that an earlier command stored in ``matched_weights.json`` are reused.
 
     Raises:
-        InputError: the component is not a box slot, or was matched otherwise before.
+        InputError: the component is not a box slot, or stored weights have different settings.
     """
     slot, baseline = selection.component, selection.baseline_loss
     losses = {variant.factors[slot]: variant.loss(slot) for variant in selection.variants}
@@ -147,11 +148,11 @@ def match_variants(cfg: Config, selection: Selection, root: Path) -> list[Varian
     known = None if stored is None else Matching.from_dict(stored)
     if known and (known.slot, known.baseline) != (slot, baseline):
         raise InputError(
-            f"{file}: the weights of {known.slot} were matched to {known.baseline}, not those of "
+            f"{file}: {known.slot} was matched to {known.baseline}, but this command matches "
             f"{slot} to {baseline}; give another --work-dir"
         )
     if known is None or not losses.keys() <= known.losses.keys():
-        print("Matching loss weights: a short training with the baseline", flush=True)
+        print("Matching loss weights after a short training with the baseline", flush=True)
         found = match_weights(cfg, slot, losses, baseline, work_dir=root)
         known = known.joined(found) if known else found
         write_json(file, known.to_dict(), indent=2)
@@ -180,41 +181,41 @@ def match_weights(
     batches: int = BATCHES,
     seed: int = 0,
 ) -> Matching:
-    r"""Find the weight with which each box loss has the gradient norm of the baseline.
+    r"""Find the weight with which each box loss has the baseline's gradient norm.
 
     .. math:: w' = w \, \frac{\sum_b \lVert g_b^{baseline} \rVert}{\sum_b \lVert g_b \rVert}
 
     g_b is the gradient with respect to the raw box output (see
     :func:`~det_losses.compare.gradient_norm.gradient_norm`) on batch b of fixed training batches,
     at the weights after the first ``warmup_steps`` of the config's training with the baseline.
-    Weights and batches are the same for all losses. A loss with a running state is measured in the
-    state in which it is built. The norms at the initial weights, on the first quarter of the
-    batches, are for information only.
+    Weights and batches are the same for all losses. A loss with running statistics is measured in
+    its initial state. The norms at the initial weights, on the first quarter of the batches, are
+    for information only.
 
-    How many batches it takes: in quickstart/retinanet_shapes, SmoothL1Loss the baseline, the norms
+    Number of batches: in quickstart/retinanet_shapes with SmoothL1Loss as the baseline, the norms
     of all box losses on 256 other batches of 16 images agreed within 4.0% after matching on 8
-    batches, 1.3% on 128 and 0.5% on 256, the default. The ratio of two norms varies from batch to
-    batch by 2 to 21% (9% for GIoULoss); so 256 batches give a weight to within 1.2% with 95%
-    confidence, those of MSELoss and HuberLoss to within 2.6%. ``error`` of the result says it for
-    the data at hand.
+    batches, 1.3% on 128 and 0.5% on 256, the default. The ratio of two norms varies by 2 to 21%
+    between batches (9% for GIoULoss), so 256 batches determine a weight to within 1.2% with 95%
+    confidence, and those of MSELoss and HuberLoss to within 2.6%. ``error`` of the result is this
+    uncertainty on the actual data.
 
     Args:
         cfg: config of the experiment; it is not changed.
         slot: a box slot of its detector.
-        losses: label -> config of a loss, the baseline among them.
-        baseline: label of the loss whose norm the others get; it keeps its weight.
-        work_dir: where the warm-up may put a temporary folder.
+        losses: label -> config of a loss, including the baseline.
+        baseline: label of the baseline, which keeps its weight.
+        work_dir: parent of the temporary folder of the warm-up.
         warmup_steps: steps of the warm-up; None: a tenth of training, but 100 to 1000 steps.
-        batches: how many fixed batches, at least 8.
-        seed: of initial weights, warm-up and batches.
+        batches: number of fixed batches, at least 8.
+        seed: seed of initial weights, warm-up and batches.
 
     Raises:
         InputError: the slot is not a box slot, an argument is out of range, or a loss has no weight
             or a norm that is zero or not finite.
-        KeyboardInterrupt: a signal came; nothing is left on disk.
+        KeyboardInterrupt: on a signal; nothing is left on disk.
     """
     if baseline not in losses:
-        raise InputError(f"the baseline {baseline!r} is none of {', '.join(losses)}")
+        raise InputError(f"the baseline {baseline!r} is not one of {', '.join(losses)}")
     if batches < LEAST_BATCHES:
         raise InputError(f"batches must be at least {LEAST_BATCHES}, got {batches}")
     box_layer_name(find(MODELS, cfg.model.type), slot)
@@ -223,10 +224,10 @@ def match_weights(
     own = copy.deepcopy(cfg)
     own.model[slot] = ConfigDict(losses[baseline])
     with tqdm(desc=f"warm-up with {baseline}", disable=not shows_bar(), leave=False) as bar:
-        models = warm_up(own, warmup_steps, seed, Path(work_dir), bar)
+        warmed = warm_up(own, warmup_steps, seed, Path(work_dir), bar)
         bar.set_description("gradient norms")
         bar.reset(batches)
-        norms = _norms(models, slot, modules, batches, seed, bar)
+        norms = _norms(warmed, slot, modules, batches, seed, bar)
     reference = norms[baseline][1]
     found = {}
     for label, (initial, trained) in norms.items():
@@ -239,19 +240,19 @@ def match_weights(
             initial_norm=float(initial.mean()),
             error=ratio_error(reference, trained),
         )
-    return Matching(slot, baseline, batches, models.steps, seed, found)
+    return Matching(slot, baseline, batches, warmed.steps, seed, found)
 
 
 def ratio_error(first: np.ndarray, second: np.ndarray) -> float:
-    r"""Return the standard error of ``first.mean() / second.mean()`` as a fraction of it.
+    r"""Return the relative standard error of ``first.mean() / second.mean()``.
 
     .. math:: \mathrm{sd}_b \left( x_b / \bar x - y_b / \bar y \right) / \sqrt B
 
     This is the delta method for a ratio of means of paired values.
 
     Args:
-        first: x, one value a batch, ``[B]``.
-        second: y, likewise.
+        first: x, one value per batch, ``[B]``.
+        second: y, one value per batch, ``[B]``.
     """
     relative = first / first.mean() - second / second.mean()
     return float(relative.std(ddof=1) / math.sqrt(len(relative)))
@@ -260,21 +261,19 @@ def ratio_error(first: np.ndarray, second: np.ndarray) -> float:
 def _weight(label: str, loss: nn.Module) -> float:
     weight = getattr(loss, "loss_weight", None)
     if not isinstance(weight, (int, float)) or not weight:
-        raise InputError(
-            f"{label}: loss_weight is {weight!r}, and matching needs a number to scale"
-        )
+        raise InputError(f"{label}: loss_weight is {weight!r}, but matching needs a nonzero number")
     return float(weight)
 
 
 def _norms(
-    models: "WarmUp",
+    warmed: "WarmUp",
     slot: str,
     losses: Mapping[str, nn.Module],
     batches: int,
     seed: int,
     bar: tqdm,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return for each loss its norms at the initial and at the trained weights, one a batch.
+    """Return the norms of each loss at the initial and the trained weights, one per batch.
 
     Raises:
         InputError: a norm is not finite, or zero on all batches at the trained weights.
@@ -282,8 +281,8 @@ def _norms(
     counts = max(LEAST_BATCHES, batches // 4), batches
     norms = {label: tuple(np.empty(count) for count in counts) for label in losses}
     for number in range(batches):
-        batch = models.batches[number]
-        for row, model in enumerate((models.initial, models.trained)):
+        batch = warmed.batches[number]
+        for row, model in enumerate((warmed.initial, warmed.trained)):
             if number < counts[row]:
                 with generators_kept(seed, number):
                     found = gradient_norms(model, batch, slot, losses)
@@ -296,7 +295,7 @@ def _norms(
         if not trained.any():
             raise InputError(
                 f"{label}: the gradient on the box output is zero on all {batches} batches, so no "
-                "weight can match it; leave the loss out or look at the boxes of the data"
+                "weight can match it; remove the loss or check the boxes of the data"
             )
     return norms
 
@@ -306,7 +305,7 @@ class WarmUp:
     """The result of a warm-up.
 
     Attributes:
-        steps: how many there were.
+        steps: number of steps.
         initial: the model with its initial weights.
         trained: the model after the last step.
         batches: fixed batches of the training data.
@@ -321,18 +320,19 @@ class WarmUp:
 def warm_up(
     cfg: Config, steps: int | None, seed: int, work_dir: Path, bar: tqdm | None = None
 ) -> WarmUp:
-    """Train the first steps of a config in memory: its schedule and hooks, without evaluation.
+    """Train the first steps of a config in memory, with its schedule and hooks, without evaluation.
 
     Args:
         cfg: the config; it is not changed.
-        steps: how many; None: a tenth of all, but from 100 to 1000 where there are so many.
-        seed: of initial weights, data order and augmentation, and of the fixed batches.
-        work_dir: where a temporary folder is made, and removed at the end.
-        bar: shows the progress.
+        steps: number of steps; None: a tenth of training, at least 100 (if the config has as
+            many) and at most 1000.
+        seed: seed of initial weights, data order, augmentation and fixed batches.
+        work_dir: parent of a temporary folder, which is removed at the end.
+        bar: progress bar.
 
     Raises:
         InputError: the config trains fewer steps.
-        KeyboardInterrupt: a signal came.
+        KeyboardInterrupt: on a signal.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".warm_up.", dir=work_dir) as folder:
@@ -342,7 +342,7 @@ def warm_up(
         loader = runner.train_dataloader
         batch_size = runner.cfg.train_dataloader.batch_size
         batches = FixedBatches(loader.dataset, loader.collate_fn, batch_size, seed)
-        initial = copy.deepcopy(runner.model)  # before hooks are put on it
+        initial = copy.deepcopy(runner.model)  # before hooks are registered on it
         trained = copy.deepcopy(runner.model)
         snapshots = _train(runner, steps, tqdm(disable=True) if bar is None else bar)
     initial.load_state_dict(snapshots.initial)
@@ -358,7 +358,7 @@ def _checked_steps(steps: int | None, most: int) -> int:
         return min(max(100, most // 10), 1000, most)
     if not 1 <= steps <= most:
         raise InputError(
-            f"warmup_steps must be 1 to {most}, the steps that the config trains, got {steps}"
+            f"warmup_steps must be from 1 to {most}, the training steps of the config, got {steps}"
         )
     return steps
 
@@ -379,12 +379,12 @@ def _training_only(cfg: Config, seed: int, folder: str) -> Config:
     return own
 
 
-class _Done(Exception):
-    """The last step is done."""
+class _WarmUpDone(Exception):
+    """The last step of the warm-up is done."""
 
 
 class _SnapshotHook(Hook):
-    """Keeps the weights before the first step and after the last one, when it ends training."""
+    """Stores the weights before the first and after the last step, and then ends training."""
 
     priority = "LOWEST"
 
@@ -401,16 +401,13 @@ class _SnapshotHook(Hook):
         self._bar.update()
         if runner.iter + 1 >= self._steps:
             self.trained = copy.deepcopy(runner.model.state_dict())
-            raise _Done
+            raise _WarmUpDone
 
 
 def _train(runner: Runner, steps: int, bar: tqdm) -> _SnapshotHook:
     stop, snapshots = StopHook(), _SnapshotHook(steps, bar)
     runner.register_hook(stop, priority="LOWEST")
     runner.register_hook(snapshots, priority="LOWEST")
-    with stop.listening():
-        try:
-            runner.train()
-        except _Done:
-            pass
+    with stop.listening(), contextlib.suppress(_WarmUpDone):
+        runner.train()
     return snapshots

@@ -1,4 +1,4 @@
-"""A conformance suite that runs over any registered loss, including those of other packages.
+"""A conformance suite for registered losses, including those of other packages.
 
 A check is a function of a :class:`Case` that returns None, or raises :class:`Failed` or
 :class:`Skipped` with a message. ``run(case_of("CIoULoss"))`` runs all of them.

@@ -1,4 +1,4 @@
-"""What a check works with: a loss as a case, example inputs, and ways to report a failure."""
+"""What the checks work with: cases, example inputs and ways to report a failure."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -18,31 +18,30 @@ from det_losses.losses.core.build import build_loss
 CLASSES = 3
 # Bins in the example inputs of a distribution loss, one more than the largest distance.
 BINS = 8
-# The extra inputs that a model predicts, through which a gradient flows.
+# The extra inputs that a model predicts, which need a gradient.
 PREDICTED = ("pred_deltas", "logits")
 
 Maker = Callable[[int, torch.Generator], Tensor]
 
 
 class Failed(Exception):
-    """The loss does not satisfy a check; the message says what was expected and what came."""
+    """A check failed; the message states the expected and the actual result."""
 
 
 class Skipped(Exception):
-    """A check does not apply to the loss or cannot run here; the message says why."""
+    """A check does not apply to the loss or cannot run here; the message states the reason."""
 
 
 class Reference(NamedTuple):
-    """The equation of a loss, in code that shares nothing with the loss.
+    """The equation of a loss, implemented independently of it.
 
     Attributes:
-        kwargs: the constructor arguments that the reference is for.
-        function: ``(pred, target, **params) -> unreduced loss``, on numpy arrays of float64. It is
-            passed the loss's ``params()`` without ``reduction`` and ``loss_weight``, its extra
-            inputs, and ``state`` (the buffers before the call) if the loss has any.
+        kwargs: the constructor arguments of the loss.
+        function: ``(pred, target, **params) -> unreduced loss``, on numpy arrays of float64. Its
+            keyword arguments are the loss's ``params()`` without ``reduction`` and ``loss_weight``,
+            the extra inputs, and ``state`` (the buffers before the call) if the loss has buffers.
         constants: takes the same arguments and returns the values that are constant in the
-            gradient, which ``function`` accepts as keyword arguments; None to compare the value
-            only.
+            gradient, as keyword arguments for ``function``; None to compare the value only.
     """
 
     kwargs: Mapping[str, Any]
@@ -72,7 +71,7 @@ class Inputs:
         return self.map(lambda x: x[index])
 
     def leaves(self) -> tuple["Inputs", list[Tensor]]:
-        """Return a copy whose predicted tensors require a gradient, and the list of these."""
+        """Return a copy whose predicted tensors require a gradient, and a list of them."""
         extra = {name: value.detach().clone() for name, value in self.extra.items()}
         copy = Inputs(self.pred.detach().clone(), self.target, extra)
         predicted = [copy.pred, *(extra[name] for name in PREDICTED if name in extra)]
@@ -87,13 +86,13 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Case:
-    """A registered loss and what its checks need.
+    """A registered loss with its references and inputs.
 
     Attributes:
         name: its ``type`` in a config.
         cls: its class.
-        references: its equation, for each set of constructor arguments that has one.
-        inputs: makers of the inputs that only this loss needs: name -> ``function(n, generator)``.
+        references: its equation, for one or more sets of constructor arguments.
+        inputs: functions that make inputs unknown to the suite: name -> ``function(n, generator)``.
     """
 
     name: str
@@ -142,7 +141,7 @@ def call_in_place(
 
 
 def gradients(value: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    """Return the gradient of the sum of ``value``; zeros for a leaf that it does not depend on."""
+    """Return the gradient of the sum of ``value``; zeros for leaves it does not depend on."""
     found = torch.autograd.grad(value.sum(), leaves, allow_unused=True, materialize_grads=True)
     return list(found)
 
@@ -168,16 +167,16 @@ def warmed_up(case: Case, loss: Loss) -> Loss:
 # Reporting a failure
 
 
-def expect(holds: Any, message: str) -> None:
-    """Fail with ``message`` unless ``holds``."""
-    if not holds:
+def expect(condition: Any, message: str) -> None:
+    """Fail with ``message`` unless ``condition`` is true."""
+    if not condition:
         raise Failed(message)
 
 
 def expect_close(
     what: str, actual: Any, expected: Any, rtol: float = 1e-10, atol: float = 1e-12
 ) -> None:
-    """Fail unless both are equal within the tolerances; the message has the worst entry."""
+    """Fail unless both are equal within the tolerances; the message shows the worst entry."""
     actual, expected = (
         np.asarray(x.detach() if isinstance(x, Tensor) else x, dtype=np.float64)
         for x in (actual, expected)
@@ -198,7 +197,7 @@ def expect_close(
 
 
 def expect_error(function: Callable[[], object], kind: type[Exception], message: str) -> None:
-    """Fail unless ``function`` raises an error of that type whose text contains ``message``."""
+    """Fail unless ``function`` raises an error of type ``kind`` that contains ``message``."""
     try:
         function()
     except kind as error:
@@ -224,16 +223,17 @@ def example_inputs(
     seed: int = 0,
     makers: Mapping[str, Maker] | None = None,
 ) -> Inputs:
-    """Return ``n`` random rows that ``loss`` accepts, with each kind of row that occurs.
+    """Return ``n`` random rows for ``loss``, with all kinds of rows.
 
-    Decoded boxes are :func:`box_pairs`. Labels are all classes, the background and one ignored row.
+    Decoded boxes are those of :func:`box_pairs`. Labels include all classes, the background and one
+    ignored row.
 
     Args:
         loss: the loss.
         n: number of rows.
         dtype: dtype of the floating-point tensors.
         seed: seed of the random numbers.
-        makers: functions that make inputs which the suite does not know, by name.
+        makers: functions that make inputs unknown to the suite, by name.
 
     Raises:
         InputError: the loss needs an input that neither the suite nor ``makers`` can make.
@@ -262,7 +262,7 @@ def example_inputs(
 def box_pairs(
     n: int = 12, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Return boxes and targets: a third close to each other, a third overlapping, a third disjoint.
+    """Return boxes and targets: one third close, one third overlapping, one third disjoint.
 
     Boxes have sides of 10 to 90 px and are not square.
     """

@@ -38,30 +38,31 @@ DISTANCES = tuple(step * step / 100 for step in range(40))
 
 
 def value(case: Case) -> None:
-    """The value equals an independent reference, for each set of arguments that has one."""
+    """The value equals an independent reference, for each set of arguments with a reference."""
     if not case.references:
         raise Skipped("no reference: define REFERENCES in the module of --references")
     for reference in case.references:
         loss = case.build(**reference.kwargs, reduction="none")
         for seed in SEEDS:
-            for started in _fresh_and_warm(case, loss):
+            for started in _fresh_and_warmed_up(case, loss):
                 inputs = case.examples(loss, 24, seed=seed)
-                expected = reference.function(*_arrays(inputs), **_known(started, inputs))
+                arguments = _reference_arguments(started, inputs)
+                expected = reference.function(*_arrays(inputs), **arguments)
                 what = f"value of {_described(loss, reference)}, seed {seed}"
                 expect_close(what, call(started, inputs), expected, rtol=1e-9)
 
 
 def gradient(case: Case) -> None:
-    """The gradient matches finite differences of the value, with detached values held constant."""
+    """The gradient matches finite differences of the value, with detached values held fixed."""
     loss = case.build(reduction="none")
-    for started in _fresh_and_warm(case, loss):
+    for started in _fresh_and_warmed_up(case, loss):
         inputs, leaves = case.examples(started, 9).leaves()
         with _recorded_detach() as constants:
             total = _weighted_sum(call_in_place(_frozen(started), inputs))
         for index, slope in enumerate(gradients(total, leaves)):
             numeric = _finite_differences(_frozen(started), inputs, leaves, index, constants)
             expect_close(
-                "gradient, analytic against finite differences (use detach() for what is constant)",
+                "gradient, analytic against finite differences (use detach() for constants)",
                 slope,
                 numeric,
                 rtol=1e-5,
@@ -72,14 +73,14 @@ def gradient(case: Case) -> None:
 
 
 def reference_gradient(case: Case) -> None:
-    """The gradient matches that of the reference, with the paper's constants held constant."""
+    """The gradient matches that of the reference, whose constants are held fixed."""
     checked = [reference for reference in case.references if reference.constants]
     if not checked:
         raise Skipped("no reference with constants")
     for reference in checked:
         loss = case.build(**reference.kwargs, reduction="none")
         example = case.examples(loss, 9)
-        known, (pred, target) = _known(loss, example), _arrays(example)
+        known, (pred, target) = _reference_arguments(loss, example), _arrays(example)
         constants = reference.constants(pred, target, **known)
         inputs, leaves = example.leaves()
         slope = gradients(call(loss, inputs), leaves[:1])[0]
@@ -96,14 +97,14 @@ def reference_gradient(case: Case) -> None:
 
 
 def stop_gradient(case: Case) -> None:
-    """A loss that calls detach() names what it detaches in constant_in_gradient."""
+    """A loss that calls detach() names the detached quantities in constant_in_gradient."""
     loss = case.build(reduction="none")
     inputs, _ = case.examples(loss).leaves()
     with _recorded_detach() as constants:
         call(loss.train(), inputs)
     named = loss.constant_in_gradient
     if constants:
-        expect(named, "detach() is called, so constant_in_gradient must name what; it is empty")
+        expect(named, "detach() is called, but constant_in_gradient is empty")
     elif not has_state(loss):
         expect(not named, f"constant_in_gradient names {', '.join(named)}, but nothing is detached")
 
@@ -122,7 +123,7 @@ def zero(case: Case) -> None:
 
 
 def invariances(case: Case) -> None:
-    """The value is invariant under exactly the transforms of both boxes that the class lists."""
+    """The value is invariant under exactly the transforms listed in invariances."""
     loss = case.build(reduction="none").eval()
     if loss.space != "decoded":
         raise Skipped("not a loss of decoded boxes")
@@ -141,7 +142,7 @@ def invariances(case: Case) -> None:
 
 
 def distance(case: Case) -> None:
-    """The loss never falls as a box moves away from the target, if monotone_in_distance."""
+    """If monotone_in_distance, the loss never falls as a box moves away from its target."""
     loss = case.build(reduction="none").eval()
     if loss.kind != "box":
         raise Skipped("not a box loss")
@@ -161,7 +162,7 @@ def distance(case: Case) -> None:
                 )
     if loss.monotone_in_distance:
         expect(fall <= 1e-9, f"monotone_in_distance is True, but the loss falls {where}")
-    elif not has_state(loss):  # whether it falls may depend on the state
+    elif not has_state(loss):  # with state, this may depend on the state
         expect(fall > 1e-9, "monotone_in_distance is False, but the loss never falls")
 
 
@@ -183,8 +184,8 @@ def row_order(case: Case) -> None:
 # References
 
 
-def _fresh_and_warm(case: Case, loss: Loss) -> tuple[Loss, ...]:
-    """Return the loss and, if it has a state, a copy whose state has moved."""
+def _fresh_and_warmed_up(case: Case, loss: Loss) -> tuple[Loss, ...]:
+    """Return the loss and, if it has state, a copy after two training batches."""
     return (loss, warmed_up(case, loss)) if has_state(loss) else (loss,)
 
 
@@ -192,7 +193,7 @@ def _arrays(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     return inputs.pred.numpy().copy(), inputs.target.numpy().copy()
 
 
-def _known(loss: Loss, inputs: Inputs) -> dict[str, Any]:
+def _reference_arguments(loss: Loss, inputs: Inputs) -> dict[str, Any]:
     """Return the keyword arguments of a reference."""
     known = {k: v for k, v in loss.params().items() if k not in ("reduction", "loss_weight")}
     known |= {name: tensor.numpy().copy() for name, tensor in inputs.extra.items()}
@@ -206,7 +207,7 @@ def _described(loss: Loss, reference: Reference) -> str:
     return f"{type(loss).__name__}({arguments})"
 
 
-# Finite differences, with the values that detach() returned held constant
+# Finite differences, with the results of detach() held fixed
 
 
 def _frozen(loss: Loss) -> Loss:
@@ -214,7 +215,7 @@ def _frozen(loss: Loss) -> Loss:
 
 
 def _weighted_sum(value: Tensor) -> Tensor:
-    """Sum with a different factor for each row, so that swapped gradients are noticed."""
+    """Sum with a different factor for each row, to detect swapped gradients."""
     factors = torch.linspace(0.5, 1.5, len(value), dtype=value.dtype)
     return (value.reshape(len(value), -1) * factors[:, None]).sum()
 
@@ -237,7 +238,7 @@ def _finite_differences(
 
 
 def _check_training_gradient(loss: Loss, inputs: Inputs, leaves: list[Tensor]) -> None:
-    """In training the gradient must treat the state, before or after the call, as constant."""
+    """In training, the gradient must treat the state before or after the call as constant."""
     training = deepcopy(loss).train()
     slope = gradients(_weighted_sum(call_in_place(training, inputs)), leaves)[0]
     fixed = [
@@ -256,7 +257,7 @@ _DETACH = torch.Tensor.detach
 
 @contextmanager
 def _recorded_detach() -> Iterator[list[Tensor]]:
-    """Collect, in order, what ``detach`` returns for tensors that depend on the prediction."""
+    """Record, in order, the results of ``detach`` for tensors that depend on the prediction."""
     values: list[Tensor] = []
 
     def detach(tensor: Tensor) -> Tensor:
@@ -271,7 +272,7 @@ def _recorded_detach() -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _replayed_detach(values: list[Tensor]) -> Iterator[None]:
-    """Let ``detach`` return the recorded values in the same order."""
+    """Make ``detach`` return the recorded values in the same order."""
     rest = iter(values)
 
     def detach(tensor: Tensor) -> Tensor:
@@ -287,7 +288,7 @@ def _replaced_detach(detach: Callable[[Tensor], Tensor]) -> Iterator[None]:
         yield
 
 
-# Inputs of known geometry
+# Inputs with known geometry
 
 
 def _perfect(inputs: Inputs, loss: Loss) -> Inputs:

@@ -17,7 +17,7 @@ from det_losses.conformance.case import (
 )
 from det_losses.losses.core.base import Loss
 
-# name: (predicted box, target), in units of a size
+# name: (predicted box, target), in units of the size
 DEGENERATE = {
     "identical": ((1, 1, 3, 2), (1, 1, 3, 2)),
     "disjoint": ((0, 0, 2, 1), (5, 6, 7, 9)),
@@ -53,7 +53,7 @@ SIZES = (
 # The largest fuzzed coordinate, in pixels, and its factor for float16: 6e4 px.
 LARGEST = 1e6
 HALF_FACTOR = 0.06
-# In float16, the gradient of a division by less than about a thousandth of a pixel overflows.
+# In float16, the gradient of a division by less than about 0.001 px overflows.
 HALF_STEP = 2.0**-10
 TINY = (1e-30, 1e-7, 3e-4)
 FUZZED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -61,7 +61,7 @@ FUZZED_ROWS = 3
 
 
 def degenerate(case: Case) -> None:
-    """Loss and gradient are finite for degenerate boxes, in four precisions and sizes."""
+    """Loss and gradient are finite for degenerate boxes of several sizes and dtypes."""
     for dtype, size in SIZES:
         loss = _built(case, dtype)
         pred, target = degenerate_pairs(dtype, size)
@@ -80,12 +80,12 @@ def fuzz(case: Case) -> None:
 
 
 def fuzz_long(case: Case) -> None:
-    """The same for 300 generated batches."""
+    """As fuzz, for 300 generated batches."""
     _fuzz(case, 300)
 
 
 def half_precision(case: Case) -> None:
-    """Half-precision inputs are computed in float32; gradients are finite and in half precision."""
+    """The loss of half-precision inputs is float32; gradients are finite and half precision."""
     for dtype in (torch.float16, torch.bfloat16):
         loss = case.build().float().train()
         inputs, leaves = case.examples(loss, dtype=dtype).leaves()
@@ -161,13 +161,13 @@ def _fuzz(case: Case, batches: int) -> None:
     @given(_fuzzed(loss, case.examples(loss, FUZZED_ROWS)))
     def finite(inputs: Inputs) -> None:
         for dtype, each in losses.items():
-            fitting = _within_float16(each, inputs) if dtype == torch.float16 else inputs
+            fitting = _scaled_to_float16(each, inputs) if dtype == torch.float16 else inputs
             _check_finite(each, fitting.to(dtype), _name(dtype))
 
     finite()
 
 
-def _within_float16(loss: Loss, inputs: Inputs) -> Inputs:
+def _scaled_to_float16(loss: Loss, inputs: Inputs) -> Inputs:
     """Scale boxes, and the deltas of a delta loss, to the range of float16."""
 
     def scaled(x: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def _filled(numbers: st.SearchStrategy[float], like: Tensor) -> st.SearchStrateg
 def _with_common_coordinates(
     drawn: tuple[list[float], list[float], int],
 ) -> tuple[list[float], list[float]]:
-    """Copy those coordinates of the first box to the second that are set bits of a number."""
+    """Copy the coordinates that are selected by a bit mask from the first box to the second."""
     first, second, bits = drawn
     places = zip(first, second, range(4), strict=True)
     return first, [a if bits >> place & 1 else b for a, b, place in places]
@@ -220,7 +220,7 @@ def _from_sides(drawn: tuple[float, float, float, float]) -> list[float]:
 
 _LOGIT = st.sampled_from([1e4, -1e4, 100.0, -100.0, 17.0, -17.0, 0.0, 1e-4]) | st.floats(-1e4, 1e4)
 _FRACTION = st.sampled_from([0.0, 1.0, 0.5, 1e-3]) | st.floats(0, 1)
-# Deltas that are given in addition to decoded boxes stay within what decodes to a box.
+# Deltas passed in addition to decoded boxes stay in a range that decodes to a box.
 _DELTA = st.sampled_from([0.0, 10.0, -10.0, 1e-4]) | st.floats(-10, 10)
 _EXTRA = {
     "pred_deltas": _DELTA,

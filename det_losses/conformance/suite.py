@@ -1,4 +1,4 @@
-"""The checks by name, and a run of them over a loss."""
+"""The checks by name, and the function that runs them on a loss."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ CHECKS: dict[str, Check] = {
     "repr": interface.rebuilds,
     "card": interface.card,
 }
-# Checks that take many seconds per loss and run only on request.
+# Checks that take many seconds per loss; they run only on request.
 SLOW = ("fuzz_long", "inductor")
 
 
@@ -54,7 +54,7 @@ class Result:
     Attributes:
         check: its name in :data:`CHECKS`.
         status: ``"pass"``, ``"fail"`` or ``"skip"``.
-        message: what was expected and what came, or why it was skipped.
+        message: expected and actual result, or the reason for skipping.
     """
 
     check: str
@@ -63,11 +63,11 @@ class Result:
 
 
 def run(case: Case, *, slow: bool = False) -> list[Result]:
-    """Run every check of ``case``; an unexpected exception is a failure too.
+    """Run every check on a loss; an unexpected exception is a failure.
 
     Args:
         case: the loss.
-        slow: run those of :data:`SLOW` too.
+        slow: also run the checks in :data:`SLOW`.
     """
     try:
         case.build()
@@ -96,7 +96,7 @@ def _result(name: str, check: Check, case: Case) -> Result:
 
 
 def explanation(name: str) -> str:
-    """Return the sentence that says what a check requires."""
+    """Return the sentence that states what a check requires."""
     return (inspect.getdoc(CHECKS[name]) or "").partition("\n")[0]
 
 

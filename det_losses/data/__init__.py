@@ -1,1 +1,1 @@
-"""From files to batches: COCO datasets and subsets, the built-in shapes, transforms, collate."""
+"""Datasets: COCO files and subsets, the built-in shapes, transforms, collate."""

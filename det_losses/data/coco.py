@@ -1,4 +1,4 @@
-"""A dataset in COCO's format, or a subset of it by classes and number of images; its batches."""
+"""A dataset in COCO format, or a subset of it by classes and number of images; its batches."""
 
 import logging
 import os
@@ -21,27 +21,27 @@ from det_losses.registry import DATASETS, FUNCTIONS
 
 @DATASETS.register_module()
 class CocoDataset(Dataset):
-    """Images with their boxes from a COCO instances json.
+    """Images with boxes from a COCO instances json.
 
     A sample is ``(image, target)``: image uint8 [3, H, W]; target a dict of ``boxes`` float32
     [n, 4] (xyxy, pixels, inside the image), ``labels`` int64 [n] in 0..K-1 and ``image_id``. Crowd
-    boxes and boxes without area inside the image are not targets. In test mode the target also has
-    ``coco``: the json's ``image`` entry (id, file_name, width, height) and its ``annotations`` of
-    the chosen classes, crowds included, in original coordinates: everything for an evaluation.
+    boxes and boxes without area inside the image are excluded. In test mode the target also has
+    ``coco``, the data for an evaluation: the json's ``image`` entry (id, file_name, width, height)
+    and its ``annotations`` of the chosen classes, including crowds, in original coordinates.
 
     Args:
         ann_file: The annotation json.
         image_dir: Folder to which the json's file names are relative.
         transforms: Dicts of torchvision.transforms.v2 names, see
             :func:`~det_losses.data.transforms.build_transforms`. In test mode they must not change
-            size or boxes: the detector resizes by itself.
+            size or boxes, because the detector resizes images.
         classes: Names of the classes to use; label 0 is the first one. None: all classes of the
-            json by ascending id. With classes given, only images with a box of these are used.
-        num_images: Number of images to use, chosen by ``subset_seed``; None: all.
-        subset_seed: The seed of that choice, see :func:`~det_losses.data.subset.select_images`.
+            json by ascending id. If given, only images with a box of these classes are used.
+        num_images: Number of images to use, selected with ``subset_seed``; None: all.
+        subset_seed: Seed of the selection, see :func:`~det_losses.data.subset.select_images`.
         keep_negatives: Keep the images without the chosen classes, so that detections on them
             count as false positives.
-        test_mode: Return also what the evaluation needs.
+        test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
             process has a cache of its own.
 
@@ -92,10 +92,10 @@ class CocoDataset(Dataset):
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """Make each sample's augmentation a function of (seed, epoch, image id) only.
 
-        Call this before each pass, including the first, in the main process. Augmentation then
+        Call this in the main process before each epoch, including the first. Augmentation then
         depends neither on the number of workers nor on other users of random numbers (such as a
-        loss), and a resumed run continues as it would have. Without it, augmentation follows
-        torch's global generator.
+        loss), and a resumed run is identical to an uninterrupted one. Without this call,
+        augmentation uses torch's global generator.
         """
         # in shared memory, so that persistent workers see the new epoch
         self._epoch.share_memory_().copy_(torch.tensor([epoch, seed]))
@@ -117,13 +117,13 @@ class CocoDataset(Dataset):
         return sample[0], target
 
     def ground_truth(self, index: int) -> dict[str, Any]:
-        """Return the ground truth of an image for an evaluation: the json's own entries.
+        """Return the ground truth of an image for an evaluation: the entries of the json.
 
         Raises:
             InputError: not in test mode.
         """
         if not self.test_mode:
-            raise InputError("the ground truth of an evaluation needs a dataset in test_mode=True")
+            raise InputError("the ground truth of an evaluation requires test_mode=True")
         annotations = [dict(annotation) for annotation in self._annotations[index]]
         return {"image": dict(self._images[index]), "annotations": annotations}
 
@@ -144,12 +144,12 @@ class CocoDataset(Dataset):
                 f"{entry['file_name']}: the transforms of a test dataset changed the image from "
                 f"{list(sample[0].shape[1:])} to {list(changed[0].shape[1:])} (height, width) or "
                 "moved its boxes, but detections are compared with the original boxes. Remove "
-                "Resize, crops and flips: the detector resizes by itself."
+                "Resize, crops and flips; the detector resizes images."
             )
         return changed[0], *sample[1:]
 
     def _read_annotations(self, annotations: list[dict[str, Any]]) -> None:
-        """Store targets as flat tensors, which worker processes share without copies."""
+        """Store targets as flat tensors, which worker processes share without copying."""
         label_of = {category_id: label for label, category_id in enumerate(self._category_ids)}
         per_image: dict[int, list[dict[str, Any]]] = {i: [] for i in self.image_ids}
         for annotation in annotations:
@@ -172,7 +172,7 @@ class CocoDataset(Dataset):
         self._annotations = list(per_image.values()) if self.test_mode else []
         if dropped:
             print_log(
-                f"{self.ann_file}: {dropped} boxes without area inside their image are not used",
+                f"{self.ann_file}: {dropped} boxes without area inside their image are ignored",
                 logger="current",
                 level=logging.WARNING,
             )
@@ -180,9 +180,9 @@ class CocoDataset(Dataset):
 
 @FUNCTIONS.register_module()
 def detection_collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> dict[str, list]:
-    """Turn samples ``(image, target)`` into the batch ``dict(images=[...], targets=[...])``.
+    """Collate samples ``(image, target)`` to a batch ``dict(images=[...], targets=[...])``.
 
-    Images differ in size, so nothing is stacked.
+    Images differ in size, so they are not stacked.
     """
     return {
         "images": [image for image, _ in samples],
@@ -191,7 +191,7 @@ def detection_collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> dict[
 
 
 def check_image_files(image_dir: str, file_names: Sequence[str]) -> None:
-    """Raise MissingFileError, with count and first name, if files are missing in ``image_dir``."""
+    """Raise MissingFileError with count and first name if files are missing in ``image_dir``."""
     if not os.path.isdir(image_dir):
         raise MissingFileError(
             f"{image_dir}: no such image folder (relative paths start at {os.getcwd()})"
@@ -208,7 +208,7 @@ def check_image_files(image_dir: str, file_names: Sequence[str]) -> None:
     if missing:
         raise MissingFileError(
             f"{image_dir}: {len(missing)} of {len(file_names)} images are missing, the first is "
-            f"{missing[0]}. Is it the folder that the annotation file's file names are relative to?"
+            f"{missing[0]}. Are the file names in the annotation file relative to this folder?"
         )
 
 

@@ -1,4 +1,4 @@
-"""Reading and checking a COCO annotation file, so that errors are found before any training."""
+"""Read and check COCO annotation files, so that errors are found before training."""
 
 import functools
 import json
@@ -17,22 +17,22 @@ _KEYS = ("images", "annotations", "categories")
 
 
 def load_coco_json(path: str | Path) -> CocoDict:
-    """Read an annotation file for detection; a second call on the unchanged file is cached.
+    """Read an annotation file for detection; the result is cached until the file changes.
 
-    Where they are missing, ``iscrowd`` becomes 0 and ``area`` width * height. ``segmentation`` is
-    removed: it takes most of the memory and is not needed for boxes. The result is shared: do not
-    change it.
+    Missing values of ``iscrowd`` become 0, and of ``area`` width * height. ``segmentation`` is
+    removed, because it takes most of the memory and is not needed for boxes. Callers share the
+    result and must not change it.
 
     Raises:
         MissingFileError: No such file.
         InputError: Not a valid COCO file; the message names the file, the entry and the field.
     """
-    return _load_cached(os.path.abspath(path), _modified(path))
+    return _load_cached(os.path.abspath(path), _modification_time(path))
 
 
 def read_coco_json(path: str | Path) -> CocoDict:
-    """Read and check an annotation file, and keep every field."""
-    _modified(path)
+    """Read and check an annotation file, keeping all fields."""
+    _modification_time(path)
     try:
         with open(path, encoding="utf-8") as file:
             coco = json.load(file)
@@ -44,7 +44,7 @@ def read_coco_json(path: str | Path) -> CocoDict:
     return coco
 
 
-def _modified(path: str | Path) -> int:
+def _modification_time(path: str | Path) -> int:
     if not os.path.isfile(path):
         raise MissingFileError(
             f"{path}: no such annotation file. Give the path of a COCO instances json "
@@ -70,7 +70,7 @@ def check_coco_json(coco: Any, path: str) -> None:
 
     Args:
         coco: the parsed json.
-        path: the name of the file in error messages.
+        path: name of the file in error messages.
 
     Raises:
         InputError: Not a valid COCO file; the message names the file, the entry and the field.
@@ -83,7 +83,7 @@ def check_coco_json(coco: Any, path: str) -> None:
             f"(found {found}). Give an instances json with {', '.join(map(repr, _KEYS))}."
         )
     if not coco["categories"]:
-        raise InputError(f"{path}: 'categories' is empty. List every class with its id and name.")
+        raise InputError(f"{path}: 'categories' is empty. List all classes with id and name.")
     for key in _KEYS:
         for index, entry in enumerate(coco[key]):
             if not isinstance(entry, dict) or type(entry.get("id")) is not int:
@@ -130,7 +130,7 @@ def _check_image(image: dict[str, Any], where: str) -> None:
         if type(image.get(side)) is not int or image[side] <= 0:
             raise InputError(
                 f"{where}: {side!r} must be a positive integer (pixels), got "
-                f"{image.get(side)!r}. Write the size of the image that was annotated."
+                f"{image.get(side)!r}. Set the size of the annotated image."
             )
 
 
@@ -159,7 +159,7 @@ def _check_annotation(
     if area is not None and (not _is_finite(area) or area < 0):
         raise InputError(
             f"{where}: 'area' must be a number of at least 0, got {area!r}. Correct it, or remove "
-            "the field: then the box's own area is used."
+            "the field to use the area of the box."
         )
     if crowd not in (None, 0, 1):
         raise InputError(f"{where}: 'iscrowd' must be 0 or 1, got {crowd!r}. Correct it.")

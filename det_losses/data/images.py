@@ -1,4 +1,4 @@
-"""Reading image files of any colour mode as RGB, in the orientation of their annotations."""
+"""Read image files of any colour mode as RGB, in the orientation of the annotations."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
     """Read an image as RGB.
 
     Boxes refer to one of two pixel arrays: the stored one (COCO's own annotations, labelling tools
-    that ignore EXIF), or the one rotated by the EXIF orientation. The size in the json decides: if
-    the stored array has that size it is used as it is, otherwise the rotated one. Orientations
-    that keep the size (flips, rotations by 180 degrees, and any of a square image) are therefore
+    that ignore EXIF), or the array rotated by the EXIF orientation. The size in the json decides:
+    if the stored array has that size it is used unchanged, otherwise the rotated one. Orientations
+    that keep the size (flips, rotations by 180 degrees, and all for a square image) are therefore
     never applied.
 
     Grayscale, palette, CMYK and 16-bit images are converted; alpha is dropped.
@@ -32,7 +32,7 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
 
     Raises:
         MissingFileError: There is no such file.
-        InputError: The file is not a readable image, or has the given size in neither orientation.
+        InputError: The file is not a readable image, or has another size in both orientations.
     """
     try:
         with Image.open(path) as image:
@@ -84,11 +84,11 @@ def _upright(image: Image.Image, path: str | Path, size: tuple[int, int]) -> Ima
     if upright.size == tuple(size):
         return upright
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-    rotated = f"rotated by its EXIF orientation {orientation} {_by(upright.size)}"
+    rotated = f"rotated by its EXIF orientation {orientation} {_size_text(upright.size)}"
     raise InputError(
-        f"{path}: the annotation file says {_by(size)} (width x height), but the image is "
-        f"{_by(image.size)}{', ' + rotated if orientation else ''}. Annotate the file at its own "
-        "size, or correct 'width' and 'height' if its boxes belong to that size."
+        f"{path}: the annotation file says {_size_text(size)} (width x height), but the image is "
+        f"{_size_text(image.size)}{', ' + rotated if orientation else ''}. Annotate the file at "
+        "its actual size, or correct 'width' and 'height' if its boxes belong to that size."
     )
 
 
@@ -103,5 +103,5 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _by(size: tuple[int, int]) -> str:
+def _size_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"

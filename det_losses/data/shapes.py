@@ -1,4 +1,4 @@
-"""The built-in dataset: procedurally drawn shapes in COCO format, made in seconds on first use."""
+"""The built-in dataset: procedurally drawn shapes in COCO format, generated on first use."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from det_losses.errors import InputError
 from det_losses.files import write_json
 from det_losses.registry import DATASETS
 
-_VERSION = 2  # to be increased when the images change
+_VERSION = 2  # increment when the images change
 _META = "meta.json"
 _SPLITS = ("train", "val")
 _FIRST_VAL_ID = 1_000_000
@@ -34,18 +34,18 @@ def make_shapes(
     seed: int = 0,
     level: str = "full",
 ) -> Path:
-    """Draw the set into ``root``, unless it exists already.
+    """Generate the dataset in ``root``, unless it exists.
 
     Writes train.json, val.json, images/ and meta.json. An image depends only on the seed, the split
-    and its number, so a larger set begins with the images of a smaller one. The folder appears
-    complete or not at all, also if several processes create it at the same time.
+    and its number, so a larger set starts with the images of a smaller one. The folder is created
+    atomically, even if several processes create it at the same time.
 
     Args:
-        root: Folder to create.
+        root: Folder of the dataset.
         num_train: Number of training images.
         num_val: Number of validation images.
         image_size: Width and height, pixels; the shapes scale with it.
-        seed: Seed of everything drawn.
+        seed: Random seed.
         level: "full" (six classes, up to six shapes, small and thin ones, clutter), or "easy"
             (three classes, one to three larger shapes).
 
@@ -53,8 +53,8 @@ def make_shapes(
         ``root``.
 
     Raises:
-        InputError: A number is out of range, or ``root`` has a set with other settings, an
-            incomplete set, or other files.
+        InputError: A number is out of range, or ``root`` has a dataset with other settings, an
+            incomplete dataset, or other files.
     """
     root = Path(root)
     meta = {
@@ -71,27 +71,27 @@ def make_shapes(
             raise InputError(f"{name} must be from {least} to {_FIRST_VAL_ID}, got {meta[name]}")
     if level not in LEVELS:
         raise InputError(f"level must be one of {list(LEVELS)}, got {level!r}")
-    if not _is_made(root, meta):
-        _make(root, meta)
+    if not _is_complete(root, meta):
+        _generate(root, meta)
     return root
 
 
-def _is_made(root: Path, meta: dict[str, Any]) -> bool:
+def _is_complete(root: Path, meta: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    remedy = "Choose another data_root, or delete the folder to have it drawn again."
+    remedy = "Choose another data_root, or delete the folder to generate it again."
     try:
-        # a set from before there were levels has none in its file
+        # datasets of earlier versions have no level in this file
         found = {"level": "full", **json.loads((root / _META).read_text(encoding="utf-8"))}
     except (OSError, TypeError, ValueError):
         raise InputError(
-            f"{root}: not a set of built-in shapes, or a damaged one. {remedy}"
+            f"{root}: not a dataset of built-in shapes, or damaged. {remedy}"
         ) from None
     if found != meta:
         differing = [key for key in meta if found.get(key) != meta[key]]
-        asked = ", ".join(f"{key}={meta[key]}" for key in differing)
+        wanted = ", ".join(f"{key}={meta[key]}" for key in differing)
         there = ", ".join(f"{key}={found.get(key)}" for key in differing)
-        raise InputError(f"{root}: has shapes made with {there}, not {asked}. {remedy}")
+        raise InputError(f"{root}: generated with {there}, not {wanted}. {remedy}")
     expected = {name for split in _SPLITS for name in _file_names(meta, split)}
     present = set(os.listdir(root / "images")) if (root / "images").is_dir() else set()
     missing = sorted(expected - present)
@@ -104,10 +104,10 @@ def _is_made(root: Path, meta: dict[str, Any]) -> bool:
     return True
 
 
-def _make(root: Path, meta: dict[str, Any]) -> None:
+def _generate(root: Path, meta: dict[str, Any]) -> None:
     count = meta["num_train"] + meta["num_val"]
     print_log(
-        f"Drawing {count} images of shapes into {root} (only once, takes seconds)", logger="current"
+        f"Generating {count} images of shapes in {root} (once, takes seconds)", logger="current"
     )
     root.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
@@ -120,8 +120,8 @@ def _make(root: Path, meta: dict[str, Any]) -> None:
         try:
             os.rename(part, root)
         except OSError:
-            # Another process was faster; its set is checked like any other.
-            if not _is_made(root, meta):
+            # Another process was faster; check its dataset like any other.
+            if not _is_complete(root, meta):
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -167,24 +167,25 @@ class ShapesDataset(CocoDataset):
     """The built-in shapes as a dataset, drawn on first use.
 
     Args:
-        data_root: The set's folder, see :func:`make_shapes`.
+        data_root: Folder of the dataset, see :func:`make_shapes`.
         split: "train" or "val".
-        num_train: See :func:`make_shapes`, also for ``num_val``, ``image_size``, ``seed`` and
-            ``level``. Train and val of one folder need the same five values.
-        num_val: Number of validation images that are drawn.
+        num_train: Number of training images. This and the next four values must be equal for train
+            and val of one folder, see :func:`make_shapes`.
+        num_val: Number of validation images.
         image_size: Width and height, pixels.
-        seed: Seed of everything drawn.
+        seed: Random seed of the images.
         level: "full" or "easy".
-        transforms: For this and the rest see :class:`~det_losses.data.coco.CocoDataset`.
+        transforms: This and the remaining arguments: see
+            :class:`~det_losses.data.coco.CocoDataset`.
         classes: Names out of ellipse, rectangle, triangle, star, ring, cross.
         num_images: Number of images to use.
-        subset_seed: The seed of that choice.
+        subset_seed: Seed of the selection.
         keep_negatives: Keep images without the chosen classes.
-        test_mode: Return also what the evaluation needs.
+        test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB.
 
     Raises:
-        InputError: ``split`` is neither, or see :func:`make_shapes` and ``CocoDataset``.
+        InputError: ``split`` is unknown; see also :func:`make_shapes` and ``CocoDataset``.
     """
 
     def __init__(

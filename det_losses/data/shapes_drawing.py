@@ -1,4 +1,4 @@
-"""Drawing one image of the built-in set, with boxes that are exact by construction."""
+"""Draw one image of the built-in dataset, with boxes that are exact by construction."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ from numpy.random import Generator
 
 SCALE = 4  # shapes are drawn at this multiple of the size and averaged down: smooth edges
 MIN_VISIBLE = 0.5  # of a shape's area
-_TRIES = 20  # placements of a shape before it is left out
+_TRIES = 20  # attempts to place a shape before it is left out
 TEXTURES = ("plain", "gradient", "stripes", "dots", "noise")
 
-# Contours of one shape; an area inside an even number of them is outside the shape.
+# Contours of one shape, filled by the even-odd rule.
 Outline = list[np.ndarray]
 
 
 class Level(NamedTuple):
-    """How difficult images are to detect in.
+    """How difficult detection is.
 
     Attributes:
         classes: Names of the classes.
-        counts: How often an image has 0, 1, 2, ... shapes.
+        counts: Probabilities of 0, 1, 2, ... shapes.
         lengths: The least and the greatest length of a shape, as fractions of the image's size.
         thinnest: The least ratio of a shape's width to its length.
         own_hue: Fraction of the shapes that have the hue of their class.
@@ -41,7 +41,7 @@ class Drawing(NamedTuple):
     Attributes:
         image: uint8 [size, size, 3], RGB.
         classes: Class name of each object, from back to front.
-        masks: bool [objects, SCALE * size, SCALE * size], what is visible of each.
+        masks: bool [objects, SCALE * size, SCALE * size], the visible part of each object.
     """
 
     image: np.ndarray
@@ -50,21 +50,21 @@ class Drawing(NamedTuple):
 
 
 def draw(rng: Generator, size: int, level: str = "full") -> Drawing:
-    """Draw an image of 1 to 6 objects, or (one in 50) of none; of 1 to 3 at level "easy".
+    """Draw an image with 1 to 6 objects, or (one in 50) with none; with 1 to 3 at level "easy".
 
-    A later shape covers earlier ones. At least half of the area of each stays visible: a shape that
-    would break this, because it is cut off by the image's edge or covers another one, is placed
-    again. So everything that is visible of any shape is annotated.
+    A later shape covers earlier ones. At least half of the area of each shape remains visible. A
+    shape that would violate this, because it is cut off by the image border or covers another one,
+    is placed again. So all visible parts of shapes are annotated.
 
     Args:
-        rng: The only source of randomness.
+        rng: The only source of random numbers.
         size: Height and width of the image, pixels.
         level: A key of LEVELS.
     """
     chosen = LEVELS[level]
     count = int(rng.choice(len(chosen.counts), p=chosen.counts))
     image = draw_background(rng, size, chosen.clutter)
-    # which object is in front at each point: 1 is the first, 0 the background
+    # the front object at each point: 1 is the first object, 0 the background
     owner = np.zeros((SCALE * size, SCALE * size), np.uint8)
     classes: list[str] = []
     areas: list[float] = []
@@ -95,11 +95,11 @@ def box_and_area(mask: np.ndarray) -> tuple[list[float], float]:
 
 
 def _random_shape(rng: Generator, size: int, level: Level) -> tuple[str, Outline]:
-    """A class and its outline."""
+    """Draw a class and an outline."""
     name = level.classes[rng.integers(len(level.classes))]
     least, greatest = level.lengths
     length = size * least * (greatest / least) ** rng.beta(3, 2)
-    # narrower than 6 pixels in an image of 128, a star and a cross look alike
+    # narrower than 6 pixels (at image size 128), a star and a cross look alike
     thinnest = max(level.thinnest, min(1, size / 128 * 6 / length))
     sides = [length, length * thinnest ** rng.random() ** 2]
     width, height = rng.permutation(sides)
@@ -122,7 +122,7 @@ def _all_visible(owner: np.ndarray, areas: list[float]) -> bool:
 
 
 def _hue(rng: Generator, name: str, level: Level) -> int:
-    """Draw a hue that hints at the class: without it, a small detector confuses the classes."""
+    """Draw a hue that correlates with the class; otherwise small detectors confuse the classes."""
     if rng.random() > level.own_hue:
         return int(rng.integers(180))
     names = level.classes
@@ -193,7 +193,7 @@ def place(
 
 
 def area(outline: Outline) -> float:
-    """Area of the shape by the shoelace formula: the outer contour minus the holes."""
+    """Return the area by the shoelace formula: the outer contour minus the holes."""
     areas = []
     for x, y in (contour.T for contour in outline):
         areas.append(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
@@ -207,9 +207,8 @@ def draw_background(rng: Generator, size: int, clutter: int = 5) -> np.ndarray:
     image = first * (1 - ramp) + second * ramp
     for cells, strength in ((4, 22), (12, 14), (40, 8)):
         noise = rng.normal(0, strength * rng.uniform(0.3, 1), (cells, cells, 3))
-        noise = (
-            0.75 * noise.mean(2, keepdims=True) + 0.25 * noise
-        )  # mostly brightness, little colour
+        # mostly brightness, little colour
+        noise = 0.75 * noise.mean(2, keepdims=True) + 0.25 * noise
         image += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
     for _ in range(rng.integers(0, clutter + 1)):
@@ -218,7 +217,7 @@ def draw_background(rng: Generator, size: int, clutter: int = 5) -> np.ndarray:
 
 
 def draw_texture(rng: Generator, size: int, behind: np.ndarray, hue: int) -> np.ndarray:
-    """Draw a square of texture whose first colour differs clearly from the mean colour ``behind``.
+    """Draw a square texture whose first colour differs clearly from the mean colour ``behind``.
 
     ``hue`` is OpenCV's, 0 to 179.
     """
@@ -239,7 +238,7 @@ def draw_texture(rng: Generator, size: int, behind: np.ndarray, hue: int) -> np.
 
 
 def _mix(rng: Generator, size: int, kind: str) -> np.ndarray:
-    """Weight of the second colour, in [0, 1]."""
+    """Return the weight of the second colour, in [0, 1]."""
     if kind == "gradient":
         return _ramp(rng, size)
     period, angle = rng.uniform(5, 14), rng.uniform(0, np.pi)

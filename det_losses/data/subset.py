@@ -1,7 +1,7 @@
-"""Subsets of a COCO file: which classes and images they have, and writing them as files.
+"""Subsets of a COCO file by classes and number of images, in memory or as files.
 
-One rule for all callers: :class:`~det_losses.data.coco.CocoDataset` and :func:`make_subset` choose
-the same images for the same classes, number and seed.
+:class:`~det_losses.data.coco.CocoDataset` and :func:`make_subset` select the same images for the
+same classes, number and seed.
 """
 
 import difflib
@@ -33,7 +33,7 @@ def select_categories(
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise InputTypeError(f"classes must be a list of class names, got {classes!r}")
     if not classes:
-        raise InputError("classes is empty; name at least one, or use None for all classes")
+        raise InputError("classes is empty; give at least one class, or None for all classes")
     for name in classes:
         if name not in ids:
             lower = {known.lower(): known for known in ids}
@@ -43,7 +43,7 @@ def select_categories(
                 f"{source}: no class {name!r}. {hint}The classes are {', '.join(sorted(ids))}."
             )
         if list(classes).count(name) > 1:
-            raise InputError(f"classes names {name!r} twice; name each class once")
+            raise InputError(f"classes contains {name!r} twice")
     return [(ids[name], name) for name in classes]
 
 
@@ -57,18 +57,18 @@ def select_images(
     exclude: Collection[int] = (),
     source: str = "the annotation file",
 ) -> list[int]:
-    """Choose images, determined by ``seed`` and independent of their order in the file.
+    """Select images by ``seed``, independently of their order in the file.
 
-    Images are ranked by a hash of seed and image id, and the first ``num_images`` are taken. So
-    with one seed a smaller subset is part of every larger one, on every machine and version.
+    Images are ranked by a hash of seed and image id, and the first ``num_images`` are selected. So
+    for one seed, a smaller subset is part of every larger one, on all machines and versions.
 
     Args:
         coco: As read by :func:`~det_losses.data.coco_json.load_coco_json`.
-        category_ids: The chosen classes: only images with a box of these that is not a crowd are
-            candidates. None: every image is.
+        category_ids: The chosen classes: only images with a box of these (crowds excluded) are
+            candidates. None: all images.
         num_images: Number of images; None for all candidates.
-        seed: Another seed gives another order.
-        keep_negatives: Every image is a candidate, with or without the chosen classes.
+        seed: Seed of the ranking.
+        keep_negatives: All images are candidates, with or without the chosen classes.
         exclude: Image ids that are not candidates.
         source: Name of the file in error messages.
 
@@ -76,10 +76,10 @@ def select_images(
         Image ids in ascending order.
 
     Raises:
-        InputError: ``num_images`` is not positive, or there are fewer candidates, or none.
+        InputError: ``num_images`` is not positive, or there are too few candidates.
     """
-    if num_images is not None and num_images < 1:
-        raise InputError(f"num_images must be at least 1, or None for all; got {num_images}")
+    if num_images is not None and not (isinstance(num_images, int) and num_images >= 1):
+        raise InputError(f"num_images must be at least 1, or None for all; got {num_images!r}")
     candidates = {image["id"] for image in coco["images"]}
     what = "images"
     if category_ids is not None and not keep_negatives:
@@ -119,22 +119,23 @@ def make_subset(
 ) -> dict[str, Any]:
     """Write train.json, val.json and manifest.json of a subset into ``out_dir``.
 
-    The images are those that :class:`~det_losses.data.coco.CocoDataset` takes from the source with
-    the same classes, number and seed; both files have the same categories with their official ids.
-    Images are not copied: train and test with the source's image folders.
+    The images are those that :class:`~det_losses.data.coco.CocoDataset` selects from the source
+    with the same classes, number and seed. Both files have the same categories with their official
+    ids. Images are not copied: use the image folders of the source.
 
     Args:
-        out_dir: Folder to write into; created if missing.
-        train_ann: COCO json that the training images are chosen from.
-        val_ann: COCO json of the validation images. If None, or a file of the same content, the one
-            json is split, so that no image is in both; ``num_val`` is then required.
+        out_dir: Output folder, which is created if missing.
+        train_ann: COCO json from which the training images are selected.
+        val_ann: COCO json of the validation images. If None, or a file with the same content,
+            the json is split so that no image is in both parts; ``num_val`` is then required.
         classes: Names of the classes; None for all.
-        num_train: Number of training images; None for all (that are not in val).
+        num_train: Number of training images; None for all that are not in val.
         num_val: Number of validation images; None for all.
-        seed: Seed of the choice.
-        keep_negatives: val.json keeps images without the chosen classes, so that detections on them
-            count as false positives. With ``classes``, train.json never has them.
-        overwrite: Replace the files of an earlier call.
+        seed: Seed of the selection.
+        keep_negatives: Keep images without the chosen classes in val.json, so that detections on
+            them count as false positives. If ``classes`` is given, train.json never has such
+            images.
+        overwrite: Replace existing output files.
 
     Returns:
         The manifest: ``sources`` (path, sha256), ``seed``, ``classes``, ``category_ids`` and so on,
@@ -144,7 +145,7 @@ def make_subset(
         ExistingFileError: A file would be overwritten.
         MissingFileError: A source is missing.
         InputError: A source is not valid, the sources' categories differ, a class is unknown, there
-            are too few images, or ``num_val`` is missing for a split.
+            are too few images, or ``num_val`` is required.
     """
     out_dir = Path(out_dir)
     if not overwrite:
@@ -155,8 +156,8 @@ def make_subset(
     split = sources["train"]["sha256"] == sources["val"]["sha256"]
     if split and num_val is None:
         raise InputError(
-            f"num_val is required to split {train_ann} into train and val: say how many of its "
-            "images are for validation, or give another file for val"
+            f"num_val is required to split {train_ann} into train and val: give the number of "
+            "validation images, or another file for val"
         )
     categories = select_categories(train, classes, str(train_ann))
     _check_same_categories(categories, val, classes, str(train_ann), str(val_ann))
@@ -189,7 +190,7 @@ def _check_no_outputs(out_dir: Path) -> None:
     existing = [name for name in _OUTPUTS if (out_dir / name).exists()]
     if existing:
         raise ExistingFileError(
-            f"{out_dir}: {', '.join(existing)} exist already. Choose another folder, or allow "
+            f"{out_dir} already contains {', '.join(existing)}. Choose another folder, or allow "
             "overwriting."
         )
 
@@ -214,7 +215,7 @@ def _check_same_categories(
         differing = sorted(set(categories) ^ set(other))[:4]
         raise InputError(
             f"{train_ann} and {val_ann} differ in their categories (id, name), for example "
-            f"{differing}. Give both files the same ids and names, or choose classes that they "
+            f"{differing}. Use the same ids and names in both files, or choose classes that they "
             "share."
         )
 
@@ -232,7 +233,7 @@ def _restrict(coco: CocoDict, image_ids: list[int], names: dict[int, str]) -> Co
 
 
 def _describe(coco: CocoDict) -> dict[str, Any]:
-    """Return image ids, and per class the numbers of images with a box, of boxes and of crowds."""
+    """Return image ids, and per class the numbers of images with boxes, boxes and crowds."""
     per_class = {}
     for category in sorted(coco["categories"], key=lambda c: c["id"]):
         own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]

@@ -1,4 +1,4 @@
-"""Augmentation: every transform of torchvision.transforms.v2, by name."""
+"""Augmentation: all transforms of torchvision.transforms.v2, by name."""
 
 import hashlib
 import inspect
@@ -25,13 +25,12 @@ Transform = Callable[[Any], Any]
 def build_transforms(specs: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
     """Build transforms from ``dict(type=<name in torchvision.transforms.v2>, **arguments)``.
 
-    Transforms of transforms (``RandomApply``, ``RandomChoice``, ...) take such dicts in
-    ``transforms``. A callable is used as it is.
+    Containers of transforms (``RandomApply``, ``RandomChoice``, ...) take such dicts in
+    ``transforms``. A callable is used unchanged.
 
     Raises:
         NotRegisteredError: An unknown name; the nearest ones are suggested.
-        InputTypeError: ``specs`` is not a list of such dicts, or the transform does not take an
-            argument.
+        InputTypeError: ``specs`` is not a list of such dicts, or an argument is unexpected.
     """
     if not isinstance(specs, Sequence) or isinstance(specs, str):
         raise InputTypeError(f"transforms must be a list of dict(type=..., ...), got {specs!r}")
@@ -58,8 +57,8 @@ def apply_transforms(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Transform an image together with its boxes.
 
-    Afterwards boxes are clamped to the image, and those thinner than one pixel (cut off by a crop)
-    are removed with their labels, as ``SanitizeBoundingBoxes`` does.
+    Afterwards, boxes are clamped to the image. Boxes thinner than one pixel (cut off by a crop) are
+    removed with their labels, as by ``SanitizeBoundingBoxes``.
 
     Args:
         transforms: From :func:`build_transforms`.
@@ -68,10 +67,10 @@ def apply_transforms(
         labels: int64 [n].
 
     Returns:
-        Image, boxes and labels as plain tensors of the same types.
+        Image, boxes and labels as plain tensors with the dtypes of the inputs.
 
     Raises:
-        InputTypeError: The transforms turned the image into something other than uint8 [3, H, W].
+        InputTypeError: The transformed image is not uint8 [3, H, W].
     """
     sample = {
         "image": tv_tensors.Image(image),
@@ -84,8 +83,8 @@ def apply_transforms(
     if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape[0] != 3:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image)
         raise InputTypeError(
-            f"after the transforms the image must be a uint8 tensor [3, H, W], got {got}. Leave "
-            "out conversion and normalisation: the detector does both."
+            f"after the transforms the image must be a uint8 tensor [3, H, W], got {got}. "
+            "Remove conversion and normalisation; the detector does both."
         )
     boxes, kept = F.sanitize_bounding_boxes(F.clamp_bounding_boxes(sample["boxes"]))
     return image.as_subclass(Tensor), boxes.as_subclass(Tensor), sample["labels"][kept]
@@ -93,7 +92,7 @@ def apply_transforms(
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Seed the CPU's global generator, which transforms use, from ``numbers``; then restore it."""
+    """Seed torch's global CPU generator, which transforms use, and restore it on exit."""
     digest = hashlib.sha256(":".join(map(str, numbers)).encode()).digest()
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,4 +1,4 @@
-"""From a config to a running training: the runner and its hooks."""
+"""Building and running a training from a config: the runner and its hooks."""
 
 from det_losses.engine.build import build_runner
 from det_losses.engine.checkpoint import SafeCheckpointHook

@@ -1,10 +1,10 @@
-"""From a config to mmengine's Runner."""
+"""Build mmengine's Runner from a config."""
 
 import copy
 import itertools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from mmengine.runner import Runner
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
+    check_optimizer,
     check_same_classes,
+    config_errors,
     fill_from_data,
-    rejected_by_constructors,
 )
-from det_losses.engine.config import FastTextConfig
+from det_losses.engine.config import FastTextConfig, entries
 from det_losses.engine.runner import QuietRunner
 from det_losses.errors import InputError
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
@@ -34,11 +35,11 @@ _numbers = itertools.count()
 def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runner:
     """Build mmengine's Runner from a config, after all checks that need no training.
 
-    The config is not changed. Entries that it lacks are filled in: ``default_scope``; ``work_dir``
-    (``work_dirs/<name of the config>``); the model's number of classes from the training (for
-    testing: the test) dataset; ``test_*`` from ``val_*``; the dataloaders' ``collate_fn``
-    (``detection_collate``); the length of a cosine schedule (that of the training); the directory
-    of the evaluators' files (``out_file`` is relative to the work_dir).
+    The config is not changed. Missing entries get defaults: ``default_scope``; ``work_dir``
+    (``work_dirs/<name of the config>``); the model's number of classes from the training dataset
+    (for testing: the test dataset); ``test_*`` from ``val_*``; the dataloaders' ``collate_fn``
+    (``detection_collate``); the length of a cosine schedule (the whole training). The evaluators'
+    ``out_file`` is relative to the work_dir.
 
     Args:
         cfg: the config; ``launcher``, ``resume``, ``load_from`` and ``randomness`` as in mmengine.
@@ -46,24 +47,25 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
             needs no training data and builds no optimizer.
 
     Returns:
-        The Runner. The log on the terminal is short, the log file is complete.
+        The Runner. It prints a short log on the terminal and writes a complete log file.
 
     Raises:
-        InputError: a key is missing, mixed precision without an accelerator, ``num_classes``
-            contradicts the data, or training and validation classes differ.
-        InputTypeError: a ``type`` gets an argument that it does not take.
-        NotRegisteredError: a ``type`` that no registry holds.
-        MissingFileError: data or checkpoint to load do not exist.
+        InputError: a key is missing, mixed precision is used without an accelerator,
+            ``num_classes`` contradicts the data, or training and validation classes differ.
+        InputTypeError: a ``type`` gets an unexpected argument.
+        NotRegisteredError: a ``type`` is not registered.
+        MissingFileError: the data or the checkpoint to load does not exist.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
-    _choose_parts(cfg, train)
+    _select_parts(cfg, train)
     check_amp(cfg.get("optim_wrapper"))
+    check_optimizer(cfg.get("optim_wrapper"))
     check_checkpoint(cfg.get("load_from"))
-    _place(cfg)
-    _name_collate(cfg)
-    _stretch_cosine(cfg)
+    _set_directories(cfg)
+    _set_collate(cfg)
+    _set_cosine_length(cfg)
     cfg.setdefault("default_scope", SCOPE)
-    with rejected_by_constructors():
+    with config_errors():
         metainfo = _metainfo(cfg)
     if metainfo:
         first, *others = metainfo.values()
@@ -72,11 +74,11 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         fill_from_data(cfg.model, first)
     # mmengine 0.10 uses deprecated names of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
-    with rejected_by_constructors():
+    with config_errors():
         return QuietRunner.from_cfg(FastTextConfig.of(cfg))
 
 
-def _choose_parts(cfg: Config, train: bool) -> None:
+def _select_parts(cfg: Config, train: bool) -> None:
     if "model" not in cfg:
         raise InputError(f"the config {cfg.filename or ''} has no `model`")
     if not train:
@@ -90,11 +92,11 @@ def _choose_parts(cfg: Config, train: bool) -> None:
         if cfg.get(key) is None:
             purpose = "training" if train else "testing"
             raise InputError(
-                f"the config {cfg.filename or ''} has no `{key}`, needed for {purpose}"
+                f"the config {cfg.filename or ''} has no `{key}`, which {purpose} requires"
             )
 
 
-def _place(cfg: Config) -> None:
+def _set_directories(cfg: Config) -> None:
     """Set the directories of the run's files, and a name that is unique in this process."""
     name = Path(cfg.filename).stem if cfg.filename else None
     if not cfg.get("work_dir"):
@@ -110,18 +112,17 @@ def _place(cfg: Config) -> None:
     if number:
         cfg.experiment_name += f"_{number}"
     for key in ("val_evaluator", "test_evaluator"):
-        evaluators = cfg.get(key) or []
-        for evaluator in evaluators if isinstance(evaluators, Sequence) else [evaluators]:
+        for evaluator in entries(cfg.get(key)):
             if evaluator.get("out_file"):
                 evaluator.out_file = os.path.join(cfg.work_dir, evaluator.out_file)
             if "CocoMetric" in str(evaluator.get("type")):
                 evaluator.setdefault("collect_dir", os.path.join(cfg.work_dir, ".collect"))
 
 
-def _name_collate(cfg: Config) -> None:
-    """Set the collate function of each dataloader, with its scope.
+def _set_collate(cfg: Config) -> None:
+    """Set the collate function of each dataloader, with the scope in its name.
 
-    mmengine looks a collate function up in its own registry only, whatever the default scope is.
+    mmengine looks up a collate function only in its own registry, whatever the default scope is.
     """
     FUNCTIONS.import_from_location()
     for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
@@ -132,22 +133,25 @@ def _name_collate(cfg: Config) -> None:
                 collate["type"] = f"{SCOPE}.{collate['type']}"
 
 
-def _stretch_cosine(cfg: Config) -> None:
-    """Give a cosine schedule without a length the length of the training.
+def _set_cosine_length(cfg: Config) -> None:
+    """Set the length of a cosine schedule without one to the length of the training.
 
     mmengine's cosine is periodic: after a shorter period the learning rate would rise again.
     """
-    schedulers = cfg.get("param_scheduler") or []
-    for scheduler in schedulers if isinstance(schedulers, Sequence) else [schedulers]:
-        if "CosineAnnealing" in str(scheduler.get("type")) and scheduler.get("by_epoch", True):
-            if scheduler.get("T_max") is None and scheduler.get("end") is None:
-                scheduler.T_max = cfg.train_cfg.max_epochs - scheduler.get("begin", 0)
+    for scheduler in entries(cfg.get("param_scheduler")):
+        is_cosine = "CosineAnnealing" in str(scheduler.get("type"))
+        has_length = scheduler.get("T_max") is not None or scheduler.get("end") is not None
+        if is_cosine and scheduler.get("by_epoch", True) and not has_length:
+            epochs = cfg.train_cfg.get("max_epochs")
+            if not isinstance(epochs, int):
+                raise InputError(f"train_cfg.max_epochs must be a whole number, got {epochs!r}")
+            scheduler.T_max = epochs - scheduler.get("begin", 0)
 
 
 def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:
     """Build the datasets and return their metainfo by dataloader.
 
-    The Runner builds them again; the files are cached.
+    The Runner builds them again; annotation files are cached.
     """
     found = {}
     with DefaultScope.overwrite_default_scope(cfg.default_scope):

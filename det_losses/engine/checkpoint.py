@@ -1,4 +1,4 @@
-"""Checkpoints: stored so that ``torch.load(weights_only=True)`` reads them, and loaded."""
+"""Checkpoints that ``torch.load(weights_only=True)`` can read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
-from det_losses.engine.checks import names_in_short
+from det_losses.engine.checks import join_names
 from det_losses.errors import InputError, InputTypeError
 from det_losses.registry import HOOKS
 
@@ -22,15 +22,15 @@ class SafeCheckpointHook(Hook):
     """Store only tensors and plain Python values, so that checkpoints can be loaded safely.
 
     mmengine 0.10 puts HistoryBuffers and numpy scalars into a checkpoint. ``torch.load`` rejects
-    them by default since torch 2.6, so that no run could be resumed. Here a HistoryBuffer becomes a
-    dict of two tensors on saving and a HistoryBuffer again after loading; a numpy scalar becomes a
-    Python number, an array a tensor. State dicts are not changed.
+    them by default since torch 2.6, so no run could be resumed. This hook saves a HistoryBuffer as
+    a dict of two tensors and restores it after loading. It saves numpy scalars as Python numbers
+    and arrays as tensors. State dicts are not changed.
     """
 
-    priority = "LOWEST"  # after all hooks that add to a checkpoint
+    priority = "LOWEST"  # after all hooks that add entries to a checkpoint
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace values of other types.
+        """Convert the entries to tensors and plain values.
 
         Raises:
             InputTypeError: an entry has a type that safe loading rejects.
@@ -40,7 +40,7 @@ class SafeCheckpointHook(Hook):
                 checkpoint[key] = _plain(value, key)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Turn the stored histories back into HistoryBuffers."""
+        """Restore the stored histories as HistoryBuffers."""
         scalars = checkpoint.get("message_hub", {}).get("log_scalars", {})
         for key, value in scalars.items():
             if isinstance(value, dict):
@@ -81,27 +81,38 @@ def _to_history(stored: dict[str, Any]) -> HistoryBuffer:
     )
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return the ``meta`` of a checkpoint; an empty dict if it has none.
+
+    Raises:
+        InputError: the file is not a checkpoint.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
+    except Exception as error:
+        raise InputError(
+            f"{path} is not a checkpoint, or it contains more than tensors and plain values "
+            f"({type(error).__name__} from torch.load with weights_only=True)"
+        ) from error
+
+
 def load_checkpoint(runner: Runner, path: Path) -> None:
     """Load a checkpoint strictly, and check that it was trained on the same classes.
 
     Raises:
-        InputError: it is not a checkpoint, of another model, or of other classes.
+        InputError: the file is not a checkpoint, or it has a different model or different classes.
     """
-    try:
-        meta = torch.load(path, map_location="cpu", weights_only=True).get("meta", {})
-    except Exception as error:
-        raise InputError(
-            f"{path} is not a checkpoint, or it holds more than tensors and plain values "
-            f"({type(error).__name__} from torch.load with weights_only=True)"
-        ) from error
-    trained = (meta.get("dataset_meta") or {}).get("classes")
+    trained = (read_meta(path).get("dataset_meta") or {}).get("classes")
     classes = runner.test_loop.dataloader.dataset.metainfo["classes"]
     if trained is not None and list(trained) != list(classes):
         raise InputError(
-            f"checkpoint {path} was trained on the classes {names_in_short(trained, most=6)}, "
-            f"and the data has {names_in_short(classes, most=6)}"
+            f"checkpoint {path} was trained on the classes {join_names(trained, limit=6)}, "
+            f"but the data has {join_names(classes, limit=6)}"
         )
     try:
         runner.load_checkpoint(str(path), map_location="cpu", strict=True)
     except RuntimeError as error:
-        raise InputError(f"checkpoint {path} does not fit the config's model: {error}") from error
+        # mmengine lists all mismatches, one per line; show the first.
+        first = next(filter(None, str(error).splitlines()[1:]), str(error))
+        short = first if len(first) < 200 else f"{first[:200]}..."
+        raise InputError(f"checkpoint {path} does not fit the config's model: {short}") from error

@@ -1,4 +1,4 @@
-"""The config of an experiment: read by name, changed by options, written as text."""
+"""Configs of experiments: read by name, change by options, write as text."""
 
 import difflib
 import inspect
@@ -18,7 +18,7 @@ from det_losses.registry import MODELS, find
 
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 _KEPT = ("transforms", "test_mode", "keep_negatives")
-_WIDTH = 100  # of a line of text
+_WIDTH = 100  # characters per line
 
 
 def read_config(name: str) -> Config:
@@ -26,7 +26,7 @@ def read_config(name: str) -> Config:
 
     Raises:
         MissingFileError: no such config.
-        InputError: it cannot be read, or a part that every experiment has is missing.
+        InputError: it cannot be read, or a part that every experiment needs is missing.
     """
     path = find_config(name)
     try:
@@ -35,7 +35,7 @@ def read_config(name: str) -> Config:
         raise InputError(f"config {path}: {type(error).__name__}: {error}") from error
     for key in ("model", "train_dataloader", "val_dataloader", "val_evaluator"):
         if key not in cfg:
-            raise InputError(f"config {path} has no `{key}`, so it is not a whole experiment")
+            raise InputError(f"config {path} has no `{key}`, so it is not a complete experiment")
     return cfg
 
 
@@ -43,7 +43,7 @@ def apply_options(cfg: Config, options: list[str]) -> None:
     """Merge ``key=value`` texts into the config.
 
     Raises:
-        InputError: no ``=``, or no config has the first part of the key.
+        InputError: an option has no ``=``, or the first part of its key is unknown.
     """
     known = {*cfg, *inspect.signature(Runner).parameters}
     merged: dict[str, Any] = {}
@@ -64,14 +64,14 @@ def apply_options(cfg: Config, options: list[str]) -> None:
 
 
 def use_losses(cfg: Config, options: list[str]) -> None:
-    """Set the loss of each slot that a ``SLOT=LOSS`` text names.
+    """Set the losses given by ``SLOT=LOSS`` texts.
 
     Args:
         cfg: the config, changed in place.
-        options: such as ``"loss_bbox=CIoULoss"`` or ``"loss_cls=FocalLoss(gamma=1.5)"``.
+        options: texts such as ``"loss_bbox=CIoULoss"`` or ``"loss_cls=FocalLoss(gamma=1.5)"``.
 
     Raises:
-        InputError: no ``=``, a loss that cannot be read, or a slot that the detector does not have.
+        InputError: no ``=``, a loss that cannot be parsed, or a slot that the detector lacks.
         NotRegisteredError: no such detector.
     """
     for option in options:
@@ -91,19 +91,19 @@ def use_losses(cfg: Config, options: list[str]) -> None:
 
 
 def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str | None) -> None:
-    """Replace the dataset of ``"train"`` or of ``"val"`` (and test) by the user's own.
+    """Replace the dataset of ``"train"`` or of ``"val"`` (and test) by the user's data.
 
-    Only transforms, test_mode and keep_negatives of the config's dataset are kept: its classes and
-    its number of images were chosen for other data.
+    Only transforms, test_mode and keep_negatives of the config's dataset are kept, because its
+    classes and number of images were chosen for other data.
 
     Raises:
-        InputError: one of the two is missing.
+        InputError: only one of the two paths is given.
     """
     if ann_file is None and image_dir is None:
         return
     if ann_file is None or image_dir is None:
         given, missing = ("images", "ann") if ann_file is None else ("ann", "images")
-        raise InputError(f"--{split}-{given} needs --{split}-{missing} beside it")
+        raise InputError(f"--{split}-{given} requires --{split}-{missing}")
     for loader in _LOADERS[split]:
         if cfg.get(loader) is None:
             continue
@@ -117,10 +117,10 @@ def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str |
 
 
 def use_amp(cfg: Config) -> None:
-    """Use mmengine's optimizer wrapper for mixed precision, with dynamic loss scale.
+    """Use mmengine's optimizer wrapper for mixed precision with a dynamic loss scale.
 
     Raises:
-        InputError: the config's wrapper is neither ``OptimWrapper`` nor that one.
+        InputError: the config has another optimizer wrapper.
     """
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
@@ -129,26 +129,36 @@ def use_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
+def entries(value: Any) -> list[Any]:
+    """Return the entries of a config key that has one entry or a list of them."""
+    if not value:
+        return []
+    return [value] if isinstance(value, Mapping) else list(value)
+
+
 def use_metric_options(cfg: Config, *, out: str | None, backend: str | None) -> None:
-    """Set the metric's result file and backend, for a test.
+    """Set the result file and the backend of the metric, for a test.
 
     Raises:
-        InputError: the config has several metrics, so it is not clear which one is meant.
+        InputError: the config has several metrics, or ``out`` is a directory.
     """
+    if out is not None and Path(out).is_dir():
+        raise InputError(f"--out {out}: is a directory, expected a file")
     options = {"out_file": out and str(Path(out).absolute()), "backend": backend}
     given = {key: value for key, value in options.items() if value is not None}
     for key in ("test_evaluator", "val_evaluator"):
         if given and cfg.get(key) is not None:
             if not isinstance(cfg[key], dict):
-                raise InputError(f"--out and --backend need one metric as `{key}`, not a list")
+                raise InputError(
+                    f"--out and --backend require a single metric as `{key}`, not a list"
+                )
             cfg[key].update(given)
 
 
 class FastTextConfig(Config):
     """mmengine's Config whose ``pretty_text`` takes milliseconds.
 
-    mmengine's own formats with yapf, which takes seconds, at each start and at each checkpoint of a
-    run.
+    mmengine formats it with yapf, which can take seconds, at the start and at each checkpoint.
     """
 
     @classmethod
@@ -170,13 +180,13 @@ def config_text(cfg: Config) -> str:
     Classes and functions become the dotted path that mmengine's registries build from.
 
     Args:
-        cfg: the config; its keys are written in their order.
+        cfg: the config; the order of its keys is kept.
     """
     return "".join(f"{key} = {_source(value, 0)}\n" for key, value in cfg.to_dict().items())
 
 
 def _source(value: Any, indent: int) -> str:
-    """Return a value as source: on one line if it fits, else one item a line."""
+    """Return a value as source: on one line if it fits, else with one item per line."""
     if isinstance(value, Mapping):
         opening, items, closing = _items_of_dict(value, indent + 4)
     elif isinstance(value, (list, tuple)):
@@ -194,7 +204,7 @@ def _source(value: Any, indent: int) -> str:
 
 
 def _items_of_dict(value: Mapping[Any, Any], indent: int) -> tuple[str, list[str], str]:
-    """Return the items of ``dict(key=value)``, or of ``{key: value}`` where a key needs that."""
+    """Return the parts of ``dict(key=value)``, or of ``{key: value}`` if a key requires it."""
     named = all(
         isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value
     )

@@ -1,4 +1,4 @@
-"""history.jsonl: losses and metrics over the course of a run."""
+"""history.jsonl: losses and metrics during training."""
 
 import json
 import os
@@ -17,15 +17,16 @@ from det_losses.registry import HOOKS
 
 @HOOKS.register_module()
 class HistoryHook(Hook):
-    """Write ``work_dir/history.jsonl``: a line every few steps and one for each evaluation.
+    """Write ``work_dir/history.jsonl``: a line per ``interval`` steps and one per evaluation.
 
     ``{"kind": "train", "step", "epoch", "seconds", "losses": {...}}`` holds means over the last
-    ``interval`` steps; ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` an
-    evaluation. ``step`` counts finished steps, ``seconds`` training without evaluations, as
-    RunRecordHook counts them. A resumed run removes the lines after its checkpoint and appends.
+    ``interval`` steps; ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` holds an
+    evaluation. ``step`` is the number of finished steps, ``seconds`` the training time without
+    evaluations, as in RunRecordHook. A resumed run removes the lines after its checkpoint and
+    appends.
 
     Args:
-        interval: Steps that a line of training averages.
+        interval: Number of steps averaged per training line.
         filename: Name of the file in the run's work_dir.
     """
 
@@ -54,7 +55,7 @@ class HistoryHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Add up the losses; write their means once an interval."""
+        """Accumulate the losses; write their means once per interval."""
         for name, value in (outputs or {}).items():
             if "loss" in name:
                 self._sums[name] += value.detach() if isinstance(value, Tensor) else value
@@ -69,7 +70,7 @@ class HistoryHook(Hook):
             self._append(runner, "val", runner.iter, {"metrics": values})
 
     def after_train(self, runner: Runner) -> None:
-        """Write the means of the last steps, fewer than an interval."""
+        """Write the means of the remaining steps."""
         if self._count:
             self._write_losses(runner, runner.iter)
         self._training = False

@@ -22,12 +22,13 @@ class NonFiniteError(UserError, ArithmeticError):
 class NonFiniteHook(Hook):
     """Stop with a :class:`NonFiniteError` at the first loss or gradient that is not finite.
 
-    The check precedes the optimizer's step, so neither the weights in memory nor a checkpoint are
-    affected. It also finds a NaN gradient of a finite loss, in the iteration that computed it.
+    The check precedes the optimizer's step, so neither the weights in memory nor a checkpoint is
+    affected. It also detects a NaN gradient of a finite loss in the iteration that computed it.
 
-    Cost: one device synchronisation before each step; mmengine synchronises after each step to log
-    the losses. With mixed precision, infinite gradients are not an error: GradScaler skips
-    that step and lowers its scale. A loss that is not finite is found after the skipped step.
+    Cost: one device synchronisation before each step. (mmengine synchronises after each step
+    anyway, to log the losses.) With mixed precision, infinite gradients are not an error:
+    GradScaler skips that step and lowers its scale. A non-finite loss is then detected after the
+    skipped step.
     """
 
     priority = "HIGH"  # after RuntimeInfoHook, before the hooks that average, log and save
@@ -51,7 +52,7 @@ class NonFiniteHook(Hook):
         self._handles = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Store which batch comes next, for the message."""
+        """Store the position and the image ids of the batch, for the message."""
         self._losses = {}
         ids = _image_ids(data_batch)
         images = f", image ids {', '.join(map(str, ids))}" if ids else ""
@@ -60,7 +61,7 @@ class NonFiniteHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Check the losses of an iteration without a step (accumulation, mixed precision)."""
+        """Check the losses of an iteration without an optimizer step (accumulation, AMP)."""
         self._check_losses({k: v for k, v in (outputs or {}).items() if "loss" in k})
 
     def _keep_losses(self, model: nn.Module, args: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, and a file that a comparison reads."""
+"""Progress of a run: a bar on the terminal, and a file that the comparison reads."""
 
 import datetime
 import shutil
@@ -23,11 +23,11 @@ PROGRESS_FILE = "progress.json"
 class ProgressHook(Hook):
     """Show a bar with the losses and the remaining time if the output is a terminal.
 
-    For a file or a pipe, LoggerHook writes plain lines instead. The losses are
-    means over the last iterations; the time left is that of all epochs, without evaluations.
+    If it is a file or a pipe, LoggerHook writes plain lines instead. The losses are means over the
+    last iterations. The remaining time covers all epochs, without evaluations.
 
     Args:
-        window_size: Iterations that the shown losses are averaged over.
+        window_size: Number of iterations over which the displayed losses are averaged.
     """
 
     priority = "BELOW_NORMAL"  # after IterTimerHook, which estimates the remaining time
@@ -76,9 +76,8 @@ class ProgressHook(Hook):
             bar.set_postfix_str(self._postfix(runner), refresh=False)
         bar.update()
         if mode != "train" and bar.n == bar.total:
-            self._after_epoch(
-                runner, mode
-            )  # now, because the metric logs before the end of the epoch
+            # Close now, because the metric logs before the end of the epoch.
+            self._after_epoch(runner, mode)
 
     def _after_epoch(self, runner: Runner, mode: str = "train") -> None:
         bar = self._bars.pop(mode, None)
@@ -97,7 +96,7 @@ class ProgressHook(Hook):
 
 
 class ProgressFileHook(Hook):
-    """Keep ``progress.json`` up to date: step, steps, epoch, epochs, loss, AP.
+    """Write ``progress.json``: step, steps, epoch, epochs, loss, AP.
 
     Args:
         work_dir: the run's directory.

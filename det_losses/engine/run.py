@@ -1,8 +1,11 @@
-"""One run: a config trained in a directory of its own, which never holds two runs.
+"""One run: training of a config in its own directory, which never contains two runs.
 
-``config.py`` is written when training starts; ``metrics.json`` has status "done" at its end.
+``config.py`` is written when training starts; ``metrics.json`` has the status "done" at its end.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
-from det_losses.engine.checks import rejected_by_constructors
+from det_losses.engine.checkpoint import read_meta
+from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
@@ -25,22 +29,24 @@ METRICS_FILE = "metrics.json"
 
 
 def claim_work_dir(cfg: Config, resume: str | None) -> None:
-    """Check that training may write into ``cfg.work_dir``, and set the config's resume.
+    """Check that training may write into ``cfg.work_dir``, and set ``resume`` in the config.
 
     Args:
         cfg: the config with its ``work_dir``; ``resume`` and ``load_from`` are set in it.
-        resume: None, ``"auto"`` (the directory's last checkpoint; from the start if there is none)
-            or the path of a checkpoint.
+        resume: None, ``"auto"`` (resume from the last checkpoint in the directory, or start if
+            there is none) or the path of a checkpoint.
 
     Raises:
-        InputError: the directory holds a finished run, a run of another config, or an unfinished
-            one without ``resume``.
+        InputError: the directory contains a finished run, a run of a different config, or an
+            unfinished run and ``resume`` is None; or ``resume`` is not a checkpoint.
         MissingFileError: no such checkpoint.
     """
     work_dir = Path(cfg.work_dir)
+    if work_dir.exists() and not work_dir.is_dir():
+        raise InputError(f"--work-dir {work_dir}: is a file, expected a directory")
     if is_finished(work_dir):
         raise InputError(
-            f"{work_dir} holds a finished run, which is never overwritten; give another --work-dir"
+            f"{work_dir} contains a finished run, which is not overwritten; give another --work-dir"
         )
     begun = bool(list(work_dir.glob("*.pth")))
     if begun:
@@ -50,28 +56,44 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
         cfg.resume = True
         if not Path(resume).is_file():
             raise MissingFileError(f"--resume {resume}: no such checkpoint")
+        read_meta(Path(resume))
         cfg.load_from = resume
 
 
 def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
     known = work_dir / CONFIG_FILE
     if not known.is_file():
-        raise InputError(f"{work_dir} holds checkpoints but no config.py; give another --work-dir")
+        raise InputError(
+            f"{work_dir} contains checkpoints but no config.py; give another --work-dir"
+        )
     lines = differences(plain(Config.fromfile(known)), plain(cfg))
     if lines:
         raise InputError(
-            f"{work_dir} holds a run of another config ({describe(lines)}); give another --work-dir"
+            f"{work_dir} contains a run of a different config ({describe(lines)}); "
+            "give another --work-dir"
         )
     if resume is None:
         raise InputError(
-            f"{work_dir} holds an unfinished run of this config: continue it with --resume, "
+            f"{work_dir} contains an unfinished run of this config: resume it with --resume, "
             "or give another --work-dir"
         )
 
 
+@contextmanager
+def removed_on_error(work_dir: Path) -> Iterator[None]:
+    """Remove the directory after an error if it did not exist before."""
+    existed = work_dir.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(work_dir, ignore_errors=True)
+        raise
+
+
 def build_parts(runner: Runner) -> None:
-    """Build the parts that mmengine's Runner builds when training starts, to find errors early."""
-    with rejected_by_constructors():
+    """Build what mmengine's Runner would build at the start of training, to find errors early."""
+    with config_errors():
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         for part in ("train_loop", "val_loop"):
             getattr(runner, part)  # built on access
@@ -82,10 +104,10 @@ def train_run(runner: Runner, cfg: Config) -> None:
 
     Args:
         runner: from :func:`build_runner`.
-        cfg: the config as given, without what the runner or a resume fills in.
+        cfg: the config as given, without the entries that the runner or a resume adds.
 
     Raises:
-        KeyboardInterrupt: a signal stopped training; the last checkpoint can be resumed.
+        KeyboardInterrupt: a signal stopped training, which can be resumed from the last checkpoint.
     """
     work_dir = Path(runner.work_dir)
     if is_main_process():
@@ -99,7 +121,7 @@ def train_run(runner: Runner, cfg: Config) -> None:
     with stop.listening():
         runner.train()
     if is_distributed():
-        # Otherwise gloo's threads may still run when the interpreter ends, which aborts it.
+        # Otherwise gloo's threads may still run at interpreter exit, which aborts the process.
         torch.distributed.destroy_process_group()
 
 
@@ -110,5 +132,5 @@ def read_metrics(work_dir: Path) -> dict[str, Any]:
 
 
 def is_finished(work_dir: Path) -> bool:
-    """Return whether the directory holds a finished run."""
+    """Return whether the directory contains a finished run."""
     return bool(read_metrics(work_dir))

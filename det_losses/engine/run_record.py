@@ -1,4 +1,4 @@
-"""metrics.json: results, time and memory of a run."""
+"""metrics.json: results, training time and memory of a run."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ from det_losses.engine.loss_record import losses_of
 from det_losses.files import write_json
 from det_losses.registry import HOOKS
 
-WARM_UP = 5  # steps not measured after each start: caches, choice of algorithms, workers
+WARM_UP = 5  # steps not timed after each start: caches, algorithm selection, workers
 CAPACITY = 1000
 
 
@@ -29,22 +29,21 @@ class RunRecordHook(Hook):
 
     Fields: ``status`` ("running", "done"), ``epoch``, ``iter``, ``max_epochs``, ``seed``,
     ``losses`` (slot -> loss with its parameters), ``metrics`` (of the last evaluation; null without
-    ground truth), ``metrics_epoch``, ``train_seconds`` (wall clock of the training
-    epochs, without evaluations), ``seconds_per_iteration`` (median wall clock from the end of
-    one step to the end of the next, with data loading; null if no step followed the warm-up),
-    ``peak_memory_mb`` and ``peak_memory_kind`` ("cuda": most memory allocated on the GPU; "rss":
-    most resident memory of the training process), ``initial_weights`` (see
-    :func:`weights_hash`; after loading, before the first step) and
-    ``proof`` (see :class:`~det_losses.engine.loss_record.LossRecordHook`).
+    ground truth), ``metrics_epoch``, ``train_seconds`` (wall-clock time of the training epochs,
+    without evaluations), ``seconds_per_iteration`` (median wall-clock time of a step with data
+    loading; null if there was no step after the warm-up), ``peak_memory_mb`` and
+    ``peak_memory_kind`` ("cuda": memory allocated on the GPU; "rss": resident memory of the
+    training process), ``initial_weights`` (:func:`weights_hash` after loading, before the first
+    step) and ``proof`` (see :class:`~det_losses.engine.loss_record.LossRecordHook`).
 
-    A resumed run continues to count. If the last evaluation is missing, because the run was
-    interrupted between the last checkpoint and it, it is run at the end.
+    A resumed run continues to count. If a run was interrupted between its last checkpoint and the
+    last evaluation, the evaluation is done at the end of the resumed run.
 
     Args:
         filename: Name of the file in the run's work_dir.
     """
 
-    priority = "LOW"  # before CheckpointHook, whose checkpoints carry the time and memory used
+    priority = "LOW"  # before CheckpointHook, whose checkpoints store time and memory
 
     def __init__(self, filename: str = "metrics.json") -> None:
         self.filename = filename
@@ -76,7 +75,7 @@ class RunRecordHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Measure the time of a step."""
+        """Record the time of a step."""
         last = self._clock
         self._stop_clock()
         self._start_clock()
@@ -89,7 +88,7 @@ class RunRecordHook(Hook):
         self._store(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Stop the clock inside an epoch; an iteration-based loop evaluates there."""
+        """Stop the clock; an iteration-based loop evaluates within an epoch."""
         self._resume_after_val = self._clock is not None
         self._stop_clock()
 
@@ -149,13 +148,13 @@ class RunRecordHook(Hook):
 
 
 class StepTimes:
-    """The median wall clock of a training step, over evenly spaced steps of the whole run.
+    """The median wall-clock time of a training step, over evenly spaced steps of the whole run.
 
-    All steps are kept up to ``CAPACITY``. Then every second one is removed, and only every second
-    further step is kept, and so on: memory is bounded.
+    At most ``CAPACITY`` times are stored. When they are full, every second one is removed, and from
+    then on only every second step is stored, and so on.
 
     Args:
-        state: the attribute of that name before a resume; None for a new run.
+        state: the ``state`` of the run to be resumed; None for a new run.
 
     Attributes:
         state: plain values for a checkpoint.
@@ -166,7 +165,7 @@ class StepTimes:
         self._warm_up = WARM_UP
 
     def add(self, seconds: float) -> None:
-        """Add the next step; the warm-up steps after a start are ignored."""
+        """Add the time of the next step; warm-up steps are ignored."""
         if self._warm_up:
             self._warm_up -= 1
             return
@@ -178,7 +177,7 @@ class StepTimes:
             self.state.update(seconds=kept[::2], stride=2 * stride)
 
     def median(self) -> float | None:
-        """Return the median in seconds; None if there is no step after the warm-up."""
+        """Return the median in seconds; None if there was no step after the warm-up."""
         return statistics.median(self.state["seconds"]) if self.state["seconds"] else None
 
 
@@ -210,6 +209,6 @@ def peak_memory() -> tuple[float, str]:
 
 
 def finite_or_none(value: Any) -> float | None:
-    """Return a float; None for NaN and infinities, which JSON does not have."""
+    """Return a float, or None for NaN and infinity, which JSON cannot represent."""
     value = float(value)
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""mmengine's Runner with a short log on the terminal; the log file is complete."""
+"""mmengine's Runner with a short log on the terminal and a complete log file."""
 
 import contextlib
 import logging
@@ -15,18 +15,19 @@ from det_losses.registry import LOG_PROCESSORS
 
 
 def shows_bar() -> bool:
-    """Whether progress is a bar, on a terminal, or plain lines, in a file or pipe.
+    """Return whether progress is shown as a bar instead of plain lines.
 
-    Both streams must be a terminal: the bar goes to stderr and the log to stdout, and with
-    ``train ... | tee log`` the terminal shows the log's lines already.
+    Both streams must be a terminal. The bar goes to stderr and the log to stdout, and with
+    ``train ... | tee log`` the terminal already shows the lines of the log.
     """
     return sys.stderr.isatty() and sys.stdout.isatty()
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner whose terminal log leaves out the long dumps at the start.
+    """mmengine's Runner without the long dumps at the start of the terminal log.
 
-    Environment, config and the order of hooks are in the log file (``work_dir/<time>/<time>.log``).
+    Environment, config and the order of hooks are only in the log file
+    (``work_dir/<time>/<time>.log``).
     """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -38,14 +39,14 @@ class QuietRunner(Runner):
         return logger
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
-        """Log the environment, without the shell's message on stderr if there is no compiler."""
+        """Log the environment, without the shell's error message if there is no compiler."""
         with _quiet_stderr():
             super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Set up processes; without CUDA the ranks of a launcher use gloo.
+        """Set up processes; without CUDA, distributed training uses gloo.
 
-        mmengine's own setup of a launcher selects a CUDA device, which is an error on a CPU.
+        mmengine's own setup selects a CUDA device, which fails on a machine without one.
         """
         if self.distributed and not torch.cuda.is_available():
             if not torch.distributed.is_initialized():
@@ -59,21 +60,21 @@ class QuietRunner(Runner):
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Discard stderr, also that of child processes."""
+    """Discard stderr, including that of child processes."""
     sys.stderr.flush()
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
         sys.stderr.flush()
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
+        os.close(devnull)
 
 
-# First words of mmengine's messages that are left out on the terminal: dumps, one line per
-# parameter of the model, and mmengine's own deprecations.
+# Start of mmengine's messages that are not shown on the terminal: dumps, one line per parameter of
+# the model, and deprecation warnings about mmengine itself.
 _FILE_ONLY = (
     "Hooks will be executed",
     "Distributed training is not used",
@@ -84,7 +85,7 @@ _FILE_ONLY = (
 
 
 def is_for_terminal(record: logging.LogRecord) -> bool:
-    """Return whether a log record is shown on the terminal; a filter of a logging handler."""
+    """Return whether a log record is shown on the terminal; a filter for a logging handler."""
     text = str(record.msg)
     if record.module == "logger_hook" and record.funcName.endswith("_iter"):
         return not (shows_bar() or text.startswith("Exp name"))
@@ -93,9 +94,9 @@ def is_for_terminal(record: logging.LogRecord) -> bool:
 
 @LOG_PROCESSORS.register_module()
 class CompactLogProcessor(LogProcessor):
-    """mmengine's LogProcessor without the AP of each class in the line of an evaluation.
+    """mmengine's LogProcessor without the AP of each class in the log line of an evaluation.
 
-    The metric logs these as a table; the visualizer's scalars include them.
+    The metric logs these as a table, and the visualizer's scalars include them.
     """
 
     def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:

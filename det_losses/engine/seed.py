@@ -1,4 +1,4 @@
-"""Random numbers of a step that depend only on the run's seed and the step's number."""
+"""Seeding of each step, so that its random numbers depend only on the seed and the step."""
 
 from typing import Any
 
@@ -16,19 +16,19 @@ _STEP, _LOADING = 1, 2  # distinct from each other and from the start of an epoc
 class SeedHook(Hook):
     """Seed all generators at the start of each epoch and of each training step.
 
-    A resumed run then equals an uninterrupted one. Runs with two losses, which may draw different
-    amounts of random numbers, load the same batches, sample the same anchors and drop the same
-    activations: the random numbers of a step, and of loading in the main process, are a function
-    of (seed, step, rank). Worker processes have the run's seed.
+    The random numbers of a step, and of loading in the main process, are a function of (seed, step,
+    rank). A resumed run is therefore identical to an uninterrupted one. Runs with different losses,
+    which may draw different amounts of random numbers, still load the same batches, sample the same
+    anchors and drop the same activations. Worker processes are seeded with the run's seed.
 
-    A dataset's method ``set_epoch(epoch, seed)`` is called, if it has one, so that the augmentation
+    If the dataset has a method ``set_epoch(epoch, seed)``, it is called, so that the augmentation
     of a sample can be a function of (seed, epoch, image id). An iteration-based loop has no epochs.
     """
 
     priority = "VERY_HIGH"
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed by (seed, epoch, rank), and pass the epoch to the dataset."""
+        """Seed with (seed, epoch, rank), and pass the epoch to the dataset."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             seed_generators(runner.seed, runner.iter, get_rank(), _LOADING)
             return
@@ -38,7 +38,7 @@ class SeedHook(Hook):
             dataset.set_epoch(runner.epoch, runner.seed)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed by (seed, step, rank)."""
+        """Seed with (seed, step, rank)."""
         seed_generators(runner.seed, runner.iter, get_rank(), _STEP)
 
     def after_train_iter(

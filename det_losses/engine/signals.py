@@ -1,4 +1,4 @@
-"""Signals that end a program cleanly."""
+"""Clean termination on signals."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 
 @contextlib.contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGTERM and SIGHUP (a closed terminal), as for Ctrl-C."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP (closed terminal), as on Ctrl-C."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -20,35 +20,35 @@ def signals_as_interrupt() -> Iterator[None]:
 
 
 class StopHook(Hook):
-    """Ends training after the current step at the first SIGINT, SIGTERM or SIGHUP.
+    """End training after the current step on the first SIGINT, SIGTERM or SIGHUP.
 
-    An exception that a signal handler raises can be lost: Python ignores exceptions in destructors
-    and fork callbacks, where a loader with workers spends much time. Between two steps, no
-    checkpoint is half written. A second signal interrupts at once.
+    An exception raised in a signal handler can be lost, because Python ignores exceptions in
+    destructors and fork callbacks, in which a loader with workers spends much time. And between two
+    steps no checkpoint is being written. A second signal interrupts immediately.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals."""
+        """Handle the signals inside the context."""
 
-        def note(number: int, frame: object) -> None:
-            if self._asked:
+        def request_stop(number: int, frame: object) -> None:
+            if self._requested:
                 raise KeyboardInterrupt
-            self._asked = True
+            self._requested = True
 
-        with _handled(note, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with _handled(request_stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             yield
 
     def _after_iter(self, *args: Any, **kwargs: Any) -> None:
-        """Stop, in training and in evaluation.
+        """Stop training or evaluation.
 
         Raises:
-            KeyboardInterrupt: there was a signal.
+            KeyboardInterrupt: a signal was received.
         """
-        if self._asked:
+        if self._requested:
             raise KeyboardInterrupt
 
 

@@ -1,1 +1,1 @@
-"""COCO's numbers: the metric of mmengine's Runner, matching, average precision, resampling."""
+"""COCO metrics: the metric of mmengine's Runner, matching, average precision, resampling."""

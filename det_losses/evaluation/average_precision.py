@@ -1,10 +1,10 @@
-"""From matches to average precision, over the images or over a resample of them.
+"""Average precision from matches, over all images or over a resample of them.
 
-COCO's average precision is the mean of the interpolated precision at 101 recalls. An image that is
-k times in a resample gives k copies of each of its boxes and detections. Copies of a detection
-follow one another. Along k equal true positives precision rises, and the interpolated precision at
-a recall is the highest one at that recall or beyond: only the last copy matters. So true and false
-positives are counted with the weight k, and nothing is copied.
+COCO's average precision is the mean of the interpolated precision at 101 recalls. An image that
+occurs k times in a resample contributes k copies of each of its boxes and detections. Copies of a
+detection are adjacent in the ranking. Over k equal true positives, precision increases, and the
+interpolated precision at a recall is the maximum at that recall or a higher one. So only the last
+copy matters: true and false positives are counted with weight k, and nothing is copied.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from det_losses.evaluation.metrics import AREAS, RECALLS, THRESHOLDS
 
 @dataclass(frozen=True, eq=False)
 class Recalls:
-    """How many of the 101 recalls are reached with a number of true positives, for all cells.
+    """Number of the 101 recalls that are reached with a number of true positives, for all cells.
 
     Attributes:
-        boxes: ``[K * A]`` boxes to be found in each cell (class, area).
-        start: ``[K * A]`` where the cell's part of ``reached`` starts.
-        reached: for 0, 1, ... boxes[cell] true positives of each cell.
+        boxes: ``[K * A]`` number of boxes in each cell (class, area), crowds excluded.
+        start: ``[K * A]`` start of the cell's part of ``reached``.
+        reached: number of recalls for 0, 1, ... boxes[cell] true positives of each cell.
     """
 
     boxes: np.ndarray
@@ -33,7 +33,7 @@ class Recalls:
 
     @classmethod
     def of(cls, population: Population, weights: np.ndarray) -> "Recalls":
-        """Compute the recalls for images with the multiplicities ``weights``, ``[I]`` integers."""
+        """Compute the recalls for images with multiplicities ``weights``, ``[I]`` integers."""
         cells = len(population.names) * len(AREAS)
         boxes = np.bincount(population.cell, weights[population.image], cells).astype(np.int64)
         start = np.concatenate([[0], np.cumsum(boxes + 1)])
@@ -45,25 +45,26 @@ class Recalls:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The matches of a result file, ready to be weighted by images.
+    """The matches of a result file, prepared for weighting by image.
 
-    A segment is (area, threshold, class), with at least one entry. Its entries, by falling score,
-    are the detections matched with a box of the area, and those of the area whose match does not
-    count; every other detection of the area is a false positive.
+    A segment is a combination (area, threshold, class) with at least one entry. Its entries, by
+    descending score, are the detections matched with a box in the area range, and the detections in
+    the area range whose match is ignored. Every other detection in the area range is a false
+    positive.
 
     Attributes:
-        population: the boxes to be found.
+        population: the boxes of the ground truth.
         area_image: ``[M]`` image index of all detections inside an area range, by area, class and
-            falling score.
-        image: ``[E]`` image index of the entries, by segment and falling score.
+            descending score.
+        image: ``[E]`` image index of the entries, by segment and descending score.
         hit: ``[E]`` whether the entry is a true positive.
-        extra: ``[E]`` correction to the number of detections in the area that count: 1 for a true
-            positive outside of the area, -1 for an ignored one inside, else 0.
-        place: ``[E]`` number of ``area_image`` up to the entry, the entry included.
+        extra: ``[E]`` correction to the number of counted detections in the area range: 1 for a
+            true positive outside of it, -1 for an ignored detection inside, else 0.
+        place: ``[E]`` number of elements of ``area_image`` up to and including the entry.
         start: ``[S]`` first entry of each segment.
         cell: ``[S]`` class index * A + area index.
         threshold: ``[S]`` index in THRESHOLDS.
-        before: ``[S]`` number of ``area_image`` before the segment's area and class.
+        before: ``[S]`` number of elements of ``area_image`` before the segment's area and class.
     """
 
     population: Population
@@ -78,21 +79,21 @@ class Matches:
     before: np.ndarray
 
     def average_precision(self, counts: np.ndarray | None = None) -> np.ndarray:
-        """Compute the average precision over the images, or over a resample of them.
+        """Compute the average precision over all images, or over a resample of them.
 
-        The value of a resample is what COCO's evaluation gives for a dataset that has image i
-        ``counts[i]`` times, copies side by side, if the scores within an image and class are
-        distinct. Detections of equal score are ordered by image, then by place in the file. So are
-        those of the copies, except for two of the same image and class: the first counts
-        ``counts[i]`` times before the second does.
+        If the scores within an image and class are distinct, the value for a resample equals that
+        of COCO's evaluation on a dataset with ``counts[i]`` adjacent copies of image i. Detections
+        of equal score are ordered by image, then by position in the file. This also holds for the
+        copies, except for two detections of the same image and class: all ``counts[i]`` copies of
+        the first one precede those of the second one.
 
         Args:
-            counts: ``[I]`` integers >= 0, multiplicity of each image by ascending image id.
-                None: each once.
+            counts: ``[I]`` integers >= 0, multiplicity of each image by ascending image id;
+                None: 1 for each.
 
         Returns:
             ``[T, K, A]`` for the IoU thresholds .50, .55, ... .95, the classes by ascending id and
-            the areas all, small, medium, large; NaN where there is no box to find.
+            the areas all, small, medium, large; NaN where the ground truth has no box.
 
         Raises:
             InputError: ``counts`` is not one integer >= 0 for each image.
@@ -120,8 +121,8 @@ class Matches:
         reached = recalls.reached.take(hits + self._spread(recalls.start[self.cell]))
         new = np.diff(reached, prepend=0)
         new[self.start] = reached[self.start]
-        # The highest precision from here to the end of the segment. Each segment is raised above
-        # the later ones, so that one running maximum serves all.
+        # The maximum precision from here to the end of the segment. Each segment is shifted above
+        # the later ones, so that a single running maximum suffices.
         level = self._spread(np.arange(len(self.start), 0.0, -1.0))
         precision = hits / np.maximum(counted, 1) + level
         best = np.maximum.accumulate(precision[::-1])[::-1] - level

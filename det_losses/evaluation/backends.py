@@ -1,4 +1,4 @@
-"""The two evaluators, hotcoco and pycocotools: precision and recall arrays of detections."""
+"""The two evaluation backends, hotcoco and pycocotools."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Curves(NamedTuple):
-    """The arrays that COCO's evaluation accumulates; -1 where there is no ground truth.
+    """The arrays that COCO's evaluation computes; -1 where there is no ground truth.
 
     Axes: T the IoU thresholds, R 101 recalls, K categories by ascending id, A the areas of
     :mod:`~det_losses.evaluation.metrics`, M the numbers of detections per image and class.
@@ -48,7 +48,7 @@ def pycocotools_curves(
         coco.createIndex()
         return coco
 
-    # Not COCO.loadRes: it raises if there is no detection at all.
+    # Not COCO.loadRes, which raises if there are no detections.
     found = [
         dict(
             id=number,

@@ -19,20 +19,20 @@ from det_losses.registry import METRICS
 
 @METRICS.register_module()
 class CocoMetric(BaseMetric):
-    """AP and AR of boxes, as COCO defines them.
+    """AP and AR of boxes as defined by COCO.
 
-    Ground truth is taken from the batches (``targets[i]["coco"]``, which a dataset in test mode
-    provides), so it is always that of the evaluated images and classes. An image that is evaluated
-    twice, as with a padded distributed sampler, counts once. Crowds match any number of detections
-    and count neither for nor against; the area is the annotation's own.
+    The ground truth comes from the batches (``targets[i]["coco"]``, which a dataset in test mode
+    provides), so it always has exactly the evaluated images and classes. An image that is evaluated
+    twice, as with a padded distributed sampler, counts once. Crowds match any number of detections,
+    which are then ignored. The area is that of the annotation.
 
     Args:
-        backend: ``"hotcoco"``, or the reference ``"pycocotools"``; they give the same numbers.
+        backend: ``"hotcoco"``, or the reference ``"pycocotools"``; both compute the same numbers.
         out_file: Write the detections to this file as a COCO result json, with the official
             category ids. Relative to the working directory; in a config, to the run's work_dir.
-        max_dets: Detections per image and class that count, at least 11. COCO's are 100.
-        collect_device: Where the ranks' results are gathered, see mmengine's BaseMetric.
-        prefix: Put before the names of the numbers, as ``prefix/AP``.
+        max_dets: Maximum number of detections per image and class, at least 11; 100 in COCO.
+        collect_device: Device for gathering the ranks' results, see mmengine's BaseMetric.
+        prefix: Prefix of the names of the metrics, as in ``prefix/AP``.
         collect_dir: Folder for collecting results of several processes.
 
     Raises:
@@ -40,7 +40,7 @@ class CocoMetric(BaseMetric):
             be evaluated.
     """
 
-    default_prefix = ""  # mmengine warns of None
+    default_prefix = ""  # mmengine warns about None
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class CocoMetric(BaseMetric):
         """Store ground truth and predictions of a batch.
 
         Args:
-            data_batch: its ``targets`` hold ``coco``: ``image`` and ``annotations`` of the json.
+            data_batch: its ``targets`` contain ``coco``: ``image`` and ``annotations`` of the json.
             data_samples: for each image ``boxes`` (``[n, 4]``, xyxy, pixels of the json's image),
                 ``scores`` and ``labels`` (``[n]``, 0..K-1).
         """
@@ -74,8 +74,8 @@ class CocoMetric(BaseMetric):
         for target, prediction in zip(data_batch["targets"], data_samples, strict=True):
             if "coco" not in target:
                 raise InputError(
-                    "CocoMetric needs the ground truth as targets[i]['coco']: build the dataset "
-                    "that is evaluated with test_mode=True"
+                    "CocoMetric needs the ground truth as targets[i]['coco']: build the evaluated "
+                    "dataset with test_mode=True"
                 )
             truth = target["coco"]
             rows = _detection_rows(truth["image"]["id"], prediction, category_ids)
@@ -85,7 +85,7 @@ class CocoMetric(BaseMetric):
         """Compute the numbers of :func:`~det_losses.evaluation.summary.coco_numbers`; log a table.
 
         Args:
-            results: what :meth:`process` stored, of all ranks.
+            results: the results of :meth:`process` from all ranks.
         """
         images = {result["image"]["id"]: result for result in reversed(results)}
         results = [images[image_id] for image_id in sorted(images)]
@@ -114,10 +114,10 @@ class CocoMetric(BaseMetric):
 def _detection_rows(
     image_id: int, prediction: Mapping[str, Any], category_ids: np.ndarray
 ) -> np.ndarray:
-    """Turn a prediction into rows ``[n, 7]``: image id, x, y, w, h, score, category id."""
+    """Convert a prediction to rows ``[n, 7]``: image id, x, y, w, h, score, category id."""
     if prediction.get("image_id", image_id) != image_id:
         raise InputError(
-            f"predictions are not in the batch's order: image {image_id} got the predictions of "
+            f"predictions are not in the order of the batch: image {image_id} got those of "
             f"image {prediction['image_id']}"
         )
     boxes, scores = _numpy(prediction["boxes"]), _numpy(prediction["scores"])

@@ -1,4 +1,4 @@
-"""A COCO ground truth as a json and as arrays."""
+"""COCO ground truth as json and as arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class GroundTruth:
         category_ids: ``[K]`` int64, ascending.
         names: the K class names, in the order of ``category_ids``.
         boxes: ``[G, 4]`` float64: x, y, width, height in pixels, in the order of the json.
-        areas: ``[G]`` float64, pixels^2: the annotation's own, or width * height where it has none.
+        areas: ``[G]`` float64, pixels^2: the area in the annotation, or width * height without one.
         crowds: ``[G]`` bool.
         image_index: ``[G]`` index of each box's image in ``image_ids``.
         category_index: ``[G]`` index of each box's class in ``category_ids``.
@@ -55,7 +55,7 @@ class GroundTruth:
 
     @cached_property
     def population(self) -> "Population":
-        """The boxes to be found on each image: all that recall needs of the ground truth."""
+        """The boxes on each image, crowds excluded: the part needed for recall."""
         cells = self.category_index[:, None] * len(AREAS) + np.arange(len(AREAS))
         row, area = np.nonzero(~self.outside())
         return Population(
@@ -72,19 +72,19 @@ class GroundTruth:
 
         Args:
             detections: ``[N, 7]``: image id, x, y, width, height, score, category id.
-            where: their name in error messages.
+            where: name of the detections in error messages.
 
         Returns:
             ``[N]`` and ``[N]``: indices in ``image_ids`` and ``category_ids``.
 
         Raises:
-            InputError: an id that the ground truth does not have.
+            InputError: the ground truth does not have an id.
         """
         image = _look_up(self.image_ids, detections[:, 0], "image", where)
         return image, _look_up(self.category_ids, detections[:, 6], "category", where)
 
     def outside(self) -> np.ndarray:
-        """Return ``[G, A]``: whether a box is ignored in each of AREAS, as crowds always are."""
+        """Return ``[G, A]``: whether a box is ignored in each of AREAS. Crowds always are."""
         low, high = np.array(list(AREAS.values())).T
         area = self.areas[:, None]
         return self.crowds[:, None] | (area < low) | (area > high)
@@ -92,12 +92,12 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The boxes to be found, of each image, class and area.
+    """The boxes of each image, class and area, crowds excluded.
 
     Attributes:
         images: number of images.
         names: class names by ascending category id.
-        image: ``[N]`` image index; a box is listed once for each area range that it is in.
+        image: ``[N]`` image index; a box is listed once per area range that contains it.
         cell: ``[N]`` class index * A + area index.
     """
 
@@ -107,7 +107,7 @@ class Population:
     cell: np.ndarray
 
     def same(self, other: "Population") -> bool:
-        """Return whether both are of the same ground truth."""
+        """Return whether both belong to the same ground truth."""
         return self is other or (
             (self.images, self.names) == (other.images, other.names)
             and np.array_equal(self.image, other.image)
@@ -125,7 +125,7 @@ def ground_truth_json(
         classes: class name of each category id.
     """
     found = [annotation for result in results for annotation in result["annotations"]]
-    # Renumbered from 1: for COCO's evaluation the id 0 means "no match".
+    # Renumbered from 1, because the id 0 means "no match" in COCO's evaluation.
     annotations = [
         dict(
             id=number,
@@ -146,8 +146,7 @@ def _sorted_ids(entries: Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
     ids = sorted(entry["id"] for entry in entries)
     if ids and max(-ids[0], ids[-1]) > LARGEST_ID:
         raise InputError(
-            f"{where}: an id is beyond 2^53 and not exact in float64. Number the entries with "
-            "smaller integers."
+            f"{where}: an id exceeds 2^53, so it is not exact in float64. Use smaller ids."
         )
     return np.array(ids, dtype=np.int64)
 
@@ -167,7 +166,7 @@ def _look_up(ids: np.ndarray, wanted: np.ndarray, kind: str, where: str) -> np.n
     if unknown.any():
         row = int(np.argmax(unknown))
         raise InputError(
-            f"{where}[{row}]: {kind}_id {wanted[row]:.16g} is not in the ground truth. Evaluate "
-            "with the annotation file of the images that were detected on."
+            f"{where}[{row}]: {kind}_id {wanted[row]:.16g} is not in the ground truth. Use "
+            "the annotation file of the images that the detections belong to."
         )
     return index

@@ -1,11 +1,12 @@
-"""Which detection is matched with which box, by COCO's rules, for all IoU thresholds and areas.
+"""Matching of detections with ground-truth boxes by COCO's rules, for all thresholds and areas.
 
-The rules are those of pycocotools' ``evaluateImg``. In each image and class the detections choose
-by falling score. Each takes, of the boxes that are free and overlap enough, one that counts before
-one that does not, then the one with the highest IoU, then the later one. A crowd is always free.
+The rules are those of pycocotools' ``evaluateImg``. In each image and class, detections are matched
+greedily in descending order of score. Among the unmatched boxes with a sufficient IoU, a detection
+prefers a box that is not ignored, then the highest IoU, then the later box. A crowd can be matched
+any number of times.
 
-The thresholds at which two boxes are matched are a mask of ten bits. So one step of the greedy
-choice, for all thresholds and all images and classes at once, is a few operations on integers.
+The thresholds at which a pair is matched are stored as a mask of ten bits. One step of the greedy
+matching, for all thresholds, images and classes at once, is a few integer operations.
 """
 
 from collections.abc import Iterator
@@ -18,18 +19,18 @@ from det_losses.evaluation.average_precision import Matches
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.metrics import AREAS, THRESHOLDS
 
-_CHUNK = 2**20  # pairs of boxes whose IoU is computed at once
+_CHUNK = 2**20  # number of pairs of boxes whose IoU is computed at once
 _BITS = np.uint16(1) << np.arange(len(THRESHOLDS), dtype=np.uint16)
 _ALL = _BITS.sum(dtype=np.uint16)
 
 
 class MatchedPairs(NamedTuple):
-    """Detections and boxes that are matched at one IoU threshold or more, objects of all sizes.
+    """Detections and boxes of all sizes that are matched at one IoU threshold or more.
 
     Attributes:
         detection: ``[M]`` row of the detections.
         truth: ``[M]`` row of the ground truth's boxes.
-        iou: ``[M]``; for a crowd the part of the detection that lies in it.
+        iou: ``[M]``; for a crowd, the fraction of the detection inside it.
         at: ``[M, T]`` bool, whether the two are matched at each of THRESHOLDS.
     """
 
@@ -40,23 +41,23 @@ class MatchedPairs(NamedTuple):
 
 
 def match(truth: GroundTruth, detections: np.ndarray, max_dets: int = 100) -> Matches:
-    """Match detections with the ground truth for all thresholds and areas: what AP needs.
+    """Match detections with the ground truth for all thresholds and areas, as required for AP.
 
     Args:
         truth: the ground truth.
         detections: ``[N, 7]``, see :func:`~det_losses.evaluation.result_file.read_detections`.
-        max_dets: of each image and class, the detections of highest score that count.
+        max_dets: maximum number of detections per image and class, those of highest score.
 
     Raises:
-        InputError: wrong shape, a value that is not finite, an image or class that the ground
-            truth does not have, or ``max_dets`` below 1.
+        InputError: wrong shape, a value that is not finite, an image or class that is not in the
+            ground truth, or ``max_dets`` below 1.
     """
     found = rank_detections(truth, detections, max_dets)
     pairs = find_pairs(truth, found)
     matched = np.zeros((len(AREAS), len(found.row)), np.uint16)
     hits = np.zeros_like(matched)
     for index, outside in enumerate(truth.outside().T):
-        at = choose(pairs, outside, truth.crowds)
+        at = match_greedily(pairs, outside, truth.crowds)
         np.bitwise_or.at(matched[index], pairs.detection, at)
         counts = ~outside[pairs.truth]
         np.bitwise_or.at(hits[index], pairs.detection[counts], at[counts])
@@ -64,10 +65,10 @@ def match(truth: GroundTruth, detections: np.ndarray, max_dets: int = 100) -> Ma
 
 
 def match_pairs(truth: GroundTruth, detections: np.ndarray, max_dets: int = 100) -> MatchedPairs:
-    """Match detections with boxes of all sizes, crowds too; see :func:`match`."""
+    """Match detections with boxes of all sizes, including crowds; see :func:`match`."""
     found = rank_detections(truth, detections, max_dets)
     pairs = find_pairs(truth, found)
-    at = choose(pairs, truth.outside()[:, list(AREAS).index("all")], truth.crowds)
+    at = match_greedily(pairs, truth.outside()[:, list(AREAS).index("all")], truth.crowds)
     kept = at > 0
     return MatchedPairs(
         detection=found.row[pairs.detection[kept]],
@@ -78,7 +79,7 @@ def match_pairs(truth: GroundTruth, detections: np.ndarray, max_dets: int = 100)
 
 
 class RankedDetections(NamedTuple):
-    """The detections that count, by class, falling score, image and place in the file."""
+    """Detections sorted by class, descending score, image and position in the file."""
 
     row: np.ndarray  # [D] of the detections as given
     image: np.ndarray  # [D] index
@@ -87,10 +88,10 @@ class RankedDetections(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Detections and boxes of one image and class with an IoU of at least .5, in order of choice.
+    """Pairs of a detection and a box of one image and class with IoU of at least .5.
 
-    Group (image, class) by group; there, by falling score; there, by falling IoU, later boxes
-    first.
+    They are sorted by group (image, class), then by descending score, then by descending IoU, with
+    later boxes first.
     """
 
     detection: np.ndarray  # [P] index of the ranked detection
@@ -102,7 +103,7 @@ class Pairs(NamedTuple):
 
 
 def rank_detections(truth: GroundTruth, detections: np.ndarray, max_dets: int) -> RankedDetections:
-    """Check and sort detections; of each image and class keep the ``max_dets`` best.
+    """Check and sort detections; keep the ``max_dets`` best per image and class.
 
     Raises:
         InputError: see :func:`match`.
@@ -126,7 +127,7 @@ def rank_detections(truth: GroundTruth, detections: np.ndarray, max_dets: int) -
 
 
 def rank_within(groups: np.ndarray) -> np.ndarray:
-    """Number the members of each group in the order in which they come.
+    """Number the members of each group in their order.
 
     >>> rank_within(np.array([7, 3, 7, 7, 3])).tolist()
     [0, 0, 1, 2, 1]
@@ -139,7 +140,7 @@ def rank_within(groups: np.ndarray) -> np.ndarray:
 
 
 def find_pairs(truth: GroundTruth, found: RankedDetections) -> Pairs:
-    """Find the pairs of the same image and class that overlap enough for the lowest threshold."""
+    """Find the pairs of the same image and class whose IoU reaches the lowest threshold."""
     classes = len(truth.names)
     group = found.image * classes + found.category
     truth_group = truth.image_index * classes + truth.category_index
@@ -165,7 +166,7 @@ def find_pairs(truth: GroundTruth, found: RankedDetections) -> Pairs:
 def _same_group(
     group: np.ndarray, truth_group: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield all pairs of one group, in parts: indices of detections, and of boxes."""
+    """Yield all pairs within groups, in chunks: indices of detections, and of boxes."""
     by_group = np.argsort(truth_group, kind="stable")
     keys = truth_group[by_group]
     first = np.searchsorted(keys, group)
@@ -187,7 +188,7 @@ def box_iou(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarr
     Args:
         found: ``[P, 4]`` detections: x, y, width, height, pixels.
         truth: ``[P, 4]`` boxes of the ground truth.
-        crowd: ``[P]`` bool; for a crowd, the part of the detection that lies in it.
+        crowd: ``[P]`` bool; for a crowd, the result is the fraction of the detection inside it.
 
     Returns:
         ``[P]``, 0 where the boxes do not overlap.
@@ -201,13 +202,13 @@ def box_iou(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarr
     return np.divide(overlap, union, out=np.zeros_like(union), where=overlap > 0)
 
 
-def choose(pairs: Pairs, outside: np.ndarray, crowds: np.ndarray) -> np.ndarray:
-    """Let the detections choose their boxes.
+def match_greedily(pairs: Pairs, outside: np.ndarray, crowds: np.ndarray) -> np.ndarray:
+    """Match detections with boxes greedily.
 
     Args:
-        pairs: what may be matched.
-        outside: ``[G]`` bool: boxes that count neither for nor against.
-        crowds: ``[G]`` bool: boxes that take any number of detections.
+        pairs: the candidate pairs.
+        outside: ``[G]`` bool: boxes that are ignored.
+        crowds: ``[G]`` bool: boxes that can be matched any number of times.
 
     Returns:
         ``[P]`` uint16: the thresholds at which each pair is matched.
@@ -215,12 +216,12 @@ def choose(pairs: Pairs, outside: np.ndarray, crowds: np.ndarray) -> np.ndarray:
     order = np.argsort(2 * pairs.turn + outside[pairs.truth], kind="stable")
     order = order[np.argsort(pairs.step, kind="stable")]
     detection, truth, bits = pairs.detection[order], pairs.truth[order], pairs.bits[order]
-    kept = np.where(crowds, _ALL, np.uint16(0))  # what a match leaves free
+    kept = np.where(crowds, _ALL, np.uint16(0))  # what remains free after a match
     unmatched = np.full(detection.max(initial=-1) + 1, _ALL)
     free = np.full(len(outside), _ALL)
     begin = 0
     for end in np.cumsum(np.bincount(pairs.step)).tolist():
-        # One pair of each group, so no detection and no box comes twice.
+        # One pair per group, so no detection and no box occurs twice.
         d, g = detection[begin:end], truth[begin:end]
         bits[begin:end] &= unmatched[d] & free[g]
         unmatched[d] &= ~bits[begin:end]

@@ -1,11 +1,11 @@
-"""The metrics' names, and the IoU thresholds, recalls and areas that COCO defines them by."""
+"""Names of the metrics, and COCO's IoU thresholds, recalls and areas."""
 
 import numpy as np
 
-# As pycocotools has them, to the last bit: 0.9 is 0.8999999999999999.
+# As in pycocotools, to the last bit: 0.9 is 0.8999999999999999.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-# Limits of the box area in pixels^2; both ends belong to the range, as in COCO's own evaluation.
+# Ranges of the box area in pixels^2; both ends are included, as in COCO's own evaluation.
 AREAS = {
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
@@ -17,4 +17,4 @@ THRESHOLD_METRICS = tuple(f"AP{percent}" for percent in range(50, 100, 5))
 SIZE_METRICS = {"APs": "small", "APm": "medium", "APl": "large"}
 METRICS = ("AP", *THRESHOLD_METRICS, *SIZE_METRICS)
 LOGGED_METRICS = ("AP", "AP50", "AP75", "AP80", "AP90", *SIZE_METRICS)
-"""Those of METRICS that ``CocoMetric`` gives during training; the others are in reports only."""
+"""The METRICS that ``CocoMetric`` computes during training; the others are in reports only."""

@@ -1,4 +1,4 @@
-"""COCO's numbers of several result files on resamples of the images: the bootstrap."""
+"""Bootstrap over the images: COCO metrics of several result files on resamples."""
 
 import os
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from det_losses.evaluation.summary import ap_numbers
 
 
 def draw_counts(images: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """Draw how often each image is in each resample with replacement.
+    """Draw the multiplicity of each image in each resample with replacement.
 
     Args:
         images: number of images, I.
-        resamples: number of resamples, B. A larger number does not change the first ones.
+        resamples: number of resamples, B. The first ones do not depend on it.
         seed: seed of the draws.
 
     Returns:
@@ -39,16 +39,16 @@ def draw_counts(images: int, resamples: int, seed: int = 0) -> np.ndarray:
 def resample(
     matches: Sequence[Matches], counts: np.ndarray, workers: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Compute the numbers of each result file on each resample.
+    """Compute the metrics of each result file on each resample.
 
-    Every resample is applied to all files, so that files can be paired. A class without a box in a
-    resample is NaN and is in no mean of it, for all files.
+    The same resamples are applied to all files, so that files can be paired. A class without boxes
+    in a resample is NaN and excluded from its means, for all files.
 
     Args:
-        matches: of F result files with the same ground truth.
+        matches: matches of F result files with the same ground truth.
         counts: ``[B, I]`` multiplicities of the images, see :func:`draw_counts`.
-        workers: threads; None: one for each core that this process may use. They share the
-            matches, and numpy releases Python's lock. The result does not depend on it.
+        workers: number of threads; None: one per core that this process may use. Threads share
+            the matches, and numpy releases the GIL. The result does not depend on it.
 
     Returns:
         ``[B, F]`` for each of METRICS and for ``AP/<class name>`` of each class.
@@ -58,12 +58,12 @@ def resample(
             ``workers`` below 1.
     """
     if not matches:
-        raise InputError("matches is empty: give the matches of at least one result file.")
+        raise InputError("matches is empty; at least one result file is required.")
     population = matches[0].population
     for index, other in enumerate(matches):
         if not population.same(other.population):
             raise InputError(
-                f"matches[{index}] is of another ground truth than matches[0]. Match all result "
+                f"matches[{index}] and matches[0] have different ground truths. Match all result "
                 "files with the same annotation file."
             )
     if np.ndim(counts) != 2:
@@ -88,6 +88,6 @@ def resample(
 
 
 def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
+    if hasattr(os, "sched_getaffinity"):  # Linux: the cores that this process may use
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

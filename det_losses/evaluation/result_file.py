@@ -1,4 +1,4 @@
-"""Reading and checking a COCO result file."""
+"""Read and check COCO result files."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
 
     Args:
         path: the file.
-        truth: if given, images and classes are looked up there at once, so that the error for an
+        truth: if given, images and classes are checked against it, so that the error for an
             unknown one names the file.
 
     Returns:
@@ -37,7 +37,7 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
         )
     try:
         entries = json.loads(path.read_bytes())
-    except ValueError as error:  # of json or of its encoding
+    except ValueError as error:  # invalid JSON or encoding
         raise InputError(f"{path}: not a JSON file ({error}). Is it complete?") from error
     if not isinstance(entries, list):
         raise InputError(

@@ -1,4 +1,4 @@
-"""From average precisions to the numbers that COCO reports, as a dict and as a table of text."""
+"""COCO's summary metrics as a dict and as a text table."""
 
 import math
 from collections import Counter
@@ -14,15 +14,15 @@ _WIDTH = 100  # characters of a line, without the logger's prefix
 
 
 def ap_numbers(ap: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Compute the METRICS of one evaluation, and the AP of each class.
+    """Compute the METRICS and the AP of each class of one evaluation.
 
     Args:
-        ap: ``[T, K, A]``, NaN where there is no box to be found.
+        ap: ``[T, K, A]``, NaN where the ground truth has no box.
         names: the K class names.
 
     Returns:
-        For each of METRICS the mean over classes (and thresholds) with boxes, NaN without any;
-        then ``AP/<class name>``.
+        For each of METRICS the mean over classes (and thresholds) with boxes, NaN if there are
+        none; then ``AP/<class name>``.
     """
     area = {name: index for index, name in enumerate(AREAS)}
     numbers = {"AP": _mean(ap[..., area["all"]])}
@@ -35,9 +35,9 @@ def ap_numbers(ap: np.ndarray, names: Sequence[str]) -> dict[str, float]:
 
 
 def coco_numbers(curves: Curves, names: Sequence[str], max_dets: Sequence[int]) -> dict[str, float]:
-    """Compute COCO's twelve numbers, AP80, AP90 and the AP of each class.
+    """Compute COCO's twelve metrics, AP80, AP90 and the AP of each class.
 
-    What has no ground truth is NaN, and is in no mean.
+    Values without ground truth are NaN and excluded from means.
 
     Args:
         curves: the arrays of one evaluation.
@@ -67,7 +67,7 @@ def _mean(values: np.ndarray) -> float:
 def count_boxes(
     annotations: Sequence[Mapping[str, Any]], names: Mapping[int, str]
 ) -> dict[str, dict[str, int]]:
-    """Count the boxes that are to be found, so without crowds, by area and by class.
+    """Count boxes by area and by class, crowds excluded.
 
     Args:
         annotations: COCO annotations.
@@ -90,9 +90,9 @@ def count_boxes(
 def format_table(
     numbers: Mapping[str, float], counts: Mapping[str, Mapping[str, int]], title: str
 ) -> str:
-    """Lay out the numbers of :func:`coco_numbers`, narrow enough for a terminal with 80 classes.
+    """Format the numbers of :func:`coco_numbers` in columns that fit a terminal.
 
-    Sizes and classes come with their number of boxes, and as ``n/a (0 boxes)`` where there is none.
+    Sizes and classes are shown with their number of boxes, or as ``n/a (0 boxes)`` without any.
     """
     best_recall = [key for key in numbers if key.startswith("AR") and key[2:].isdigit()][-1]
     lines = [title, "  ".join(f"{k} {_text(numbers[k])}" for k in _headline(numbers))]

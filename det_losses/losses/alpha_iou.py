@@ -29,7 +29,7 @@ class AlphaIoU(IoUWrapper):
     IoULoss is AlphaIoULoss for every mode of the wrapped loss.
 
     Args:
-        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        loss: a loss of the IoU family: a name, a config or a loss module.
         alpha: the exponent, at least 1; below 1 the gradient would be infinite at IoU = 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
@@ -45,8 +45,8 @@ class AlphaIoU(IoUWrapper):
         As the wrapped loss, with smaller gradients of penalties below 1.
 
     Raises:
-        InputError: an alpha below 1, a wrapped loss of another family or with its own loss_weight
-            or reduction, or mismatched shapes.
+        InputError: an alpha below 1, a wrapped loss that is not of the IoU family or has its own
+            loss_weight or reduction, or mismatched shapes.
 
     Reference:
         Jiabo He, Sarah Erfani, Xingjun Ma, James Bailey, Ying Chi, Xian-Sheng Hua: Alpha-IoU: A
@@ -98,7 +98,7 @@ class AlphaIoULoss(IoUFamilyLoss):
 
     Use:
         With alpha above 1, boxes that overlap well get larger gradients; the aim is AP at high IoU
-        thresholds. AlphaIoU does the same to a loss with penalties.
+        thresholds. AlphaIoU applies the power to the penalties of another loss too.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.

@@ -70,18 +70,18 @@ class AsymmetricLoss(ClassificationLoss):
         L_- = -p_m^{\gamma_-} \ln (1 - p_m), \qquad p_m = \max(p - m, 0)
 
     :math:`L_+` at the label's channel, :math:`L_-` elsewhere, :math:`p = \sigma(x)`. The margin m
-    sets the loss of negatives with a score below m to 0 and reduces that of negatives with a score
-    near 1, which may be mislabelled. Soft targets y in [0, 1] give :math:`y L_+ + (1 - y) L_-`.
+    sets the loss of negatives with a score below m to 0. It reduces the loss of negatives with a
+    score near 1, which may be mislabelled. Soft targets y in [0, 1] give :math:`y L_+ + (1 - y)
+    L_-`.
 
     Args:
         gamma_pos: focusing parameter of positives, at least 0.
         gamma_neg: focusing parameter of negatives, at least 0.
-        clip: the margin m, in [0, 1); 0 for none.
+        clip: the margin m, in [0, 1); 0 disables it.
         detach_focusing: whether the factors :math:`(1 - p)^{\gamma_+}` and
             :math:`p_m^{\gamma_-}` are constant in the gradient.
-        class_weight: factor on the loss of each channel, positives and negatives alike; None
-            for 1.
-        use_sigmoid: sigmoid of each channel; only True.
+        class_weight: factor on each channel, for positives and negatives; None means 1.
+        use_sigmoid: must be True: the loss is defined for the sigmoid only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -93,8 +93,8 @@ class AsymmetricLoss(ClassificationLoss):
         or values in [0, 1] of the shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: use_sigmoid=False, gamma_pos, gamma_neg or clip out of range, a class_weight
-            that does not fit the channels, or a target of another shape or type.
+        InputError: use_sigmoid=False, gamma_pos, gamma_neg or clip out of range, a class_weight of
+            the wrong length, or a target of the wrong shape or type.
 
     Reference:
         Emanuel Ben-Baruch, Tal Ridnik, Nadav Zamir, Asaf Noy, Itamar Friedman, Matan Protter,
@@ -103,9 +103,10 @@ class AsymmetricLoss(ClassificationLoss):
     Note:
         The authors' training script (Alibaba-MIIL/ASL, train.py) passes
         ``disable_torch_grad_focal_loss=True``, which is ``detach_focusing=True`` here, with
-        gamma_neg 4, gamma_pos 0 and clip 0.05. mmpretrain 1.2 differentiates the factors, as is the
-        default here; it clamps the argument of the logarithm to ``eps=1e-8``, so with gamma_pos 0 a
-        positive at a logit below -18.5 has no gradient. Here logarithms are computed from logits.
+        gamma_neg 4, gamma_pos 0 and clip 0.05. mmpretrain 1.2 differentiates the factors, which is
+        the default here. It clamps the argument of the logarithm to ``eps=1e-8``, so with gamma_pos
+        0 a positive with a logit below -18.5 has no gradient. Here logarithms are computed from
+        logits.
 
     Example:
         >>> import torch

@@ -30,7 +30,7 @@ def balanced_l1_loss(
     b = math.expm1(gamma / alpha)
     if as_released:
         near = x.clamp(max=beta)
-        factor = b * near + 1  # not divided by beta as the argument of the logarithm is
+        factor = b * near + 1  # unlike in the logarithm, not divided by beta
         curve = alpha / b * factor * (b / beta * near + 1).log() - alpha * near
         return torch.where(x < beta, curve, gamma * x + gamma / b - alpha * beta)
     z = x / beta
@@ -53,21 +53,21 @@ class BalancedL1Loss(ElementwiseBoxLoss):
     with :math:`x = |\hat{x} - x^*|`. The gradient is :math:`\alpha \ln(b x / \beta + 1)` below
     beta and gamma above; b makes it continuous.
 
-    The paper has beta = 1. For other values its authors' code is another function:
+    The paper has beta = 1. For other values the authors' code computes a different function:
 
     .. math::
         L = \begin{cases} \frac{\alpha}{b} (b x + 1) \ln(b x / \beta + 1) - \alpha x & x < \beta \\
         \gamma x + \gamma / b - \alpha \beta & \text{otherwise} \end{cases}
 
     Its gradient at zero error is :math:`\alpha (1 / \beta - 1)`, 4.0 for beta = 0.11, and falls to
-    gamma. ``as_released=True`` computes it; with beta = 1 both are equal.
+    gamma. ``as_released=True`` selects it; with beta = 1 both functions are equal.
 
     Args:
-        alpha: the smaller, the larger the gradient of small errors; above gamma / 80.
+        alpha: must be above gamma / 80; smaller values give small errors a larger gradient.
         gamma: gradient of the outliers, above 0.
-        beta: error at which the linear part begins, above 0; the paper has 1.
-        as_released: compute the formula of the authors' code, for published settings with a beta
-            other than 1, such as RetinaNet with beta = 0.11.
+        beta: error at which the linear part begins, above 0; 1 in the paper.
+        as_released: compute the formula of the authors' code. It differs for a beta other than 1,
+            such as the published RetinaNet setting, beta = 0.11.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -87,8 +87,7 @@ class BalancedL1Loss(ElementwiseBoxLoss):
         the formula of OceanPang/Libra_R-CNN and of mmdetection.
 
     Published:
-        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.3 / 38.8; Smooth L1 there 35.9 /
-        38.4.
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.3 / 38.8; Smooth L1 35.9 / 38.4.
 
     Example:
         >>> import torch

@@ -54,8 +54,8 @@ class BinaryCrossEntropyLoss(ClassificationLoss):
     .. math:: L_c = w_c \left( -y_c \ln \sigma(x_c) - (1 - y_c) \ln (1 - \sigma(x_c)) \right)
 
     Args:
-        class_weight: factor w on the loss of each channel, positives and negatives alike; None for
-            1. For a factor on the positives only use ``CrossEntropyLoss(use_sigmoid=True)``.
+        class_weight: factor w on each channel, for positives and negatives; None means 1. For a
+            factor on the positives only, use ``CrossEntropyLoss(use_sigmoid=True)``.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -68,8 +68,7 @@ class BinaryCrossEntropyLoss(ClassificationLoss):
         or values in [0, 1] of the shape of ``pred``. Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: a class_weight that does not fit the channels, or a target of another shape or
-            type.
+        InputError: a class_weight of the wrong length, or a target of the wrong shape or type.
 
     Reference:
         Maximum likelihood of independent Bernoulli variables (logistic regression).

@@ -20,7 +20,7 @@ def bounded_iou_loss(
 
 
 def center_costs(pair: BoxPair) -> tuple[Tensor, Tensor]:
-    """Return L_x and L_y of each box; 1 - (a - b) / (a + b) is 2 b / (a + b)."""
+    """Return L_x and L_y of each box, with 1 - (a - b) / (a + b) written as 2 b / (a + b)."""
     side = pair.eps**0.5
     dx, dy = 2 * pair.dx.abs(), 2 * pair.dy.abs()
     return (
@@ -31,15 +31,15 @@ def center_costs(pair: BoxPair) -> tuple[Tensor, Tensor]:
 
 @MODELS.register_module()
 class BoundedIoULoss(DecodedBoxLoss):
-    r"""The best IoU still possible given the error of x, y, width or height, for each of them.
+    r"""Sum over x, y, width and height of one minus the best IoU possible given the error of each.
 
     .. math::
         L = \sum_{i = x, y, w, h} \text{SmoothL1}_\beta(L_i), \qquad
         L_x = 1 - \max\left(0, \frac{w_g - 2 |\Delta x|}{w_g + 2 |\Delta x|}\right), \qquad
         L_w = 1 - \min\left(\frac{w}{w_g}, \frac{w_g}{w}\right)
 
-    :math:`L_y` and :math:`L_h` likewise. Each cost is one minus an upper bound of the IoU, the
-    bound given that coordinate alone; all lie in [0, 1].
+    :math:`L_y` and :math:`L_h` likewise. Each cost is one minus the upper bound of the IoU that
+    follows from that coordinate alone, and lies in [0, 1].
 
     Args:
         beta: cost at which the quadratic part of the smooth L1 ends, at least 0.
@@ -49,14 +49,14 @@ class BoundedIoULoss(DecodedBoxLoss):
         loss_weight: factor on the result.
 
     Use:
-        A loss derived from IoU that treats the coordinates independently, like smooth L1.
+        An IoU-based loss that treats the coordinates independently, like smooth L1.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        If the centres are further apart than half the target's width, the cost of x is constant
-        and its gradient 0; the same holds for y and the height.
+        If the centres are further apart in x than half the target's width, the cost of x is
+        constant and its gradient is 0. The same applies to y and the height.
 
     Raises:
         InputError: a negative beta or eps, or mismatched shapes.
@@ -64,16 +64,16 @@ class BoundedIoULoss(DecodedBoxLoss):
     Reference:
         Lachlan Tychsen-Smith, Lars Petersson: Improving Object Localization with Fitness NMS and
         Bounded IoU Loss. arXiv 1711.00164, 2017. The costs are summed over the coordinates, as in
-        the smooth L1 loss of Fast R-CNN, which they replace.
+        the smooth L1 loss of Fast R-CNN that they replace.
 
     Note:
         mmdetection returns the four costs of a box separately. With an ``avg_factor``, which its
-        heads pass, the result is the same; without, its mean is over four times as many values,
-        a quarter of the mean here. mmdetection adds its eps, a length, to every denominator. The
-        loss has no IoU term and cannot be wrapped.
+        heads pass, the result is the same. Without one, its mean is a quarter of the mean here,
+        because it averages four times as many values. mmdetection adds its eps, a length, to every
+        denominator. The loss has no IoU term and cannot be wrapped.
 
     Published:
-        mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.4 at weight 10; L1 there 37.4.
+        mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.4 at weight 10; L1 37.4.
 
     Example:
         >>> import torch

@@ -43,22 +43,22 @@ class CIoULoss(IoUFamilyLoss):
     box. :math:`\alpha` is constant in the gradient, and 0 where IoU is below ``alpha_gate``.
 
     Args:
-        alpha_gate: IoU below which alpha is 0. 0 is the conference paper and torchvision; 0.5 the
-            journal version (arXiv 2005.03572) and mmdetection.
-        eps: smallest denominator, also that of alpha, so that alpha of identical boxes is 0.
+        alpha_gate: IoU below which alpha is 0. The conference paper and torchvision use 0, the
+            journal version (arXiv 2005.03572) and mmdetection 0.5.
+        eps: smallest denominator, including that of alpha, so alpha is 0 for identical boxes.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        As DIoU, where the aspect ratio matters too.
+        Like DIoU, when the aspect ratio matters too.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As DIoU: the loss rises as the prediction moves straight away from a target of equal size,
-        and may fall if it moves sideways. The aspect ratio is trained too, unless alpha_gate is
-        above 0.
+        As in DIoU, the loss rises as the prediction moves straight away from a target of equal
+        size, and may fall if it moves sideways. The aspect-ratio term has a gradient too, unless
+        alpha_gate is above 0.
 
     Raises:
         InputError: alpha_gate outside [0, 1], a negative eps, or mismatched shapes.
@@ -69,14 +69,14 @@ class CIoULoss(IoUFamilyLoss):
 
     Note:
         For stable training the paper replaces the factor :math:`1 / (w^2 + h^2)` in the gradient of
-        v by 1. Here, as in torchvision and mmdetection, the gradient is that of the formula. In
+        v by 1. Here, as in torchvision and mmdetection, the gradient follows the formula. In
         float32, mmdetection's loss of identical boxes can be NaN; torchvision's gradient of a box
         without height is NaN.
 
     Published:
-        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.7 / 39.2; Smooth L1 there 35.9 /
-        38.4. Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.65; IoU loss there 37.93.
-        torchvision's RetinaNet R50-FPN v2 (pull request 5984): AP 41.1, with GIoU 41.5.
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.7 / 39.2; Smooth L1 35.9 / 38.4.
+        Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.65; IoU loss 37.93. torchvision's RetinaNet
+        R50-FPN v2 (pull request 5984): AP 41.1, with GIoU 41.5.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Class-balanced: rows weighted by the effective number of samples of their class."""
+"""Class-balanced loss: rows weighted by the inverse effective number of samples of their class."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -30,12 +30,12 @@ class ClassBalanced(ClassificationLoss):
         w_c = \frac{K}{\sum_j 1 / E_j} \frac{1}{E_c}, \qquad
         E_c = \frac{1 - \beta^{n_c}}{1 - \beta}
 
-    :math:`n_c` is the number of objects of class c in the training set. All channels of a row have
-    the weight of its label. The mean of the weights over the classes is 1; background rows have
+    :math:`n_c` is the number of objects of class c in the training set. The weight of a row's label
+    applies to all its channels. The weights have mean 1 over the classes. Background rows have
     weight 1.
 
     Args:
-        loss: a classification loss: its name, its config, or the loss itself.
+        loss: a classification loss: a name, a config or a loss module.
         class_counts: number of objects of each class in the training set, K numbers of at least 1.
         beta: in [0, 1]. 0 gives equal weights, 1 the inverse of the counts; the paper tries 0.9 to
             0.9999.
@@ -43,26 +43,27 @@ class ClassBalanced(ClassificationLoss):
         loss_weight: factor on the result.
 
     Use:
-        Classes of very different, known frequency, with FocalLoss or CrossEntropyLoss inside.
+        Classes with very different, known frequencies; wraps FocalLoss or CrossEntropyLoss.
 
     Shape:
         pred: logits as the wrapped loss takes them. target: labels ``[N]``, 0..K-1, background K,
         negative ignored. Unreduced: as the wrapped loss.
 
     Raises:
-        InputError: no class_counts or one below 1, beta out of range, a wrapped loss of another
-            kind or with its own loss_weight, reduction or avg_non_ignore, another number of classes
-            than counts, or a target that is not labels.
+        InputError: class_counts is empty or contains a number below 1, beta is out of range, the
+            wrapped loss is not a classification loss or has its own loss_weight, reduction or
+            avg_non_ignore, the number of classes differs from the number of counts, or the target
+            is not labels.
 
     Reference:
         Yin Cui, Menglin Jia, Tsung-Yi Lin, Yang Song, Serge Belongie: Class-Balanced Loss Based on
         Effective Number of Samples. arXiv 1901.05555, 2019.
 
     Note:
-        The paper is about image classification, without a background class: its weight of 1 is a
-        choice of this package. ultralytics 8.4.190 (``cls_pw``) instead weights the channel of each
-        class in all rows, by a power of its inverse count; that is the argument ``class_weight`` of
-        the sigmoid losses.
+        The paper covers image classification, which has no background class; the background weight
+        of 1 is a choice of this package. ultralytics 8.4.190 (``cls_pw``) instead weights each
+        class channel in all rows by a power of its inverse count. For that, use the argument
+        ``class_weight`` of the sigmoid losses.
 
     Example:
         >>> import torch

@@ -19,20 +19,20 @@ LABELS = ("logits", "labels")
 class CompositeLoss(Loss):
     """Several losses in one slot of a detector.
 
-    Box losses of both spaces can be combined: the composite is then a loss on decoded boxes, and
-    losses on deltas get the inputs ``pred_deltas`` and ``target_deltas``. Combined with a box loss,
-    a classification loss gets ``logits`` and ``labels`` of the same boxes. This package's heads
-    pass all of them.
+    Box losses of both spaces can be combined. The composite is then a loss on decoded boxes, and
+    its losses on deltas use the inputs ``pred_deltas`` and ``target_deltas``. A classification loss
+    that is combined with a box loss uses the inputs ``logits`` and ``labels`` of the same boxes.
+    This package's heads pass all of these.
 
     Args:
-        losses: two or more losses: names, configs, or the losses themselves. Their
-            ``loss_weight`` is applied.
+        losses: two or more losses: names, configs or loss modules. Their ``loss_weight`` is
+            applied.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Raises:
-        InputError: fewer than two losses, one with its own reduction or mean, a distribution loss,
-            or classification losses of two activations.
+        InputError: fewer than two losses, a loss with its own reduction or mean, a distribution
+            loss, or classification losses with different activations.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class CompositeLoss(Loss):
         self.kind = "box" if spaces else "classification"
         self.space = "decoded" if len(spaces) > 1 else next(iter(spaces), None)
         self.activation = next((loss.activation for loss in self.losses if loss.activation), None)
-        needed = (self._extra(loss) + tuple(loss.inputs) for loss in self.losses)
+        needed = (self._replacements(loss) + tuple(loss.inputs) for loss in self.losses)
         self.inputs = tuple(dict.fromkeys(key for keys in needed for key in keys))
-        held = (name for loss in self.losses for name in loss.constant_in_gradient)
-        self.constant_in_gradient = tuple(dict.fromkeys(held))
+        constant = (name for loss in self.losses for name in loss.constant_in_gradient)
+        self.constant_in_gradient = tuple(dict.fromkeys(constant))
         self.monotone_in_distance = all(loss.monotone_in_distance for loss in self.losses)
 
     def _check_losses(self) -> None:
@@ -78,7 +78,7 @@ class CompositeLoss(Loss):
         return {**super().params(), "losses": list(self.losses)}
 
     def unreduced_shape(self, pred: Tensor) -> torch.Size:
-        """One value per box; without a box loss, the shape of the losses themselves."""
+        """One value per box, or the shape of the classification losses."""
         if self.kind == "box":
             return pred.shape[:-1]
         return self.losses[0].unreduced_shape(pred)
@@ -88,19 +88,20 @@ class CompositeLoss(Loss):
     ) -> list[Tensor]:
         """Return each loss of each box, ``[N]``, times its ``loss_weight``.
 
-        A loss of coordinates or channels is summed over those of a box.
+        An elementwise loss is summed over the coordinates or channels of a box.
         """
         found = []
         for loss in self.losses:
-            extra = self._extra(loss)
-            own = tuple(inputs[key] for key in extra) if extra else (pred, target)
-            part = loss.unreduced(*own, weight, **{key: inputs[key] for key in loss.inputs})
+            names = self._replacements(loss)
+            operands = tuple(inputs[name] for name in names) if names else (pred, target)
+            extra = {name: inputs[name] for name in loss.inputs}
+            part = loss.unreduced(*operands, weight, **extra)
             if self.kind == "box" and part.dim() > pred.dim() - 1:
                 part = part.sum(-1)
             found.append(loss.loss_weight * part)
         return found
 
-    def _extra(self, loss: Loss) -> tuple[str, ...]:
+    def _replacements(self, loss: Loss) -> tuple[str, ...]:
         """Return the names of the inputs that replace pred and target for a loss."""
         if self.kind == "classification":
             return ()
@@ -115,28 +116,28 @@ class SumLoss(CompositeLoss):
 
     .. math:: L = \sum_k \lambda_k L_k
 
-    :math:`\lambda_k` is the ``loss_weight`` of loss k. A loss of coordinates is summed over the
-    four of a box, so with an ``avg_factor`` the value is the sum of the values of the losses alone.
+    :math:`\lambda_k` is the ``loss_weight`` of loss k. An elementwise loss is summed over the four
+    coordinates of a box, so with an ``avg_factor`` the value is the sum of the separate losses.
 
     Args:
-        losses: two or more losses: names, configs, or the losses themselves.
+        losses: two or more losses: names, configs or loss modules.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Two box losses, such as L1 and GIoU as in DETR, each in its own space.
+        Two box losses, each in its own space, such as L1 and GIoU in DETR.
 
     Shape:
-        pred, target: those of the losses; for box losses of both spaces decoded boxes ``[N, 4]``
-        with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``. Unreduced: ``[N]``; for
-        classification losses their own shape.
+        pred, target: as the losses take them; for box losses of both spaces decoded boxes ``[N,
+        4]`` with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``. Unreduced: ``[N]``;
+        for classification losses the shape of those.
 
     Disjoint:
-        The sum of the losses' behaviours.
+        As the losses: their values and gradients are added.
 
     Raises:
-        InputError: fewer than two losses, one with its own reduction or mean, a distribution loss,
-            or classification losses of two activations.
+        InputError: fewer than two losses, a loss with its own reduction or mean, a distribution
+            loss, or classification losses with different activations.
 
     Reference:
         Nicolas Carion et al.: End-to-End Object Detection with Transformers. arXiv 2005.12872,
@@ -167,12 +168,12 @@ class ProductLoss(CompositeLoss):
 
     .. math:: L = \prod_k \lambda_k L_k
 
-    :math:`\lambda_k` is the ``loss_weight`` of loss k. A loss of coordinates is summed over the
-    four of a box. The product ``["FocalLoss", "L1Loss", "EIoULoss"]`` multiplies a focal loss, an
-    L1 loss on deltas and EIoU, so that a box counts more where its class is uncertain.
+    :math:`\lambda_k` is the ``loss_weight`` of loss k. An elementwise loss is summed over the four
+    coordinates of a box. The product ``["FocalLoss", "L1Loss", "EIoULoss"]`` multiplies a focal
+    loss, an L1 loss on deltas and EIoU, so a box counts more if its class is uncertain.
 
     Args:
-        losses: two or more losses: names, configs, or the losses themselves.
+        losses: two or more losses: names, configs or loss modules.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -180,20 +181,20 @@ class ProductLoss(CompositeLoss):
         To weight one loss by another; the gradient flows through all factors.
 
     Shape:
-        pred, target: those of the losses; for box losses of both spaces decoded boxes ``[N, 4]``
-        with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``; with a classification
-        loss the inputs ``logits`` ``[N, C]`` and ``labels`` ``[N]``. Unreduced: ``[N]``; for
-        classification losses their own shape.
+        pred, target: as the losses take them; for box losses of both spaces decoded boxes ``[N,
+        4]`` with the inputs ``pred_deltas`` and ``target_deltas``, ``[N, 4]``; with a
+        classification loss the inputs ``logits`` ``[N, C]`` and ``labels`` ``[N]``. Unreduced:
+        ``[N]``; for classification losses the shape of those.
 
     Disjoint:
-        The product of the losses: where one is constant, the gradient is that of the others.
+        Where one loss is constant, the gradient comes from the others.
 
     Raises:
-        InputError: fewer than two losses, one with its own reduction or mean, a distribution loss,
-            or classification losses of two activations.
+        InputError: fewer than two losses, a loss with its own reduction or mean, a distribution
+            loss, or classification losses with different activations.
 
     Reference:
-        None; a composite of other losses.
+        None: a composite of other losses.
 
     Example:
         >>> import torch

@@ -12,6 +12,7 @@ from det_losses.losses.core.classification import (
     channel_weight,
     check_labels,
     is_valid,
+    label_log_probability,
 )
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -28,9 +29,8 @@ def cross_entropy_loss(
     check_labels(pred, target)
     pred = upcast(pred)
     weight = channel_weight(class_weight, pred)
-    valid = is_valid(target, ignore_index)
-    label = torch.where(valid, target, 0).long()
-    loss = -pred.log_softmax(-1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
+    log_pt, label, valid = label_log_probability(pred, target, ignore_index)
+    loss = -log_pt
     if weight is not None:
         loss = loss * weight[label]
     return torch.where(valid, loss, 0.0)
@@ -47,12 +47,12 @@ class CrossEntropyLoss(ClassificationLoss):
 
     Args:
         use_sigmoid: sigmoid of each channel instead of softmax.
-        use_mask: the mask loss of mmdetection; only False.
+        use_mask: must be False: mmdetection's mask loss is not implemented.
         class_weight: factor w of each channel; with ``use_sigmoid`` on the positive term only, as
             in mmdetection.
         ignore_index: a label to ignore in addition to negative ones.
         avg_non_ignore: ``mean`` without avg_factor divides by the number of elements that are not
-            ignored, instead of by all.
+            ignored, instead of by the number of all elements.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -65,8 +65,8 @@ class CrossEntropyLoss(ClassificationLoss):
         in [0, 1] of the shape of ``pred``. Unreduced: ``[N]``; with ``use_sigmoid`` ``[N, K]``.
 
     Raises:
-        InputError: use_mask, a class_weight that does not fit the channels, or a target of
-            another shape or type.
+        InputError: use_mask, a class_weight of the wrong length, or a target of the wrong shape or
+            type.
 
     Reference:
         Maximum likelihood of a categorical variable (multinomial logistic regression).

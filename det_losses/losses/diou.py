@@ -33,7 +33,7 @@ class DIoULoss(IoUFamilyLoss):
         loss_weight: factor on the result.
 
     Use:
-        As GIoU, with a term on the centre that also acts where one box contains the other.
+        Like GIoU, with a centre term that also has a gradient when one box contains the other.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
@@ -51,12 +51,12 @@ class DIoULoss(IoUFamilyLoss):
         Faster and Better Learning for Bounding Box Regression. arXiv 1911.08287, 2019.
 
     Note:
-        mmdetection computes areas in the precision of its inputs: in float16 its loss of two
+        mmdetection computes areas in the dtype of its inputs: in float16 its loss of two
         overlapping 200 px boxes is 1. Here half precision is upcast to float32.
 
     Published:
-        Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.09; IoU loss there 37.93. torchvision's
-        RetinaNet R50-FPN v2 (pull request 5984): AP 41.3, with GIoU 41.5.
+        Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.09; IoU loss 37.93. torchvision's RetinaNet
+        R50-FPN v2 (pull request 5984): AP 41.3, with GIoU 41.5.
 
     Example:
         >>> import torch

@@ -38,15 +38,15 @@ class DistributionFocalLoss(Loss):
     :math:`y` is the distance from the anchor point to one side of the box, in units of the stride;
     :math:`y_i \le y \le y_{i+1}` are the integers next to it and :math:`S` is the softmax over
     0..n. The head decodes the mean of :math:`S` as the distance. The loss is minimal if all
-    probability is on the two integers and the mean is :math:`y`.
+    probability is on these two integers and the mean is :math:`y`.
 
     Args:
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        In addition to an IoU loss, in a head that predicts each side as a distribution, whose
-        spread expresses uncertainty.
+        Together with an IoU loss, in a head that predicts each side as a distribution. The spread
+        of the distribution expresses uncertainty.
 
     Shape:
         pred: logits ``[N, n + 1]``, one row for each side of a box. target: distances ``[N]``,
@@ -74,9 +74,6 @@ class DistributionFocalLoss(Loss):
     kind = "distribution"
     paper = "Li et al., Generalized Focal Loss, arXiv 2006.04388, 2020"
     zero_at_target: ClassVar[bool] = False
-
-    def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each side."""

@@ -22,19 +22,19 @@ class DynamicSmoothL1Loss(ElementwiseBoxLoss):
         \beta = \min\left(\beta_0, \operatorname*{median}_{t = 1 \dots C} e_t\right)
 
     with :math:`x = |\hat{x} - x^*|`. :math:`e_t` is the k-th smallest error of the proposals in
-    batch t, and the error of a proposal the mean absolute value of its first two target deltas,
-    those of the centre. beta is updated every C batches. As proposals improve in training it falls,
+    batch t. The error of a proposal is the mean absolute value of its first two target deltas,
+    those of the centre. beta is updated every C batches. It falls as proposals improve in training,
     so the gradient of small errors rises.
 
-    Errors are those of rows with weight above 0, in training mode only; with several ranks e is the
-    mean over the ranks that have any. Batches without such rows are not counted.
+    Only rows with weight above 0 count, and only in training mode. With several ranks, e is the
+    mean over the ranks that have such rows. Batches without such rows are not counted.
 
     Args:
-        k: rank of the error, counted from the smallest, at least 1; the largest error if there are
-            fewer. The paper has 10 per image, and its code counts those of the 2 images on a
-            device together.
+        k: rank of the error, counted from the smallest, at least 1; with fewer proposals the
+            largest error is used. The paper has 10 per image; its code pools the 2 images of a
+            device.
         interval: the number C of batches between updates, at least 1.
-        beta: :math:`\beta_0`, the first and largest beta, above 0.
+        beta: :math:`\beta_0`, the initial and largest beta, above 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -51,9 +51,8 @@ class DynamicSmoothL1Loss(ElementwiseBoxLoss):
     Reference:
         Hongkai Zhang, Hong Chang, Bingpeng Ma, Naiyan Wang, Xilin Chen: Dynamic R-CNN: Towards High
         Quality Object Detection via Dynamic Training. arXiv 2004.06002, 2020. The error, the upper
-        median and the defaults are those of the authors' code (hkzhang95/DynamicRCNN). The IoU
-        threshold that Dynamic R-CNN adapts as well belongs to the assigner and is not part of this
-        loss.
+        median and the defaults are those of the authors' code (hkzhang95/DynamicRCNN). Dynamic
+        R-CNN also adapts the assigner's IoU threshold, which is not part of this loss.
 
     Example:
         >>> import torch
@@ -105,7 +104,7 @@ class DynamicSmoothL1Loss(ElementwiseBoxLoss):
         """Store the k-th smallest error of this batch; update beta after ``interval`` batches."""
         error, present = self._kth_error(target.detach(), counted)
         place = torch.arange(self.interval, device=target.device) == self.collected
-        # New tensors: a compiled backward may recompute from the old ones.
+        # New tensors: a compiled backward pass may recompute from the old ones.
         errors = torch.where(place & present, error.to(self.errors.dtype), self.errors)
         collected = self.collected + present.long()
         full = collected == self.interval

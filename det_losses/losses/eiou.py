@@ -37,12 +37,11 @@ class EIoULoss(IoUFamilyLoss):
         eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
-        smooth_point: accepted for configs of mmdetection, whose EIoULoss is another loss; it has
-            no effect and gives a warning.
+        smooth_point: accepted for configs of mmdetection, whose EIoULoss is a different loss; it
+            has no effect and raises a warning.
 
     Use:
-        Where width and height should be regressed independently, which CIoU's aspect ratio does
-        not do.
+        When width and height should be regressed independently, unlike in CIoU's aspect ratio term.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
@@ -60,12 +59,11 @@ class EIoULoss(IoUFamilyLoss):
         Efficient IOU Loss for Accurate Bounding Box Regression. arXiv 2101.08158, 2021, Eqn. (7).
 
     Note:
-        mmdetection's EIoULoss, with ``smooth_point``, is the Extended IoU; here that is
-        ExtendedIoULoss.
+        mmdetection's EIoULoss, with ``smooth_point``, is the Extended IoU, which is ExtendedIoULoss
+        here.
 
     Published:
-        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 37.0 / 39.5; Smooth L1 there 35.9 /
-        38.4.
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 37.0 / 39.5; Smooth L1 35.9 / 38.4.
 
     Example:
         >>> import torch

@@ -66,18 +66,18 @@ class EQLv2Loss(GradientBalancedLoss):
         r_c = f(g_c), \quad q_c = 1 + \alpha (1 - f(g_c)), \quad
         f(g) = \frac{1}{1 + e^{-\gamma (g - \mu)}}
 
-    :math:`g_c` is the accumulated absolute gradient of the logits of class c as positives, over
-    that as negatives, both including the weights q and r. A rare class has a small g, so its
+    :math:`g_c` is the accumulated absolute gradient of the logits of class c as positives, divided
+    by that as negatives. Both include the weights q and r. A rare class has a small g, so its
     negatives are down-weighted and its positives up-weighted. All weights are 1 for a class without
-    accumulated gradients. They are constant in the gradient.
+    accumulated gradients. The weights are constant in the gradient.
 
-    The accumulated gradients are those of the loss of each row, :math:`q (1 - p)` and :math:`r p`,
-    times its sample weight, summed over all ranks. Those of a batch take effect in the next one.
-    They are accumulated in training mode only.
+    The gradients of a row, :math:`q (1 - p)` and :math:`r p`, are multiplied by its sample weight
+    and summed over all ranks. They take effect from the next batch on and are accumulated in
+    training mode only.
 
     Args:
-        use_sigmoid: sigmoid of each channel; only True.
-        class_weight: only None.
+        use_sigmoid: must be True: the loss is defined for the sigmoid only.
+        class_weight: must be None.
         num_classes: number K of classes, without background.
         mu: the ratio g at which f is 1/2.
         alpha: maximum increase of the weight of positives, at least 0.
@@ -96,16 +96,16 @@ class EQLv2Loss(GradientBalancedLoss):
         Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: use_sigmoid=False, a class_weight, an argument out of range, logits of another
-            number of classes, or a target of another shape or type.
+        InputError: use_sigmoid=False, a class_weight, an argument out of range, logits with the
+            wrong number of channels, or a target of the wrong shape or type.
 
     Reference:
         Jingru Tan, Xin Lu, Gang Zhang, Changqing Yin, Quanquan Li: Equalization Loss v2: A New
         Gradient Balance Approach for Long-tailed Object Detection. CVPR 2021, arXiv 2012.08548.
 
     Note:
-        The paper adds an objectness channel, whose weights are 1, and multiplies the scores by it;
-        that is part of a detector and is not implemented here. mmdetection 3.3 (EQLV2Loss) has that
+        The paper adds an objectness channel with weights of 1 and multiplies the scores by it. That
+        is part of a detector and is not implemented here. mmdetection 3.3 (EQLV2Loss) has that
         channel, ignores sample weights and ``avg_factor``, divides by the number of rows, and sums
         gradients over the ranks only with ``use_distributed=True``.
 

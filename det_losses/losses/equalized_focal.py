@@ -65,16 +65,16 @@ class EqualizedFocalLoss(GradientBalancedLoss):
 
     :math:`p_t = \sigma(x), \alpha_t = \alpha` at the label's channel, :math:`p_t = 1 - \sigma(x),
     \alpha_t = 1 - \alpha` elsewhere. g is computed from the gradients of all previous training
-    steps, summed over all ranks; in the first step it is 1, which is focal loss. Sample weights
-    count in g, avg_factor and loss_weight do not. g and :math:`\gamma_c` are constant in the
+    steps, summed over all ranks; in the first step it is 1, which gives focal loss. g includes
+    sample weights, but not avg_factor or loss_weight. g and :math:`\gamma_c` are constant in the
     gradient.
 
     Args:
         num_classes: number K of classes, without background.
         gamma: focusing parameter of a balanced class, above 0.
-        alpha: weight of positives, in [0, 1]; None for no balancing.
-        scale: s, by how much the focusing parameter of a class without positives exceeds gamma, at
-            least 0; 0 is focal loss.
+        alpha: weight of positives, in [0, 1]; None disables balancing.
+        scale: s, the increase of the focusing parameter of a class without positives, at least 0; 0
+            is focal loss.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -86,8 +86,8 @@ class EqualizedFocalLoss(GradientBalancedLoss):
         Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: an argument out of range, another number of channels than num_classes, or a
-            target of another shape or type.
+        InputError: an argument out of range, a number of channels other than num_classes, or a
+            target of the wrong shape or type.
 
     Reference:
         Bo Li, Yongqiang Yao, Jingru Tan, Gang Zhang, Fengwei Yu, Jianwei Lu, Ye Luo: Equalized
@@ -145,7 +145,7 @@ class EqualizedFocalLoss(GradientBalancedLoss):
 
     @torch.no_grad()
     def _gradient(self, pred: Tensor, target: Tensor, balance: Tensor) -> Tensor:
-        """Return the absolute derivative of the loss by each logit."""
+        """Return the absolute derivative of the loss with respect to each logit."""
         x, factor, gamma = _terms(pred, target, balance, self.gamma, self.alpha, self.scale)
         slope = (-x).sigmoid() - gamma * x.sigmoid() * F.logsigmoid(x)
         return factor * sigmoid_power(-x, gamma) * slope

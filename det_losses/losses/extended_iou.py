@@ -31,11 +31,10 @@ class ExtendedIoULoss(IoUFamilyLoss):
         L = \begin{cases} x^2 / (2 s) & x < s \\ x - s / 2 & \text{otherwise} \end{cases},
         \qquad x = 1 - \frac{I}{U}, \qquad U = |B| + |G| - I
 
-    For overlapping boxes I is their intersection. For disjoint boxes it is negative: along each
-    axis, let a (b) be the shared length, g (k) the gap between the boxes and u (v) the length of
-    the enclosing box before either, along x (y); then
-    :math:`I = a b - g (2 v + b) - k (2 u + a) - 2 g k`, so that :math:`I / U > -1`. The gradient
-    vanishes at the target.
+    For overlapping boxes I is their intersection. For disjoint boxes it is negative. Along x (y),
+    let a (b) be the shared length, g (k) the gap between the boxes, and u (v) the distance from the
+    start of the enclosing box to the overlap or gap. Then :math:`I = a b - g (2 v + b) - k (2 u +
+    a) - 2 g k`, and :math:`I / U > -1`. The gradient vanishes at the target.
 
     Args:
         smooth_point: s, below which the loss is quadratic, at least 0; 0 gives L = x.
@@ -51,7 +50,7 @@ class ExtendedIoULoss(IoUFamilyLoss):
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The gap counts as negative intersection; the gradient towards the target falls with
+        The gap counts as negative intersection. The gradient towards the target falls with
         distance.
 
     Raises:
@@ -59,15 +58,15 @@ class ExtendedIoULoss(IoUFamilyLoss):
 
     Reference:
         Hanyang Peng, Shiqi Yu: A Systematic IoU-Related Method: Beyond Simplified Regression for
-        Better Localization. arXiv 2112.01793, IEEE document 9429909, 2021. The formula is that of
-        mmdetection's code, which is taken from libfacedetection.train; it has not been compared
+        Better Localization. arXiv 2112.01793, IEEE document 9429909, 2021. The formula follows
+        mmdetection's code, which is taken from libfacedetection.train. It has not been compared
         with the paper.
 
     Note:
         This is mmdetection's EIoULoss; EIoULoss here is the Efficient IoU. The negative
         intersection is measured from the top left corner of the enclosing box, so the loss of
         disjoint boxes changes if both are mirrored. mmdetection gives a box that is inverted in
-        both axes a positive area; here its area is 0. For all other boxes both agree at equal
+        both axes a positive area; here its area is 0. For all other boxes, both agree for equal
         ``smooth_point``.
 
     Example:

@@ -22,16 +22,16 @@ from det_losses.registry import MODELS
 def federated_loss(pred: Tensor, target: Tensor, selected: Tensor) -> Tensor:
     """Sigmoid cross-entropy of the selected classes, ``[N, K]``; see :class:`FederatedLoss`.
 
-    ``selected`` says which classes count, bool ``[K]``; the others have loss 0.
+    ``selected`` marks the classes that count, bool ``[K]``; the others have loss 0.
     """
     return torch.where(selected, binary_cross_entropy_loss(pred, target), 0.0)
 
 
 def sample_classes(present: Tensor, sampling_weight: Tensor, number: Tensor | int) -> Tensor:
-    """Select the classes present, and others at random until there are ``number``, bool ``[K]``.
+    """Return the classes present plus random others, ``number`` in total, as bool ``[K]``.
 
-    Drawn without replacement in proportion to ``sampling_weight``, ``[K]``, from torch's default
-    generator of the device. A class of weight 0 is never drawn.
+    The others are drawn without replacement in proportion to ``sampling_weight``, ``[K]``, with
+    torch's default generator of the device. A class of weight 0 is never drawn.
     """
     # Sorting Exp(1) / weight draws without replacement: Efraimidis and Spirakis, 2006.
     keys = torch.empty_like(sampling_weight).exponential_() / sampling_weight
@@ -48,18 +48,18 @@ class FederatedLoss(ClassificationLoss):
         L_c = [c \in S] \left( -y_c \ln \sigma(x_c) - (1 - y_c) \ln (1 - \sigma(x_c)) \right),
         \qquad P(c) \propto n_c^{power}
 
-    S holds the classes that are the label of a row, and classes drawn without replacement with
-    probability P until it has ``num_sampled``; the background, if it is a label, counts as one of
-    them. So a class is a negative in few batches, and a rare class in fewer than a frequent one.
-    :math:`n_c` is the number of training images that contain class c.
+    S contains the classes that occur as labels in the batch. Further classes are drawn without
+    replacement with probability P until S has ``num_sampled`` classes; the background counts as one
+    if it occurs. So a class is a negative in few batches only, a rare class in fewer than a
+    frequent one. :math:`n_c` is the number of training images that contain class c.
 
-    S is drawn in training mode from torch's default generator, on each rank from its own rows. In
-    evaluation mode all classes count. Rows of weight 0 and ignored rows do not enter S.
+    S is drawn in training mode with torch's default generator, per rank. In evaluation mode all
+    classes count. Rows of weight 0 and ignored rows are not considered for S.
 
     Args:
         num_classes: number K of classes, without background.
-        class_counts: number of training images of each class, K numbers of at least 0; None draws
-            all classes with equal probability.
+        class_counts: number of training images with each class, K numbers of at least 0; with None
+            all classes have equal probability.
         num_sampled: size of S, at least 1.
         power: exponent of the counts, at least 0; 0 draws uniformly.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. detectron2 divides the sum by the number of
@@ -75,8 +75,8 @@ class FederatedLoss(ClassificationLoss):
         Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: an argument out of range, logits of another number of classes, or a target of
-            another shape or type.
+        InputError: an argument out of range, logits with the wrong number of channels, or a target
+            of the wrong shape or type.
 
     Reference:
         Xingyi Zhou, Vladlen Koltun, Philipp Kraehenbuehl: Probabilistic two-stage detection. arXiv
@@ -90,7 +90,7 @@ class FederatedLoss(ClassificationLoss):
     Example:
         >>> import torch
         >>> loss = FederatedLoss(num_classes=3, num_sampled=1, reduction="none")
-        >>> loss(torch.zeros(1, 3), torch.tensor([1]))  # only the class of the batch counts
+        >>> loss(torch.zeros(1, 3), torch.tensor([1]))  # only the class in the batch counts
         tensor([[0.0000, 0.6931, 0.0000]])
     """
 

@@ -15,6 +15,7 @@ from det_losses.losses.core.classification import (
     check_labels,
     is_dense,
     is_valid,
+    label_log_probability,
     sigmoid_power,
     soft_terms,
     sparse_channels,
@@ -71,11 +72,8 @@ def softmax_focal_loss(
         raise InputError("softmax needs a class and the background; pred has one channel")
     pred = upcast(pred)
     weight = channel_weight(class_weight, pred)
-    valid = is_valid(target, None)
-    label = torch.where(valid, target, 0).long()
-    index = label.unsqueeze(-1)
-    log_pt = pred.log_softmax(-1).gather(-1, index).squeeze(-1)
-    others = pred.scatter(-1, index, float("-inf"))
+    log_pt, label, valid = label_log_probability(pred, target)
+    others = pred.scatter(-1, label.unsqueeze(-1), float("-inf"))
     log_miss = others.logsumexp(-1) - pred.logsumexp(-1)  # ln(1 - p_t)
     loss = -(gamma * log_miss).exp() * log_pt
     if alpha is not None:
@@ -101,10 +99,10 @@ class FocalLoss(ClassificationLoss):
     Args:
         use_sigmoid: sigmoid of each channel; False is softmax.
         gamma: focusing parameter, at least 0; 0 is cross-entropy.
-        alpha: weight of positives, in [0, 1]; None for no balancing.
-        class_weight: factor on the loss of each channel, positives and negatives alike; with
-            softmax on the rows of each label, background last; None for 1.
-        activated: whether pred holds probabilities; only False, pass logits.
+        alpha: weight of positives, in [0, 1]; None disables balancing.
+        class_weight: factor on each channel, for positives and negatives; with softmax, factor on
+            the rows of each label, background last; None means 1.
+        activated: must be False: pred contains logits.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -117,8 +115,8 @@ class FocalLoss(ClassificationLoss):
         the shape of ``pred``. Unreduced: ``[N, K]``, with softmax ``[N]``.
 
     Raises:
-        InputError: gamma or alpha out of range, activated, a class_weight that does not fit the
-            channels, or a target of another shape or type.
+        InputError: gamma or alpha out of range, activated, a class_weight of the wrong length, or a
+            target of the wrong shape or type.
 
     Reference:
         Tsung-Yi Lin, Priya Goyal, Ross Girshick, Kaiming He, Piotr Dollar: Focal Loss for Dense
@@ -154,7 +152,7 @@ class FocalLoss(ClassificationLoss):
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         check_focusing(gamma, alpha)
         if activated:
-            raise InputError("activated=True means that pred holds probabilities; pass logits")
+            raise InputError("activated=True means that pred contains probabilities; pass logits")
         self._store_class_weight(class_weight)
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma

@@ -25,10 +25,10 @@ class FocalEIoULoss(EIoULoss):
 
     .. math:: L = \frac{\sum_i W_i \, E_i}{\sum_i W_i}, \qquad W_i = IoU_i^\gamma
 
-    E is the EIoU loss of a box. With sample weights s, W is scaled by
-    :math:`\sum s / \sum s W`, and the result is reduced like any other loss; boxes of weight 0 do
-    not enter the normaliser. W is constant in the gradient, because its own gradient would be
-    infinite at IoU = 0.
+    E is the EIoU loss of a box. With sample weights s, W is scaled by :math:`\sum s / \sum s W`,
+    and the result is reduced like any other loss. Boxes of weight 0 do not contribute to the
+    normaliser. W is constant in the gradient, because its own gradient would be infinite at IoU =
+    0.
 
     Args:
         gamma: exponent of IoU, at least 0; 0 is EIoU.
@@ -37,15 +37,15 @@ class FocalEIoULoss(EIoULoss):
         loss_weight: factor on the result.
 
     Use:
-        EIoU with more weight on boxes that overlap well; only where most predictions overlap
+        EIoU with more weight on boxes that overlap well. Suitable only if most predictions overlap
         their targets.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        W = 0: the loss is 0, with zero gradient. W falls with the overlap, so the loss may fall as
-        a box moves away.
+        W is 0, so the loss is 0, with zero gradient. W falls with the overlap, so the loss may fall
+        as a box moves away.
 
     Raises:
         InputError: a negative gamma or eps, or mismatched shapes.
@@ -56,8 +56,8 @@ class FocalEIoULoss(EIoULoss):
         Eqn. (10) and (11). The paper does not say whether W is constant in the gradient.
 
     Published:
-        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 37.5 / 40.0, EIoU 37.0 / 39.5;
-        Smooth L1 there 35.9 / 38.4. Faster R-CNN R50 there 38.9, with Smooth L1 37.3.
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 37.5 / 40.0, EIoU 37.0 / 39.5; Smooth
+        L1 35.9 / 38.4. Faster R-CNN R50 in the same paper: 38.9, with Smooth L1 37.3.
 
     Example:
         >>> import torch

@@ -35,30 +35,30 @@ class FocalIoU(IoUWrapper):
 
     .. math:: L = \frac{\sum_i W_i L_i}{\sum_i W_i}, \qquad W_i = IoU_i^\gamma
 
-    :math:`L_i` is the wrapped loss of a box. IoU is that of the unchanged boxes, also inside other
-    wrappers. With sample weights s, W is scaled by :math:`\sum s / \sum s W`, and the result is
-    reduced like any other loss. W is constant in the gradient. FocalIoU of EIoULoss is
+    :math:`L_i` is the wrapped loss of a box. IoU is computed from the unchanged boxes, also inside
+    other wrappers. With sample weights s, W is scaled by :math:`\sum s / \sum s W`, and the result
+    is reduced like any other loss. W is constant in the gradient. FocalIoU of EIoULoss is
     FocalEIoULoss.
 
     Args:
-        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        loss: a loss of the IoU family: a name, a config or a loss module.
         gamma: exponent of IoU, at least 0; 0 is the wrapped loss.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        More weight on boxes that overlap well, which the paper applies to EIoU.
+        More weight on boxes that overlap well. The paper applies it to EIoU.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        W = 0: the loss is 0, with zero gradient. W falls with the overlap, so the loss may fall as
-        a box moves away.
+        W is 0, so the loss is 0, with zero gradient. W falls with the overlap, so the loss may fall
+        as a box moves away.
 
     Raises:
-        InputError: a negative gamma, a wrapped loss of another family or with its own loss_weight
-            or reduction, or mismatched shapes.
+        InputError: a negative gamma, a wrapped loss that is not of the IoU family or has its own
+            loss_weight or reduction, or mismatched shapes.
 
     Reference:
         Yi-Fan Zhang, Weiqiang Ren, Zhang Zhang, Zhen Jia, Liang Wang, Tieniu Tan: Focal and

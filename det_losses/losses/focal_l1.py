@@ -18,7 +18,7 @@ def focal_l1_loss(pred: Tensor, target: Tensor, *, beta: float = 0.8) -> Tensor:
     x = (pred - target).abs()
     a = math.e * beta
     c = (2 * a * math.log(beta) + a) / 4
-    # The product tends to 0 with x, but its logarithm does not exist at 0.
+    # The product tends to 0 with x, but the logarithm is not defined at 0.
     log = torch.log(beta * torch.where(x > 0, x, 1.0))
     near = -a * x**2 * (2 * log - 1) / 4  # Eqn. (9)
     far = -a * math.log(beta) * x + c
@@ -38,12 +38,12 @@ class FocalL1Loss(ElementwiseBoxLoss):
     at :math:`x = 1 / (e \beta)`.
 
     Args:
-        beta: in [1/e, 1]; the smaller, the larger the gradient of outliers. At 1 it is 0.
+        beta: in [1/e, 1]; smaller values give outliers a larger gradient, at 1 their gradient is 0.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Where many poor boxes would outweigh the good ones.
+        When many inaccurate boxes would outweigh the accurate ones.
 
     Shape:
         pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape
@@ -58,11 +58,10 @@ class FocalL1Loss(ElementwiseBoxLoss):
         Eqn. (8) and (9).
 
     Note:
-        The "focal L1" of arXiv 2102.09554 is another loss.
+        The "focal L1" of arXiv 2102.09554 is a different loss.
 
     Published:
-        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 38.9; Smooth L1 there 35.9 /
-        38.4.
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 38.9; Smooth L1 35.9 / 38.4.
 
     Example:
         >>> import torch

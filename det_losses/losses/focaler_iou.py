@@ -13,7 +13,7 @@ from det_losses.registry import MODELS
 
 @MODELS.register_module()
 class FocalerIoU(IoUWrapper):
-    r"""Maps an interval of IoU linearly to [0, 1]; outside, the overlap term is constant.
+    r"""Maps an interval of IoU linearly to [0, 1]; outside it, the overlap term is constant.
 
     .. math::
         L_{focaler} = L + IoU - IoU_{focaler}, \qquad
@@ -22,7 +22,7 @@ class FocalerIoU(IoUWrapper):
     Only the IoU in the overlap term changes; the penalties do not.
 
     Args:
-        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        loss: a loss of the IoU family: a name, a config or a loss module.
         d: lower end of the interval, in [0, u).
         u: upper end, in (d, 1].
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -39,8 +39,8 @@ class FocalerIoU(IoUWrapper):
         As the wrapped loss; the overlap term is constant below an IoU of ``d``.
 
     Raises:
-        InputError: d and u that are not an interval, a wrapped loss of another family or with its
-            own loss_weight or reduction, or mismatched shapes.
+        InputError: d and u do not form an interval, a wrapped loss that is not of the IoU family or
+            has its own loss_weight or reduction, or mismatched shapes.
 
     Reference:
         Hao Zhang, Shuaijie Zhang: Focaler-IoU: More Focused Intersection over Union Loss.

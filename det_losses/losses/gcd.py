@@ -7,7 +7,7 @@ from det_losses.boxes import box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import DecodedBoxLoss
 from det_losses.registry import MODELS
-from det_losses.tensors import root
+from det_losses.tensors import safe_sqrt
 
 
 def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
@@ -18,12 +18,12 @@ def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
     w, h, wg, hg = (size.clamp(min=side) for size in (pair.w, pair.h, pair.wg, pair.hg))
     squared = (pair.dx**2 + pair.dw2 / 4) * (w**-2 + wg**-2) / 2
     squared = squared + (pair.dy**2 + pair.dh2 / 4) * (h**-2 + hg**-2) / 2
-    return 1 - torch.exp(-root(squared))
+    return 1 - torch.exp(-safe_sqrt(squared))
 
 
 @MODELS.register_module()
 class GCDLoss(DecodedBoxLoss):
-    r"""Distance of the boxes as Gaussians, relative to the sizes of both boxes.
+    r"""Distance of the boxes as Gaussian distributions, relative to the sizes of both boxes.
 
     .. math::
         L = 1 - e^{-\sqrt{D^2}}, \qquad
@@ -41,25 +41,25 @@ class GCDLoss(DecodedBoxLoss):
         loss_weight: factor on the result.
 
     Use:
-        Tiny objects, as NWD, but without a constant in pixels: the value does not change if both
+        Tiny objects, like NWD, but without a constant in pixels: the value does not change if both
         boxes are scaled.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        A gradient towards the target at any distance, which falls as :math:`e^{-\sqrt{D^2}}`. A
-        prediction without width or height, or an inverted one, has a loss close to 1 and almost no
-        gradient.
+        There is a gradient towards the target at any distance; it falls as :math:`e^{-\sqrt{D^2}}`.
+        A prediction without width or height, or an inverted one, has a loss close to 1 and almost
+        no gradient.
 
     Raises:
         InputError: an eps that is not above 0, or mismatched shapes.
 
     Reference:
         Ziqian Guan, Xieyi Fu, Pengjun Huang, Hengyuan Zhang, Hubin Du, Yongtao Liu, Yinglin Wang,
-        Qang Ma: Gaussian Combined Distance: A Generic Metric for Object Detection.
-        arXiv 2510.27649, 2025. The formula is that of the authors' code (MArKkwanGuan/mmdet-GCD)
-        with its default mode "exp".
+        Qang Ma: Gaussian Combined Distance: A Generic Metric for Object Detection. arXiv
+        2510.27649, 2025. The formula follows the authors' code (MArKkwanGuan/mmdet-GCD) with its
+        default mode "exp".
 
     Note:
         The gradient of identical boxes is 0; the plain square root would give NaN. The loss has no

@@ -25,8 +25,8 @@ def ghmc_loss(
 ) -> Tensor:
     """GHM-C of each channel, ``[N, K]``; see :class:`GHMCLoss`.
 
-    ``bin_weight`` is the weight beta of each bin, ``[M]``; by default that of this batch in
-    ``bins`` bins.
+    ``bin_weight`` is the weight beta of each bin, ``[M]``; by default it is computed from this
+    batch with ``bins`` bins.
     """
     pred, target, valid = _channel_targets(pred, target)
     loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none")
@@ -43,14 +43,14 @@ def ghmr_loss(
 ) -> Tensor:
     """GHM-R of each coordinate, the shape of ``pred``; see :class:`GHMRLoss`.
 
-    ``bin_weight`` is the weight beta of each bin, ``[M]``; by default that of this batch in
-    ``bins`` bins.
+    ``bin_weight`` is the weight beta of each bin, ``[M]``; by default it is computed from this
+    batch with ``bins`` bins.
     """
     pred, target = aligned(pred, target)
     error = pred - target
-    length = torch.sqrt(error**2 + mu**2)
+    loss = torch.sqrt(error**2 + mu**2) - mu
     valid = torch.ones_like(error, dtype=torch.bool)
-    return _harmonized(length - mu, (error / length).abs(), valid, bin_weight, bins)
+    return _harmonized(loss, _ghmr_norm(error, mu), valid, bin_weight, bins)
 
 
 def _channel_targets(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,6 +66,10 @@ def _channel_targets(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _ghmc_norm(pred: Tensor, target: Tensor) -> Tensor:
     return (pred.sigmoid() - target).abs()
+
+
+def _ghmr_norm(error: Tensor, mu: float) -> Tensor:
+    return (error / torch.sqrt(error**2 + mu**2)).abs()
 
 
 def _harmonized(
@@ -97,7 +101,7 @@ def _bin_weight(examples: Tensor, counts: Tensor) -> Tensor:
 
 
 class _HarmonizedLoss(Loss):
-    """A loss whose elements have weight N over the density of their gradient norm.
+    """A loss whose elements are weighted by N over the density of their gradient norm.
 
     Attributes:
         own_mean: ``mean`` divides by the sum of the examples' sample weights.
@@ -106,7 +110,7 @@ class _HarmonizedLoss(Loss):
     own_mean: ClassVar[bool] = True
     constant_in_gradient = ("the harmonizing parameter beta",)
 
-    def _start(self, bins: int, momentum: float) -> None:
+    def _set_bins(self, bins: int, momentum: float) -> None:
         whole = isinstance(bins, int) and bins > 0
         check_argument("bins", bins, whole, "an integer above 0")
         check_argument("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
@@ -119,7 +123,7 @@ class _HarmonizedLoss(Loss):
         raise NotImplementedError
 
     def is_example(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Whether an element is not ignored; broadcasts over the unreduced loss."""
+        """Return which elements are not ignored; broadcasts over the unreduced loss."""
         raise NotImplementedError
 
     def forward(
@@ -131,12 +135,12 @@ class _HarmonizedLoss(Loss):
         reduction_override: str | None = None,
         **inputs: Any,
     ) -> Tensor:
-        """Compute the loss; the mean is over the examples, whatever ``avg_factor`` is."""
+        """Compute the loss; the mean is over the examples for every ``avg_factor``."""
         reduction = reduction_override or self.reduction
         if reduction != "mean":
             return super().forward(pred, target, weight, avg_factor, reduction, **inputs)
         loss = super().forward(pred, target, weight, None, "none", **inputs)
-        reduce_loss(loss, reduction, avg_factor)  # for its errors
+        reduce_loss(loss, reduction, avg_factor)  # only for its error messages
         weight = upcast(torch.ones_like(loss) if weight is None else weight)
         weight = self.align_weight(weight, pred).expand_as(loss)
         examples = torch.where(self.is_example(pred, target), weight, 0.0).sum()
@@ -151,12 +155,12 @@ class _HarmonizedLoss(Loss):
         if self.training:
             counts = over_ranks(counts)
         batch = counts.to(norm)
-        held = batch
+        running = batch
         if self.counts is not None:
-            # In evaluation, a bin may have examples that had nearly none in training.
+            # In evaluation, a bin that was nearly empty in training may have examples.
             mean = self.counts(batch, batch.sum() > 0)
-            held = torch.maximum(mean, (1 - self.momentum) * batch)
-        return _bin_weight(batch.sum(), held)
+            running = torch.maximum(mean, (1 - self.momentum) * batch)
+        return _bin_weight(batch.sum(), running)
 
 
 @MODELS.register_module()
@@ -168,34 +172,34 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
         \beta_i = \frac{N}{M R(g_i)}, \qquad g_i = |p_i - y_i|
 
     :math:`p` is the sigmoid of a channel, M the number of bins of [0, 1], and :math:`R(g_i)` the
-    number of the N examples whose gradient norm g lies in the bin of :math:`g_i`. The many easy
-    examples and the outliers, which concentrate at both ends, are down-weighted. beta is constant
-    in the gradient. An example is a channel of a row that is not ignored and has a weight above 0.
+    number of the N examples whose gradient norm g lies in the bin of :math:`g_i`. Easy examples and
+    outliers, which concentrate at both ends, are down-weighted. beta is constant in the gradient.
+    An example is a channel of a row that is not ignored and has a weight above 0.
 
-    ``mean`` is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
-    :math:`\sum s \beta L / \sum s`. An ``avg_factor``, such as the number of positives, has no
-    effect, as in mmdetection; dividing by it would make the loss N over positives times too large.
-    ``sum`` and ``none`` give beta L. R and N are summed over all ranks in training.
+    ``mean`` is always the paper's: the sum divided by N, or with sample weights s :math:`\sum s
+    \beta L / \sum s`. An ``avg_factor``, such as the number of positives, has no effect, as in
+    mmdetection; dividing by it would multiply the loss by N over the number of positives. ``sum``
+    and ``none`` give beta L. R and N are summed over all ranks in training.
 
     Args:
         bins: number M of bins.
-        momentum: if :math:`\alpha` is above 0, R is the running mean
-            :math:`S^{(t)} = \alpha S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper
-            does not define the start of S: here the first batches have equal weight until it has
-            fallen to :math:`1 - \alpha`. Updated in training mode only.
-        use_sigmoid: sigmoid of each channel; only True.
+        momentum: if :math:`\alpha` is above 0, R is the running mean :math:`S^{(t)} = \alpha
+            S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper does not define the
+            initial S. Here the first batches have equal weight, until that weight has fallen to
+            :math:`1 - \alpha`. S is updated in training mode only.
+        use_sigmoid: must be True: the loss is defined for the sigmoid only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Dense heads, in place of focal loss: the balance follows the data, without gamma and alpha.
+        Dense heads, instead of focal loss: the balance follows the data, without gamma and alpha.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
         or values in [0, 1] of the shape of ``pred``. Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: bins or momentum out of range, use_sigmoid=False, or a target of another shape
+        InputError: bins or momentum out of range, use_sigmoid=False, or a target of the wrong shape
             or type.
 
     Reference:
@@ -205,9 +209,8 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
 
     Note:
         The authors' code and mmdetection 3.3 (GHMC) divide by the number of non-empty bins instead
-        of M, start S at 0, so that the first batches have a larger loss, and update only the bins
-        that have examples in the batch. The defaults of their constructors are bins=10 and
-        momentum=0.
+        of M, start S at 0, so the first batches have a larger loss, and update only the bins with
+        examples in the batch. The defaults of their constructors are bins=10 and momentum=0.
 
     Example:
         >>> import torch
@@ -231,7 +234,7 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        self._start(bins, momentum)
+        self._set_bins(bins, momentum)
         require_sigmoid("GHMCLoss", use_sigmoid)
         self.use_sigmoid = use_sigmoid
 
@@ -241,7 +244,7 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
         return _ghmc_norm(pred, target)
 
     def is_example(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Whether a channel is not ignored."""
+        """Return which channels are not ignored."""
         valid = is_valid(target, None)
         return valid if target.shape == pred.shape else valid.unsqueeze(-1)
 
@@ -263,22 +266,22 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
     concentrate at 1, are down-weighted; the loss may fall as an error grows into a bin with more
     examples. beta is constant in the gradient. An example is a coordinate with a weight above 0.
 
-    ``mean`` is the paper's for every ``avg_factor``: the sum over N, or with sample weights s
-    :math:`\sum s \beta L / \sum s`. An ``avg_factor`` has no effect, as in mmdetection. ``sum``
-    and ``none`` give beta L. R and N are summed over all ranks in training.
+    ``mean`` is always the paper's: the sum divided by N, or with sample weights s :math:`\sum s
+    \beta L / \sum s`. An ``avg_factor`` has no effect, as in mmdetection. ``sum`` and ``none`` give
+    beta L. R and N are summed over all ranks in training.
 
     Args:
-        mu: where the loss changes from quadratic to linear, above 0.
+        mu: error at which the loss changes from quadratic to linear, above 0.
         bins: number M of bins.
-        momentum: if :math:`\alpha` is above 0, R is the running mean
-            :math:`S^{(t)} = \alpha S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper
-            does not define the start of S: here the first batches have equal weight until it has
-            fallen to :math:`1 - \alpha`. Updated in training mode only.
+        momentum: if :math:`\alpha` is above 0, R is the running mean :math:`S^{(t)} = \alpha
+            S^{(t-1)} + (1 - \alpha) R^{(t)}` over the batches. The paper does not define the
+            initial S. Here the first batches have equal weight, until that weight has fallen to
+            :math:`1 - \alpha`. S is updated in training mode only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Box regression with outliers, in place of Smooth L1.
+        Box regression with outliers, instead of Smooth L1.
 
     Shape:
         pred, target: ``[N, 4]`` encoded deltas, or any common shape. Unreduced: the same shape.
@@ -293,8 +296,8 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
 
     Note:
         The authors' code and mmdetection 3.3 (GHMR) divide by the number of non-empty bins instead
-        of M, start S at 0, so that the first batches have a larger loss, and update only the bins
-        that have examples in the batch. The default of their constructors is momentum=0.
+        of M, start S at 0, so the first batches have a larger loss, and update only the bins with
+        examples in the batch. The default of their constructors is momentum=0.
 
     Example:
         >>> import torch
@@ -316,18 +319,17 @@ class GHMRLoss(_HarmonizedLoss, ElementwiseBoxLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
-        self._start(bins, momentum)
+        self._set_bins(bins, momentum)
         check_argument("mu", mu, mu > 0, "above 0")
         self.mu = mu
 
     def gradient_norm(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the norm of the gradient of the authentic smooth L1 of each coordinate."""
         pred, target = aligned(pred, target)
-        error = pred - target
-        return (error / torch.sqrt(error**2 + self.mu**2)).abs()
+        return _ghmr_norm(pred - target, self.mu)
 
     def is_example(self, pred: Tensor, target: Tensor) -> Tensor:
-        """No coordinate is ignored."""
+        """Return True: no coordinate is ignored."""
         return torch.ones((), dtype=torch.bool, device=pred.device)
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -32,8 +32,7 @@ class GIoULoss(IoUFamilyLoss):
         loss_weight: factor on the result.
 
     Use:
-        On decoded boxes in any detector, also where predictions do not overlap their targets at
-        first.
+        On decoded boxes in any detector, also if predictions do not overlap their targets at first.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
@@ -54,10 +53,10 @@ class GIoULoss(IoUFamilyLoss):
         torchvision's loss can be 0 for an inverted prediction; here it is at least 1.
 
     Published:
-        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 39.0; Smooth L1 there 35.9 /
-        38.4. mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.6 at weight 10; L1 there
-        37.4. Faster R-CNN R50-FPN in arXiv 1911.08287: AP 38.02; IoU loss there 37.93.
-        torchvision's RetinaNet R50-FPN v2 (pull request 5984): AP 41.5.
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 39.0; Smooth L1 35.9 / 38.4.
+        mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.6 at weight 10; L1 37.4. Faster
+        R-CNN R50-FPN in arXiv 1911.08287: AP 38.02; IoU loss 37.93. torchvision's RetinaNet R50-FPN
+        v2 (pull request 5984): AP 41.5.
 
     Example:
         >>> import torch

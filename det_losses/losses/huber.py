@@ -31,7 +31,7 @@ class HuberLoss(ElementwiseBoxLoss):
         loss_weight: factor on the result.
 
     Use:
-        As Smooth L1, where delta sets both the largest slope and the error at which it is reached.
+        Like Smooth L1, but delta sets both the largest slope and the error at which it is reached.
 
     Shape:
         pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape

@@ -21,25 +21,25 @@ class InnerIoU(IoUWrapper):
     penalties, including CIoU's alpha and GIoU's union, use the unscaled boxes.
 
     Args:
-        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        loss: a loss of the IoU family: a name, a config or a loss module.
         ratio: scale of both boxes, above 0; the paper uses 0.5 to 1.5.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Below 1 the gradient of well overlapping boxes is larger; above 1, for small objects, boxes
-        further apart have an overlap and a gradient.
+        A ratio below 1 increases the gradient of boxes that overlap well. A ratio above 1 gives
+        boxes that are further apart an overlap and a gradient, for small objects.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As the wrapped loss, but the overlap term is constant where the scaled boxes are disjoint,
-        which with a ratio below 1 they are while the boxes still overlap.
+        As the wrapped loss, but the overlap term is constant where the scaled boxes are disjoint.
+        With a ratio below 1, that happens while the boxes still overlap.
 
     Raises:
-        InputError: a ratio that is not above 0, a wrapped loss of another family or with its own
-            loss_weight or reduction, or mismatched shapes.
+        InputError: a ratio that is not above 0, a wrapped loss that is not of the IoU family or has
+            its own loss_weight or reduction, or mismatched shapes.
 
     Reference:
         Hao Zhang, Cong Xu, Shuaijie Zhang: Inner-IoU: More Effective Intersection over Union Loss

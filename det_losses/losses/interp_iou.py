@@ -43,11 +43,11 @@ def dynamic_alpha(pair: BoxPair, alpha_min: float, alpha_max: float) -> Tensor:
 
 @MODELS.register_module()
 class InterpIoULoss(IoUFamilyLoss):
-    r"""Overlap, and that of a box interpolated between prediction and target.
+    r"""Overlap of the prediction, and of a box interpolated between prediction and target.
 
     .. math:: L = 1 - IoU(B, G) + 1 - IoU(B_{int}, G), \qquad B_{int} = (1 - \alpha) B + \alpha G
 
-    The interpolated box overlaps the target where the prediction does not; its IoU replaces
+    The interpolated box can overlap the target when the prediction does not. Its IoU replaces
     geometric penalties. Its gradient with respect to B has the factor :math:`1 - \alpha`.
 
     Args:
@@ -63,16 +63,16 @@ class InterpIoULoss(IoUFamilyLoss):
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        A small gradient towards the target as long as the interpolated box overlaps it: for boxes
-        of equal size up to a distance of :math:`1 / (1 - \alpha)` sizes.
+        There is a small gradient towards the target as long as the interpolated box overlaps it:
+        for boxes of equal size, up to a distance of :math:`1 / (1 - \alpha)` box sizes.
 
     Raises:
         InputError: alpha outside [0, 1), a negative eps, or mismatched shapes.
 
     Reference:
         Haoyuan Liu, Hiroshi Watanabe: InterpIoU: Rethinking Bounding Box Regression with
-        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025. The value of alpha is that of
-        the first author's code (NuayHL/interpiou, NuayHL/Ultralytics).
+        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025. The value of alpha is taken
+        from the first author's code (NuayHL/interpiou, NuayHL/Ultralytics).
 
     Example:
         >>> import torch
@@ -119,7 +119,7 @@ class DynamicInterpIoULoss(IoUFamilyLoss):
         loss_weight: factor on the result.
 
     Use:
-        As InterpIoULoss, where one alpha does not suit objects of all sizes.
+        Like InterpIoULoss, when one alpha does not suit objects of all sizes.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
@@ -129,13 +129,12 @@ class DynamicInterpIoULoss(IoUFamilyLoss):
         moves away, because alpha grows and brings the interpolated box closer to the target.
 
     Raises:
-        InputError: bounds that are not an interval in [0, 1), a negative eps, or mismatched shapes.
+        InputError: the bounds are not an interval in [0, 1), a negative eps, or mismatched shapes.
 
     Reference:
         Haoyuan Liu, Hiroshi Watanabe: InterpIoU: Rethinking Bounding Box Regression with
-        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025. The bounds of alpha, and
-        that it is detached, are those of the first author's code (NuayHL/interpiou,
-        NuayHL/Ultralytics).
+        Interpolation-Based IoU Optimization. arXiv 2507.12420, 2025. The bounds of alpha and its
+        stop-gradient follow the first author's code (NuayHL/interpiou, NuayHL/Ultralytics).
 
     Example:
         >>> import torch

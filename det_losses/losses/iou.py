@@ -26,7 +26,7 @@ def overlap_term(iou: Tensor, *, mode: str, eps: float) -> Tensor:
 
 @MODELS.register_module()
 class IoULoss(IoUFamilyLoss):
-    r"""Overlap alone: its negative logarithm, one minus it, or one minus its square.
+    r"""Overlap only: the negative logarithm of IoU, one minus IoU, or one minus its square.
 
     .. math::
         L = -\ln \max(IoU, \epsilon) \quad (\text{log}), \qquad L = 1 - IoU \quad
@@ -34,22 +34,22 @@ class IoULoss(IoUFamilyLoss):
 
     Args:
         mode: ``"log"`` (the paper), ``"linear"`` or ``"square"``.
-        linear: the same as ``mode="linear"``, for configs of mmdetection.
+        linear: same as ``mode="linear"``, for configs of mmdetection.
         eps: lower bound of the IoU in the logarithm, and smallest denominator. The default 1e-6,
             as in mmdetection, makes the loss of disjoint boxes 13.8.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Where predictions already overlap their targets, as in a second stage or for points inside
+        When predictions already overlap their targets, as in a second stage or for points inside
         the object (FCOS).
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The loss is constant, -ln eps (13.8 by default) or 1, with zero gradient: disjoint boxes
-        are not trained.
+        The loss is constant, -ln eps (13.8 by default) or 1, with zero gradient: disjoint boxes are
+        not trained.
 
     Raises:
         InputError: an unknown mode, ``linear`` with mode ``"square"``, a negative eps, or
@@ -60,13 +60,12 @@ class IoULoss(IoUFamilyLoss):
         Object Detection Network. arXiv 1608.01471, 2016.
 
     Note:
-        The gradient of the logarithm is the inverse of the overlap's width: below 1.5e-5 px it
-        overflows float16.
+        The gradient of the logarithm is the inverse of the overlap's width: for widths below 1.5e-5
+        px it overflows float16.
 
     Published:
-        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 38.9; Smooth L1 there 35.9 /
-        38.4. mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.9 at weight 10; L1 there
-        37.4.
+        RetinaNet R50-FPN, COCO AP / AP75 in arXiv 2101.08158: 36.5 / 38.9; Smooth L1 35.9 / 38.4.
+        mmdetection 3.3.0, Faster R-CNN R50-FPN, 12 epochs: AP 37.9 at weight 10; L1 37.4.
 
     Example:
         >>> import torch

@@ -42,7 +42,7 @@ def iou_aware_bce_loss(
 
 @MODELS.register_module()
 class IoUAwareBCELoss(QualityLoss):
-    r"""Cross-entropy of positives to a mean of their score and IoU: IA-BCE.
+    r"""IA-BCE: cross-entropy whose target for positives is a geometric mean of score and IoU.
 
     .. math::
         L_{pos} = -t \ln s - (1 - t) \ln (1 - s), \quad
@@ -56,8 +56,7 @@ class IoUAwareBCELoss(QualityLoss):
         alpha: exponent of the score in t, in [0, 1]; with 0, t is the quality.
         gamma: focusing parameter of the negatives, at least 0.
         min_target: the smallest t, in [0, 1].
-        class_weight: factor on the loss of each channel, positives and negatives alike; None
-            for 1.
+        class_weight: factor on each channel, for positives and negatives; None means 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -71,13 +70,13 @@ class IoUAwareBCELoss(QualityLoss):
         ``[N, K]``.
 
     Raises:
-        InputError: an argument out of range, a class_weight that does not fit the channels, or
-            shapes that do not fit.
+        InputError: an argument out of range, a class_weight of the wrong length, or shapes that do
+            not fit.
 
     Reference:
-        Zhi Cai, Songtao Liu, Guodong Wang, Zheng Ge, Xiangyu Zhang, Di Huang: Align-DETR:
-        Improving DETR with Simple IoU-aware BCE loss. arXiv 2304.07527, 2023. The formula is that
-        of the authors' code (FelixCaae/AlignDETR) and of rfdetr 1.11.
+        Zhi Cai, Songtao Liu, Guodong Wang, Zheng Ge, Xiangyu Zhang, Di Huang: Align-DETR: Improving
+        DETR with Simple IoU-aware BCE loss. arXiv 2304.07527, 2023. The formula is that of the
+        authors' code (FelixCaae/AlignDETR) and of rfdetr 1.11.
 
     Note:
         Align-DETR matches several queries to an object and scales t by a factor that falls with

@@ -24,8 +24,8 @@ class L1Loss(ElementwiseBoxLoss):
         loss_weight: factor on the result.
 
     Use:
-        The usual box loss on deltas. The gradient has the same size for every error, so outliers
-        do not dominate.
+        The usual box loss on deltas. The gradient has the same magnitude for every error, so
+        outliers do not dominate.
 
     Shape:
         pred, target: ``[N, 4]`` encoded deltas; any common shape is accepted. Unreduced: the shape

@@ -48,8 +48,8 @@ class LabelSmoothingLoss(ClassificationLoss):
     .. math::
         L = -\sum_c q_c \ln p_c, \qquad q_c = (1 - \epsilon) [c = y] + \frac{\epsilon}{C}
 
-    p is the softmax over the C channels, background included. With ``use_sigmoid`` each channel is
-    a binary decision, so its target is :math:`1 - \epsilon / 2` at the label and
+    p is the softmax over the C channels, including the background. With ``use_sigmoid`` each
+    channel is a binary decision, so its target is :math:`1 - \epsilon / 2` at the label and
     :math:`\epsilon / 2` elsewhere.
 
     Args:
@@ -59,8 +59,8 @@ class LabelSmoothingLoss(ClassificationLoss):
         loss_weight: factor on the result.
 
     Use:
-        Label noise, or an overconfident softmax classifier, as in the RoI head of Faster R-CNN. On
-        all anchors of a dense head the background rows dominate.
+        Label noise, or an overconfident softmax classifier, as in the RoI head of Faster R-CNN. In
+        a dense head, the background rows dominate.
 
     Shape:
         pred: logits ``[N, K + 1]``, background last; with ``use_sigmoid`` ``[N, K]``. target:
@@ -68,7 +68,7 @@ class LabelSmoothingLoss(ClassificationLoss):
         ``use_sigmoid`` ``[N, K]``.
 
     Raises:
-        InputError: epsilon out of range, or a target of another shape or type.
+        InputError: epsilon out of range, or a target of the wrong shape or type.
 
     Reference:
         Christian Szegedy, Vincent Vanhoucke, Sergey Ioffe, Jonathon Shlens, Zbigniew Wojna:

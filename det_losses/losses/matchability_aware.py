@@ -1,4 +1,4 @@
-"""Matchability-aware loss: cross-entropy to a power of the quality."""
+"""Matchability-aware loss: cross-entropy with a power of the quality as target."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def matchability_aware_loss(
 
 @MODELS.register_module()
 class MatchabilityAwareLoss(QualityLoss):
-    r"""Unweighted cross-entropy of positives to a power of their quality.
+    r"""Unweighted cross-entropy of positives with a power of their quality as target.
 
     .. math::
         L = \begin{cases}
@@ -53,8 +53,7 @@ class MatchabilityAwareLoss(QualityLoss):
 
     Args:
         gamma: exponent of the quality and of the negatives' score, at least 0.
-        class_weight: factor on the loss of each channel, positives and negatives alike; None
-            for 1.
+        class_weight: factor on each channel, for positives and negatives; None means 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -64,20 +63,20 @@ class MatchabilityAwareLoss(QualityLoss):
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
         with ``quality`` ``[N]`` in [0, 1], or ``(labels, quality)``; or values in [0, 1] of the
-        shape of ``pred``, negative ignored, in which a positive of quality 0 cannot be told from a
-        negative. Unreduced: ``[N, K]``.
+        shape of ``pred``, negative ignored, where a positive of quality 0 cannot be distinguished
+        from a negative. Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: gamma below 0, a class_weight that does not fit the channels, or a target or
-            quality of another shape or type.
+        InputError: gamma below 0, a class_weight of the wrong length, or a target or quality of the
+            wrong shape or type.
 
     Reference:
         Shihua Huang, Zhichao Lu, Xiaodong Cun, Yongjun Yu, Xiao Zhou, Xi Shen: DEIM: DETR with
         Improved Matching for Fast Convergence. arXiv 2412.04234, 2024.
 
     Note:
-        The authors' code detaches the weight of the negatives and can multiply it by an
-        ``mal_alpha``, which is off by default and is not implemented here.
+        The authors' code detaches the weight of the negatives, too. It can multiply it by
+        ``mal_alpha``, which is off by default and not implemented here.
 
     Example:
         >>> import torch

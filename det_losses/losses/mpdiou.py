@@ -30,8 +30,8 @@ class MPDIoULoss(IoUFamilyLoss):
     .. math:: L = 1 - IoU + \frac{d_1^2}{W^2 + H^2} + \frac{d_2^2}{W^2 + H^2}
 
     :math:`d_1` is the distance of the top left corners, :math:`d_2` that of the bottom right
-    corners, W and H are width and height of the image. The value does not change if boxes and
-    image are scaled together, but it does if only the boxes are.
+    corners, W and H are width and height of the image. The value does not change if boxes and image
+    are scaled together, but it does if only the boxes are scaled.
 
     Args:
         eps: smallest denominator, an area in square pixels.
@@ -39,8 +39,8 @@ class MPDIoULoss(IoUFamilyLoss):
         loss_weight: factor on the result.
 
     Use:
-        For boxes with equal centre and aspect ratio but different size, where the penalties of
-        CIoU are 0.
+        For boxes with the same centre and aspect ratio but different sizes, whose CIoU penalties
+        are 0.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. image_size: ``[N, 2]``, width and

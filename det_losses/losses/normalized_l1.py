@@ -16,7 +16,7 @@ def normalized_l1_loss(pred: Tensor, target: Tensor, image_size: Tensor) -> Tens
         raise InputError(f"boxes must have 4 values (x1, y1, x2, y2), got shape {list(pred.shape)}")
     if image_size.shape != (*pred.shape[:-1], 2):
         raise InputError(
-            f"image_size must hold width and height of each box's image, "
+            f"image_size must contain width and height of each box's image, "
             f"{[*pred.shape[:-1], 2]}, got {list(image_size.shape)}"
         )
     first, second = (pred - target).split(2, dim=-1)
@@ -39,16 +39,16 @@ class NormalizedL1Loss(ElementwiseBoxLoss):
         loss_weight: factor on the result.
 
     Use:
-        Together with an IoU loss, as in DETR: SumLoss of this with weight 5 and GIoULoss with
-        weight 2. Alone, an error in pixels counts the same for small and large boxes.
+        Together with an IoU loss, as in DETR: a SumLoss of this loss with weight 5 and GIoULoss
+        with weight 2. Used alone, an error in pixels counts the same for small and large boxes.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. image_size: ``[N, 2]``, width and
-        height in pixels. Unreduced: ``[N, 4]``; with the number of boxes as ``avg_factor`` the mean
-        is DETR's.
+        height in pixels. Unreduced: ``[N, 4]``. With the number of boxes as ``avg_factor``, the
+        mean is that of DETR.
 
     Disjoint:
-        As for overlapping boxes: the gradient of each coordinate has constant size.
+        As for overlapping boxes: the gradient of each coordinate has a constant magnitude.
 
     Raises:
         InputError: mismatched shapes.

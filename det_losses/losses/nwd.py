@@ -7,14 +7,14 @@ from det_losses.boxes import box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import DecodedBoxLoss
 from det_losses.registry import MODELS
-from det_losses.tensors import root
+from det_losses.tensors import safe_sqrt
 
 
 def nwd_loss(pred: Tensor, target: Tensor, *, constant: float = 12.8) -> Tensor:
     """NWD loss of each box, ``[N]``; see :class:`NWDLoss`."""
     check_argument("constant", constant, constant > 0, "above 0")
     pair = box_pair(pred, target)
-    distance = root(pair.center_distance2 + (pair.dw2 + pair.dh2) / 4)
+    distance = safe_sqrt(pair.center_distance2 + (pair.dw2 + pair.dh2) / 4)
     return 1 - torch.exp(-distance / constant)
 
 
@@ -30,8 +30,8 @@ class NWDLoss(DecodedBoxLoss):
     as standard deviations.
 
     Args:
-        constant: C, in pixels, above 0: the distance at which the loss is 0.63. The paper uses the
-            mean size of the objects of its data set; 12.8 is the default of the authors' code.
+        constant: C, in pixels, above 0; the loss is 0.63 at this distance. The paper uses the mean
+            size of the objects of its dataset; 12.8 is the default of the authors' code.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -42,7 +42,7 @@ class NWDLoss(DecodedBoxLoss):
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        As for overlapping boxes; the gradient is almost 0 beyond several C.
+        As for overlapping boxes. The gradient is almost 0 beyond several C.
 
     Raises:
         InputError: a constant that is not above 0, or mismatched shapes.

@@ -51,7 +51,7 @@ class PIoULoss(IoUFamilyLoss):
 
     :math:`d_{w1}, d_{w2}` are the distances of the left and of the right edges, :math:`d_{h1},
     d_{h2}` those of the top and of the bottom edges. P does not shrink as the prediction grows, so
-    the penalty does not enlarge it.
+    the penalty does not enlarge the prediction.
 
     Args:
         eps: smallest denominator, an area in square pixels.
@@ -59,14 +59,15 @@ class PIoULoss(IoUFamilyLoss):
         loss_weight: factor on the result.
 
     Use:
-        Instead of penalties that are divided by the enclosing box, which can enlarge a box.
+        Instead of penalties divided by the size of the enclosing box, which can enlarge the
+        prediction.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
         The gradient is largest at P = 0.7, a shift by 1.4 times the target's size along one axis,
-        and almost 0 from several sizes on.
+        and almost 0 beyond several sizes.
 
     Raises:
         InputError: a negative eps, or mismatched shapes.
@@ -97,7 +98,7 @@ class PIoULoss(IoUFamilyLoss):
 
 @MODELS.register_module()
 class PIoUv2Loss(PIoULoss):
-    r"""PIoU times an attention that is largest for boxes of medium quality.
+    r"""PIoU times an attention factor that is largest for boxes of medium quality.
 
     .. math::
         L = u(\lambda q) L_{PIoU}, \qquad u(x) = 3 x e^{-x^2}, \qquad q = e^{-P}
@@ -111,14 +112,14 @@ class PIoUv2Loss(PIoULoss):
         loss_weight: factor on the result.
 
     Use:
-        To give boxes of medium quality more weight than accurate boxes and boxes far away.
+        To give boxes of medium quality more weight than accurate and distant boxes.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The attention falls faster with distance than PIoU grows, so the gradient moves boxes far
-        away further from the target.
+        The attention falls faster with distance than PIoU grows, so the gradient moves distant
+        boxes further away from the target.
 
     Raises:
         InputError: a lambda_ that is not above 0, a negative eps, or mismatched shapes.

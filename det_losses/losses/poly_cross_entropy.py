@@ -10,7 +10,7 @@ from det_losses.losses.core.classification import (
     ClassificationLoss,
     channel_weight,
     check_labels,
-    is_valid,
+    label_log_probability,
 )
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
@@ -24,9 +24,7 @@ def poly_cross_entropy_loss(
     check_labels(pred, target)
     pred = upcast(pred)
     weight = channel_weight(class_weight, pred)
-    valid = is_valid(target, None)
-    label = torch.where(valid, target, 0).long()
-    log_pt = pred.log_softmax(-1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
+    log_pt, label, valid = label_log_probability(pred, target)
     loss = -log_pt - eps1 * torch.expm1(log_pt)  # expm1(ln p_t) = p_t - 1
     if weight is not None:
         loss = loss * weight[label]
@@ -45,23 +43,23 @@ class PolyCrossEntropyLoss(ClassificationLoss):
 
     Args:
         eps1: added to the first coefficient, at least -1; 0 is cross-entropy. The default is the
-            paper's for detection, 2 is its value for ImageNet.
-        class_weight: factor on the rows of each label, background last; None for 1.
+            paper's value for detection; its value for ImageNet is 2.
+        class_weight: factor on the rows of each label, background last; None means 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        In place of CrossEntropyLoss in the classifier of two-stage detectors, if one more
-        hyper-parameter can be tuned: below 0 the gradient shrinks, most for examples that are
-        nearly right, above 0 it grows. For the sigmoid see PolyFocalLoss.
+        Instead of CrossEntropyLoss in the classifier of two-stage detectors, if one more
+        hyper-parameter can be tuned. An eps1 below 0 reduces the gradient, most for nearly correct
+        examples; above 0 it increases it. For sigmoid, see PolyFocalLoss.
 
     Shape:
         pred: logits ``[N, K + 1]``, background last. target: labels ``[N]``, 0..K-1, background K,
         negative ignored. Unreduced: ``[N]``.
 
     Raises:
-        InputError: eps1 below -1, a class_weight that does not fit the channels, or a target of
-            another shape or type.
+        InputError: eps1 below -1, a class_weight of the wrong length, or a target of the wrong
+            shape or type.
 
     Reference:
         Zhaoqi Leng, Mingxing Tan, Chenxi Liu, Ekin Dogus Cubuk, Xiaojie Shi, Shuyang Cheng,

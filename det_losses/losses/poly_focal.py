@@ -41,7 +41,7 @@ def poly_focal_loss(
         focal = (gamma * log_miss).exp() * cross_entropy
         return focal + eps1 * ((gamma + 1) * log_miss).exp()
 
-    def of_true(x: Tensor) -> Tensor:
+    def positive(x: Tensor) -> Tensor:
         return polynomial(F.logsigmoid(-x), -F.logsigmoid(x))
 
     if dense:
@@ -53,8 +53,8 @@ def poly_focal_loss(
         loss = sparse_channels(
             pred,
             target,
-            negative=lambda x: a_neg * of_true(-x),
-            positive=lambda x, _: a_pos * of_true(x),
+            negative=lambda x: a_neg * positive(-x),
+            positive=lambda x, _: a_pos * positive(x),
         )
     return weigh_channels(loss, class_weight)
 
@@ -74,16 +74,15 @@ class PolyFocalLoss(ClassificationLoss):
     Args:
         eps1: added to the first coefficient, at least -1; 0 is focal loss.
         gamma: focusing parameter, at least 0.
-        alpha: weight of positives, in [0, 1]; None for no balancing, as in the paper's formula.
-        class_weight: factor on the loss of each channel, positives and negatives alike; None
-            for 1.
+        alpha: weight of positives, in [0, 1]; None disables balancing, as in the paper's formula.
+        class_weight: factor on each channel, for positives and negatives; None means 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        In place of focal loss, if one more hyper-parameter can be tuned: above 0 the gradient of
-        uncertain examples grows, below 0 it shrinks. The paper tunes eps1 for each task. For
-        softmax see PolyCrossEntropyLoss.
+        Instead of focal loss, if one more hyper-parameter can be tuned. An eps1 above 0 increases
+        the gradient of uncertain examples, below 0 it reduces it. The paper tunes eps1 for each
+        task. For softmax, see PolyCrossEntropyLoss.
 
     Shape:
         pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
@@ -92,8 +91,8 @@ class PolyFocalLoss(ClassificationLoss):
         ``[N, K]``.
 
     Raises:
-        InputError: eps1, gamma or alpha out of range, a class_weight that does not fit the
-            channels, or a target of another shape or type.
+        InputError: eps1, gamma or alpha out of range, a class_weight of the wrong length, or a
+            target of the wrong shape or type.
 
     Reference:
         Zhaoqi Leng, Mingxing Tan, Chenxi Liu, Ekin Dogus Cubuk, Xiaojie Shi, Shuyang Cheng,

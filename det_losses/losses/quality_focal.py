@@ -36,7 +36,7 @@ def quality_focal_loss(
         return -sigmoid_power(x, beta) * F.logsigmoid(-x)
 
     def positive(x: Tensor, y: Tensor) -> Tensor:
-        # Near 1, subtract the complements: they are small, so the difference is exact.
+        # Near 1, subtract the complements: they are small, so the difference is accurate.
         gap = torch.where(y > 0.5, (-x).sigmoid() - (1 - y), y - x.sigmoid()).abs()
         return safe_power(gap, beta) * F.binary_cross_entropy_with_logits(x, y, reduction="none")
 
@@ -51,16 +51,15 @@ class QualityFocalLoss(QualityLoss):
     .. math:: L = -|y - \sigma|^\beta \left( (1 - y) \ln (1 - \sigma) + y \ln \sigma \right)
 
     :math:`y` is the quality (the IoU of the predicted box with its ground truth) at the label's
-    channel and 0 elsewhere. The factor, which is part of the gradient, goes to 0 as the score
+    channel and 0 elsewhere. The factor is part of the gradient; it goes to 0 as the score
     approaches the quality. With quality 1 this is focal loss without alpha. The paper divides the
     sum by the number of positives: pass it as ``avg_factor``.
 
     Args:
-        use_sigmoid: sigmoid of each channel; only True.
+        use_sigmoid: must be True: the loss is defined for the sigmoid only.
         beta: focusing parameter, at least 0; 0 is binary cross-entropy.
-        activated: whether pred holds probabilities; only False, pass logits.
-        class_weight: factor on the loss of each channel, positives and negatives alike; None
-            for 1.
+        activated: must be False: pred contains logits.
+        class_weight: factor on each channel, for positives and negatives; None means 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -74,8 +73,8 @@ class QualityFocalLoss(QualityLoss):
         shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: use_sigmoid=False, activated=True, beta below 0, a class_weight that does not
-            fit the channels, or a target or quality of another shape or type.
+        InputError: use_sigmoid=False, activated=True, beta below 0, a class_weight of the wrong
+            length, or a target or quality of the wrong shape or type.
 
     Reference:
         Xiang Li, Wenhai Wang, Lijun Wu, Shuo Chen, Xiaolin Hu, Jun Li, Jinhui Tang, Jian Yang:
@@ -84,7 +83,7 @@ class QualityFocalLoss(QualityLoss):
 
     Note:
         mmdetection 3.3 sums over the channels before it reduces, so without ``avg_factor`` its mean
-        is K times this one; with ``avg_factor``, as its heads call it, they agree. It treats a
+        is K times the mean here. With ``avg_factor``, which its heads pass, both agree. It treats a
         negative label as background. Where the score equals the quality, the derivative for beta
         below 1 is infinite in the formula and 0 here.
 
@@ -114,7 +113,7 @@ class QualityFocalLoss(QualityLoss):
         require_sigmoid("QualityFocalLoss", use_sigmoid)
         check_argument("beta", beta, beta >= 0, "at least 0")
         if activated:
-            raise InputError("activated=True means that pred holds probabilities; pass logits")
+            raise InputError("activated=True means that pred contains probabilities; pass logits")
         self._store_class_weight(class_weight)
         self.use_sigmoid = use_sigmoid
         self.beta = beta

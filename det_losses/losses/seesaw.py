@@ -50,19 +50,19 @@ def _log_factors(
     """Return ln(M C) of each channel, ``[N, K + 1]``; 0 at the label and for the background."""
     num_classes = len(log_counts)
     log_p = pred[..., :-1].log_softmax(-1)
-    own = label.clamp(max=num_classes - 1)
-    mitigation = p * (log_counts - log_counts[own]).clamp(max=0)
-    least = log_p.gather(-1, own).clamp(min=math.log(eps))
+    label_channel = label.clamp(max=num_classes - 1)
+    mitigation = p * (log_counts - log_counts[label_channel]).clamp(max=0)
+    least = log_p.gather(-1, label_channel).clamp(min=math.log(eps))
     compensation = q * (log_p - least).clamp(min=0)
     channels = torch.arange(num_classes, device=pred.device)
-    between = (label < num_classes) & (label != channels)
-    factors = torch.where(between, mitigation + compensation, 0.0)
+    other_class = (label < num_classes) & (label != channels)
+    factors = torch.where(other_class, mitigation + compensation, 0.0)
     return torch.nn.functional.pad(factors, (0, 1))
 
 
 @MODELS.register_module()
 class SeesawLoss(ClassificationLoss):
-    r"""Softmax cross-entropy with a smaller penalty on rare classes from frequent ones.
+    r"""Softmax cross-entropy that penalises rare classes less for examples of frequent classes.
 
     .. math::
         L = -\ln \frac{e^{z_i}}{e^{z_i} + \sum_{j \ne i} M_{ij} C_{ij} e^{z_j}}, \qquad
@@ -74,14 +74,15 @@ class SeesawLoss(ClassificationLoss):
     rare class j from examples of a frequent class i; the compensation factor C increases it if the
     example is misclassified as j. Both are constant in the gradient.
 
-    M and C apply between classes only. Against the background the loss is plain cross-entropy: the
-    paper balances the classes and leaves objects against background to a separate branch.
+    M and C apply between classes only. Between classes and background the loss is plain
+    cross-entropy: the paper balances the classes and uses a separate branch for object against
+    background.
 
-    Examples are rows with a weight above 0, of all ranks, including the current batch. They are
-    counted in training mode only.
+    The counts include rows with a weight above 0, of all ranks and of the current batch. They
+    change in training mode only.
 
     Args:
-        use_sigmoid: only False; this is a softmax loss.
+        use_sigmoid: must be False: this is a softmax loss.
         p: exponent of the mitigation factor, at least 0; 0 disables it.
         q: exponent of the compensation factor, at least 0; 0 disables it.
         num_classes: number K of classes, without background.
@@ -98,20 +99,20 @@ class SeesawLoss(ClassificationLoss):
         K, negative ignored. Unreduced: ``[N]``.
 
     Raises:
-        InputError: use_sigmoid, an argument out of range, logits of another number of classes, or
-            a target of another shape or type.
+        InputError: use_sigmoid, an argument out of range, logits with the wrong number of channels,
+            or a target of the wrong shape or type.
 
     Reference:
         Jiaqi Wang, Wenwei Zhang, Yuhang Zang, Yuhang Cao, Jiangmiao Pang, Tao Gong, Kai Chen, Ziwei
         Liu, Chen Change Loy, Dahua Lin: Seesaw Loss for Long-Tailed Instance Segmentation. CVPR
-        2021, arXiv 2008.10032. Detached factors, counts of at least 1 and eps are those of
+        2021, arXiv 2008.10032. The detached factors, the counts of at least 1 and eps follow
         mmdetection, which has the authors' code.
 
     Note:
-        mmdetection's SeesawLoss has K + 2 channels: this formula on the K classes of positive
-        rows, and a cross-entropy of object against background on two more channels, whose scores
-        are multiplied. That branch is part of a detector and is not implemented here; mmdetection
-        returns the two parts as a dict.
+        mmdetection's SeesawLoss has K + 2 channels: this formula applies to the K classes of
+        positive rows, and a cross-entropy of object against background to two more channels; the
+        scores are multiplied. That branch is part of a detector and is not implemented here.
+        mmdetection returns the two parts as a dict.
 
     Example:
         >>> import torch
@@ -172,5 +173,5 @@ class SeesawLoss(ClassificationLoss):
         found = self.class_counts.new_zeros(self.num_classes + 1)
         index = labels.long().clamp(0, self.num_classes)
         found = found.scatter_add(0, index.flatten(), counted.flatten().long())
-        # Not in place: a compiled backward recomputes M from the tensor of the forward.
+        # Not in place: a compiled backward pass recomputes M from the tensor of the forward pass.
         self.class_counts = self.class_counts + over_ranks(found)[:-1]

@@ -45,7 +45,7 @@ class ShapeIoULoss(IoUFamilyLoss):
 
     Args:
         scale: the exponent s, at least 0; 0, the authors' default, weights both sides equally. The
-            paper relates it to the scale of the objects in the data set.
+            paper relates it to the scale of the objects in the dataset.
         eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.

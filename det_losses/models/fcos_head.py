@@ -20,7 +20,7 @@ from det_losses.tensors import upcast
 
 
 class LinearCoder(BoxLinearCoder):
-    """torchvision's box coder of FCOS with the methods of the other heads' coder.
+    """torchvision's FCOS box coder with the method names of BoxCoder.
 
     Deltas are the distances l, t, r, b from the anchor's center to the box's sides, in units of the
     anchor's side.
@@ -67,8 +67,8 @@ class BoxHead(FCOSRegressionHead):
 
     Args:
         centerness: whether the head has the centerness branch.
-        reg_max: n of the distributions over 0..n; None: the head outputs distances, as
-            torchvision's.
+        reg_max: n of the distributions over 0..n; with None the head outputs distances, as in
+            torchvision.
         **kwargs: torchvision's arguments.
     """
 
@@ -78,14 +78,14 @@ class BoxHead(FCOSRegressionHead):
         if not centerness:
             self.bbox_ctrness = None
         if reg_max is not None:
-            with generators_kept():  # the random numbers of later layers do not change
+            with generators_kept():  # keep the random numbers of later layers unchanged
                 channels = 4 * (reg_max + 1)
                 self.bbox_reg = nn.Conv2d(self.bbox_reg.in_channels, channels, 3, padding=1)
                 nn.init.normal_(self.bbox_reg.weight, std=0.01)
                 nn.init.zeros_(self.bbox_reg.bias)
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
-        """Return ``bbox_regression`` and the optional outputs, for the anchors of all levels.
+        """Return ``bbox_regression`` and the optional outputs for the anchors of all levels.
 
         Shapes: ``bbox_regression`` ``[B, A, 4]``, ``bbox_ctrness`` ``[B, A, 1]``,
         ``bbox_distribution`` (logits) ``[B, A, 4 (n + 1)]``.
@@ -150,8 +150,8 @@ class Head(FCOSHead):
     ) -> dict[str, Tensor]:
         """Return the losses of the batch, with one call per loss.
 
-        Those of classes and centerness are sums divided by the number of positives; those of boxes
-        and distributions are means over the positives with the weights of ``box_weight``.
+        Class and centerness losses are sums divided by the number of positives. Box and
+        distribution losses are means over the positives, weighted by ``box_weight``.
         """
         matched = torch.stack(matched_idxs)
         positive = matched >= 0
@@ -186,7 +186,7 @@ class Head(FCOSHead):
                 outputs["bbox_distribution"].reshape(-1, self.reg_max + 1),
                 positives.distances.clamp(0, self.reg_max).flatten(),
                 weight=None if weight is None else weight.repeat_interleave(4),
-                avg_factor=4 * total,  # a row for each side
+                avg_factor=4 * total,  # one row per side
             )
         return found
 
@@ -199,7 +199,7 @@ class Head(FCOSHead):
 
 
 class _Positives:
-    """Quantities of the positives of a batch, ``[N]`` or ``[N, 4]``, without gradient."""
+    """Quantities of a batch's positives, ``[N]`` or ``[N, 4]``, without gradient."""
 
     def __init__(
         self, coder: LinearCoder, outputs: dict[str, Tensor], boxes: Tensor, anchors: Tensor

@@ -1,4 +1,4 @@
-"""The common parts of all backbones: feature pyramid, norm layers, frozen stages, weights."""
+"""Common parts of all backbones: feature pyramid, norm layers, frozen stages, weights."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,7 +36,7 @@ class FPNBackbone(nn.Module):
 
     Attributes:
         level_names: the names of the feature maps that ``forward`` returns, in order.
-        image_mean, image_std: normalisation that the body's weights were trained with; None is
+        image_mean, image_std: normalisation that the body's weights were trained with; None:
             torchvision's default, that of ImageNet.
 
     Raises:
@@ -80,7 +80,7 @@ def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) ->
 
     Args:
         body: the network.
-        stages: names of the submodules that end its stages, in order.
+        stages: names of the submodules at the end of each stage, in order.
         frozen_stages: number of stages to freeze.
 
     Raises:
@@ -131,7 +131,7 @@ def norm_layer(name: str | None, eps: float | None = None) -> Callable[[int], nn
 
 
 def load_weights(weights: str) -> dict[str, Tensor]:
-    """Return the state_dict of a local file or of torchvision's weights of that name.
+    """Return the state_dict of a local file or of named torchvision weights.
 
     Args:
         weights: a file written by ``torch.save`` (a state_dict, or a dict with the key
@@ -155,7 +155,7 @@ def load_weights(weights: str) -> dict[str, Tensor]:
         entry = torchvision.models.get_weight(weights)
     except (ValueError, AttributeError, KeyError):
         raise MissingFileError(
-            f"weights {weights!r}: no such file, and no torchvision weights of that name "
+            f"weights {weights!r}: no such file, and no torchvision weights with this name "
             "(such as 'ResNet50_Weights.IMAGENET1K_V1')"
         ) from None
     return entry.get_state_dict(progress=True, check_hash=True)

@@ -1,14 +1,14 @@
-"""The setting that a loss gets in a slot of a detector: loss weight and parameters, with sources.
+"""Published settings of losses by detector and slot: loss weight and parameters, with sources.
 
 A slot completes the config of its loss by one rule, whether the config comes from a file, from
-Python or from a command line: what is given stands, and what is not given is the published setting
-of that loss in that slot of that detector. Without a published setting, the loss weight is the
-slot's fallback for losses of that kind.
+Python or from a command line. Given arguments are kept. Missing ones are taken from the published
+setting of that loss in that slot of that detector. Without a published setting, the loss weight is
+the slot's fallback for losses of that kind.
 
-- A loss that wraps another (InnerIoU, ClassBalanced) has the weight of the wrapped loss unless it
-  has an entry of its own. The wrapped loss gets its parameters, but no weight.
-- The members of a SumLoss get their weights and parameters, the sum itself has weight 1. The
-  members of a ProductLoss get their parameters only.
+- A wrapper (InnerIoU, ClassBalanced) has the weight of the wrapped loss, unless it has its own
+  entry. The wrapped loss gets its parameters, but no weight.
+- The losses of a SumLoss get their weights and parameters, and the sum has weight 1. The losses of
+  a ProductLoss get their parameters only.
 
 In the sources, "mmdet" is a config of open-mmlab/mmdetection 3.x unless another version is given,
 and "torchvision" is torchvision 0.29.
@@ -33,17 +33,17 @@ from det_losses.losses.core.build import (
     loss_config,
     with_classes,
 )
-from det_losses.losses.core.text import HELD
+from det_losses.losses.core.text import LOSS_ARGUMENTS
 from det_losses.registry import MODELS, find
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a loss gets where its config does not say otherwise.
+    """Defaults for the arguments missing in a loss's config.
 
     Attributes:
-        loss_weight: the factor on the loss.
-        source: where it was published, or why it was chosen.
+        loss_weight: factor on the loss.
+        source: where the setting was published, or why it was chosen.
         parameters: further constructor arguments.
     """
 
@@ -57,9 +57,9 @@ class SlotSettings:
     """The settings of one slot.
 
     Attributes:
-        losses: by the name of the loss.
-        fallback: of any other loss, by the space of a box loss (``"delta"``, ``"decoded"``), or
-            else by its kind.
+        losses: settings by the name of the loss.
+        fallback: settings of all other losses, by the space of a box loss (``"delta"``,
+            ``"decoded"``) or by the kind of other losses.
     """
 
     losses: Mapping[str, Setting]
@@ -79,9 +79,7 @@ def _box_slot(losses: Mapping[str, Setting], delta: Setting, decoded: Setting) -
 
 
 _AS_LN = _unpublished(1.0, "as the other l_n losses")
-_AS_CROSS_ENTROPY = _unpublished(1.0, "as the cross entropy")
 _ZHANG = Setting(2.5, "2101.08158, for its IoU-type losses")
-_MMDET_FCOS = "1904.01355; mmdet fcos_r50-caffe_fpn_gn-head"
 _MMDET_GFL = "2006.04388; mmdet gfl_r50_fpn"
 
 _FCOS: Mapping[str, SlotSettings] = {
@@ -95,7 +93,7 @@ _FCOS: Mapping[str, SlotSettings] = {
     ),
     "loss_bbox": _box_slot(
         {
-            "IoULoss": Setting(1.0, _MMDET_FCOS),
+            "IoULoss": Setting(1.0, "1904.01355; mmdet fcos_r50-caffe_fpn_gn-head"),
             "GIoULoss": Setting(
                 1.0,
                 "torchvision; mmdet fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou",
@@ -184,7 +182,7 @@ SETTINGS: Mapping[str, Mapping[str, SlotSettings]] = MappingProxyType(
                     "SmoothL1Loss": Setting(1.0, "torchvision", {"beta": 1 / 9}),
                     "L1Loss": Setting(1.0, "mmdet faster-rcnn_r50_fpn"),
                     "DynamicSmoothL1Loss": Setting(
-                        1.0, "2004.06002 (2 images a device); mmdet dynamic-rcnn_r50_fpn"
+                        1.0, "2004.06002 (2 images per device); mmdet dynamic-rcnn_r50_fpn"
                     ),
                     "BalancedL1Loss": Setting(1.0, "mmdet libra-faster-rcnn_r50_fpn"),
                     "BoundedIoULoss": Setting(10.0, "mmdet faster-rcnn_r50_fpn_bounded-iou"),
@@ -214,10 +212,9 @@ _NO_SETTINGS = SlotSettings({}, {})
 
 
 def table_of(model: Mapping[str, Any]) -> str:
-    """Return which of the tables a model's config uses: RetinaNet, FasterRCNN, FCOS or GFL.
+    """Return the name of the table that a model's config uses: RetinaNet, FasterRCNN, FCOS or GFL.
 
-    A detector class without a table gives its own name, for which :func:`complete` knows no
-    published setting.
+    For a detector without a table, this is its class name, which has no published settings.
 
     Args:
         model: config of the model, with ``type``.
@@ -227,22 +224,23 @@ def table_of(model: Mapping[str, Any]) -> str:
 
 
 def complete(detector: str, slot: str, loss: str | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return the config of a loss with everything that the slot's settings add, and the sources.
+    """Return the config of a loss completed by the slot's settings, and their sources.
 
-    A complete config comes back unchanged.
+    A complete config is returned unchanged.
 
     Args:
-        detector: the table, as :func:`table_of` names it.
+        detector: name of the table, see :func:`table_of`.
         slot: such as ``"loss_bbox"``.
         loss: a name, a call such as ``"GIoULoss(eps=1e-6)"``, or a config.
 
     Returns:
-        The config, and one line that says where weight and parameters come from.
+        The config, and one line with the sources of weight and parameters.
 
     Raises:
         NotRegisteredError: no such loss; the nearest names are suggested.
-        InputError: the name is registered, but not as a loss, or a parameter is out of range.
-        InputTypeError: a parameter that the loss does not have.
+        InputError: the name is registered but is not a loss, the config cannot be read, or a
+            parameter is out of range.
+        InputTypeError: an unknown parameter.
 
     Example:
         >>> complete("RetinaNet", "loss_bbox", "EIoULoss(eps=1e-6)")
@@ -263,9 +261,9 @@ def _complete(settings: SlotSettings, loss: Any, weighted: bool) -> tuple[Any, l
         raise InputError(f"{cls.__name__} is registered, but it is not a loss (it has no `kind`)")
     arguments = {key: value for key, value in config.items() if key != "type"}
     check_arguments(cls, arguments, partial=True)
-    given = [key for key in arguments if key not in HELD]
-    held, held_sources = _complete_held(settings, cls, config)
-    config |= held
+    given = [key for key in arguments if key not in LOSS_ARGUMENTS]
+    inner, inner_sources = _complete_inner(settings, cls, config)
+    config |= inner
     setting = _setting(settings, config)
     added = dict(setting.parameters)
     if weighted and "loss_weight" in inspect.signature(cls).parameters:
@@ -277,17 +275,17 @@ def _complete(settings: SlotSettings, loss: Any, weighted: bool) -> tuple[Any, l
         sources.append(f"{values}: {setting.source}")
     if given:
         sources.append(f"{', '.join(given)} given")
-    return {**config, **added}, sources + held_sources
+    return {**config, **added}, sources + inner_sources
 
 
-def _complete_held(
+def _complete_inner(
     settings: SlotSettings, cls: type, config: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the losses that a loss holds, complete, under their key; and a source for each."""
+    """Complete the wrapped or combined losses; return them by argument name, and their sources."""
     weighted = "losses" in config and not issubclass(cls, ProductLoss)
     each = config.get("losses", [config["loss"]] if "loss" in config else [])
     if not isinstance(each, (list, tuple)):
-        return {}, []  # the loss refuses it when it is built
+        return {}, []  # refused when the loss is built
     done = [_complete(settings, loss, weighted) for loss in each]
     sources = [f"{_name(loss)}: {', '.join(source)}" for loss, source in done if source]
     losses = [loss for loss, _ in done]
@@ -297,21 +295,21 @@ def _complete_held(
 
 
 def _setting(settings: SlotSettings, loss: Mapping[str, Any] | nn.Module) -> Setting:
-    """Return the setting of a loss whose held losses are complete."""
+    """Return the setting of a loss whose inner losses are complete."""
     if (name := _name(loss)) in settings.losses:
         return settings.losses[name]
     if not isinstance(loss, nn.Module):
         if "losses" in loss and issubclass(loss_class(loss), ProductLoss):
             return Setting(1.0, "no published setting of a product; 1")
         if "losses" in loss:
-            return Setting(1.0, "its losses have weights of their own")
+            return Setting(1.0, "its losses have their own weights")
         if "loss" in loss:
             setting = _setting(settings, loss["loss"])
             return Setting(setting.loss_weight, f"as {_name(loss['loss'])}, {setting.source}")
-        with generators_kept():  # a loss may draw random numbers when it is built
+        with generators_kept():  # the constructor of a loss may draw random numbers
             loss = build_loss(with_classes(loss, 1))
-    nature = getattr(loss, "space", None) or getattr(loss, "kind", None)
-    return settings.fallback.get(nature, Setting(1.0, "no published setting; 1"))
+    group = getattr(loss, "space", None) or getattr(loss, "kind", None)
+    return settings.fallback.get(group, Setting(1.0, "no published setting; 1"))
 
 
 def _name(loss: Mapping[str, Any] | nn.Module) -> str:

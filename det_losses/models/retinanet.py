@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet with both losses from the config."""
+"""torchvision's RetinaNet with two losses from the config."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -63,21 +63,21 @@ class _Head(RetinaNetHead):
     def _add_background(self) -> None:
         """Append a background channel per anchor to the class layer.
 
-        The classes keep their weights, and the random numbers of other layers do not change:
+        The classes keep their weights, and the random numbers of other layers do not change. So
         sigmoid and softmax losses start from the same weights.
         """
         head = self.classification_head
-        without = head.cls_logits
+        class_layer = head.cls_logits
         channels = (head.num_anchors, head.num_classes + 1)
         with generators_kept():
-            layer = nn.Conv2d(without.in_channels, math.prod(channels), 3, padding=1)
+            layer = nn.Conv2d(class_layer.in_channels, math.prod(channels), 3, padding=1)
             nn.init.normal_(layer.weight, std=0.01)
-        # All classes start equal; the background such that an object has probability PRIOR.
+        # All classes start equal; the background bias gives an object the probability PRIOR.
         bias = torch.zeros(channels)
         bias[:, -1] = math.log(head.num_classes * (1 - PRIOR) / PRIOR)
         with torch.no_grad():
             classes = layer.weight.unflatten(0, channels)[:, :-1]
-            classes.copy_(without.weight.view_as(classes))
+            classes.copy_(class_layer.weight.view_as(classes))
             layer.bias.copy_(bias.flatten())
         head.cls_logits, head.num_classes = layer, channels[1]
 
@@ -90,9 +90,9 @@ class _Head(RetinaNetHead):
     ) -> dict[str, Tensor]:
         """Return both losses of the batch, with one call per loss.
 
-        The normalizer ``image`` is torchvision's: the mean over images of each image's sum divided
-        by its number of positives, here by sample weights ``1 / (B max(1, n_i))``. ``batch``
-        divides the sum over the batch by its number of positives.
+        The normalizer ``image`` is torchvision's: each image's sum is divided by its number of
+        positives, and averaged over images. Sample weights ``1 / (B max(1, n_i))`` implement this.
+        ``batch`` divides the sum over the batch by the batch's number of positives.
         """
         matched = torch.stack(matched_idxs)
         positive = matched >= 0
@@ -137,7 +137,7 @@ class _Head(RetinaNetHead):
 
 
 class _SoftmaxRetinaNet(tv.RetinaNet):
-    """torchvision's RetinaNet with softmax scores; the background is the last channel."""
+    """torchvision's RetinaNet with softmax scores; the last channel is the background."""
 
     def postprocess_detections(
         self,
@@ -145,14 +145,14 @@ class _SoftmaxRetinaNet(tv.RetinaNet):
         anchors: list[list[Tensor]],
         image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Call torchvision's with logits whose sigmoid is the softmax score."""
+        """Call torchvision's method with logits whose sigmoid is the softmax score."""
         logits = [softmax_as_sigmoid_logits(level) for level in head_outputs["cls_logits"]]
         outputs = {**head_outputs, "cls_logits": logits}
         return super().postprocess_detections(outputs, anchors, image_shapes)
 
 
 def softmax_as_sigmoid_logits(logits: Tensor) -> Tensor:
-    r"""Return the logits whose sigmoid is the softmax of each class, without the last channel.
+    r"""Return logits whose sigmoid is the softmax of each class, without the last channel.
 
     .. math:: \mathrm{logit}(p_k) = \log p_k - \log (1 - p_k)
     """
@@ -173,13 +173,13 @@ class RetinaNet(Detector):
         num_classes: number of classes K, without background.
         loss_cls: classification loss, sigmoid (K channels) or softmax (K + 1, background last).
         loss_bbox: box loss, on deltas or decoded boxes.
-        normalizer: ``"image"`` (torchvision: mean of the images' means) or ``"batch"`` (mmdet:
-            one mean over the positives of the batch).
-        anchors: ``dict(sizes=..., aspect_ratios=...)`` for torchvision's AnchorGenerator, one
-            tuple per feature level; None is torchvision's default.
+        normalizer: ``"image"`` (torchvision: mean over images of each image's mean) or ``"batch"``
+            (mmdet: mean over the positives of the batch).
+        anchors: ``dict(sizes=..., aspect_ratios=...)`` for torchvision's AnchorGenerator, one tuple
+            per feature level; None: torchvision's default.
         head_norm: normalisation of the head's convolutions: None, ``"GN"``, ``"BN"``.
         num_convs: convolutions in each branch of the head, 1 to 4.
-        class_to_channel: channel of each class, if channels and classes differ (see Detector).
+        class_to_channel: channel of each class, if channels and classes differ; see Detector.
         num_channels: number of class channels; default ``num_classes``.
         weights: local file, or a name such as ``"RetinaNet_ResNet50_FPN_Weights.COCO_V1"``.
         **kwargs: further arguments of torchvision's RetinaNet (``min_size``, ``max_size``,
@@ -187,7 +187,7 @@ class RetinaNet(Detector):
 
     Raises:
         InputError: an argument is out of range, or a loss does not fit its slot.
-        InputTypeError: an argument that neither this class nor torchvision's has.
+        InputTypeError: an argument unknown to this class and torchvision's.
     """
 
     slots: Mapping[str, Slot] = MappingProxyType(

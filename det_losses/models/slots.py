@@ -1,4 +1,4 @@
-"""The slots of a detector: which losses each takes, and how its box loss is called."""
+"""The slots of a detector: the losses each accepts, and how box losses are called."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from det_losses.models.published import complete
 from det_losses.tensors import upcast
 
 LossConfig = str | Mapping[str, Any] | nn.Module
-# The extra inputs that every head offers to a loss, besides pred and target, by kind of slot.
+# The inputs that heads offer to a loss in addition to pred and target, by kind of slot.
 INPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "box": ("image_size", "pred_deltas", "target_deltas", "logits", "labels"),
@@ -31,15 +31,15 @@ INPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Slot:
-    """A place of a detector that one loss fills.
+    """A place for one loss in a detector.
 
     Attributes:
         kind: ``"box"``, ``"classification"`` or ``"distribution"``.
-        default: the config of torchvision's own loss in this slot, completed as any other; None
-            where torchvision has no such slot, which is then left out unless a config fills it.
-        activations: which activations a classification loss may have.
-        classes: number of classes of a classification slot; None is the detector's.
-        layer: of a box slot, the name of the submodule whose output are the deltas.
+        default: config of torchvision's loss in this slot, completed like any other; None if
+            torchvision has no such slot, which is then used only if the config names a loss.
+        activations: activations that a classification loss may have.
+        classes: number of classes of a classification slot; None: that of the detector.
+        layer: for box slots, the name of the submodule that outputs the deltas.
     """
 
     kind: str
@@ -51,12 +51,12 @@ class Slot:
     def config(
         self, table: str, name: str, given: LossConfig | None, num_classes: int
     ) -> tuple[LossConfig | None, str]:
-        """Return the complete config of the slot's loss, and where its parameters come from.
+        """Return the complete config of the slot's loss, and the source of its parameters.
 
         Args:
-            table: which of :data:`published.SETTINGS` completes it.
-            name: of this slot.
-            given: a name, a config or a module; None is the default.
+            table: name of the table in :data:`published.SETTINGS`.
+            name: name of this slot.
+            given: a name, a config or a module; None: the default.
             num_classes: of the detector.
         """
         loss = self.default if given is None else given
@@ -75,22 +75,23 @@ def build_slot_losses(
 ) -> tuple[nn.ModuleDict, dict[str, str]]:
     """Build the loss of each slot with its published setting; refuse one that does not fit.
 
-    The states of the global random generators are restored, so that a loss whose constructor draws
+    The states of the global random generators are restored. So a loss whose constructor draws
     random numbers does not change the detector's initial weights.
 
     Args:
-        detector: the name in error messages.
+        detector: name for error messages.
         slots: the detector's slots by name.
-        configs: for each slot a name, a config or a module; None is the slot's default.
-        num_classes: of the detector, for losses with state or parameters per class.
-        table: which of :data:`published.SETTINGS` completes the configs; None is ``detector``.
+        configs: for each slot a name, a config or a module; None: the slot's default.
+        num_classes: number of classes of the detector, for losses with state or parameters per
+            class.
+        table: name of the table in :data:`published.SETTINGS`; None: ``detector``.
 
     Returns:
-        The losses, and for each slot one line that says where weight and parameters come from.
+        The losses, and for each slot one line with the sources of weight and parameters.
 
     Raises:
-        InputError: the loss is of another kind, has another reduction than mean, needs an input
-            that no head offers, or its activation does not fit the slot or the logits.
+        InputError: the loss is of another kind, its reduction is not mean, it needs an input that
+            no head offers, or its activation does not fit the slot or the logits.
     """
     losses, sources = nn.ModuleDict(), {}
     for name, slot in slots.items():
@@ -108,19 +109,19 @@ def build_slot_losses(
 
 
 def box_layer_name(detector: type[nn.Module], slot: str) -> str:
-    """Return the name of the layer whose output are the deltas of a box slot.
+    """Return the name of the layer that outputs the deltas of a box slot.
 
-    The layer is called once per feature level in RetinaNet's head and in the RPN (output
-    ``[B, 4 A, H, W]``, A anchors per location), and once in the RoI head (output ``[N, 4 C]``,
-    deltas per channel). In FCOS the output goes through a ReLU (``[B, 4, H, W]``), or holds the
-    logits of a distribution per side (``[B, 4 (n + 1), H, W]``).
+    The layer is called once per feature level in RetinaNet's head and in the RPN (output ``[B, 4 A,
+    H, W]``, A anchors per location), and once in the RoI head (output ``[N, 4 C]``, deltas per
+    channel). In FCOS a ReLU follows (``[B, 4, H, W]``), or the output is the logits of a
+    distribution per side (``[B, 4 (n + 1), H, W]``).
 
     Args:
-        detector: the detector's class, or one derived from it.
+        detector: the detector's class, or a class derived from it.
         slot: such as ``"loss_bbox"``.
 
     Returns:
-        The name, as ``get_submodule`` of the detector takes it.
+        The name for the detector's ``get_submodule``.
 
     Raises:
         InputError: the detector has no such box slot.
@@ -139,7 +140,7 @@ def _check_logits(detector: str, name: str, loss: Loss, losses: nn.ModuleDict) -
     scores = name.replace("bbox", "cls")
     if scores in losses and loss.activation not in (None, losses[scores].activation):
         raise InputError(
-            f"{detector}.{name} holds a classification loss for {loss.activation}, and "
+            f"{detector}.{name} contains a classification loss for {loss.activation}, and "
             f"{detector}.{scores} scores by {losses[scores].activation}: use the same activation"
         )
 
@@ -199,7 +200,7 @@ def box_slot_loss(
     """Compute a box loss in its own space, on the positives of the whole batch.
 
     Args:
-        loss: a box loss; its ``space`` decides whether deltas or boxes are compared.
+        loss: a box loss; its ``space`` determines whether deltas or boxes are compared.
         coder: the head's coder.
         deltas: predicted deltas of the positives, ``[N, 4]``; half precision is cast to float32.
         target_boxes: ground truth of the positives, ``[N, 4]``, xyxy, pixels of the network input.
@@ -211,22 +212,22 @@ def box_slot_loss(
         avg_factor: divisor of the sum over all elements.
     """
     deltas = upcast(deltas)
-    coded = partial(_coded, coder, deltas, target_boxes, anchors)
+    in_space = partial(_in_space, coder, deltas, target_boxes, anchors)
     offers = {
         **offers,
         "pred_deltas": lambda: deltas,
-        "target_deltas": lambda: coded("delta")[1],
+        "target_deltas": lambda: in_space("delta")[1],
     }
     inputs = extra_inputs(loss, offers)
-    return loss(*coded(loss.space), weight=weight, avg_factor=avg_factor, **inputs)
+    return loss(*in_space(loss.space), weight=weight, avg_factor=avg_factor, **inputs)
 
 
 def extra_inputs(loss: Loss, offers: Mapping[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
-    """Compute the extra inputs that a loss needs, of those that a head offers, by name."""
+    """Compute those of a head's extra inputs that a loss needs, by name."""
     return {name: offers[name]() for name in loss.inputs if name in offers}
 
 
-def _coded(
+def _in_space(
     coder: BoxCoder, deltas: Tensor, target_boxes: Tensor, anchors: Tensor, space: str
 ) -> tuple[Tensor, Tensor]:
     if space == "delta":
@@ -240,9 +241,9 @@ def box_quality(coder: BoxCoder, deltas: Tensor, target_boxes: Tensor, anchors: 
 
     The arguments are those of :func:`box_slot_loss`.
     """
-    return box_pair(*_coded(coder, upcast(deltas), target_boxes, anchors, "decoded")).iou
+    return box_pair(*_in_space(coder, upcast(deltas), target_boxes, anchors, "decoded")).iou
 
 
 def at_positives(values: Tensor, positive: Tensor) -> Tensor:
-    """Scatter the values, in order, to the true entries of the mask ``positive``; else 0."""
+    """Scatter the values in order to the true entries of the mask ``positive``; 0 elsewhere."""
     return values.new_zeros(positive.shape).masked_scatter(positive, values)

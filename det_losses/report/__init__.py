@@ -1,4 +1,4 @@
-"""The report of a comparison: from its directory to HTML, markdown and CSV."""
+"""The report of a comparison as HTML, markdown and CSV, from the files in its directory."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ __all__ = ["Study", "details", "summary", "write_report"]
 
 
 def summary(study: Study) -> str:
-    """Return the result, cautions and the table of variants for a terminal."""
+    """Return the result, the table of variants and the cautions as text for a terminal."""
     table = markdown.as_text(tables.standings(study).table)
     return "\n\n".join([text.headline(study), table, *text.cautions(study)])
 
 
 def details(study: Study) -> str:
-    """Return the other metrics, the power and all pairs for a terminal."""
+    """Return the other metrics, the power and all pairs as text for a terminal."""
     sections = [tables.other_metrics(study), text.power(study), tables.pairs(study)]
     return "\n\n".join(block for s in sections if s for block in markdown.section_blocks(s))
 

@@ -11,7 +11,7 @@ from det_losses.report.study import Study
 
 logger = logging.getLogger(__name__)
 
-_MOST_ROWS = 20  # a section with a longer table is folded
+_MAX_ROWS = 20  # a section with a longer table is folded
 
 Builder = Callable[[], Section | None]
 
@@ -21,12 +21,12 @@ class Document:
     """A whole report.
 
     Attributes:
-        title: what was compared.
-        subtitle: the amount of data and runs.
+        title: the slots and the detector that were compared.
+        subtitle: numbers of variants, runs, images and boxes.
         headline: the result, or why there is none.
         cautions: sentences about limitations of this comparison.
         standings: the table of variants.
-        sections: everything below that table.
+        sections: the sections below that table.
     """
 
     title: str
@@ -40,8 +40,8 @@ class Document:
 def document(study: Study) -> Document:
     """Return the report of a study.
 
-    A section without data is left out. A section that fails is replaced by a line that says so,
-    and its traceback goes to the log.
+    A section without data is left out. A section that fails is replaced by a note, and its
+    traceback is logged.
     """
     built = [_build(title, builder) for title, builder in _builders(study)]
     return Document(
@@ -77,7 +77,7 @@ def _build(title: str, builder: Builder) -> Section | None:
     try:
         return builder()
     except Exception as error:
-        logger.exception("Section %r of the report failed and is left out", title)
+        logger.exception("Section %r of the report failed and is missing", title)
         reason = f"{type(error).__name__}: {error}"
         return Section(
             title,
@@ -88,5 +88,5 @@ def _build(title: str, builder: Builder) -> Section | None:
 
 
 def _folded(section: Section) -> Section:
-    long = any(len(table.rows) > _MOST_ROWS for table in section.tables)
+    long = any(len(table.rows) > _MAX_ROWS for table in section.tables)
     return replace(section, folded=section.folded or long)

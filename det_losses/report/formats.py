@@ -1,6 +1,6 @@
 """Numbers and lists as text. Metrics are in points: an AP of 0.393 is 39.3.
 
-This module imports nothing but the standard library: command-line tools use it too.
+This module imports only the standard library, because command-line tools use it too.
 """
 
 import math
@@ -21,7 +21,7 @@ def points(value: float | None, digits: int = 1) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Return an interval of differences in points, with enough decimals to see that it excludes 0.
+    """Return an interval of differences in points, with enough decimals to show if it excludes 0.
 
     >>> interval(0.004, 0.0223), interval(-0.0123, 0.0001), interval(0.0002, 0.01)
     ('[0.4, 2.2]', '[-1.2, 0.0]', '[0.02, 1.00]')
@@ -42,7 +42,7 @@ def difference(value: float, low: float, high: float) -> str:
 
 
 def decimals(low: float, high: float) -> int:
-    """Return how many decimals (1 to 3) show that an interval excludes zero, if it does."""
+    """Return the number of decimals (1 to 3) needed to show that an interval excludes zero."""
     nearest = 100 * min(abs(low), abs(high)) if low * high > 0 else math.inf
     return next((digits for digits in (1, 2) if round(nearest, digits) > 0), 3)
 
@@ -70,7 +70,7 @@ def p_value(value: float) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with that many significant digits; a dash for None.
+    """Return a number with ``digits`` significant digits; a dash for None.
 
     >>> number(0.123456), number(512.25), number(2.0), number(None)
     ('0.123', '512', '2', '-')
@@ -107,13 +107,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{ending}"
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[str], limit: int = 8) -> str:
     """Return names as an enumeration for a sentence.
 
-    >>> listed(["a"]), listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], most=2)
+    >>> listed(["a"]), listed(["a", "b", "c"]), listed(["a", "b", "c", "d"], limit=2)
     ('a', 'a, b and c', 'a, b and 2 more')
     """
-    if len(names) > most:
-        names = [*names[:most], f"{len(names) - most} more"]
+    if len(names) > limit:
+        names = [*names[:limit], f"{len(names) - limit} more"]
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last

@@ -1,4 +1,4 @@
-"""A report as markdown that is readable as plain text too: everything except the figures."""
+"""A report as markdown, which is also readable as plain text: everything except the figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from det_losses.report.section import Section, Table
 
-if TYPE_CHECKING:  # it draws, and the tables of other tools must not import matplotlib
+if TYPE_CHECKING:  # it imports matplotlib, which other users of these tables do not need
     from det_losses.report.document import Document
 
 _NUMBER = re.compile(
@@ -74,7 +74,7 @@ def is_numeric(cells: Sequence[str]) -> bool:
 
 
 def escape(text: str) -> str:
-    r"""Escape what markdown would read as HTML.
+    r"""Escape text that markdown would interpret as HTML.
 
     >>> print(escape("<script> &lt; a < b & c"))
     \<script> &amp;lt; a < b & c

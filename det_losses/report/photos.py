@@ -1,4 +1,4 @@
-"""Photographs with boxes: SVG over a JPEG, sharp at any size, each photograph stored once."""
+"""Photographs with boxes as SVG over a JPEG, which is stored only once per photograph."""
 
 import base64
 import hashlib
@@ -71,13 +71,13 @@ def side_by_side(
 ) -> str:
     """Draw the same image once per panel, each with its boxes.
 
-    The panels stand in a row if the page is wide enough, otherwise below each other. A class name
-    that would overlap another one is left out; names of larger boxes come first.
+    The panels are in a row if the page is wide enough, otherwise one below the other. A class name
+    that would overlap another one is left out; names of larger boxes have priority.
 
     Args:
         jpeg: the image.
         size: width and height of the original image, pixels.
-        panels: what to draw.
+        panels: the titles and boxes to draw.
         caption: text below the panels.
         name: prefix of the ids; a word without spaces.
 
@@ -127,7 +127,7 @@ def _panel(
 
 
 def _add_box(axes: Axes, drawn: DrawnBox) -> None:
-    """Draw a box on a wider dark one, so that it is visible on any image."""
+    """Draw a box over a wider dark one, so that it is visible on any image."""
     x, y, w, h = drawn.box
     dash = (0, (6 / 1.8, 4 / 1.8)) if drawn.kind == "wrong" else "solid"
     for style in (
@@ -161,7 +161,7 @@ def _free_place(
     size: tuple[int, int],
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[float, float, float, float] | None:
-    """Return x0, y0, x1, y1 of a name above, in or below its box that overlaps no other name."""
+    """Return x0, y0, x1, y1 of a free place for a name above, in or below its box."""
     x, y, w, h = box
     left, right = max(0.0, min(x, size[0] - width)), max(0.0, min(x + w, size[0]) - width)
     inside = (y, y + h - font) if h > 2 * font else ()

@@ -1,4 +1,4 @@
-"""Figures by matplotlib, as inline SVG in the page's text colour and font."""
+"""Figures drawn with matplotlib, as inline SVG in the page's text colour and font."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ _STRIP = (208, 34)  # width and height of an interval plot
 _MARGIN = 0.07  # part of its width on each side
 
 _BASELINE_COLOUR = "#808080"
-# Okabe and Ito's palette without yellow and black, then four colours of Tol's: distinguishable
+# The palette of Okabe and Ito without yellow and black, then four colours of Tol: distinguishable
 # with colour vision deficiency, and visible on white and on near-black.
 _COLOURS = (
     *("#1a80c4", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
@@ -68,7 +68,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Style:
-    """How a variant is drawn in all figures: variants also differ in dash and marker.
+    """How a variant is drawn in all figures: by colour, dash and marker.
 
     Attributes:
         label: the variant.
@@ -141,12 +141,12 @@ def chart(
 
 @dataclass(frozen=True)
 class Intervals:
-    """Plots of intervals for the rows of a table, all on one scale.
+    """Interval plots for the rows of a table, all on one scale.
 
     Attributes:
         low: left end of the scale, points.
         high: right end, points.
-        ticks: positions of the numbers, points.
+        ticks: tick positions, points.
     """
 
     low: float
@@ -165,7 +165,7 @@ class Intervals:
         return cls(low, high, tuple(ticks))
 
     def axis(self) -> str:
-        """Return the scale's numbers, for the head of the table."""
+        """Return the axis with its numbers, for the head of the table."""
         step = self.ticks[1] - self.ticks[0]
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         with self._strip(18) as (figure, axes):
@@ -179,9 +179,9 @@ class Intervals:
         """Return a row's plot: a line at zero, the interval, and a dot at the difference.
 
         Args:
-            difference: what is drawn; only the line at zero if None.
-            colour: of interval and dot, ``#rrggbb``.
-            significant: a filled dot; otherwise an open one.
+            difference: the difference to draw; None: only the line at zero.
+            colour: colour of interval and dot, ``#rrggbb``.
+            significant: whether the dot is filled.
         """
         height = _STRIP[1]
         alt = "no difference"
@@ -218,9 +218,9 @@ class Intervals:
 
 @contextmanager
 def canvas(width: float, height: float, layout: str | None = None) -> Iterator[Figure]:
-    """Provide a transparent figure of that many SVG units with this module's settings."""
+    """Provide a transparent figure of the given size in SVG units, with this module's settings."""
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-        # The browser's fonts may have glyphs that matplotlib's lack: here they are only measured.
+        # matplotlib only measures text. The browser's fonts may have glyphs that its fonts lack.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         figure = Figure(figsize=(width / 72, height / 72), layout=layout)
         FigureCanvasSVG(figure)
@@ -229,7 +229,7 @@ def canvas(width: float, height: float, layout: str | None = None) -> Iterator[F
 
 
 def clean(text: str, limit: int = 200) -> str:
-    """Return ``text`` on one line, without characters that XML forbids, shortened in its middle.
+    """Return ``text`` on one line, without characters that XML forbids, shortened in the middle.
 
     >>> clean("one" + chr(10) + "two" + chr(7)), clean("abcdefghij", 7)
     ('one two', 'abc…hij')
@@ -266,7 +266,7 @@ def _add_legend(
         )
         for style in legend
     ]
-    # matplotlib drops labels that start with "_", but not texts that are set afterwards.
+    # matplotlib drops labels that start with "_", unless their text is set afterwards.
     drawn = figure.legend(
         handles,
         [str(index) for index in range(len(handles))],
@@ -281,7 +281,7 @@ def _add_legend(
 
 
 def _texts(legend: Sequence[Style]) -> list[str]:
-    """Return the labels, short enough for two columns if there are many."""
+    """Return the labels, shortened to fit two columns if there are many."""
     for limit in (28, 44) if len(legend) > 5 else (44,):
         texts = [clean(style.label, limit) for style in legend]
         if len(set(texts)) == len(texts):
@@ -308,19 +308,19 @@ def inline(
     style: str = "",
     behind: ElementTree.Element | None = None,
 ) -> str:
-    """Return a figure as an SVG element that can stand in one page with others.
+    """Return a figure as an SVG element that can be combined with others in one page.
 
-    The placeholder colours become the page's, and the fonts the system's. Ids that something
-    refers to are kept, prefixed with ``name`` and a hash of the figure. Style sheets, which would
-    affect the whole page, and metadata are removed.
+    Placeholder colours are replaced by the page's, and fonts by the system's. Ids with references
+    are prefixed with ``name`` and a hash of the figure; other ids are removed. Style sheets, which
+    would affect the whole page, and metadata are removed too.
 
     Args:
-        figure: has an SVG canvas.
+        figure: a figure with an SVG canvas.
         name: a word without spaces.
         alt: text for screen readers.
-        css_class: class whose rules give the size; by default the figure is as wide as its parent.
-        style: more CSS declarations for the whole figure.
-        behind: an SVG element that is placed behind the figure.
+        css_class: class that determines the size; by default the figure is as wide as its parent.
+        style: further CSS declarations for the whole figure.
+        behind: an SVG element to be placed behind the figure.
 
     Returns:
         ``<svg ...>...</svg>``: well-formed XML without prolog.
@@ -356,7 +356,7 @@ def inline(
 
 
 def _save(figure: Figure) -> str:
-    """Return the figure as SVG. The canvas is used directly, because savefig draws twice."""
+    """Return the figure as SVG. This calls the canvas directly, because savefig draws twice."""
     buffer = io.StringIO()
     figure.canvas.print_svg(buffer, metadata={"Date": None})
     return buffer.getvalue()

@@ -1,10 +1,10 @@
-"""What was run: the variants and their loss weights, the losses that ran, runs, data, commands."""
+"""Records of a comparison: loss weights, losses that ran, runs, data, commands."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from det_losses.evaluation.metrics import LOGGED_METRICS
-from det_losses.losses.core.text import HELD, loss_text
+from det_losses.losses.core.text import LOSS_ARGUMENTS, loss_text
 from det_losses.report.formats import NONE, counted, duration, listed, number, points, spread
 from det_losses.report.section import Section, Table, without_empty
 from det_losses.report.study import Study
@@ -19,7 +19,7 @@ _HOW = {
 
 
 def loss_weights(study: Study) -> Section | None:
-    """Return the loss weight of each variant, how it was chosen, and the score."""
+    """Return a table of the loss weight of each variant, how it was chosen, and the score."""
     means = {}
     if study.comparable:
         means = {s.label: spread(s.mean, s.sd) for s in study.verdict().summaries}
@@ -44,7 +44,7 @@ def loss_weights(study: Study) -> Section | None:
         return None
     headers = ["variant", "loss_weight", "how chosen", "multiple", "gradient norm"]
     headers += ["initial gradient norm", study.metric, "source of weight and parameters"]
-    text = "A change of the loss weight alone can change the score."
+    text = "Changing the loss weight alone can change the score."
     if any(weight.get("gradient_norm") is not None for weight in weights.values()):
         text += (
             " Gradient norm: L2 norm of the gradient with respect to the raw box output, after a "
@@ -66,7 +66,7 @@ def what_differs(study: Study) -> Section | None:
     rows = [[label, *(changes[label].get(key, NONE) for key in keys)] for label in study.labels]
     text = (
         "All config keys in which the variants differ; all other keys are equal. "
-        "A dash: the variant does not set the key."
+        "A dash means that the variant does not set the key."
     )
     tables = [Table(["variant", *keys], rows)] if keys else []
     words, table = _initial_weights(study)
@@ -86,15 +86,15 @@ def losses_that_ran(study: Study) -> Section | None:
             _gradient(found),
         ]
         for label in study.labels
-        for run in study.of(label)
+        for run in study.runs_of(label)
         for slot, found in (run.get("proof") or {}).items()
     ]
     if not rows:
         return None
     text = (
         "Recorded by each run: the loss object in each slot with its parameters, the number of "
-        "training steps that called it, and whether a finite gradient other than zero reached the "
-        "predictions that it was called with."
+        "training steps that called it, and whether a finite, nonzero gradient reached its "
+        "predictions."
     )
     table = Table(["variant", "seed", "slot", "loss", "calls", "gradient"], rows)
     return Section("Losses that ran", text, tables=(table,), folded=True)
@@ -114,7 +114,7 @@ def runs(study: Study) -> Section:
             str(run.get("work_dir") or ", ".join(run.get("detections", []))),
         ]
         for label in study.labels
-        for run in study.of(label)
+        for run in study.runs_of(label)
     ]
     headers = ["variant", "seed", "status", *LOGGED_METRICS]
     headers += ["training", "s / iteration", "peak MB", "directory"]
@@ -127,7 +127,7 @@ def runs(study: Study) -> Section:
 
 
 def data(study: Study) -> Section:
-    """Return the numbers of images and boxes."""
+    """Return the numbers of images and of boxes."""
     truth, boxes = study.truth, study.meta.get("val_boxes")
     trained = (study.meta.get("images") or {}).get("train")
     sizes = (
@@ -139,7 +139,7 @@ def data(study: Study) -> Section:
     text = (
         f"{f'{trained} training images. ' if trained else ''}{len(truth.image_ids)} evaluated "
         f"images with {int(counted_boxes.sum())} boxes{sizes} of "
-        f"{counted(len(truth.names), 'class')}, without crowds."
+        f"{counted(len(truth.names), 'class')}, crowds excluded."
     )
     rows = [
         [name, str(int((counted_boxes & (truth.category_index == index)).sum()))]
@@ -167,7 +167,7 @@ def _initial_weights(study: Study) -> tuple[str, Table | None]:
     hashes: dict[int, dict[str, list[str]]] = {}
     unknown = []
     for label in study.labels:
-        for run in study.of(label):
+        for run in study.runs_of(label):
             if run["status"] == "done" and run.get("initial_weights"):
                 of_seed = hashes.setdefault(run["seed"], {})
                 of_seed.setdefault(run["initial_weights"], []).append(label)
@@ -186,19 +186,19 @@ def _initial_weights(study: Study) -> tuple[str, Table | None]:
     ]
     words = (
         f"Initial weights differ in {'seed' if len(differing) == 1 else 'seeds'} "
-        f"{listed([str(seed) for seed in differing])}. One possible reason is a layer of another "
-        "shape: a softmax loss has one more channel, for the background, than a sigmoid loss. Part "
-        "of a difference may then come from the initial weights."
+        f"{listed([str(seed) for seed in differing])}. A possible reason is a layer of different "
+        "shape: a softmax loss has one more channel than a sigmoid loss, for the background. Part "
+        "of a difference may then be due to the initial weights."
     )
     return words + suffix, Table(["seed", "initial weights (SHA-256)", "variants"], rows)
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return dotted keys and values as texts; losses inside a loss become one expression."""
+    """Return dotted keys with their values as text; a loss inside a loss is one expression."""
     found: list[tuple[str, str]] = []
     for key, inner in value.items():
         name = f"{prefix}.{key}" if prefix else str(key)
-        if key in HELD and "type" in value:
+        if key in LOSS_ARGUMENTS and "type" in value:
             held = inner if isinstance(inner, list) else [inner]
             found.append((name, ", ".join(map(loss_text, held))))
         elif isinstance(inner, Mapping) and inner:
@@ -209,13 +209,17 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
 
 
 def _gradient(found: Mapping[str, Any]) -> str:
-    """Return whether a gradient was seen; earlier versions compared it at the start or the end."""
+    """Return "yes" if a gradient was observed; version 0.1 stored comparisons of gradients."""
     compared = any(value is not None for value in (found.get("probe") or {}).values())
     return "yes" if found.get("gradient", compared) else "no"
 
 
 def _config(meta: dict[str, Any]) -> str:
-    digest = f" (hash of all that the runs share: {meta['hash'][:12]})" if meta.get("hash") else ""
+    digest = (
+        f" (hash of everything that the runs share: {meta['hash'][:12]})"
+        if meta.get("hash")
+        else ""
+    )
     return f"Config {meta['config']}{digest}." if meta.get("config") else ""
 
 
@@ -232,7 +236,7 @@ def _machine(meta: dict[str, Any]) -> str:
 def _times(meta: dict[str, Any]) -> str:
     if not meta.get("started"):
         return ""
-    return f"Started {meta['started']}, written {meta.get('finished', 'before its end')}."
+    return f"Started {meta['started']}, written {meta.get('finished', 'before the end')}."
 
 
 def _metrics(study: Study, run: dict[str, Any]) -> dict[str, float | None]:

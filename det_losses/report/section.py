@@ -1,4 +1,4 @@
-"""What a report consists of: sections of text, figures and tables."""
+"""The building blocks of a report: sections of text, figures and tables."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from det_losses.report.formats import NONE
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture that needs no other file.
+    """A self-contained picture.
 
     Attributes:
-        svg: markup that is put into the page unchanged: inline ``<svg>`` elements, possibly in
-            ``<div>`` elements. Text that comes from data must be escaped in it.
+        svg: markup that is inserted into the page unchanged: inline ``<svg>`` elements, possibly in
+            ``<div>`` elements. Text from data must be escaped.
         caption: plain text.
     """
 
@@ -24,9 +24,9 @@ class Table:
     """A table of texts.
 
     Attributes:
-        headers: one text per column.
-        rows: cells as plain text, each row as long as ``headers``. A second line in a cell is
-            shown smaller.
+        headers: one header per column.
+        rows: cells as plain text, one per header. A second line in a cell is shown in a smaller
+            font.
         note: plain text below the table.
     """
 
@@ -57,7 +57,7 @@ class Section:
 
 
 def without_empty(table: Table) -> Table:
-    """Return a table without the columns that hold only empty cells and dashes."""
+    """Return a table without the columns that have only empty cells and dashes."""
     kept = [
         index
         for index in range(len(table.headers))

@@ -1,4 +1,4 @@
-"""Stored results as runs: a comparison's directory, several of them merged, or result files."""
+"""Read stored results: one comparison's directory, several merged ones, or COCO result files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ class Stored:
 
     Attributes:
         folder: the directory.
-        meta: what holds for all runs.
-        runs: its rows, each with the absolute path of its ``directory``.
+        meta: metadata of all runs.
+        runs: the rows of the runs, each with the absolute path of its ``directory``.
         truth: the COCO json of exactly the evaluated images and classes.
         truth_file: the file of ``truth``.
     """
@@ -53,11 +53,11 @@ def read_stored(folder: Path) -> Stored:
 def merge(stored: Sequence[Stored]) -> Stored:
     """Return several comparisons as one with all variants, seeds and notes.
 
-    Values that are stored once (baseline, metric, command) are those of the first comparison. The
-    folder of the images is the first one that exists.
+    Baseline, metric and command are those of the first comparison. The image folder is the first
+    one that exists.
 
     Raises:
-        InputError: they differ in config or ground truth, use one label for two variants, or have
+        InputError: they differ in config or ground truth, have one label for different variants, or
             different results for the same run.
     """
     first, *others = stored
@@ -72,8 +72,8 @@ def merge(stored: Sequence[Stored]) -> Stored:
     return Stored(first.folder, meta, runs, first.truth, first.truth_file)
 
 
-def stored_of_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> Stored:
-    """Return COCO result files of any framework as a comparison whose runs are done.
+def stored_from_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> Stored:
+    """Return COCO result files from any framework as a comparison with finished runs.
 
     Args:
         truth_file: the COCO json of the evaluated images.
@@ -113,7 +113,7 @@ def detection_files(run: Mapping[str, Any]) -> list[Path]:
     return [Path(run["directory"], name) for name in run.get("detections") or ["detections.json"]]
 
 
-def missing(run: Mapping[str, Any]) -> list[Path]:
+def missing_detections(run: Mapping[str, Any]) -> list[Path]:
     """Return the detections files of a run that do not exist."""
     return [file for file in detection_files(run) if not file.is_file()]
 
@@ -135,7 +135,7 @@ def _checked_results(file: Path, results: Any) -> tuple[dict[str, Any], list[dic
         meta = rows = variants = None
     are_rows = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
     if not (are_rows and variants and isinstance(variants, dict)):
-        raise InputError(f"{file} is not of a comparison: it needs meta with variants, and runs")
+        raise InputError(f"{file} is not from a comparison: it needs meta with variants, and runs")
     if meta.get("baseline") not in variants:
         raise InputError(f"{file}: the baseline {meta.get('baseline')} is not one of the variants")
     for number, row in enumerate(rows):
@@ -143,12 +143,14 @@ def _checked_results(file: Path, results: Any) -> tuple[dict[str, Any], list[dic
         if absent:
             raise InputError(f"{file}: run {number} has no {', '.join(absent)}")
         if row["variant"] not in variants:
-            raise InputError(f"{file}: run {number} is of {row['variant']}, which is not a variant")
+            raise InputError(
+                f"{file}: run {number} has the variant {row['variant']}, which is not in meta"
+            )
     return meta, rows
 
 
 def _check_shared(first: Stored, other: Stored) -> None:
-    """Refuse to merge comparisons that differ in more than losses and seeds."""
+    """Raise InputError if two comparisons differ in more than losses and seeds."""
     if first.meta.get("hash") != other.meta.get("hash"):
         plans = [_plan(part) for part in (first, other)]
         lines = [
@@ -159,20 +161,20 @@ def _check_shared(first: Stored, other: Stored) -> None:
         lines += differences(*plans) if all(plans) else []
         what = describe(list(dict.fromkeys(lines))) if lines else "their hashes differ"
         raise InputError(
-            f"{other.folder} has another config than {first.folder}: {what}; "
+            f"{other.folder} and {first.folder} have different configs: {what}; "
             "only comparisons that differ in losses and seeds can be merged"
         )
     if first.truth != other.truth:
         parts = [key for key in first.truth if first.truth[key] != other.truth.get(key)]
         raise InputError(
             f"{other.truth_file} differs from {first.truth_file} in "
-            f"{', '.join(parts) or 'its parts'}; "
+            f"{', '.join(parts) or 'its keys'}; "
             "only comparisons on the same images and boxes can be merged"
         )
 
 
 def _plan(part: Stored) -> dict[str, Any]:
-    """Return the stored config, or nothing without a plan.json beside the results."""
+    """Return the config in plan.json, or an empty dict without that file."""
     file = part.folder / PLAN_FILE
     return _read_json(file, "").get("config", {}) if file.is_file() else {}
 
@@ -194,7 +196,7 @@ def _merged_variants(stored: Sequence[Stored]) -> dict[str, Any]:
 
 
 def _merged_runs(stored: Sequence[Stored]) -> list[dict[str, Any]]:
-    """Return each run once: a finished one first, and one whose detections exist."""
+    """Return each run once; finished runs and runs whose detections exist take precedence."""
     runs: dict[tuple[str, int], dict[str, Any]] = {}
     places: dict[tuple[str, int], Path] = {}
     for part in stored:
@@ -202,19 +204,19 @@ def _merged_runs(stored: Sequence[Stored]) -> list[dict[str, Any]]:
             key = run["variant"], run["seed"]
             known = runs.get(key)
             if known is not None and known["status"] == run["status"] == "done":
-                if not _same(known, run):
+                if not _same_results(known, run):
                     raise InputError(
                         f"{run['variant']} seed {run['seed']} has different results in "
                         f"{places[key]} and {part.folder}; leave out one of them"
                     )
-                if missing(known) and not missing(run):
+                if missing_detections(known) and not missing_detections(run):
                     runs[key], places[key] = run, part.folder
             elif known is None or run["status"] == "done":
                 runs[key], places[key] = run, part.folder
     return list(runs.values())
 
 
-def _same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+def _same_results(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return all(first.get(key) == second.get(key) for key in ("metrics", "initial_weights"))
 
 

@@ -1,4 +1,4 @@
-"""What a report is about: the runs of a comparison, with their scores on demand."""
+"""The runs of a comparison, with scores and statistics computed on demand."""
 
 import contextlib
 import hashlib
@@ -26,27 +26,27 @@ from det_losses.report.stored import (
     Stored,
     detection_files,
     merge,
-    missing,
+    missing_detections,
     read_stored,
-    stored_of_files,
+    stored_from_files,
 )
 from det_losses.statistics import Scores, Verdict, analyse
 
 RESAMPLES = 1000
 CACHE_FILE = "resampled.npz"
 
-_SEED = 0  # of the resamples, the same for all runs of all reports: images are crossed with seeds
-_FORMAT = "2"  # increase it when the numbers in a cache would change
+_SEED = 0  # of the resamples: the same for all runs, because images are crossed with seeds
+_FORMAT = "2"  # increment it when the cached numbers change
 
 
 class Study:
     """The runs of one or several comparisons on one ground truth.
 
     Attributes:
-        meta: what holds for all runs, as in results.json.
-        runs: all rows; ``directory`` is the absolute path of a run's directory.
+        meta: metadata of all runs, as in results.json.
+        runs: the rows of all runs; ``directory`` is the absolute path of a run's directory.
         labels: the variants, in the order of the plan.
-        baseline: the variant that the others are compared with.
+        baseline: the variant that all others are compared with.
         metric: the primary metric.
         resamples: number of resamples of the images.
         coco: the ground truth as COCO json.
@@ -103,7 +103,7 @@ class Study:
         )
 
     @classmethod
-    def of_detections(
+    def from_detections(
         cls,
         truth_file: Path,
         files: Mapping[str, Sequence[Path]],
@@ -112,7 +112,7 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
     ) -> "Study":
-        """Read COCO result files of any framework.
+        """Read COCO result files from any framework.
 
         Args:
             truth_file: the COCO json of the evaluated images.
@@ -125,38 +125,44 @@ class Study:
             MissingFileError: a file is missing.
             InputError: no label, unequal numbers of files, or an invalid file.
         """
-        merged = stored_of_files(Path(truth_file), files)
+        merged = stored_from_files(Path(truth_file), files)
         return cls(merged, baseline=baseline, metric=metric, resamples=resamples)
 
-    def of(self, label: str) -> list[dict[str, Any]]:
+    def runs_of(self, label: str) -> list[dict[str, Any]]:
         """Return all rows of a variant by seed, finished or not."""
         own = [run for run in self.runs if run["variant"] == label]
         return sorted(own, key=lambda run: run["seed"])
 
     def done(self, label: str) -> list[dict[str, Any]]:
         """Return the rows of a variant's finished runs whose detections exist, by seed."""
-        return [run for run in self.of(label) if run["status"] == "done" and not missing(run)]
+        return [
+            run
+            for run in self.runs_of(label)
+            if run["status"] == "done" and not missing_detections(run)
+        ]
 
     def detections(self, run: Mapping[str, Any]) -> np.ndarray:
         """Return the detections of a run's last evaluation, [N, 7]."""
         return read_detections(detection_files(run)[-1])
 
     def history(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the valid lines of a run's history; none if there is no such file."""
+        """Return the valid lines of a run's history; an empty list without such a file."""
         file = Path(run["directory"], run.get("history") or "history.jsonl")
         if not file.is_file():
             return []
         found = []
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # half a line of an interrupted run
+            with contextlib.suppress(
+                json.JSONDecodeError
+            ):  # the incomplete last line of an interrupted run
                 found.append(json.loads(line))
         return found
 
     @property
     def compared(self) -> list[str]:
-        """The variants in the statistics: all pairs of them have a finished seed in common.
+        """The variants in the statistics: each pair of them has a finished seed in common.
 
-        The baseline is chosen first, then variants with more finished seeds.
+        The baseline has priority, then variants with more finished seeds.
         """
         seeds = {label: {run["seed"] for run in self.done(label)} for label in self.labels}
         order = sorted(self.labels, key=lambda label: (label != self.baseline, -len(seeds[label])))
@@ -168,11 +174,11 @@ class Study:
 
     @property
     def comparable(self) -> bool:
-        """Whether the baseline has a finished run, on at least two images."""
+        """Whether the baseline has a finished run and there are at least two images."""
         return bool(self.done(self.baseline)) and len(self.truth.image_ids) > 1
 
     def scores(self, metric: str) -> dict[str, Scores]:
-        """Return label -> scores of the variants that are compared.
+        """Return label -> scores of the compared variants.
 
         Raises:
             InputError: there is no such metric.
@@ -186,14 +192,14 @@ class Study:
         """Return the statistics of one metric; of the primary metric if None.
 
         Raises:
-            InputError: the baseline has no finished run, there is a single image, or no such
+            InputError: the baseline has no finished run, there is only one image, or no such
                 metric.
         """
         metric = metric or self.metric
         if not self.comparable:
             raise InputError(
-                f"a comparison needs a finished run of the baseline {self.baseline} and at least "
-                f"two images, got {len(self.truth.image_ids)}"
+                f"a comparison requires a finished run of the baseline {self.baseline} and at "
+                f"least two images, got {len(self.truth.image_ids)}"
             )
         if metric not in self._verdicts:
             images = len(self.truth.image_ids)
@@ -214,10 +220,10 @@ class Study:
         )
 
     def _resample(self, runs: Sequence[Mapping[str, Any]]) -> list["Resampled"]:
-        """Return the metrics of runs, from memory, from the files beside them, or computed."""
+        """Return the metrics of runs: from memory, from their cache files, or computed."""
         wanted = [tuple(detection_files(run)) for run in runs]
         keys = {files: "" for files in wanted if files not in self._resampled}
-        cached = bool(self.origins and keys)  # nothing is written beside other frameworks' files
+        cached = bool(self.origins and keys)  # no caches next to other frameworks' files
         if cached:
             truth = json.dumps(self.coco)
             for files in keys:
@@ -272,7 +278,7 @@ def _ground_truth(merged: Stored) -> GroundTruth:
 
 def _one_of(name: str, names: Sequence[str], what: str) -> str:
     if name not in names:
-        raise InputError(f"{what} {name!r} is not one of {listed(names, most=20)}")
+        raise InputError(f"{what} {name!r} is not one of {listed(names, limit=20)}")
     return name
 
 
@@ -290,11 +296,11 @@ class Resampled:
 
 
 def cache_key(truth: str, files: Sequence[Path], resamples: int) -> str:
-    """Return a SHA-256 of everything that a run's numbers depend on.
+    """Return a SHA-256 of everything that the metrics of a run depend on.
 
     Args:
-        truth: the text of the ground truth's COCO json.
-        files: the run's detections.
+        truth: the ground truth's COCO json as text.
+        files: the run's detections files.
         resamples: number of resamples.
     """
     digest = hashlib.sha256(json.dumps([_FORMAT, resamples, _SEED, truth]).encode())
@@ -304,7 +310,7 @@ def cache_key(truth: str, files: Sequence[Path], resamples: int) -> str:
 
 
 def _load(file: Path, key: str) -> Resampled | None:
-    """Return the numbers of a cache; None if it is missing, broken or has another key."""
+    """Return the cached metrics; None if the cache is missing, damaged or has another key."""
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
             if str(stored["key"]) != key:

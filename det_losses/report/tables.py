@@ -11,10 +11,10 @@ import numpy as np
 from det_losses.report.formats import NONE, difference, p_value, points, spread
 from det_losses.report.section import Section, Table
 from det_losses.report.study import Study
-from det_losses.report.text import too_low
+from det_losses.report.text import supports_ranking
 from det_losses.statistics import Difference, Verdict
 
-# of the table of other metrics
+# in the table of other metrics
 _SHOWN_METRICS = ("AP", "AP50", "AP75", "AP90", "APs", "APm", "APl")
 
 
@@ -26,11 +26,12 @@ class Standing:
         rank: place by the mean; empty where no ranking is supported.
         label: the variant.
         mean: mean and standard deviation over seeds, in points.
-        difference: to the baseline; None for the baseline and for what is not compared.
+        difference: difference to the baseline; None for the baseline and for variants that are not
+            compared.
         significant: whether that difference is significant after Holm's correction.
         p: its p-value after Holm's correction.
-        letters: the groups.
-        runs: finished of planned runs, and the status of the others.
+        letters: the letters of its groups.
+        runs: number of finished and planned runs, and the status of the others.
         weight: the loss weight.
     """
 
@@ -54,7 +55,7 @@ class Standings:
         baseline: label of the baseline.
         ranked: whether the comparison supports a ranking.
         weighted: whether loss weights are known.
-        order: all labels in the order of the plan, which gives them their colours.
+        order: all labels in the order of the plan, which determines their colours.
         rows: the variants; those without a score come last.
     """
 
@@ -67,7 +68,7 @@ class Standings:
 
     @property
     def table(self) -> Table:
-        """The standings as texts."""
+        """The standings as a table of texts."""
         columns: list[tuple[str, bool, list[str]]] = [
             ("#", self.ranked, [row.rank for row in self.rows]),
             ("variant", True, [row.label for row in self.rows]),
@@ -98,7 +99,7 @@ class Standings:
 def standings(study: Study) -> Standings:
     """Return the table of variants."""
     verdict = study.verdict() if study.comparable else None
-    ranked = verdict is not None and too_low(study) is None
+    ranked = supports_ranking(study)
     order = shown_order(study)
     order += [label for label in study.labels if label not in order]
     rows = tuple(_standing(study, verdict, order, label, ranked) for label in order)
@@ -113,14 +114,14 @@ def standings(study: Study) -> Standings:
 
 
 def shown_order(study: Study) -> list[str]:
-    """Return the compared variants, best first; in the planned order without a ranking."""
-    if not study.comparable or too_low(study):
+    """Return the compared variants, best first; without a ranking, in the order of the plan."""
+    if not supports_ranking(study):
         return study.compared
     return [summary.label for summary in study.verdict().summaries]
 
 
 def loss_weight(variant: Mapping[str, Any]) -> str:
-    """Return the loss weight of a variant; with several slots, each weight with its slot."""
+    """Return the loss weight of a variant; with several slots, a weight per slot."""
     weights = {
         key.rpartition(".")[2]: f"{config.get('loss_weight', 1.0):.4g}"
         for key, config in (variant.get("changes") or {}).items()
@@ -146,14 +147,14 @@ def _standing(
         significant=ranked and found is not None and verdict.differs(found),
         p=p_value(found.p_holm) if ranked and found else "",
         letters=letters,
-        runs=_runs(study.of(label)),
+        runs=_runs(study.runs_of(label)),
         weight=loss_weight(study.meta["variants"][label]),
     )
 
 
 def _recorded(study: Study, label: str) -> str:
     """Return the recorded scores of a variant that is not compared."""
-    done = [run for run in study.of(label) if run["status"] == "done"]
+    done = [run for run in study.runs_of(label) if run["status"] == "done"]
     values = [(run.get("metrics") or {}).get(study.metric) for run in done]
     known = [value for value in values if value is not None]
     if not known:
@@ -190,8 +191,8 @@ def other_metrics(study: Study) -> Section | None:
 
 
 def pairs(study: Study) -> Section | None:
-    """Return the differences of all pairs; None without a ranking."""
-    if not study.comparable or len(study.compared) < 2 or too_low(study):
+    """Return the differences of all pairs; None if no ranking is supported."""
+    if len(study.compared) < 2 or not supports_ranking(study):
         return None
     rows = [
         [

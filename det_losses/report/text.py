@@ -9,19 +9,19 @@ import numpy as np
 
 from det_losses.report.formats import counted, decimals, interval, listed, points
 from det_losses.report.section import Section
-from det_losses.report.stored import missing
+from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
 from det_losses.statistics import Difference, Verdict, detectable_after_holm
 
 TOO_LOW = 0.10  # AP below which differences are not informative about losses
 
-_NAMED = 3  # variants that a sentence names with their numbers; the others are counted
+_NAMED = 3  # variants that a sentence names; the others are counted
 _FEW_IMAGES = 100
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
 def title(study: Study) -> str:
-    """Return what was compared."""
+    """Return a title with the compared slots and the detector."""
     components, detector = study.meta.get("components"), study.meta.get("detector")
     if components and detector:
         return f"Comparison of {listed(components)} in {detector}"
@@ -29,7 +29,7 @@ def title(study: Study) -> str:
 
 
 def subtitle(study: Study) -> str:
-    """Return the amount of data and the number of runs."""
+    """Return the numbers of variants, runs, images and boxes."""
     done = sum(run["status"] == "done" for run in study.runs)
     seeds = sorted({run["seed"] for run in study.runs})
     boxes = int((~study.truth.crowds).sum())
@@ -50,25 +50,28 @@ def headline(study: Study) -> str:
         return f"No result yet: the baseline {study.baseline} has no finished run."
     if not study.comparable:
         return "No result: differences cannot be estimated from a single image."
-    return too_low(study) or answer(study.verdict())
+    if not supports_ranking(study):
+        return (
+            "This comparison does not support a ranking: the best variant reaches AP "
+            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. Train longer, on more images or "
+            "on fewer classes."
+        )
+    return answer(study.verdict())
 
 
-def too_low(study: Study) -> str | None:
-    """Return a sentence that advises against a ranking if even the best variant has a low AP."""
-    if not study.comparable:
-        return None
-    best = max((value for value in _means(study).values() if value >= 0), default=math.nan)
-    if math.isnan(best) or best >= TOO_LOW:
-        return None
-    return (
-        f"This comparison does not support a ranking: the best variant reaches AP {points(best)}, "
-        f"below {points(TOO_LOW)}. Train longer, on more images or on fewer classes."
-    )
+def supports_ranking(study: Study) -> bool:
+    """Return whether the variants are comparable and the best AP is not too low."""
+    return study.comparable and not _best_ap(study) < TOO_LOW
+
+
+def _best_ap(study: Study) -> float:
+    """Return the AP of the best variant; NaN if it is undefined for all."""
+    return max((value for value in _means(study).values() if value >= 0), default=math.nan)
 
 
 def weak_baseline(study: Study) -> str | None:
-    """Return a caution if the baseline has a low AP and another variant has not."""
-    if not study.comparable or too_low(study):
+    """Return a caution if the baseline has a low AP, but not all variants have."""
+    if not supports_ranking(study):
         return None
     value = _means(study)[study.baseline]
     if math.isnan(value) or value >= TOO_LOW:
@@ -89,14 +92,14 @@ def _means(study: Study) -> dict[str, float]:
 def answer(verdict: Verdict) -> str:
     """Return which variants are better or worse than the baseline, with intervals in points.
 
-    Where no variant differs, it says which true difference would be detected with 80% power. That
-    is the power of the headline's own test: it includes the first step of Holm's correction, so it
-    is above :attr:`Difference.detectable`, which is for a single test.
+    If no variant differs, the text gives the true difference that would be detected with 80% power
+    by the headline's own test. This test includes the first step of Holm's correction, so the
+    difference is larger than :attr:`Difference.detectable`, which is for a single test.
     """
     known = [d for d in verdict.against_baseline if not math.isnan(d.p)]
     unknown = [d.first for d in verdict.against_baseline if math.isnan(d.p)]
     if not verdict.against_baseline:
-        return _alone(verdict)
+        return _baseline_only(verdict)
     if not known:
         return f"{_unit(verdict)} is undefined on this data, so the variants cannot be compared."
     sentences = _findings(verdict, known)
@@ -104,12 +107,12 @@ def answer(verdict: Verdict) -> str:
         sentences.append(f"{_unit(verdict)} is undefined for {listed(unknown)}")
     if all(pair.seeds == 1 for pair in verdict.pairs):
         sentences.append(
-            "Each variant was trained with one seed, so the variation between trainings is unknown"
+            "Each variant was trained with one seed, so the variance between trainings is unknown"
         )
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
-def _alone(verdict: Verdict) -> str:
+def _baseline_only(verdict: Verdict) -> str:
     mean = verdict.summaries[0].mean
     score = "undefined" if math.isnan(mean) else points(mean)
     return (
@@ -124,18 +127,18 @@ def _findings(verdict: Verdict, known: Sequence[Difference]) -> list[str]:
     worse = [d for d in found if d.value < 0]
     similar = [d.first for d in known if not verdict.differs(d)]
     if not found:
-        return [*_nothing(verdict, known), _beyond_baseline(verdict)]
+        return [*_no_difference(verdict, known), _largest_other_difference(verdict)]
     none = f"No variant was found to be better than {verdict.baseline}"
     return [
-        _compared(verdict, better, "better"),
-        _among(verdict, better),
+        _significant(verdict, better, "better"),
+        _best_against_others(verdict, better),
         "" if better or len(known) == 1 else none,
-        _similar(similar, verdict.baseline),
-        _compared(verdict, worse, "worse"),
+        _undetected(similar, verdict.baseline),
+        _significant(verdict, worse, "worse"),
     ]
 
 
-def _compared(verdict: Verdict, found: Sequence[Difference], how: str) -> str:
+def _significant(verdict: Verdict, found: Sequence[Difference], how: str) -> str:
     """Return "A is better than Z by 1.3 AP [...]" or "A (1.3 AP [...]) and 5 more are better"."""
     if not found:
         return ""
@@ -147,8 +150,8 @@ def _compared(verdict: Verdict, found: Sequence[Difference], how: str) -> str:
     return f"{listed([*parts, f'{more} more'] if more > 0 else parts)} are {how} than {base}"
 
 
-def _among(verdict: Verdict, better: Sequence[Difference]) -> str:
-    """Return how the best of several better variants compares with the others."""
+def _best_against_others(verdict: Verdict, better: Sequence[Difference]) -> str:
+    """Return how the best of several better variants compares with the others of them."""
     if len(better) < 2:
         return ""
     best, *others = [d.first for d in better]
@@ -160,15 +163,15 @@ def _among(verdict: Verdict, better: Sequence[Difference]) -> str:
     return f"No difference to {best} was detected for {names}"
 
 
-def _similar(labels: Sequence[str], base: str) -> str:
+def _undetected(labels: Sequence[str], base: str) -> str:
     if not labels:
         return ""
     names = listed(labels) if len(labels) <= _NAMED + 1 else f"{len(labels)} other variants"
     return f"No difference to {base} was detected for {names}"
 
 
-def _nothing(verdict: Verdict, known: Sequence[Difference]) -> list[str]:
-    """Return that no difference to the baseline was detected, and the power of that test."""
+def _no_difference(verdict: Verdict, known: Sequence[Difference]) -> list[str]:
+    """Return sentences: no difference to the baseline was detected, and the power of the test."""
     unit, base = _unit(verdict), verdict.baseline
     detectable = max(detectable_after_holm(d, len(known), verdict.level) for d in known)
     if len(known) == 1:
@@ -187,7 +190,7 @@ def _nothing(verdict: Verdict, known: Sequence[Difference]) -> list[str]:
     return [sentence, "Even a very large true difference would probably not be detected"]
 
 
-def _beyond_baseline(verdict: Verdict) -> str:
+def _largest_other_difference(verdict: Verdict) -> str:
     """Return the largest significant difference between two variants other than the baseline."""
     found = [pair for pair in verdict.pairs if verdict.differs(pair)]
     if not found:
@@ -199,7 +202,7 @@ def _beyond_baseline(verdict: Verdict) -> str:
 
 
 def _amount(verdict: Verdict, found: Difference) -> str:
-    """Return "1.3 AP [0.4, 2.2]"; if the first variant is worse, by how much it is worse."""
+    """Return "1.3 AP [0.4, 2.2]"; if the first variant is worse, the signs are reversed."""
     value, low, high = found.value, found.low, found.high
     if verdict.differs(found) and value < 0:
         value, low, high = -value, -high, -low
@@ -219,17 +222,17 @@ def cautions(study: Study) -> list[str]:
     found = limits(study.verdict()) if study.comparable else []
     found += filter(None, [weak_baseline(study)])
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
-    found += [*_files(study), *_origins(study)]
+    found += [*_file_cautions(study), *_merge_cautions(study)]
     return found + list(study.meta.get("notes") or [])
 
 
 def limits(verdict: Verdict) -> list[str]:
-    """Return what few seeds or few images do not allow to conclude."""
+    """Return cautions about few seeds, unequal seeds and few images."""
     sentences = []
     seeds = {difference.seeds for difference in verdict.pairs}
     if seeds == {1}:
         sentences.append(
-            "With one seed, the intervals cover the sampling of images only. The variation between "
+            "With one seed, the intervals cover the sampling of images only. The variance between "
             "trainings is unknown, and another seed may reverse the order. Use at least three "
             "seeds."
         )
@@ -263,7 +266,9 @@ def _unfinished(study: Study) -> list[str]:
         return []
     states = listed([f"{count} {status}" for status, count in counts.items()])
     done = len(study.runs) - counts.total()
-    return [f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers these."]
+    return [
+        f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers only these."
+    ]
 
 
 def _left_out(study: Study) -> list[str]:
@@ -287,20 +292,20 @@ def _without_gradient(study: Study) -> list[str]:
     if not found:
         return []
     return [
-        "No finite gradient other than zero of the loss was observed in the whole training of "
+        "No finite, nonzero gradient of the loss was observed during training in "
         f"{listed(found)}. Check that the training data has boxes."
     ]
 
 
-def _files(study: Study) -> list[str]:
+def _file_cautions(study: Study) -> list[str]:
     done = [run for run in study.runs if run["status"] == "done"]
     sentences = []
-    if gone := [_name(run) for run in done if missing(run)]:
+    if gone := [_name(run) for run in done if missing_detections(run)]:
         sentences.append(
             f"Not in the statistics, because their detections are missing: {listed(gone)}."
         )
     compared = study.compared if study.comparable else []
-    checked = [run for run in done if run["variant"] in compared and not missing(run)]
+    checked = [run for run in done if run["variant"] in compared and not missing_detections(run)]
     if unlike := [text for run in checked if (text := _mismatch(study, run))]:
         sentences.append(
             "The statistics use the detections, whose AP differs from the recorded AP: "
@@ -328,7 +333,7 @@ def _mismatch(study: Study, run: dict[str, Any]) -> str | None:
     return f"{_name(run)} ({points(computed, 2)}, recorded {points(recorded, 2)})"
 
 
-def _origins(study: Study) -> list[str]:
+def _merge_cautions(study: Study) -> list[str]:
     if len(study.origins) < 2:
         return []
     sentence = f"Merged from {listed([str(part.folder) for part in study.origins])}."
@@ -338,7 +343,7 @@ def _origins(study: Study) -> list[str]:
     if len(machines) > 1:
         sentence += " The machines differ, so times and memory are not comparable."
     if len(versions) > 1:
-        sentence += " The versions of the software differ."
+        sentence += " The software versions differ."
     return [sentence]
 
 
@@ -346,7 +351,7 @@ def _origins(study: Study) -> list[str]:
 
 
 def power(study: Study) -> Section | None:
-    """Return the variance over seeds, and which differences can be detected."""
+    """Return the standard deviation over seeds and the detectable differences."""
     if not study.comparable:
         return None
     verdict = study.verdict()
@@ -361,7 +366,7 @@ def power(study: Study) -> Section | None:
     known = [d for d in verdict.against_baseline if not math.isnan(d.se) and d.se > 0]
     if known:
         sentences.append(_detectable(verdict, known))
-        sentences += _shares([d for d in known if d.seed_sd is not None])
+        sentences += _variance_sources([d for d in known if d.seed_sd is not None])
     return Section("Seed variance and power", " ".join(sentences)) if sentences else None
 
 
@@ -381,7 +386,7 @@ def _detectable(verdict: Verdict, known: Sequence[Difference]) -> str:
     return text
 
 
-def _shares(known: Sequence[Difference]) -> list[str]:
+def _variance_sources(known: Sequence[Difference]) -> list[str]:
     """Return whether seeds or images contribute more to the variance of a difference."""
     if not known:
         return []
@@ -394,7 +399,7 @@ def _shares(known: Sequence[Difference]) -> list[str]:
 
 
 def methods(study: Study) -> Section:
-    """Return how the numbers were computed."""
+    """Return a description of the statistics."""
     files = max((len(run.get("detections") or [0]) for run in study.runs), default=1)
     averaged = f" The metrics of a run are means over its last {files} evaluations."
     pairs = (
@@ -413,9 +418,9 @@ the per-seed differences divided by the number of seeds, and the variance of the
 {study.resamples:,} bootstrap resamples of the images. All variants and seeds use the same \
 resamples. An image drawn k times counts k times; a class without objects in a resample is left \
 out for all variants. The 95% interval is a t interval with Welch-Satterthwaite degrees of \
-freedom. For these, the variance over seeds counts as at least its median over all pairs, because \
-an estimate from few seeds is often far too small. Intervals are not adjusted for the number of \
-variants.
+freedom. For these, the variance over seeds is taken to be at least its median over all pairs, \
+because an estimate from few seeds is often far too small. Intervals are not adjusted for the \
+number of variants.
 
 p (Holm) is adjusted for all comparisons with the baseline, which keeps the probability of any \
 false positive below 5%. The groups use all pairs, adjusted for their number: between variants \
@@ -425,7 +430,7 @@ Metrics other than {study.metric} are exploratory: their intervals are not adjus
 many of them some will exclude zero by chance."""
     if max((len(study.done(label)) for label in study.compared), default=0) < 2:
         text += (
-            "\n\nWith one seed, the variance over seeds is unknown and left out: the intervals are "
-            "for other images with the same trained models."
+            "\n\nWith one seed, the variance over seeds is unknown and left out: the intervals "
+            "describe other images with the same trained models."
         )
     return Section("Methods", text)

@@ -21,13 +21,13 @@ from det_losses.statistics import Verdict
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE = "report.html", "report.md", "differences.csv"
 
-_SHORT = 16  # characters that stay on one line
+_SHORT = 16  # a text of at most this length is not broken
 _FIELDS = ("value", "low", "high", "se", "df", "p", "p_holm", "detectable")
 _HEADERS = ("variant", "metric", "mean", "sd", "seeds", "baseline", "difference", *_FIELDS[1:])
 
 
 def write_report(study: Study, out: Path) -> Path:
-    """Write the report's files, each one atomically.
+    """Write the report's files, each atomically.
 
     Args:
         study: the runs.
@@ -45,7 +45,7 @@ def write_report(study: Study, out: Path) -> Path:
 
 
 def html(contents: Document) -> str:
-    """Return the page, which needs no other file. All text is escaped; figures are not."""
+    """Return the self-contained page. All text is escaped; figures are inserted unchanged."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,7 +75,7 @@ def html(contents: Document) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Return escaped text; a long one may be broken after punctuation.
+    """Return escaped text; a long text may be broken after punctuation.
 
     >>> print(breakable("n/a"), breakable("GIoULoss(loss_weight=2.5,eps<1)"))
     n/a GIoULoss(<wbr>loss_weight=2.5,<wbr>eps&lt;1)
@@ -86,7 +86,7 @@ def breakable(text: str) -> Markup:
 
 
 def _numeric(table: Table) -> list[bool]:
-    """Return which columns hold numbers, by the first line of each cell."""
+    """Return which columns are numeric, judged by the first line of each cell."""
     first_lines = [[cell.partition("\n")[0] for cell in row] for row in table.rows]
     return [is_numeric([row[i] for row in first_lines]) for i in range(len(table.headers))]
 
@@ -96,7 +96,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def differences_csv(study: Study) -> str:
-    """Return a row per metric and variant: numbers in 0..1, empty where undefined."""
+    """Return CSV with a row per metric and variant: numbers in 0..1, empty if undefined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_HEADERS, "letters"])

@@ -1,4 +1,4 @@
-"""Differences between variants: intervals, p-values corrected for many tests, letter groups."""
+"""Differences between variants: intervals, adjusted p-values, letter groups."""
 
 from det_losses.statistics.multiple import holm, letters
 from det_losses.statistics.paired import (

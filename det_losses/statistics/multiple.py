@@ -12,8 +12,8 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     .. math::
         \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
 
-    Rejecting hypotheses whose adjusted value is below alpha keeps the family-wise error rate below
-    alpha, for any dependence between the tests.
+    Rejecting the hypotheses with an adjusted value below alpha keeps the family-wise error rate
+    below alpha, for any dependence between the tests.
 
     Args:
         p: [n] p-values. NaN stays NaN and is not counted in m.
@@ -38,12 +38,12 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 def letters(different: np.ndarray) -> list[str]:
     """Return a compact letter display: two items share a letter if and only if they do not differ.
 
-    Insert and absorb: all items start in one group. Each differing pair splits the groups that
-    contain both into one without the first and one without the second; subsets of another group are
-    absorbed. The result is the maximal groups in which no two items differ. Groups whose pairs are
-    all in other groups are dropped, the smallest first, until every group is necessary. An item may
-    be in several groups. Piepho's last step, which removes redundant letters of single items, is
-    omitted, because it would hide that an item belongs to a group.
+    Insert and absorb: all items start in one group. Each differing pair splits every group that
+    contains both into one without the first and one without the second item; subsets of another
+    group are absorbed. The result is the maximal groups in which no two items differ. Then groups
+    whose pairs are all in other groups are dropped, the smallest first, until every group is
+    necessary. An item may be in several groups. Piepho's last step, which removes redundant letters
+    of single items, is omitted, because it would hide that an item belongs to a group.
 
     Args:
         different: [n, n] bool, symmetric with a false diagonal: which items differ. If the items

@@ -12,20 +12,20 @@ from det_losses.errors import InputError
 from det_losses.statistics.multiple import holm
 
 POWER = 0.8
-"""Power of the differences that are called detectable."""
+"""Power at which a difference is called detectable."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One metric of one variant: on all images, and on resamples of them.
+    """One metric of one variant, on all images and on resamples of them.
 
-    Resample b draws images with replacement. It is the same for all variants and seeds: images are
-    crossed with seeds.
+    A resample draws images with replacement. Resample b is the same for all variants and seeds,
+    because images are crossed with seeds.
 
     Attributes:
         seeds: the S seeds of the runs.
-        full: [S], the metric on all images, in 0..1; NaN without ground truth for it.
-        resampled: [B, S], the metric on each resample; NaN without ground truth in it.
+        full: [S], the metric on all images, in 0..1; NaN without ground truth.
+        resampled: [B, S], the metric on each resample; NaN without ground truth.
 
     Raises:
         ValueError: a seed is repeated, the shapes do not match, or a score is infinite.
@@ -58,23 +58,23 @@ class Scores:
 class Difference:
     """The difference between two variants, with its interval and p-values.
 
-    Differences are in the metric's own unit (0..1). All numbers except `seeds` are NaN if the
+    Differences are in the unit of the metric (0..1). All numbers except `seeds` are NaN if the
     metric is undefined.
 
     Attributes:
         first: label of the first variant.
-        second: label of the second one.
+        second: label of the second variant.
         value: first minus second on all images, mean over the common seeds.
         se: standard error of `value`, over seeds and images.
         df: Welch-Satterthwaite degrees of freedom of `se`.
         low: lower end of the t interval, not adjusted for other tests.
-        high: upper end of it.
+        high: upper end of the interval.
         p: two-sided p-value, not adjusted.
         p_holm: p-value adjusted over its family of tests by Holm's method.
         seed_sd: standard deviation of the difference over seeds; None with one seed.
         image_se: standard error of `value` over images only.
         seeds: number of common seeds.
-        detectable: the true difference that such a test detects with 80% power
+        detectable: the true difference that this test detects with 80% power
             (`minimal_detectable`).
     """
 
@@ -126,33 +126,34 @@ def paired_differences(
         \nu = \frac{(v_1' + v_2)^2}{v_1'^2 / (S - 1) + v_2^2 / (I - 1)}
 
     where :math:`v_1'` is the larger of :math:`v_1` and :math:`1 / S` times the median of
-    :math:`s^2` over the pairs. A variance over three seeds is often far too small by chance. Its
-    degrees of freedom are then also far too many, exactly when the difference looks clear. A single
-    pair has no other pairs for that median: in the worst case, a variance over images of a tenth of
-    that over seeds, 7.5% of its 95% intervals are false positives with three seeds, 6% with five
-    and 13% with two. At the small levels of Holm's correction over many pairs it would be worse.
+    :math:`s^2` over the pairs. A variance over three seeds is often far too small by chance. The
+    degrees of freedom are then far too large as well, exactly when the difference looks clear. A
+    single pair has no other pairs for that median. In the worst case, with a variance over images
+    of a tenth of that over seeds, 7.5% of its 95% intervals are false positives with three seeds,
+    6% with five and 13% with two. At the small levels of Holm's correction over many pairs, the
+    rates would be higher.
 
     If a pair has one seed in common and other pairs have more, :math:`v_1` is that median, with the
-    degrees of freedom of the most seeds: a single training has the same variance, but gives no
-    estimate of it. If no pair has two seeds, :math:`v_1` is unknown and left out: the intervals
-    then cover other images, not other trainings. Resamples without ground truth for the metric are
-    left out.
+    degrees of freedom of the largest number of seeds: a single training has the same variance, but
+    gives no estimate of it. If no pair has two seeds, :math:`v_1` is unknown and left out: the
+    intervals then cover other images, but not other trainings. Resamples without ground truth for
+    the metric are left out.
 
-    The interaction of images and seeds (noise of single images in single runs, of variance
+    The interaction of images and seeds (noise of single images in single runs, with variance
     :math:`c / (I S)` in d) is part of both :math:`v_1` and :math:`v_2`, so it is counted twice.
     This has no effect if seeds or images dominate. If there is only interaction, SE is too large by
     a factor of :math:`\sqrt 2`, and with three seeds 1.2% are false positives instead of 5%. All
     rates are measured in tests/statistics/test_simulation.py.
 
     Args:
-        pairs: labels of the first and the second variant of each.
+        pairs: labels of the first and the second variant of each pair.
         scores: label -> scores, all on the same resamples of the images.
         images: number of evaluated images.
         level: coverage of the intervals.
 
     Raises:
         InputError: a pair has no seed in common.
-        ValueError: its numbers of resamples differ.
+        ValueError: the numbers of resamples of a pair differ.
 
     Reference: F. E. Satterthwaite, "An Approximate Distribution of Estimates of Variance
     Components", Biometrics Bulletin 2 (1946); crossed designs: A. B. Owen, "The Pigeonhole
@@ -160,13 +161,13 @@ def paired_differences(
     """
     found = [_pair(first, second, scores) for first, second in pairs]
     spreads = [p.seed_sd for p in found if p.seed_sd is not None and not math.isnan(p.seed_sd)]
-    usual = float(np.median(np.square(spreads))) if spreads else 0.0
-    seeds = max((p.seeds for p in found), default=1)
-    return with_holm([_difference(pair, usual, seeds, images, level) for pair in found])
+    median = float(np.median(np.square(spreads))) if spreads else 0.0
+    max_seeds = max((p.seeds for p in found), default=1)
+    return with_holm([_difference(pair, median, max_seeds, images, level) for pair in found])
 
 
 def with_holm(family: Sequence[Difference]) -> list[Difference]:
-    """Return the differences with `p_holm` adjusted over this family."""
+    """Return the differences with `p_holm` adjusted over this family of tests."""
     adjusted = holm([difference.p for difference in family])
     return [replace(d, p_holm=float(p)) for d, p in zip(family, adjusted, strict=True)]
 
@@ -176,11 +177,11 @@ def minimal_detectable(se: float, df: float, level: float = 0.95) -> float:
 
     A single test detects a true difference of this size with 80% power. With few degrees of freedom
     the power is slightly lower: 77% at 2, 78% at 3, 79% at 4, 80% from 8 on (noncentral t). SE is
-    itself an estimate, and an imprecise one with few seeds.
+    itself an estimate, which is imprecise with few seeds.
 
     Args:
         se: standard error of the difference.
-        df: its degrees of freedom.
+        df: degrees of freedom of ``se``.
         level: coverage of the interval.
     """
     return float(stdtrit(df, (1 + level) / 2) + stdtrit(df, POWER)) * se
@@ -193,8 +194,8 @@ def detectable_after_holm(difference: Difference, tests: int, level: float = 0.9
     :math:`\lambda` exceeds the critical value at (1 - level) / (2 tests) with probability 80%.
 
     Args:
-        difference: gives the standard error and its degrees of freedom.
-        tests: size of the family.
+        difference: a difference with standard error and degrees of freedom.
+        tests: number of tests in the family.
         level: 1 - level is the family-wise error rate.
     """
     critical = stdtrit(difference.df, 1 - (1 - level) / (2 * tests))
@@ -213,21 +214,23 @@ def _pair(first: str, second: str, scores: Mapping[str, Scores]) -> _Pair:
     )
 
 
-def _difference(pair: _Pair, usual: float, most: int, images: int, level: float) -> Difference:
-    """Return the inference for one pair.
+def _difference(
+    pair: _Pair, median: float, max_seeds: int, images: int, level: float
+) -> Difference:
+    """Return the difference of one pair with interval and p-value.
 
     Args:
-        pair: its estimates.
-        usual: median variance over seeds of all pairs.
-        most: largest number of common seeds of a pair.
+        pair: estimates of the pair.
+        median: median variance over seeds of all pairs.
+        max_seeds: largest number of common seeds of a pair.
         images: number of images.
         level: coverage of the interval.
     """
-    known_from = most if pair.seeds == 1 else pair.seeds
-    v1 = usual if pair.seed_sd is None else pair.seed_sd**2 / pair.seeds
+    known_from = max_seeds if pair.seeds == 1 else pair.seeds
+    v1 = median if pair.seed_sd is None else pair.seed_sd**2 / pair.seeds
     v2 = pair.image_se**2
     se = math.sqrt(v1 + v2)
-    df = _degrees_of_freedom(max(v1, usual / pair.seeds), known_from, v2, images)
+    df = _degrees_of_freedom(max(v1, median / pair.seeds), known_from, v2, images)
     if math.isnan(pair.value) or math.isnan(se):
         se = df = half = p = math.nan
     elif se == 0:

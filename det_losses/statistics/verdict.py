@@ -1,4 +1,4 @@
-"""All differences of a comparison: to the baseline, between all pairs, and letter groups."""
+"""All differences of a comparison, to the baseline and between all pairs, and letter groups."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from det_losses.statistics.paired import Difference, Scores, paired_differences,
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation of the metric over a variant's own seeds.
+    """Mean and standard deviation of the metric over the seeds of a variant.
 
     Attributes:
         label: the variant.
@@ -89,9 +89,9 @@ def analyse(
     """Compare variants by paired t intervals with Holm's correction.
 
     Args:
-        scores: label -> scores, all on the same resamples of the images. A pair is compared on the
-            seeds that both have.
-        baseline: label that the others are compared with.
+        scores: label -> scores, all on the same resamples of the images. A pair is compared on its
+            common seeds.
+        baseline: label of the variant that all others are compared with.
         images: number of evaluated images, at least 2.
         metric: name of the metric.
         level: coverage of the intervals, above 0.5 and below 1.

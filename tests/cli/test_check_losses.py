@@ -128,7 +128,7 @@ def test_wrong_arguments_are_errors_with_a_message(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_without_hypothesis_the_extra_is_named(monkeypatch, capsys):
+def test_without_hypothesis_the_error_names_the_extra(monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("det_losses.conformance")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hypothesis", None)

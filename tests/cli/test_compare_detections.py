@@ -30,7 +30,7 @@ def refused(arguments, capsys):
     return capsys.readouterr().err
 
 
-def test_one_file_each_and_what_that_cannot_tell(results, capsys, tmp_path):
+def test_one_file_per_name_and_its_caution(results, capsys, tmp_path):
     truth, files = results
     before = sorted(tmp_path.rglob("*"))
     assert main([truth, str(files["base"][0]), str(files["new"][0]), "--resamples", "100"]) == 0

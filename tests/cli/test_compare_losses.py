@@ -11,16 +11,16 @@ def statuses(folder):
     return {run["variant"]: run["status"] for run in runs}
 
 
-def test_an_interrupted_comparison_continues(tiny_config, once, tmp_path, capsys):
+def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsys):
     # With real processes: a run sends SIGTERM to the comparison that waits for it.
     once("stop_parent")
     folder = tmp_path / "out"
     command = [str(tiny_config), "--work-dir", str(folder), "--losses", "L1Loss"]
     assert main([*command, "GIoULoss"]) == 130
-    assert "interrupted; the same command continues" in capsys.readouterr().out
+    assert "interrupted; run the same command again to resume" in capsys.readouterr().out
     assert statuses(folder) == {"L1Loss": "interrupted", "GIoULoss": "pending"}
     log = folder / "runs" / "L1Loss" / "seed_0" / "output.log"
-    assert "--resume continues it" in log.read_text()  # it ended by itself, it was not killed
+    assert "interrupted; resume with" in log.read_text()  # it ended by itself, it was not killed
 
     assert main(command) == 0
     assert statuses(folder) == {"L1Loss": "done", "GIoULoss": "pending"}
@@ -39,14 +39,18 @@ def test_an_interrupted_comparison_continues(tiny_config, once, tmp_path, capsys
         (["--losses", "L1Loss:beta=1"], "parameters go in parentheses: 'L1Loss(beta=1)'"),
         (["--losses", "L1Loss(bta=1)"], "bta"),
         (["--losses", "FocalL1Loss(beta=3)"], "beta"),
-        (["--losses", "L1Loss", "L1Loss"], "names L1Loss twice"),
-        (["--losses", "L1Loss", "--seeds", "1", "1"], "--seeds names 1 twice"),
+        (["--losses", "L1Loss", "L1Loss"], "contains L1Loss twice"),
+        (
+            ["--losses", "GIoULoss", "GIoULoss(loss_weight=2.5)"],
+            "are identical; remove one of them",
+        ),
+        (["--losses", "L1Loss", "--seeds", "1", "1"], "--seeds contains 1 twice"),
         (
             ["--losses", "L1Loss", "--component", "loss_box"],
-            "RetinaNet has the losses loss_cls, lo",
+            "RetinaNet has the slots loss_cls, los",
         ),
         (["--losses", "L1Loss", "--amp"], "mixed precision"),
-        (["--losses", "L1Loss", "--screen"], "--screen needs a training of at least 4 epochs"),
+        (["--losses", "L1Loss", "--screen"], "--screen requires a training of at least 4 epochs"),
         (["--losses", "L1Loss", "--val-ann", "absent.json", "--val-images", "."], "absent.json"),
         (["--losses", "L1Loss", "--cfg-options", "model.num_classes=9"], "model.num_classes is 9"),
         (
@@ -55,7 +59,7 @@ def test_an_interrupted_comparison_continues(tiny_config, once, tmp_path, capsys
         ),
     ],
 )
-def test_all_is_checked_before_the_first_training(
+def test_options_are_checked_before_the_first_training(
     tiny_config, tmp_path, monkeypatch, capsys, options, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -91,7 +95,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         "losses": ["A", "B"],
         "component": "loss_cls",
         "cross": ["loss_bbox", "C"],
-        "whole": ["v:x=1"],
+        "config_variants": ["v:x=1"],
         "baseline": "B",
         "metric": "AP75",
         "match": True,
@@ -105,7 +109,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "2 weeks", "h", "0h", "-1h", "1h30x"])
-def test_what_is_not_a_duration_is_refused(text):
+def test_an_invalid_duration_is_an_error(text):
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected a duration|longer than zero"):
         parse_duration(text)
 

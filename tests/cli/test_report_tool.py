@@ -26,7 +26,7 @@ def test_a_report_is_rebuilt_where_the_results_are(tmp_path, capsys):
     assert main([str(root)]) == 0
     text = capsys.readouterr().out
     assert text.startswith("new is better than base by ")
-    assert f"report: {root / 'report.html'}, report.md and differences.csv beside it" in text
+    assert f"report: {root / 'report.html'} (report.md and differences.csv are in" in text
     first = (root / "report.html").read_text()
     assert main([str(root)]) == 0
     assert (root / "report.html").read_text() == first

@@ -88,7 +88,7 @@ def test_make_subset_writes_what_it_prints(tiny_coco, tmp_path, capsys):
     ]
     with pytest.raises(SystemExit):
         main([*arguments, "--classes", "cat"])
-    assert "exist already" in capsys.readouterr().err
+    assert "already contains" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*arguments, "--overwrite", "--classes", "cta"])
     assert "no class 'cta'" in capsys.readouterr().err

@@ -41,12 +41,18 @@ def refused(arguments, capsys):
 def test_a_checkpoint_that_does_not_fit_is_refused(trained, capsys):
     error = refused([*trained, "--cfg-options", "model.num_convs=2"], capsys)
     assert "epoch_1.pth does not fit the config's model" in error
+    assert len(error.splitlines()) == 1
     error = refused([*trained, "--cfg-options", "val_dataloader.dataset.classes=[cat]"], capsys)
-    assert "was trained on the classes cat, dog, bird, and the data has cat" in error
+    assert "was trained on the classes cat, dog, bird, but the data has cat" in error
 
 
-def test_what_is_no_checkpoint_is_refused(tiny_config, tmp_path, capsys):
+def test_a_file_that_is_not_a_checkpoint_is_an_error(tiny_config, tmp_path, capsys):
     other = ["--work-dir", str(tmp_path / "test")]
     error = refused([str(tiny_config), "absent.pth", *other], capsys)
     assert error == "error: checkpoint absent.pth: no such file\n"
     assert "is not a checkpoint" in refused([str(tiny_config), str(tiny_config), *other], capsys)
+    assert not (tmp_path / "test").exists()
+
+
+def test_a_directory_as_result_file_is_refused_before_the_test(trained, tmp_path, capsys):
+    assert "is a directory, expected a file" in refused([*trained, "--out", str(tmp_path)], capsys)

@@ -88,7 +88,7 @@ def test_a_failed_run_does_not_stop_the_others(story):
     assert "has no finished run" in first.report  # the baseline failed
 
 
-def test_a_run_leaves_what_the_report_needs(story):
+def test_a_run_writes_the_files_that_the_report_needs(story):
     done = run_of(story.folder, GIVEN)
     assert done["proof"]["loss_bbox"]["calls"] == 2  # one epoch of two steps
     assert done["built"]["loss_bbox"].startswith("SmoothL1Loss(beta=0.5")
@@ -101,7 +101,7 @@ def test_a_run_leaves_what_the_report_needs(story):
     assert {*names, "epoch_1.pth"} <= {path.name for path in run.iterdir()}
 
 
-def test_the_command_says_what_is_trained_and_where_the_report_is(story):
+def test_the_output_has_the_variants_and_the_path_of_the_report(story):
     first = story.commands[0]
     assert "8 training and 4 validation images" in first.out
     assert "beta given" in first.out
@@ -109,7 +109,7 @@ def test_the_command_says_what_is_trained_and_where_the_report_is(story):
     assert (story.folder / "report.html").as_uri() in first.out
 
 
-def test_a_further_loss_and_seed_are_added_and_nothing_is_trained_twice(story):
+def test_losses_and_seeds_can_be_added_without_repeating_runs(story):
     first, second = story.commands
     assert {(row["variant"], row["seed"]): row["status"] for row in second.rows} == {
         (ENDLESS, 0): "failed",
@@ -119,7 +119,7 @@ def test_a_further_loss_and_seed_are_added_and_nothing_is_trained_twice(story):
         (GIVEN, 1): "done",
         ("GIoULoss", 1): "done",
     }
-    assert "(finished before)" in second.out
+    assert "(already finished)" in second.out
     assert first.made == second.made
 
 
@@ -133,7 +133,7 @@ def test_seeds_give_a_report_with_an_interval(story):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """No run trains; gives the commands."""
+    """Runs do not train; return their commands."""
     commands = []
 
     def fake(command, *args, **kwargs):
@@ -144,7 +144,7 @@ def untrained(monkeypatch):
     return commands
 
 
-def test_a_grid_of_wrapped_losses_and_a_whole_variant(shapes, tmp_path, untrained, capsys):
+def test_a_grid_of_wrapped_losses_and_a_config_variant(shapes, tmp_path, untrained, capsys):
     wrapped = "InnerIoU(FocalIoU(CIoULoss), ratio=0.75)"
     both = "SumLoss(L1Loss, GIoULoss(loss_weight=2.0))"
     compare(
@@ -152,7 +152,7 @@ def test_a_grid_of_wrapped_losses_and_a_whole_variant(shapes, tmp_path, untraine
         tmp_path / "out",
         [wrapped, both],
         cross=["loss_cls", "FocalLoss", "CrossEntropyLoss"],
-        whole=["slow:optim_wrapper.optimizer.lr=1e-3"],
+        config_variants=["slow:optim_wrapper.optimizer.lr=1e-3"],
         baseline="slow",
     )
     assert results(tmp_path / "out")["meta"]["baseline"] == "slow"
@@ -180,7 +180,7 @@ def test_a_grid_of_wrapped_losses_and_a_whole_variant(shapes, tmp_path, untraine
 def test_a_name_trains_the_same_loss_in_a_comparison_and_in_a_config(
     shapes, tmp_path, untrained, slot
 ):
-    # Through the real path: what `train` is given for each run, against the name in a config.
+    # Compares the config that `train` gets for each run with the name in a config.
     kind = {"loss_bbox": "box", "loss_cls": "classification"}[slot]
     names = [i.name for i in list_losses() if i.kind == kind and set(i.config) == {"type"}]
     compare(shapes, tmp_path / "out", names, component=slot)
@@ -219,15 +219,15 @@ def test_a_budget_plans_the_seeds_that_fit_and_says_so(
     assert "seeds 0, 1: 4 runs of about 1 min 00 s" in capsys.readouterr().out
 
 
-def test_a_spent_budget_starts_no_run_and_the_report_says_so(
+def test_no_run_is_started_after_the_end_of_the_budget(
     shapes, tmp_path, untrained, monkeypatch, capsys
 ):
     monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
     monkeypatch.setattr(Budget, "allows_run", lambda *args: False)
     compare(shapes, tmp_path, ["L1Loss"], seconds=300)
     assert untrained == []
-    assert "not started: too little of the budget is left" in capsys.readouterr().out
-    assert "time budget ended" in results(tmp_path)["meta"]["notes"][0]
+    assert "not started: not enough of the time budget is left" in capsys.readouterr().out
+    assert "time budget ran out" in results(tmp_path)["meta"]["notes"][0]
 
 
 def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
@@ -236,19 +236,19 @@ def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
     compare(shapes, tmp_path, ["L1Loss"])
     other = copy.deepcopy(shapes)
     other.model.num_convs = 1
-    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 1\)"):
+    with pytest.raises(ValueError, match=r"a different config \(model.num_convs: 2 -> 1\)"):
         compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
     assert not (tmp_path / "matched_weights.json").exists()
 
 
-def test_a_table_of_weights_in_the_config_is_not_silently_ignored(shapes, tmp_path):
+def test_a_config_with_loss_weights_is_an_error(shapes, tmp_path):
     cfg = copy.deepcopy(shapes)
     cfg.loss_weights = {"RetinaNet": {"loss_bbox": {"L1Loss": {"loss_weight": 5.0}}}}
-    with pytest.raises(ValueError, match="`loss_weights`, which is not read any more"):
+    with pytest.raises(ValueError, match="`loss_weights` is no longer supported"):
         compare(cfg, tmp_path, ["L1Loss"])
 
 
-def test_a_rung_without_a_result_of_the_baseline_drops_nothing(shapes, tmp_path, untrained, capsys):
+def test_a_rung_with_a_failed_baseline_drops_no_variant(shapes, tmp_path, untrained, capsys):
     facts = {"baseline": "L1Loss", "metric": "AP"}
     train = rung_trainer(facts, seed=3, lock=0, jobs=1, budget=None)
     variants = select(shapes, ["L1Loss", "GIoULoss"]).variants
@@ -256,11 +256,11 @@ def test_a_rung_without_a_result_of_the_baseline_drops_nothing(shapes, tmp_path,
     assert results(tmp_path / "rung")["meta"]["seeds"] == [3]
     printed = capsys.readouterr().out
     assert "Screening 2 variants, 1 epoch each" in printed
-    assert "has no result; nothing is dropped" in printed
+    assert "failed; no variant is dropped" in printed
 
 
 @pytest.mark.slow
-def test_screening_trains_its_rungs_and_then_what_is_left(shapes, tmp_path, capsys):
+def test_screening_trains_its_rungs_and_then_the_remaining_variants(shapes, tmp_path, capsys):
     cfg = copy.deepcopy(shapes)
     cfg.train_dataloader.dataset.num_images = 8
     cfg.train_cfg.max_epochs = 4
@@ -268,7 +268,7 @@ def test_screening_trains_its_rungs_and_then_what_is_left(shapes, tmp_path, caps
     with runs_in_this_process():
         rows = compare(cfg, tmp_path, losses, screening=True, resamples=100)
     assert [row["status"] for row in rows] == ["done"] * 3  # no AP is clearly behind
-    assert "Screening dropped nothing" in capsys.readouterr().out
+    assert "Screening dropped no variant" in capsys.readouterr().out
     for folder, steps in (("screen/1_epochs", 2), ("screen/2_epochs", 4), (".", 8)):
         calls = [run["proof"]["loss_bbox"]["calls"] for run in results(tmp_path / folder)["runs"]]
         assert calls == [steps] * 3

@@ -135,7 +135,7 @@ def test_norms_are_proportional_to_the_loss_weight():
     ("build", "slot"),
     [(retinanet, "loss_bbox"), (faster_rcnn, "loss_rpn_bbox"), (faster_rcnn, "loss_bbox")],
 )
-def test_each_of_several_losses_has_the_norm_that_it_has_alone(build, slot):
+def test_norms_of_several_losses_equal_the_norms_of_single_ones(build, slot):
     data = batch([[3.0, 5.0, 40.0, 44.0]])
     names = ["GIoULoss", "L1Loss", "EIoULoss", "MSELoss"]
     losses = {name: build_loss(name) for name in names}
@@ -224,6 +224,6 @@ def test_batches_are_fixed_and_share_no_image_in_an_epoch(dataset):
         assert len({number for rows in first for _, number in rows}) == 18
 
 
-def test_a_dataset_smaller_than_a_batch_is_whole_in_each():
+def test_a_dataset_smaller_than_a_batch_is_a_single_batch():
     batches = FixedBatches(Numbers(), list, batch_size=16)
     assert all(sorted(i for i, _ in batches[n]) == list(range(10)) for n in range(3))

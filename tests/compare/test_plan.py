@@ -13,7 +13,7 @@ def rows(plan, root):
     return [run.row(root) for run in plan.runs(root)]
 
 
-def test_every_seed_trains_all_losses_before_the_next(plan, tmp_path):
+def test_runs_are_ordered_by_seed(plan, tmp_path):
     titles = [run.title for run in plan.runs(tmp_path)]
     assert titles == [
         "SmoothL1Loss seed 0",
@@ -32,13 +32,13 @@ def test_labels_that_differ_only_in_signs_get_directories_of_their_own(cfg, vari
     assert all(re.fullmatch(r"[\w.=-]+", folder) for folder in folders)
 
 
-def test_a_stored_plan_comes_back(plan, tmp_path):
+def test_a_stored_plan_is_loaded_unchanged(plan, tmp_path):
     plan.save(tmp_path)
     assert Plan.load(tmp_path) == plan
     assert Plan.load(tmp_path / "elsewhere") is None
 
 
-def test_the_hash_knows_the_config_but_neither_slot_nor_seed(plan, cfg, variant):
+def test_the_hash_depends_on_the_config_but_not_on_slot_and_seed(plan, cfg, variant):
     cfg.model.loss_bbox.type = "EIoULoss"
     cfg.randomness.seed = 9
     cfg.work_dir = "elsewhere"
@@ -47,7 +47,7 @@ def test_the_hash_knows_the_config_but_neither_slot_nor_seed(plan, cfg, variant)
     assert Plan.of(cfg, ["loss_bbox"], [variant("A")], [3]).hash != plan.hash
 
 
-def test_losses_and_seeds_are_added_to_a_stored_plan(plan, cfg, variant, tmp_path):
+def test_a_stored_plan_is_extended_by_losses_and_seeds(plan, cfg, variant, tmp_path):
     asked = Plan.of(cfg, ["loss_bbox"], [variant("EIoULoss")], [2, 0])
     joined = asked.added_to(plan, tmp_path)
     assert [each.label for each in joined.variants] == ["SmoothL1Loss", "GIoULoss", "EIoULoss"]
@@ -57,7 +57,7 @@ def test_losses_and_seeds_are_added_to_a_stored_plan(plan, cfg, variant, tmp_pat
 def test_another_config_in_the_same_directory_is_refused(plan, cfg, tmp_path):
     cfg.model.num_convs = 3
     asked = Plan.of(cfg, ["loss_bbox"], plan.variants, [0])
-    with pytest.raises(ValueError, match=r"another config \(model.num_convs: 2 -> 3\)"):
+    with pytest.raises(ValueError, match=r"a different config \(model.num_convs: 2 -> 3\)"):
         asked.added_to(plan, tmp_path)
 
 
@@ -69,16 +69,19 @@ def test_another_component_in_the_same_directory_is_refused(plan, cfg, tmp_path)
 
 def test_a_loss_that_changed_in_the_same_directory_is_refused(plan, cfg, variant, tmp_path):
     asked = Plan.of(cfg, ["loss_bbox"], [variant("GIoULoss", 2.0)], [0])
-    message = r"another GIoULoss \(model.loss_bbox.loss_weight: 2.5 -> 2.0\)"
+    message = r"a different GIoULoss \(model.loss_bbox.loss_weight: 2.5 -> 2.0\)"
     with pytest.raises(ValueError, match=message):
         asked.added_to(plan, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("labels", "seeds", "message"),
-    [(["A", "A"], [0], "the comparison names A twice"), (["A"], [1, 1], "--seeds names 1 twice")],
+    [
+        (["A", "A"], [0], "the comparison contains A twice"),
+        (["A"], [1, 1], "--seeds contains 1 twice"),
+    ],
 )
-def test_what_is_named_twice_is_refused(cfg, variant, labels, seeds, message):
+def test_repeated_labels_and_seeds_are_errors(cfg, variant, labels, seeds, message):
     with pytest.raises(ValueError, match=message):
         Plan.of(cfg, ["loss_bbox"], [variant(label) for label in labels], seeds)
 
@@ -127,7 +130,7 @@ def test_a_run_that_failed_before_and_is_finished_now_is_done(plan, tmp_path, fi
     assert (row["status"], row["error"]) == ("done", None)
 
 
-def test_what_has_no_ground_truth_is_null_in_json(plan, tmp_path, finish):
+def test_metrics_without_ground_truth_are_null_in_json(plan, tmp_path, finish):
     finish(plan.runs(tmp_path)[0], APs=None)
     Results(plan, tmp_path, {"x": float("nan")}).write()
     stored = json.loads((tmp_path / "results.json").read_text())
@@ -147,7 +150,7 @@ def test_results_keep_commands_and_notes_of_earlier_commands(plan, tmp_path):
 def test_other_validation_data_in_the_same_directory_are_refused(plan, tmp_path):
     Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
     Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
-    with pytest.raises(ValueError, match="the validation data have changed"):
+    with pytest.raises(ValueError, match="the validation data has changed"):
         Results(plan, tmp_path, {"ground_truth": {"annotations": []}})
 
 
@@ -178,7 +181,7 @@ def earlier_proof(**probe):
     ("record", "message"),
     [
         ({}, "no proof that loss_bbox was GIoULoss"),
-        (proof(loss="L1Loss()"), "loss_bbox was L1Loss(), planned was GIoULoss"),
+        (proof(loss="L1Loss()"), "loss_bbox was L1Loss(), not GIoULoss as planned"),
         (proof(calls=0), "loss_bbox did not train with GIoULoss"),
         (earlier_proof(start=0, end=0.5), "loss_bbox did not train with GIoULoss"),
         (proof(), None),
@@ -187,7 +190,7 @@ def earlier_proof(**probe):
         (earlier_proof(start=1e-9, end=None), None),
     ],
 )
-def test_a_run_without_the_proof_of_its_loss_is_not_done(plan, tmp_path, finish, record, message):
+def test_a_run_without_the_record_of_its_loss_is_failed(plan, tmp_path, finish, record, message):
     run = plan.runs(tmp_path)[1]
     finish(run)
     file = run.work_dir / "metrics.json"

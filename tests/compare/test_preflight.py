@@ -7,7 +7,7 @@ from det_losses.compare.preflight import check_losses, describe
 from det_losses.compare.variants import Variant, select
 
 
-def test_a_loss_that_its_slot_does_not_take_is_refused(cfg):
+def test_a_loss_that_does_not_fit_its_slot_is_an_error(cfg):
     check_losses(cfg, select(cfg, ["GIoULoss"]).variants)
     with pytest.raises(ValueError, match="takes a box loss, and FocalLoss"):
         check_losses(cfg, select(cfg, ["GIoULoss", "FocalLoss"]).variants)

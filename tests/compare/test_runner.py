@@ -25,7 +25,7 @@ def statuses(folder):
 class TestPlanRunner:
     @pytest.fixture
     def trained(self, tmp_path, finish, plan, monkeypatch):
-        """Runs end at once; gives the statuses that each run found stored, by its name."""
+        """Runs end immediately; return the stored statuses at each start, by title of the run."""
         seen = {}
 
         def fake(command, log, tick, *, keep_open, env):
@@ -50,7 +50,7 @@ class TestPlanRunner:
         }
         stored = json.loads((tmp_path / "results.json").read_text())
         assert stored["runs"][1]["error"].splitlines() == [
-            "exit status 1; the log's last lines:",
+            "exit status 1; last lines of the log:",
             "Traceback",
             "ValueError: broken",
         ]
@@ -62,7 +62,7 @@ class TestPlanRunner:
         }
         assert {"started", "finished", "seeds", "hash", "command"} <= set(stored["meta"])
 
-    def test_the_same_again_trains_what_is_not_finished(self, cfg, plan, tmp_path, trained):
+    def test_repeating_the_command_trains_the_unfinished_runs(self, cfg, plan, tmp_path, trained):
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         trained.clear()
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
@@ -111,9 +111,7 @@ class TestPlanRunner:
         assert threads == {"4"}
         assert statuses(tmp_path) == ["done"] * 4
 
-    def test_an_interrupt_ends_every_run_under_way_and_starts_no_other(
-        self, cfg, plan, tmp_path, monkeypatch
-    ):
+    def test_an_interrupt_stops_all_running_runs(self, cfg, plan, tmp_path, monkeypatch):
         both, begun, ended = threading.Barrier(2, timeout=10), [], []
 
         def fake(command, log, tick, *, keep_open, env):
@@ -143,7 +141,7 @@ class TestLock:
         with locked(tmp_path):
             pass
 
-    def test_a_run_left_behind_keeps_the_lock(self, tmp_path):
+    def test_a_run_of_a_killed_comparison_keeps_the_lock(self, tmp_path):
         with locked(tmp_path) as lock:
             run = subprocess.Popen(
                 [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,)
@@ -194,7 +192,7 @@ class TestRunProcess:
         # Appended, as the output of a resumed run is.
         assert (tmp_path / "log").read_text() == "out\nerr\n"
 
-    def test_a_run_that_is_killed_says_by_which_signal(self, tmp_path):
+    def test_the_status_of_a_killed_run_is_the_negative_signal(self, tmp_path):
         assert self.start("import os; os.kill(os.getpid(), 9)", tmp_path) == -9
 
     def test_the_package_is_importable_in_a_run_from_anywhere(self, tmp_path, monkeypatch):
@@ -205,7 +203,7 @@ class TestRunProcess:
             Path((tmp_path / "log").read_text().strip()).parent == Path(module.__file__).parents[1]
         )
 
-    def test_an_interrupt_stops_the_run_in_order(self, tmp_path, monkeypatch):
+    def test_an_interrupt_terminates_the_run_cleanly(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(KeyboardInterrupt):
             self.start(TIDY, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
@@ -222,7 +220,7 @@ class TestRunProcess:
         assert not _alive(child)
 
     def test_a_run_does_not_get_the_terminals_interrupt(self, tmp_path):
-        # It is the leader of a session of its own.
+        # It is the leader of its own session.
         self.start("import os; print(os.getsid(0) == os.getpid())", tmp_path)
         assert (tmp_path / "log").read_text() == "True\n"
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -240,7 +238,7 @@ def _alive(pid):
 @pytest.mark.parametrize(
     ("whole", "left", "elapsed", "fraction", "expected"),
     [
-        # Nothing finished, nothing begun: nothing is known.
+        # No run has finished or reported progress.
         ([], 3, 5.0, 0.0, (None, None)),
         # A quarter in 10 s is 40 s a run: 30 s of this one, 2 further ones of 40 s.
         ([], 2, 10.0, 0.25, (30.0, 110.0)),
@@ -260,14 +258,14 @@ class TestRunDisplay:
         state = {"step": step, "steps": 20, "epoch": epoch, "epochs": 2, "loss": 0.5, "AP": ap}
         write_json(folder / "progress.json", state)
 
-    def test_a_file_gets_a_line_an_epoch(self, tmp_path):
+    def test_a_file_gets_a_line_per_epoch(self, tmp_path):
         stream = io.StringIO()
         display = RunDisplay("[1/2] A seed 0", tmp_path, [], 1, stream)
-        display()  # nothing written yet
+        display.update()  # nothing written yet
         states = ((2, 0, None), (5, 0, None), (10, 1, None), (10, 1, 0.25), (12, 1, 0.25))
         for step, epoch, ap in states:
             self.progress(tmp_path, step, epoch, ap)
-            display()
+            display.update()
         display.close("AP 0.250")
         lines = stream.getvalue().splitlines()
         assert [line.split("  ")[1] for line in lines] == [
@@ -278,13 +276,13 @@ class TestRunDisplay:
         ]
         assert "loss 0.500  AP 0.250" in lines[2]
 
-    def test_a_terminal_has_one_line_rewritten(self, tmp_path):
+    def test_a_terminal_has_one_rewritten_line(self, tmp_path):
         stream = io.StringIO()
         stream.isatty = lambda: True
         display = RunDisplay("[1/1] A seed 0", tmp_path, [], 0, stream)
         for step in (2, 3):
             self.progress(tmp_path, step, 0)
-            display()
+            display.update()
         display.close("AP 0.250")
         text = stream.getvalue()
         assert text.count("\n") == 1
@@ -295,5 +293,5 @@ class TestRunDisplay:
     def test_the_last_runs_progress_is_not_shown_for_the_next(self, tmp_path):
         self.progress(tmp_path, 20, 2)
         stream = io.StringIO()
-        RunDisplay("x", tmp_path, [], 0, stream)()
+        RunDisplay("x", tmp_path, [], 0, stream).update()
         assert stream.getvalue() == ""

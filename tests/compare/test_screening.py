@@ -57,7 +57,7 @@ def test_a_short_training_scales_its_schedule(cfg):
     assert cfg.train_cfg.max_epochs == 12
 
 
-def test_what_is_clearly_behind_goes_and_at_most_half_of_them(cfg, tmp_path):
+def test_clearly_worse_variants_are_dropped_but_at_most_half(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.30, "C": 0.29, "D": 0.05, "E": 0.06, "F": 0.07}
     train = trained(values, error=0.02)
     left, dropped = screen(cfg, variants("ABCDEF"), "A", tmp_path, train)
@@ -69,12 +69,12 @@ def test_what_is_clearly_behind_goes_and_at_most_half_of_them(cfg, tmp_path):
         (6, ["A", "B", "C"], "6_epochs"),
     ]
     assert str(dropped[0]) == (
-        "Screening dropped D after 3 epochs: -25.0 AP50 [-27.0, -23.0] against B, "
-        "the best at that point."
+        "Screening dropped D after 3 epochs: -25.0 AP50 [-27.0, -23.0] compared with "
+        "B, the best variant at that point."
     )
 
 
-def test_what_has_no_result_stays_for_the_whole_training_to_say_why(cfg, tmp_path):
+def test_variants_without_a_result_are_kept(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.30, "D": 0.05}
     left, dropped = screen(cfg, variants("ABCD"), "A", tmp_path, trained(values, error=0.02))
     assert [variant.label for variant in left] == ["A", "B", "C"]
@@ -83,14 +83,14 @@ def test_what_has_no_result_stays_for_the_whole_training_to_say_why(cfg, tmp_pat
     assert (len(left), dropped) == (4, [])
 
 
-def test_what_cannot_be_told_apart_stays(cfg, tmp_path):
+def test_variants_without_a_clear_difference_are_kept(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.13, "C": 0.12}
     left, dropped = screen(cfg, variants("ABC"), "A", tmp_path, trained(values, error=0.05))
     assert len(left) == 3
     assert dropped == []
 
 
-def test_a_training_too_short_to_be_divided_is_refused(cfg):
+def test_a_training_too_short_for_screening_is_an_error(cfg):
     cfg.train_cfg.max_epochs = 3
     with pytest.raises(ValueError, match="at least 4 epochs"):
         shorten(cfg, 0.25)

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.variants import select, set_key, sweep, whole_variant
+from det_losses.compare.variants import config_variant, select, set_key, sweep
 
 
 def test_losses_are_completed_with_the_published_settings_of_their_slot(cfg):
@@ -39,14 +39,14 @@ def test_a_grid_has_every_pair_with_the_changes_of_both(cfg):
     assert found[1].source.startswith("L1Loss: loss_weight 1: ")
 
 
-def test_a_loss_of_a_grid_gets_the_setting_that_both_together_make(cfg):
+def test_the_setting_of_a_loss_may_depend_on_the_other_loss_of_the_grid(cfg):
     # FCOS with distributions for the sides is GFL, in which GIoU has weight 2 (2006.04388).
     cfg.model.type = "FCOS"
     cross = ["loss_dfl", "DistributionFocalLoss"]
     assert select(cfg, ["GIoULoss"]).variants[0].loss("loss_bbox")["loss_weight"] == 1.0
     together = select(cfg, ["GIoULoss"], cross=cross).variants[0]
     assert together.loss("loss_bbox")["loss_weight"] == 2.0
-    whole = whole_variant(cfg, "a:loss_bbox=GIoULoss,loss_dfl=DistributionFocalLoss", [])
+    whole = config_variant(cfg, "a:loss_bbox=GIoULoss,loss_dfl=DistributionFocalLoss", [])
     assert whole.loss("loss_bbox")["loss_weight"] == 2.0
 
 
@@ -57,8 +57,8 @@ def test_the_baseline_of_a_sweep_is_the_weight_itself(cfg):
     assert select(cfg, ["GIoULoss"], multiples=[0.5, 2.0]).baseline == "GIoULoss x0.5"
 
 
-def test_whole_variants_need_no_component(cfg):
-    selection = select(cfg, whole=["a:loss_bbox=L1Loss", "b:loss_bbox=GIoULoss"])
+def test_config_variants_need_no_component(cfg):
+    selection = select(cfg, config_variants=["a:loss_bbox=L1Loss", "b:loss_bbox=GIoULoss"])
     assert selection.components == []
     assert [variant.label for variant in selection.variants] == ["a", "b"]
 
@@ -67,14 +67,22 @@ def test_whole_variants_need_no_component(cfg):
     ("losses", "options", "message"),
     [
         ([], {}, "give --losses or --variant"),
-        (["L1Loss"], {"component": "loss_box"}, "--component loss_box: RetinaNet has the losses"),
-        (["L1Loss"], {"cross": ["loss_cls"]}, "--cross needs --losses, a component"),
+        (["L1Loss"], {"component": "loss_box"}, "--component loss_box: RetinaNet has the slots"),
+        (["L1Loss"], {"cross": ["loss_cls"]}, "--cross requires --losses, a component"),
         (["L1Loss"], {"cross": ["loss_x", "A"]}, "--cross loss_x: RetinaNet has"),
-        (["L1Loss"], {"cross": ["loss_bbox", "GIoULoss"]}, "name another component"),
+        (["L1Loss"], {"cross": ["loss_bbox", "GIoULoss"]}, "give a slot other than"),
         (["L1Loss"], {"baseline": "L2"}, "--baseline L2: the variants are L1Loss"),
         (["L1Loss:beta=1"], {}, "parameters go in parentheses: 'L1Loss(beta=1)'"),
-        ([], {"whole": ["a:loss_bbox=L1Loss"], "multiples": [2.0]}, "--weights sets the loss wei"),
-        ([], {"whole": ["a:loss_bbox=L1Loss"], "matched": True}, "--match-weights sets the loss"),
+        (
+            [],
+            {"config_variants": ["a:loss_bbox=L1Loss"], "multiples": [2.0]},
+            "--weights sets the loss wei",
+        ),
+        (
+            [],
+            {"config_variants": ["a:loss_bbox=L1Loss"], "matched": True},
+            "--match-weights sets the loss",
+        ),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(cfg, losses, options, message):
@@ -89,7 +97,7 @@ def test_a_model_without_slots_is_refused(cfg):
         select(cfg, ["L1Loss"])
 
 
-def test_a_tuple_reads_back_as_it_was_planned(cfg):
+def test_a_tuple_is_stored_as_a_list(cfg):
     variant = select(cfg, ["CrossEntropyLoss(class_weight=(1, 2))"], "loss_cls").variants[0]
     assert variant.loss("loss_cls")["class_weight"] == [1, 2]
 
@@ -117,10 +125,10 @@ def test_keys_reach_into_lists_and_make_what_is_missing():
 
 
 @pytest.mark.parametrize("key", ["loss_bbox", "model.loss_bbox"])
-def test_a_whole_variant_names_slots_with_losses_and_any_other_key(cfg, key):
+def test_a_config_variant_sets_losses_and_config_keys(cfg, key):
     cfg.optim_wrapper = {"optimizer": {"lr": 0.1}}
     text = f"mine:{key}=SmoothL1Loss(beta=0.5, loss_weight=2),optim_wrapper.optimizer.lr=1e-3"
-    found = whole_variant(cfg, text, [])
+    found = config_variant(cfg, text, [])
     assert found.label == "mine"
     assert found.changes == {
         "model.loss_bbox": {"type": "SmoothL1Loss", "beta": 0.5, "loss_weight": 2},
@@ -128,11 +136,11 @@ def test_a_whole_variant_names_slots_with_losses_and_any_other_key(cfg, key):
     }
 
 
-def test_a_whole_variant_beside_losses_keeps_the_loss_of_the_config(cfg):
-    found = whole_variant(cfg, "slow:model.num_convs=1", ["loss_bbox"])
+def test_a_config_variant_keeps_the_loss_of_the_config(cfg):
+    found = config_variant(cfg, "slow:model.num_convs=1", ["loss_bbox"])
     own = found.apply(cfg).model
     assert (own.num_convs, own.loss_bbox) == (1, {"type": "L1Loss", "loss_weight": 1.0})
-    found = whole_variant(cfg, "heavy:model.loss_bbox.loss_weight=3", ["loss_bbox"])
+    found = config_variant(cfg, "heavy:model.loss_bbox.loss_weight=3", ["loss_bbox"])
     assert found.apply(cfg).model.loss_bbox == {"type": "L1Loss", "loss_weight": 3}
 
 
@@ -144,11 +152,11 @@ def test_a_whole_variant_beside_losses_keeps_the_loss_of_the_config(cfg):
         ("x:model.num_convs=1,model.num_convs=2", "with each key once"),
         ("x:modle.num_convs=1", "the config has no 'modle.num_convs'"),
         ("x:lr=1", "the config has no 'lr'"),
-        ("x:model.num_convs.more=1", "goes into 2, which has no keys"),
+        ("x:model.num_convs.more=1", "is inside 2, which has no keys"),
         ("x:loss_bbox=SmoothL1Loss(bta=1)", "beta"),
     ],
 )
 def test_a_variant_that_cannot_be_read_is_refused(cfg, text, message):
     with pytest.raises((ValueError, TypeError)) as info:
-        whole_variant(cfg, text, [])
+        config_variant(cfg, text, [])
     assert message in str(info.value)

@@ -103,7 +103,7 @@ def test_norms_before_matching_are_those_of_the_given_weights(matching, models):
         assert loss.config == LOSSES[label]
         assert loss.given_weight == LOSSES[label].get("loss_weight", 1.0)
         assert loss.norm == pytest.approx(norms[label].mean(), rel=1e-6)
-    # The weights that are in use differ by far more than what is asked of matched ones.
+    # The published weights differ by far more than the tolerance for matched ones.
     assert matching.losses["L1Loss"].norm < 0.9 * matching.losses["SmoothL1Loss"].norm
 
 
@@ -147,7 +147,7 @@ def test_the_standard_error_of_a_ratio_is_its_spread_over_many_samples():
     assert ratio_error(x[0], 3 * x[0]) == pytest.approx(0, abs=1e-12)
 
 
-def test_nothing_is_left_and_nothing_changed(shapes, work_dir, matching, models):
+def test_no_files_remain_and_the_config_is_unchanged(shapes, work_dir, matching, models):
     assert list(work_dir.iterdir()) == []
     assert shapes.model.loss_bbox.type == "L1Loss" and shapes.val_dataloader
     weights = models.initial.state_dict()
@@ -207,11 +207,11 @@ def test_norms_after_matching_scale_with_the_weight():
     loss = record("A").losses["A"]
     assert loss.matched_norm == 0.75 and loss.matched_initial_norm == 0.375
     assert record("A").source("A") == (
-        "gradient norm 0.75, as A's, over 24 batches after 100 steps with A"
+        "gradient norm 0.75, matched to A over 24 batches after 100 steps with A"
     )
 
 
-def test_matchings_join_and_the_stored_numbers_stay():
+def test_joined_matchings_keep_the_stored_numbers():
     stored, new = record("A", "B"), record("A", "B", "C")
     new.losses["B"] = MatchedLoss({"type": "A"}, 2.0, 3.1, 0.5, 0.25, 0.01)
     joined = stored.joined(new)
@@ -230,17 +230,17 @@ def test_matchings_join_and_the_stored_numbers_stay():
     ("changes", "message"),
     [
         ({"slot": "loss_cls"}, "RetinaNet has no box deltas for 'loss_cls'"),
-        ({"baseline": "IoULoss"}, "the baseline 'IoULoss' is none of SmoothL1Loss, L1Loss"),
+        ({"baseline": "IoULoss"}, "the baseline 'IoULoss' is not one of SmoothL1Loss, L1Loss"),
         ({"batches": 7}, "batches must be at least 8, got 7"),
-        ({"warmup_steps": 41}, "warmup_steps must be 1 to 40, the steps that the config trains"),
-        ({"warmup_steps": 0}, "warmup_steps must be 1 to 40"),
+        ({"warmup_steps": 41}, "warmup_steps must be from 1 to 40, the training steps"),
+        ({"warmup_steps": 0}, "warmup_steps must be from 1 to 40"),
         (
             {"losses": {"SmoothL1Loss": {**SMOOTH, "loss_weight": 0.0}}},
-            "SmoothL1Loss: loss_weight is 0.0, and matching needs a number to scale",
+            "SmoothL1Loss: loss_weight is 0.0, but matching needs a nonzero number",
         ),
     ],
 )
-def test_what_cannot_be_matched_is_refused(shapes, tmp_path, changes, message):
+def test_invalid_matchings_are_errors(shapes, tmp_path, changes, message):
     arguments = {"slot": "loss_bbox", "losses": LOSSES, "baseline": "SmoothL1Loss", **changes}
     with pytest.raises(ValueError, match=message):
         match_weights(shapes, work_dir=tmp_path, **arguments)
@@ -268,7 +268,7 @@ def test_a_loss_without_a_usable_gradient_is_named(
 
 @pytest.fixture
 def fake_matching(monkeypatch):
-    """A matching that is known and trains nothing; gives the losses of each call."""
+    """Replace the matching by fixed numbers; return the losses of each call."""
     calls = []
 
     def fake(cfg, slot, losses, baseline, *, work_dir):
@@ -289,7 +289,7 @@ def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_match
     assert [v.loss("loss_bbox")["loss_weight"] for v in variants] == [4.0, 4.0]
     assert variants[1].weight["how"] == "matched"
     assert variants[1].weight["gradient_norm"] == pytest.approx(0.5 * 4.0 / 2.5)
-    assert "as L1Loss's" in variants[1].source
+    assert "matched to L1Loss" in variants[1].source
     assert match_variants(cfg, selection, tmp_path) == variants
     match_variants(cfg, select(cfg, ["L1Loss", "DIoULoss"], matched=True), tmp_path)
     assert fake_matching == [["L1Loss", "GIoULoss"], ["L1Loss", "DIoULoss"]]
@@ -297,8 +297,10 @@ def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_match
     assert set(stored["losses"]) == {"L1Loss", "GIoULoss", "DIoULoss"}
 
 
-def test_weights_matched_to_another_baseline_are_not_mixed(cfg, tmp_path, fake_matching):
+def test_weights_matched_to_a_different_baseline_are_an_error(cfg, tmp_path, fake_matching):
     match_variants(cfg, select(cfg, ["L1Loss", "GIoULoss"]), tmp_path)
     other = select(cfg, ["L1Loss", "GIoULoss"], baseline="GIoULoss")
-    with pytest.raises(ValueError, match="were matched to L1Loss, not those of loss_bbox to GIoU"):
+    with pytest.raises(
+        ValueError, match="was matched to L1Loss, but this command matches loss_bbox to GIoU"
+    ):
         match_variants(cfg, other, tmp_path)

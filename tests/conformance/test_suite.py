@@ -1,4 +1,4 @@
-"""Each check of the suite fails for a loss that is broken in the way the check is about."""
+"""Each check of the suite fails for a loss that violates what the check requires."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from det_losses.losses import ClassificationLoss, DIoULoss, IoUFamilyLoss
 
 
 class Plain(IoUFamilyLoss):
-    """1 - IoU; passes every check of formula and interface."""
+    """1 - IoU; passes all checks."""
 
     paper = "made up"
 
@@ -22,7 +22,7 @@ class NegativeDistance(Plain):
 
 
 class NoGrad(Plain):
-    """Held constant by no_grad, which the finite differences cannot reproduce."""
+    """Constant by no_grad, which the finite differences cannot reproduce."""
 
     def penalties(self, pair):
         with torch.no_grad():
@@ -30,7 +30,7 @@ class NoGrad(Plain):
 
 
 class UndetachedHull(DIoULoss):
-    """The reference holds the diagonal of the enclosing box constant, the loss does not."""
+    """The diagonal of the enclosing box is constant in the reference, but not in the loss."""
 
 
 class SilentDetach(Plain):
@@ -166,7 +166,7 @@ class WrongText(Plain):
 
 
 class NoArgs(Plain):
-    """One line alone."""
+    """Only a summary line."""
 
     __module__ = "det_losses.losses.no_args"
 
@@ -238,7 +238,7 @@ class NamesNoInput(Plain):
 
 
 class WrongParams(DIoULoss):
-    """repr() is right, but params() gives another eps than the one that builds the loss."""
+    """repr() is correct, but params() returns a different eps than the constructor got."""
 
     def __init__(self, *, eps=1e-7, reduction="mean", loss_weight=1.0):
         super().__init__(eps=eps / 2, reduction=reduction, loss_weight=loss_weight)
@@ -291,7 +291,7 @@ BROKEN = [
     ("gradient", NoGrad, "analytic against finite differences"),
     ("gradient", StateInGradient, "the state must be constant in the gradient"),
     ("reference_gradient", UndetachedHull, "gradient against the reference"),
-    ("stop_gradient", SilentDetach, "constant_in_gradient must name what"),
+    ("stop_gradient", SilentDetach, "but constant_in_gradient is empty"),
     ("stop_gradient", NamedButNotDetached, "names the hull, but nothing is detached"),
     ("zero", NotZero, "expected 0 for a perfect prediction, got 0.1"),
     ("zero", DeclaresNonzero, "zero_at_target is False, but"),
@@ -337,7 +337,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("check", "cls", "message"), BROKEN)
-def test_a_broken_loss_is_noticed(check, cls, message):
+def test_a_broken_loss_fails_its_check(check, cls, message):
     case = Case(cls.__name__, cls, (Reference({}, diou, hull_of),))
     with pytest.raises(Failed) as failure:
         CHECKS[check](case)
@@ -352,7 +352,7 @@ def test_every_check_has_a_loss_that_fails_it():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Without the checks that take a second; they are tested above."""
+    """Leave out the checks that take a second; they are tested above."""
     for name in ("compile", "fuzz"):
         monkeypatch.delitem(CHECKS, name)
 
@@ -367,7 +367,7 @@ def test_a_correct_loss_of_another_package_passes_without_a_card():
     assert skipped["card"].endswith("Example:, Disjoint:, so there is no card")
 
 
-def test_a_loss_that_cannot_be_built_is_one_failure():
+def test_a_loss_that_cannot_be_built_gives_one_failure():
     class Needy(Plain):
         def __init__(self, *, depth):
             super().__init__()
@@ -378,7 +378,7 @@ def test_a_loss_that_cannot_be_built_is_one_failure():
 
 
 @pytest.mark.usefixtures("quick")
-def test_any_exception_is_a_failure_that_names_it():
+def test_an_unexpected_exception_is_a_failure_with_its_type():
     class Raises(Plain):
         def unreduced(self, pred, target, weight=None):
             raise KeyError("lost")
@@ -388,7 +388,7 @@ def test_any_exception_is_a_failure_that_names_it():
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_case_supplies_inputs_that_the_suite_does_not_know():
+def test_the_case_supplies_inputs_unknown_to_the_suite():
     class Deep(Plain):
         inputs = ("depth",)
 
@@ -402,7 +402,7 @@ def test_the_case_supplies_inputs_that_the_suite_does_not_know():
     CHECKS["gradient"](Case("Deep", Deep, inputs=makers))
 
 
-def test_own_mean_is_declared_if_and_only_if_avg_factor_has_no_effect():
+def test_own_mean_must_match_the_effect_of_avg_factor():
     own = type("OwnMean", (IgnoresFactor,), {"own_mean": True})
     CHECKS["avg_factor"](Case("OwnMean", own))
     stale = type("Stale", (Plain,), {"own_mean": True})
@@ -410,7 +410,7 @@ def test_own_mean_is_declared_if_and_only_if_avg_factor_has_no_effect():
         CHECKS["avg_factor"](Case("Stale", stale))
 
 
-def test_a_check_that_does_not_apply_says_why():
+def test_a_check_that_does_not_apply_states_the_reason():
     with pytest.raises(Skipped, match="no state"):
         CHECKS["state"](Case("Plain", Plain))
 

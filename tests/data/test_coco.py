@@ -22,7 +22,7 @@ def real(coco_subset, split="val", **options):
     return CocoDataset(coco_subset / f"instances_{split}.json", coco_subset / "images", **options)
 
 
-def test_samples_of_a_tiny_set(tiny_coco):
+def test_samples_of_a_tiny_dataset(tiny_coco):
     dataset = CocoDataset(*tiny_coco())
     # categories by ascending id: cat 3, dog 7, bird 18; images by ascending id
     assert dataset.metainfo == {"classes": ("cat", "dog", "bird"), "category_ids": (3, 7, 18)}
@@ -131,7 +131,7 @@ def test_boxes_are_clipped_and_those_without_area_counted(tiny_coco):
     finally:
         logger.removeFilter(keep)
     assert dataset[5][1]["boxes"].tolist() == [[0, 0, 10, 10]]
-    assert messages == [f"{paths.ann_file}: 3 boxes without area inside their image are not used"]
+    assert messages == [f"{paths.ann_file}: 3 boxes without area inside their image are ignored"]
 
 
 def test_transforms_see_image_and_boxes(tiny_coco):

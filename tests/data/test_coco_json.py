@@ -10,7 +10,7 @@ def entry(key, index, **changes):
     return lambda coco: coco[key][index].update(changes)
 
 
-def test_missing_file_says_where_it_looked(tmp_path):
+def test_the_error_of_a_missing_file_has_the_searched_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.json: no such annotation file.*start at"):
         load_coco_json(tmp_path / "none.json")
 
@@ -21,7 +21,7 @@ def test_broken_json_names_the_file(tmp_path):
         load_coco_json(tmp_path / "cut.json")
 
 
-def test_a_picture_is_no_json(tmp_path):
+def test_a_binary_file_is_not_json(tmp_path):
     (tmp_path / "picture.json").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(ValueError, match="not a JSON file"):
         load_coco_json(tmp_path / "picture.json")
@@ -36,7 +36,7 @@ def test_a_picture_is_no_json(tmp_path):
         ({"images": [], "annotations": [], "categories": []}, "'categories' is empty"),
     ],
 )
-def test_json_that_is_no_coco_file(tmp_path, content, message):
+def test_json_that_is_not_a_coco_file(tmp_path, content, message):
     (tmp_path / "other.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"other\.json: .*{message}"):
         load_coco_json(tmp_path / "other.json")
@@ -66,7 +66,7 @@ def test_json_that_is_no_coco_file(tmp_path, content, message):
         (entry("categories", 0, id=3), "categories: the id 3 occurs twice"),
     ],
 )
-def test_each_unsound_entry_is_named(tiny_coco, change, message):
+def test_each_invalid_entry_is_named(tiny_coco, change, message):
     ann_file = tiny_coco(change=change).ann_file
     with pytest.raises(ValueError, match=rf"instances\.json: {message}|{message}") as error:
         load_coco_json(ann_file)

@@ -84,14 +84,14 @@ def test_square_image_is_read_as_stored(tmp_path):
     assert np.array_equal(read_image(path, (8, 8)).permute(1, 2, 0).numpy(), gradient(8, 8))
 
 
-def test_size_of_neither_orientation_is_one_error_with_all_sizes(tmp_path):
+def test_a_size_that_fits_no_orientation_is_an_error_with_all_sizes(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=6)
     message = r"a\.png: the annotation file says 10 x 10 .*image is 12 x 8, rotated.* 6 8 x 12\."
     with pytest.raises(ValueError, match=message):
         read_image(path, (10, 10))
 
 
-def test_wrong_size_without_exif_does_not_speak_of_it(tmp_path):
+def test_the_error_of_a_wrong_size_without_exif_does_not_mention_exif(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(gradient()))
     with pytest.raises(ValueError, match=r"says 8 x 12 .*but the image is 12 x 8\. Annotate"):
         read_image(path, (8, 12))

@@ -76,18 +76,18 @@ def test_train_and_val_differ(root):
     assert len(set(digests.values())) == len(digests) == 18
 
 
-def test_a_larger_set_begins_with_the_smaller_one(root, tmp_path):
+def test_a_larger_dataset_starts_with_the_images_of_a_smaller_one(root, tmp_path):
     larger = contents(make_shapes(tmp_path / "larger", **{**SMALL, "num_train": 20}))[0]
     assert contents(root)[0].items() <= larger.items()
 
 
-def test_a_second_call_draws_nothing(root):
+def test_a_second_call_does_not_generate_again(root):
     before = (root / "train.json").stat().st_mtime_ns
     assert make_shapes(root, **SMALL) == root
     assert (root / "train.json").stat().st_mtime_ns == before
 
 
-def test_an_empty_folder_is_filled_and_nothing_is_left_beside_it(tmp_path):
+def test_an_empty_folder_is_used_and_no_temporary_folder_remains(tmp_path):
     (tmp_path / "set").mkdir()
     make_shapes(tmp_path / "set", **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
@@ -99,7 +99,7 @@ def test_an_empty_folder_is_filled_and_nothing_is_left_beside_it(tmp_path):
     ]
 
 
-def test_processes_may_make_it_at_the_same_time(tmp_path):
+def test_several_processes_can_generate_it_concurrently(tmp_path):
     context = multiprocessing.get_context("fork")
     workers = [
         context.Process(target=make_shapes, args=(tmp_path / "set",), kwargs=SMALL)
@@ -113,13 +113,13 @@ def test_processes_may_make_it_at_the_same_time(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 
-def test_a_set_of_other_settings_is_refused(root):
-    message = r"set: has shapes made with image_size=64, seed=0, not image_size=96, seed=2\."
+def test_a_dataset_with_other_settings_is_an_error(root):
+    message = r"set: generated with image_size=64, seed=0, not image_size=96, seed=2\."
     with pytest.raises(ValueError, match=message + " Choose another data_root, or delete"):
         make_shapes(root, **{**SMALL, "image_size": 96}, seed=2)
 
 
-def test_a_set_from_before_there_were_levels_is_of_the_full_one(root, tmp_path):
+def test_a_dataset_without_a_level_is_the_full_one(root, tmp_path):
     shutil.copytree(root, tmp_path / "set")
     meta = json.loads((root / "meta.json").read_text())
     assert meta.pop("level") == "full"
@@ -129,17 +129,17 @@ def test_a_set_from_before_there_were_levels_is_of_the_full_one(root, tmp_path):
         make_shapes(tmp_path / "set", **SMALL, level="easy")
 
 
-def test_the_easy_set_has_three_classes(tmp_path):
+def test_the_easy_level_has_three_classes(tmp_path):
     dataset = ShapesDataset(tmp_path / "set", num_train=4, num_val=1, image_size=32, level="easy")
     assert dataset.metainfo["classes"] == ("ellipse", "rectangle", "triangle")
 
 
-def test_a_set_of_an_older_version_is_refused(root, tmp_path):
+def test_a_dataset_of_an_older_version_is_an_error(root, tmp_path):
     old = tmp_path / "old"
     old.mkdir()
     meta = json.loads((root / "meta.json").read_text())
     (old / "meta.json").write_text(json.dumps({**meta, "version": 0}))
-    with pytest.raises(ValueError, match=r"old: has shapes made with version=0, not version="):
+    with pytest.raises(ValueError, match=r"old: generated with version=0, not version="):
         make_shapes(old, **SMALL)
 
 
@@ -153,9 +153,9 @@ def test_an_incomplete_set_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["meta.json", "thesis.txt"])
-def test_a_folder_of_something_else_is_left_alone(tmp_path, name):
+def test_a_folder_with_other_files_is_not_changed(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match="not a set of built-in shapes, or a damaged one"):
+    with pytest.raises(ValueError, match="not a dataset of built-in shapes, or damaged"):
         make_shapes(tmp_path, **SMALL)
     assert [p.name for p in Path(tmp_path).iterdir()] == [name]
 

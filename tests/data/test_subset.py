@@ -41,7 +41,7 @@ def test_unknown_class_suggests_and_lists(name, hint):
 
 
 def test_class_named_twice():
-    with pytest.raises(ValueError, match="classes names 'a' twice"):
+    with pytest.raises(ValueError, match="classes contains 'a' twice"):
         select_categories(made(), ["a", "b", "a"], "x.json")
 
 
@@ -65,7 +65,7 @@ def test_choice_ignores_the_order_in_the_file():
     assert chosen != select_images(data, num_images=10, seed=5)
 
 
-def test_choice_is_spread_over_the_images():
+def test_the_selection_is_spread_over_the_images():
     # every image is equally likely: over 200 seeds, each is among 10 of 50 about 40 times;
     # 6 standard deviations of the binomial (200, 0.2) are 34
     counts = dict.fromkeys((image["id"] for image in made()["images"]), 0)
@@ -81,7 +81,7 @@ def test_smaller_subsets_are_part_of_larger_ones():
     assert small < large
 
 
-def test_choice_is_the_same_everywhere():
+def test_the_selection_is_the_same_on_all_machines():
     # the rule: the images with the smallest sha256 of "seed:id", whatever the Python version
     ids = [1, 3, 5, 7, 9]
     expected = sorted(sorted(ids, key=lambda i: hashlib.sha256(b"0:%d" % i).hexdigest())[:2])
@@ -220,7 +220,7 @@ def test_nothing_is_overwritten_by_default(tiny_coco, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "val.json").write_text("mine")
-    with pytest.raises(ExistingFileError, match=r"out: val\.json exist already.*overwriting"):
+    with pytest.raises(ExistingFileError, match=r"out already contains val\.json.*overwriting"):
         make_subset(out, ann_file, num_val=2)
     assert [p.name for p in out.iterdir()] == ["val.json"]
     make_subset(out, ann_file, num_val=2, overwrite=True)

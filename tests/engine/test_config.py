@@ -87,7 +87,7 @@ def test_own_data_keeps_transforms_and_mode_and_drops_the_subset(cfg, tmp_path, 
     assert (val.test_mode, val.keep_negatives, "classes" in val) == (True, True, False)
 
 
-def test_own_data_reaches_the_test_dataloader_where_there_is_one(cfg):
+def test_own_data_replaces_the_test_dataset_if_there_is_one(cfg):
     cfg.test_dataloader = ConfigDict(dataset=ConfigDict(type="CocoDataset", test_mode=True))
     use_own_data(cfg, "val", "/x.json", "/images")
     assert cfg.test_dataloader.dataset.ann_file == "/x.json"
@@ -96,11 +96,11 @@ def test_own_data_reaches_the_test_dataloader_where_there_is_one(cfg):
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        (("x.json", None), "--train-ann needs --train-images beside it"),
-        ((None, "images"), "--train-images needs --train-ann beside it"),
+        (("x.json", None), "--train-ann requires --train-images"),
+        ((None, "images"), "--train-images requires --train-ann"),
     ],
 )
-def test_half_a_pair_of_own_data_is_refused(cfg, pair, message):
+def test_own_data_without_images_or_annotations_is_an_error(cfg, pair, message):
     with pytest.raises(ValueError, match=message):
         use_own_data(cfg, "train", *pair)
 
@@ -111,7 +111,7 @@ def test_amp_changes_the_wrapper(cfg):
     assert cfg.optim_wrapper.loss_scale == "dynamic"
 
 
-def test_amp_refuses_a_wrapper_it_does_not_know(cfg):
+def test_amp_rejects_an_unknown_wrapper(cfg):
     cfg.optim_wrapper.type = "ApexOptimWrapper"
     with pytest.raises(ValueError, match="optim_wrapper is 'ApexOptimWrapper'"):
         use_amp(cfg)
@@ -125,7 +125,7 @@ def test_amp_refuses_a_wrapper_it_does_not_know(cfg):
         ("model = dict(", "was never closed"),
         ("model = undefined_name", "NameError: name 'undefined_name' is not defined"),
         ("_base_ = './absent.py'", "absent.py"),
-        ("x = 1", "has no `model`, so it is not a whole experiment"),
+        ("x = 1", "has no `model`, so it is not a complete experiment"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_named(tmp_path, text, message):
@@ -187,7 +187,7 @@ def test_options_of_the_metric_need_one_metric(cfg):
     use_metric_options(cfg, out="/found.json", backend="hotcoco")
     assert cfg.val_evaluator == dict(type="CocoMetric", out_file="/found.json", backend="hotcoco")
     cfg.val_evaluator = [cfg.val_evaluator] * 2
-    with pytest.raises(InputError, match="need one metric as `val_evaluator`, not a list"):
+    with pytest.raises(InputError, match="require a single metric as `val_evaluator`, not a list"):
         use_metric_options(cfg, out=None, backend="hotcoco")
 
 
@@ -231,14 +231,14 @@ def test_a_shipped_config_is_read_back_equal(name, tmp_path):
     assert read_back(cfg, tmp_path).to_dict() == cfg.to_dict()
 
 
-def test_a_class_becomes_the_path_that_a_registry_builds_from(tmp_path):
+def test_a_class_is_written_as_its_dotted_path(tmp_path):
     cfg = Config(dict(optimizer=dict(type=torch.optim.SGD), collate=math.sqrt))
     found = read_back(cfg, tmp_path)
     assert found.optimizer.type == "torch.optim.sgd.SGD"
     assert found.collate == "math.sqrt"
 
 
-def test_lines_are_short_and_say_the_same_twice():
+def test_lines_are_short_and_written_deterministically():
     text = config_text(Config(VALUES))
     assert max(map(len, text.splitlines())) <= 100
     assert text == config_text(Config(VALUES))

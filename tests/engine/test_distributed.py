@@ -1,4 +1,4 @@
-"""Two processes evaluate what one does."""
+"""Two processes give the same evaluation as one."""
 
 import json
 import subprocess

@@ -31,7 +31,7 @@ def cfg_of(toy_cfg, name="run", interval=2, **changes):
     return cfg
 
 
-def test_a_line_holds_the_means_since_the_last_one(toy_cfg):
+def test_a_line_has_the_means_since_the_previous_line(toy_cfg):
     runner, losses = build_runner(cfg_of(toy_cfg, epochs=3)), Losses()
     runner.register_hook(losses)
     runner.train()  # 3 epochs of 3 steps
@@ -53,7 +53,7 @@ def test_every_evaluation_has_a_line_with_the_steps_before_it(toy_cfg):
     assert found[-1]["seconds"] > found[0]["seconds"] > 0
 
 
-def test_a_resumed_run_has_the_lines_of_an_unbroken_one(toy_cfg):
+def test_a_resumed_run_has_the_same_lines_as_an_uninterrupted_one(toy_cfg):
     whole = build_runner(cfg_of(toy_cfg, "whole", interval=3, epochs=4))
     whole.train()
     first = build_runner(cfg_of(toy_cfg, "broken", interval=3, epochs=4))

@@ -1,4 +1,4 @@
-"""What a run does whose model trains other losses than its config names, and what it records."""
+"""The record of the losses of a run, and errors if they differ from the config."""
 
 import copy
 import json
@@ -11,8 +11,8 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from det_losses.engine import LossRecordError, build_runner
-from det_losses.engine.loss_record import agrees
+from det_losses.engine import LossRecordError, LossRecordHook, build_runner
+from det_losses.engine.loss_record import matches_config
 from det_losses.losses import build_loss
 from det_losses.registry import MODELS
 
@@ -63,7 +63,7 @@ def faulty(fault=None, **losses):
     return dict(type="FaultyToy", num_classes=None, fault=fault, **losses)
 
 
-def test_the_record_counts_on_after_a_resume_and_changes_no_weight(toy_cfg, record, capfd):
+def test_a_resumed_run_continues_the_record_without_changing_weights(toy_cfg, record, capfd):
     model = faulty(loss_bbox="EIoULoss(loss_weight=0.1)")
     without = toy_cfg("without", epochs=2, model=model)
     del without["default_hooks"]["loss_record"]
@@ -85,7 +85,7 @@ def test_the_record_counts_on_after_a_resume_and_changes_no_weight(toy_cfg, reco
                resumed.model.state_dict().items())  # fmt: skip
 
 
-def test_another_loss_than_the_configs_stops_the_run_before_the_first_step(toy_cfg):
+def test_a_loss_that_differs_from_the_config_stops_the_run_before_training(toy_cfg):
     steps = Steps()
     cfg = toy_cfg(model=faulty("another loss", loss_bbox="EIoULoss"))
     with pytest.raises(
@@ -110,7 +110,7 @@ def test_a_loss_without_a_gradient_is_a_warning_and_recorded(toy_cfg, record, ca
     assert got["proof"]["loss_bbox"]["gradient"] is False
     assert got["proof"]["loss_cls"]["gradient"] is True
     out = capfd.readouterr().out
-    assert "WARNING - loss_bbox: in the whole training ToyLoss(beta=0.5" in out
+    assert "WARNING - loss_bbox: no finite, nonzero gradient of ToyLoss(beta=0.5" in out
     assert "loss_cls: in the whole" not in out
 
 
@@ -131,16 +131,33 @@ def test_a_gradient_may_come_late(toy_cfg, record):
     }
 
 
+@pytest.mark.parametrize(
+    ("factors", "seen"),
+    [((0.0, 0.0), False), ((float("inf"), 0.0), False), ((float("inf"), 2.0), True)],
+)
+def test_a_gradient_counts_if_it_is_finite_and_not_zero(factors, seen):
+    # The gradient of f * sum(x) is f. Mixed precision repeats a step whose gradient is infinite.
+    hook, loss = LossRecordHook(), nn.L1Loss()
+    hook._proof["loss_bbox"] = entry = {"calls": 0, "gradient": False}
+    for factor in factors:
+        pred = torch.ones(3, 4, requires_grad=True)
+        hook._count_call("loss_bbox", loss, (), {"pred": pred})
+        (factor * pred).sum().backward()
+    assert entry == {"calls": 2, "gradient": seen}
+
+
 def test_a_weight_of_zero_needs_no_gradient(toy_cfg, record, capfd):
     model = dict(type="ToyDetector", num_classes=None, loss_weight=0.0)
     assert record(run(toy_cfg(epochs=1, model=model)))["proof"]["loss_bbox"]["gradient"] is False
-    assert "in the whole training" not in capfd.readouterr().out
+    assert "nonzero gradient" not in capfd.readouterr().out
 
 
 def test_a_resume_with_another_loss_is_refused(toy_cfg):
     run(toy_cfg(epochs=1))
     other = dict(type="ToyDetector", num_classes=None, loss_weight=2.0)
-    with pytest.raises(LossRecordError, match=r"but this run began with ToyLoss\(beta=0.5, loss_w"):
+    with pytest.raises(
+        LossRecordError, match=r"but this run was started with ToyLoss\(beta=0.5, loss_w"
+    ):
         run(toy_cfg(epochs=2, resume=True, model=other))
 
 
@@ -193,8 +210,8 @@ INNER = dict(type="InnerIoU", loss="CIoULoss", ratio=0.7)
     ],
     ids=str,
 )
-def test_a_loss_agrees_with_what_the_config_states(named, held, expected):
-    assert agrees(named, build_loss(held)) is expected
+def test_a_loss_matches_its_config(named, held, expected):
+    assert matches_config(named, build_loss(held)) is expected
 
 
 SCRIPT = """

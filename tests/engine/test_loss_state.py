@@ -90,7 +90,7 @@ def test_interrupted_and_resumed_state_equals_uninterrupted(toy_cfg, losses):
         assert buffers(whole)["loss_cls.class_counts"].tolist() == [12, 12]
 
 
-def test_averaged_weights_come_with_the_state_of_training(toy_cfg):
+def test_averaged_weights_include_the_state_of_the_losses(toy_cfg):
     runner = run(toy_cfg(model=model(), custom_hooks=EMA, epochs=2))
     saved = checkpoint(runner, 2)
     for name, value in buffers(runner).items():

@@ -54,7 +54,7 @@ def test_bad_boxes_are_named_by_image(toy_cfg):
         build_runner(cfg).train()
 
 
-def test_gradient_is_caught_where_it_arises(toy_cfg):
+def test_a_non_finite_gradient_is_detected_in_its_iteration(toy_cfg):
     hook = Break("loss_cls", nan_gradient)
     runner, message = train(toy_cfg(), hook)
     assert message.startswith("the gradient is NaN or infinite at epoch 2, iteration 5, image ids")
@@ -62,7 +62,7 @@ def test_gradient_is_caught_where_it_arises(toy_cfg):
     assert torch.equal(runner.model.box.weight, hook.weights)
 
 
-def test_iterations_without_a_step_are_checked(toy_cfg):
+def test_iterations_without_an_optimizer_step_are_checked(toy_cfg):
     cfg = toy_cfg(param_scheduler=None)
     cfg["optim_wrapper"]["accumulative_counts"] = 3
     hook = Break("loss_cls", lambda loss: loss * float("nan"), iteration=3)
@@ -73,7 +73,7 @@ def test_iterations_without_a_step_are_checked(toy_cfg):
     assert torch.equal(runner.model.box.weight, hook.weights)
 
 
-def test_model_and_optimizer_are_left_as_they_were(toy_cfg):
+def test_model_and_optimizer_are_unchanged(toy_cfg):
     runner = build_runner(toy_cfg(epochs=1))
     runner.train()
     assert not runner.model._forward_hooks

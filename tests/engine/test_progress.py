@@ -47,7 +47,7 @@ def test_terminal_gets_a_bar_and_no_lines(toy_cfg, capfd, terminal):
     assert "Saving checkpoint" in captured.out
 
 
-def test_bar_of_an_evaluation_is_gone_before_its_table(toy_cfg, terminal):
+def test_the_bar_of_an_evaluation_is_closed_before_its_table(toy_cfg, terminal):
     class Look(Hook):
         def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             (hook,) = [hook for hook in runner.hooks if isinstance(hook, progress.ProgressHook)]
@@ -60,7 +60,7 @@ def test_bar_of_an_evaluation_is_gone_before_its_table(toy_cfg, terminal):
     assert seen == [{"val"}, {"val"}, set()]
 
 
-def test_bar_on_a_terminal_that_does_not_tell_its_size(terminal, monkeypatch):
+def test_bar_on_a_terminal_of_unknown_size(terminal, monkeypatch):
     # As `script` and some containers make them: 0 columns, 0 lines.
     try:
         main, side = pty.openpty()

@@ -58,7 +58,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(toy_cfg, custom_hooks, rec
     assert record(whole)["metrics"]["AP"] > 0.05
 
 
-def test_resuming_says_so_and_warns_of_nothing(toy_cfg, capfd):
+def test_resuming_is_logged_without_warnings(toy_cfg, capfd):
     run(toy_cfg(epochs=1))
     capfd.readouterr()
     run(toy_cfg(epochs=2, resume=True))
@@ -91,7 +91,7 @@ def test_evaluation_uses_the_averaged_weights(toy_cfg):
     assert torch.equal(runner.model.box.bias, watch.trained[-1])
 
 
-def test_last_evaluation_is_made_up_for(toy_cfg, record):
+def test_a_missing_last_evaluation_is_done_at_the_end(toy_cfg, record):
     whole = run(toy_cfg("whole"))
     # Epoch 5 would be the next one: training and the last checkpoint are done.
     with pytest.raises(KeyboardInterrupt):
@@ -114,7 +114,7 @@ class TestSafeCheckpoint:
         SafeCheckpointHook().before_save_checkpoint(None, checkpoint)
         return checkpoint["message_hub"]["runtime_info"]
 
-    def test_histories_come_back(self):
+    def test_histories_are_restored(self):
         history = HistoryBuffer([1.5, 2.5], [1, 2], max_length=7)
         state = {"message_hub": {"log_scalars": {"train/loss": history}}}
         hook = SafeCheckpointHook()
@@ -133,13 +133,13 @@ class TestSafeCheckpoint:
         assert [type(got["a"]), type(got["b"][0]), type(got["b"][1][0])] == [float, int, bool]
         assert torch.equal(self.saved(a=np.arange(3))["a"], torch.arange(3))
 
-    def test_what_cannot_be_stored_is_named(self):
+    def test_an_entry_that_cannot_be_stored_is_named(self):
         with pytest.raises(
             TypeError, match=r"message_hub\['runtime_info'\]\['where'\] is a RootLogger"
         ):
             self.saved(where=logging.getLogger())
 
-    def test_model_weights_are_left_as_they_are(self):
+    def test_model_weights_are_unchanged(self):
         state = torch.nn.Linear(2, 2).state_dict()
         stored = {"state_dict": state}
         SafeCheckpointHook().before_save_checkpoint(None, stored)

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from mmengine.config import Config
 
 from det_losses.engine.run import claim_work_dir, is_finished
@@ -19,7 +20,7 @@ def unfinished(run_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])
-def test_a_directory_without_checkpoints_is_free(run_cfg, tmp_path, resume):
+def test_a_directory_without_checkpoints_can_be_used(run_cfg, tmp_path, resume):
     (tmp_path / "config.py").write_text("model = dict(type='Another')")
     claim_work_dir(run_cfg, resume)
     assert run_cfg.resume is False
@@ -29,12 +30,12 @@ def test_a_directory_without_checkpoints_is_free(run_cfg, tmp_path, resume):
 def test_a_finished_run_is_never_overwritten(unfinished, tmp_path, resume):
     write_json(tmp_path / "metrics.json", {"status": "done", "metrics": {}})
     assert is_finished(tmp_path)
-    with pytest.raises(ValueError, match="holds a finished run, which is never overwritten"):
+    with pytest.raises(ValueError, match="contains a finished run, which is not overwritten"):
         claim_work_dir(unfinished, resume)
 
 
-def test_an_unfinished_run_continues_only_when_asked(unfinished):
-    with pytest.raises(ValueError, match="continue it with --resume, or give another --work-dir"):
+def test_an_unfinished_run_is_resumed_only_on_request(unfinished):
+    with pytest.raises(ValueError, match="resume it with --resume, or give another --work-dir"):
         claim_work_dir(unfinished, None)
     claim_work_dir(unfinished, "auto")
     assert unfinished.resume is True
@@ -42,19 +43,19 @@ def test_an_unfinished_run_continues_only_when_asked(unfinished):
 
 def test_an_unfinished_run_of_another_config_is_refused(unfinished):
     unfinished.model.type = "B"
-    with pytest.raises(ValueError, match=r"another config \(model.type: 'A' -> 'B'\)"):
+    with pytest.raises(ValueError, match=r"a different config \(model.type: 'A' -> 'B'\)"):
         claim_work_dir(unfinished, "auto")
 
 
-def test_foreign_checkpoints_are_left_alone(run_cfg, tmp_path):
+def test_checkpoints_without_a_config_are_not_overwritten(run_cfg, tmp_path):
     (tmp_path / "model.pth").touch()
-    with pytest.raises(ValueError, match=r"holds checkpoints but no config\.py"):
+    with pytest.raises(ValueError, match=r"contains checkpoints but no config\.py"):
         claim_work_dir(run_cfg, "auto")
 
 
 def test_resuming_from_a_checkpoint(run_cfg, tmp_path):
     checkpoint = tmp_path.parent / "from.pth"
-    checkpoint.touch()
+    torch.save({}, checkpoint)
     claim_work_dir(run_cfg, str(checkpoint))
     assert (run_cfg.resume, run_cfg.load_from) == (True, str(checkpoint))
     with pytest.raises(FileNotFoundError, match=r"--resume absent\.pth: no such checkpoint"):

@@ -91,7 +91,7 @@ def test_seconds_of_an_iteration_are_a_median_without_warm_up(toy_cfg, record):
     assert record(runner)["seconds_per_iteration"] == got["seconds_per_iteration"]
 
 
-def test_a_run_as_short_as_its_warm_up_has_no_seconds_of_an_iteration(toy_cfg, record):
+def test_a_run_without_steps_after_the_warm_up_has_no_seconds_per_iteration(toy_cfg, record):
     assert record(run(toy_cfg(epochs=1)))["seconds_per_iteration"] is None
 
 
@@ -132,7 +132,7 @@ def test_training_without_validation(toy_cfg, record):
     assert (got["status"], got["metrics"], got["metrics_epoch"]) == ("done", {}, None)
 
 
-def test_validation_alone_leaves_no_record(toy_cfg):
+def test_validation_without_training_writes_no_record(toy_cfg):
     runner = build_runner(toy_cfg())
     assert "AP" in runner.val()
     assert not (Path(runner.work_dir) / "metrics.json").exists()
@@ -162,7 +162,7 @@ class TestWeightsHash:
             digest.update(value.numpy().tobytes())
         assert weights_hash(self.model()) == digest.hexdigest()
 
-    def test_each_bit_counts_and_the_losses_do_not(self):
+    def test_the_hash_depends_on_each_bit_but_not_on_the_losses(self):
         expected = weights_hash(self.model())
         for name in ("weight", "running_var", "num_batches_tracked"):
             model = self.model()
@@ -174,7 +174,7 @@ class TestWeightsHash:
         model.losses["loss_bbox"].running_mean += 1
         assert weights_hash(model) == expected
 
-    def test_it_looks_through_a_wrapper(self):
+    def test_the_hash_ignores_a_ddp_wrapper(self):
         wrapper = nn.Module()
         wrapper.module = self.model()
         assert weights_hash(wrapper) == weights_hash(self.model())
@@ -193,7 +193,7 @@ def test_median_without_warm_up():
 
 
 @pytest.mark.parametrize("count", [CAPACITY, 10 * CAPACITY + 7])
-def test_a_long_run_keeps_a_bounded_sample_of_all_of_it(count):
+def test_a_long_run_stores_a_bounded_number_of_times(count):
     # A step gets slower all the time: the median of the whole run is the middle step's time.
     values = [1 + index / count for index in range(count)]
     times = filled(values)
@@ -202,7 +202,7 @@ def test_a_long_run_keeps_a_bounded_sample_of_all_of_it(count):
     assert times.state["count"] == count
 
 
-def test_the_state_goes_on_after_a_resume(tmp_path):
+def test_the_state_continues_after_a_resume(tmp_path):
     values = [float(index % 17) for index in range(3 * CAPACITY)]
     torch.save(filled(values[:2000]).state, tmp_path / "state.pth")
     state = torch.load(tmp_path / "state.pth", weights_only=True)

@@ -99,13 +99,13 @@ class TestGenerators:
         assert drawn[0] == drawn[1]
         assert all(len(set(numbers)) == 3 for numbers in zip(*drawn, strict=True))
 
-    def test_states_come_back(self):
+    def test_states_are_restored(self):
         states = generator_states()
         first = self.draw()
         set_generator_states(states)
         assert self.draw() == first
 
-    def test_kept_even_after_an_error(self):
+    def test_generators_are_restored_after_an_error(self):
         states = generator_states()
         expected = self.draw()
         set_generator_states(states)

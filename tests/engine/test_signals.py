@@ -15,7 +15,7 @@ def test_a_signal_interrupts_and_its_handler_comes_back(number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_training_stops_after_the_step_in_which_a_signal_comes(number):
+def test_training_stops_after_the_step_with_a_signal(number):
     hook = StopHook()
     with hook.listening():
         hook.after_train_iter(None, 0)

@@ -107,7 +107,7 @@ def part_of(coco, images):
 
 
 def copied(coco, detections, counts):
-    """Return a dataset that holds each image ``counts`` times, with new ids.
+    """Return a dataset with ``counts`` copies of each image, with new ids.
 
     Args:
         coco: a ground truth.

@@ -90,7 +90,7 @@ def test_backends_agree_on_real_boxes(real):
     assert 0.1 < fast["AP"] < 0.9
 
 
-def test_twelve_numbers_are_pycocotools_own_on_the_written_file(real, tmp_path):
+def test_the_twelve_metrics_equal_pycocotools_on_the_written_file(real, tmp_path):
     pairs, meta, truth = real
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     numbers = evaluate(pairs, meta, out_file=str(tmp_path / "found" / "bbox.json"))
@@ -183,7 +183,7 @@ class TestByHand:
         assert "AR100" not in numbers
         assert evaluate(pairs, backend=backend)["AR100"] == 1
 
-    def test_prints_nothing_by_itself(self, backend, capfd):
+    def test_nothing_is_printed(self, backend, capfd):
         with contextlib.redirect_stdout(io.StringIO()) as table:
             evaluate([(truth(1, (17, [0, 0, 9, 9], {})), prediction())], backend=backend)
         assert capfd.readouterr().out == ""
@@ -240,7 +240,7 @@ NAN = float("nan")
             r"image 3: predicted labels must be in 0\.\.1, got 2",
         ),
         (prediction((-1, 0.5, [0, 0, 4, 4])), r"labels must be in 0\.\.1, got -1"),
-        (prediction() | {"image_id": 4}, "image 3 got the predictions of image 4"),
+        (prediction() | {"image_id": 4}, "image 3 got those of image 4"),
     ],
 )
 def test_bad_predictions(found, message):

@@ -36,7 +36,7 @@ def test_pairs(max_dets, ties):
         ([[1, 2, 3, 4, 5, 0.5, 99]], r"detections\[0\]: category_id 99 is not in the ground"),
         (
             [[1, 2, 3, 4, 5, 0.5, 3], [-1, 2, 3, 4, 5, 0.5, 3]],
-            r"detections\[1\]: image_id -1 is not in the ground truth\. Evaluate with",
+            r"detections\[1\]: image_id -1 is not in the ground truth\. Use the",
         ),
     ],
 )

@@ -118,14 +118,14 @@ def test_each_image_once_is_the_whole(found):
         np.testing.assert_array_equal(matches.average_precision(once), matches.average_precision())
 
 
-def test_doubling_all_changes_nothing(found):
+def test_doubling_all_images_does_not_change_ap(found):
     counts = draw_counts(20, 4)
     once, twice = resample(found, counts), resample(found, 2 * counts)
     for name, values in once.items():
         np.testing.assert_allclose(twice[name], values, atol=1e-12)
 
 
-def test_workers_change_nothing(found):
+def test_the_number_of_workers_does_not_matter(found):
     counts = draw_counts(20, 8)
     alone, many, default = (resample(found, counts, workers) for workers in (1, 3, None))
     for name, values in alone.items():
@@ -173,7 +173,7 @@ def test_other_bad_arguments(found):
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         resample(found, counts, 0)
     other = match(GroundTruth(random_case(4)[0]), np.empty((0, 7)))
-    with pytest.raises(ValueError, match=r"matches\[3\] is of another ground truth than"):
+    with pytest.raises(ValueError, match=r"matches\[3\] and matches\[0\] have different"):
         resample([*found, other], counts)
 
 

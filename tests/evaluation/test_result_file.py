@@ -59,7 +59,7 @@ def test_broken_file(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 5}, r"found\.json: \[1\]: image_id 5 is not in the ground truth\. Evaluate"),
+        ({"image_id": 5}, r"found\.json: \[1\]: image_id 5 is not in the ground truth\. Use"),
         ({"category_id": 5}, r"found\.json: \[1\]: category_id 5 is not in the ground truth"),
     ],
 )

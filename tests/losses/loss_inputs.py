@@ -1,4 +1,4 @@
-"""The losses that can be built from their names alone, and inputs for them."""
+"""The losses that can be built without arguments, and inputs for them."""
 
 from det_losses import build_loss, list_losses
 from det_losses.conformance.case import box_pairs

@@ -1,7 +1,7 @@
-"""Every loss once more, from its paper's equation, for one box or element in plain floats.
+"""Reference losses from the papers' equations, for one box or element in plain floats.
 
-Nothing here is shared with the package. What the paper or the package holds constant in the
-gradient is an argument, so that a finite difference can hold it too.
+No code is shared with the package. Quantities that are constant in the gradient are arguments, so
+that finite differences can keep them fixed.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def geometry(b, g):
-    """Return the quantities of the papers for boxes without degeneracy."""
+    """Return the quantities of the papers for boxes that are not degenerate."""
     w, h, wg, hg = b[2] - b[0], b[3] - b[1], g[2] - g[0], g[3] - g[1]
     iw = max(0.0, min(b[2], g[2]) - max(b[0], g[0]))
     ih = max(0.0, min(b[3], g[3]) - max(b[1], g[1]))
@@ -100,13 +100,3 @@ def per_box(function, pred, target, *constants):
 
 def per_element(function, pred, target, **parameters):
     return np.vectorize(lambda x, y: function(x, y, **parameters), otypes=[float])(pred, target)
-
-
-def central_difference(function, x, step=1e-5):
-    """Gradient of the sum of ``function(x)`` by finite differences."""
-    grad = np.zeros_like(x)
-    for index in np.ndindex(*x.shape):
-        shift = np.zeros_like(x)
-        shift[index] = step
-        grad[index] = (function(x + shift).sum() - function(x - shift).sum()) / (2 * step)
-    return grad

@@ -1,7 +1,7 @@
-"""Box losses that keep no state, from the equations of their papers or of the authors' code.
+"""Stateless box losses from the equations of their papers or of the authors' code.
 
-Arrays of the whole batch in float64; nothing here is shared with the package. What the gradient
-takes as constant is an argument, so that a finite difference can hold it too.
+Arrays of a whole batch in float64; no code is shared with the package. Quantities that are constant
+in the gradient are arguments, so that finite differences can keep them fixed.
 """
 
 import numpy as np
@@ -109,7 +109,7 @@ def bounded_iou(b, g, *, beta, **_):
 
 
 def extended_iou(b, g, *, smooth_point, **_):
-    """Sums and differences of rectangles from the corner of the hull, as mmdetection has it."""
+    """Sums and differences of rectangles from the corner of the hull, as in mmdetection."""
     origin = np.tile(np.minimum(b, g)[:, :2], 2)
     b, g = b - origin, g - origin
     x1, y1 = np.maximum(b, g)[:, :2].T
@@ -133,7 +133,7 @@ def balanced_l1(x, y, *, alpha, gamma, beta, **_):
 
 
 def balanced_l1_as_released(x, y, *, alpha, gamma, beta, **_):
-    """The formula of OceanPang/Libra_R-CNN, which divides by beta in the logarithm alone."""
+    """The formula of OceanPang/Libra_R-CNN, which divides by beta in the logarithm only."""
     d, b = np.abs(x - y), np.exp(gamma / alpha) - 1
     near = alpha / b * (b * d + 1) * np.log(b * d / beta + 1) - alpha * d
     return np.where(d < beta, near, gamma * d + gamma / b - alpha * beta)
@@ -165,7 +165,7 @@ def nothing(*_, **__):
     return {}
 
 
-# Without a third entry nothing is constant, so the whole gradient is that of the equation.
+# Entries without constants: the full gradient of the equation is compared.
 REFERENCES = {
     name: [entry if len(entry) == 3 else (*entry, nothing) for entry in entries]
     for name, entries in REFERENCES.items()

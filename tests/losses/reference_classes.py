@@ -1,6 +1,6 @@
-"""Classification losses without state from their papers' equations, in numpy.
+"""Stateless classification losses from their papers' equations, in numpy.
 
-Arrays of the whole batch in float64; nothing here is shared with the package. ``target`` is labels
+Arrays of a whole batch in float64; no code is shared with the package. ``target`` is labels
 ``[N]`` (with ``quality`` ``[N]`` where a loss takes it) or values ``[N, K]``. The third entry of a
 reference returns what is constant in the gradient.
 """
@@ -38,7 +38,7 @@ def binary_cross_entropy(pred, target, *, class_weight=None, **_):
 
 
 def mmdet_cross_entropy(pred, target, *, class_weight, **_):
-    """mmdetection's sigmoid form: the weights are on the positive term alone."""
+    """mmdetection's sigmoid form: the weights apply to the positive term only."""
     y, _own, counts = spread(pred, target)
     p = sigmoid(pred)
     loss = -np.array(class_weight) * y * np.log(p) - (1 - y) * np.log(1 - p)
@@ -58,7 +58,7 @@ def quality_focal(pred, target, *, quality=None, beta, class_weight, **_):
 def varifocal(
     pred, target, *, quality=None, alpha, gamma, iou_weighted, class_weight, constant=None, **_
 ):
-    """``constant``: the logits that the focusing factor is taken of; by default ``pred``."""
+    """``constant``: the logits for the focusing factor; by default ``pred``."""
     q, _own, counts = spread(pred, target, quality)
     p = sigmoid(pred)
     focusing = sigmoid(pred if constant is None else constant) ** gamma
@@ -68,7 +68,7 @@ def varifocal(
 
 
 def matchability_aware(pred, target, *, quality=None, gamma, class_weight, constant=None, **_):
-    """``constant``: the logits that the negatives' weight is taken of; by default ``pred``."""
+    """``constant``: the logits for the weight of negatives; by default ``pred``."""
     q, own, counts = spread(pred, target, quality)
     p = sigmoid(pred)
     focusing = sigmoid(pred if constant is None else constant) ** gamma
@@ -86,22 +86,22 @@ def poly_focal(pred, target, *, eps1, gamma, alpha, class_weight, **_):
 
 
 def asymmetric(pred, target, *, gamma_pos, gamma_neg, clip, class_weight, constant=None, **_):
-    """``constant``: the logits that the focusing factors are taken of; by default ``pred``."""
+    """``constant``: the logits for the focusing factors; by default ``pred``."""
     y, _own, counts = spread(pred, target)
-    p, held = sigmoid(pred), sigmoid(pred if constant is None else constant)
-    positive = -((1 - held) ** gamma_pos) * np.log(p)
+    p, fixed = sigmoid(pred), sigmoid(pred if constant is None else constant)
+    positive = -((1 - fixed) ** gamma_pos) * np.log(p)
     shifted = np.maximum(p - clip, 0)
-    negative = -(np.maximum(held - clip, 0) ** gamma_neg) * np.log(1 - shifted)
+    negative = -(np.maximum(fixed - clip, 0) ** gamma_neg) * np.log(1 - shifted)
     return weighted(y * positive + (1 - y) * negative, counts, class_weight)
 
 
 def ia_bce(
     pred, target, *, quality=None, alpha, gamma, min_target, class_weight, constant=None, **_
 ):
-    """``constant``: the logits that the target t is taken of; by default ``pred``."""
+    """``constant``: the logits for the target t; by default ``pred``."""
     q, own, counts = spread(pred, target, quality)
-    s, held = sigmoid(pred), sigmoid(pred if constant is None else constant)
-    t = np.maximum(held**alpha * q ** (1 - alpha), min_target)
+    s, fixed = sigmoid(pred), sigmoid(pred if constant is None else constant)
+    t = np.maximum(fixed**alpha * q ** (1 - alpha), min_target)
     loss = np.where(own, cross_entropy(s, t), s**gamma * cross_entropy(s, 0))
     return weighted(loss, counts, class_weight)
 
@@ -158,7 +158,7 @@ def class_weights(class_counts, beta):
 
 
 def class_balanced_focal(pred, target, *, loss, class_counts, beta, **_):
-    """FocalLoss inside: sigmoid, with its own gamma and alpha."""
+    """The wrapped loss is FocalLoss with sigmoid and its own gamma and alpha."""
     weights = np.append(class_weights(class_counts, beta), 1.0)
     focal = sigmoid_focal(pred, target, **loss.params())
     return focal * weights[np.clip(target, 0, len(class_counts))][:, None]
@@ -174,12 +174,12 @@ def distribution_focal(pred, target, **_):
 
 
 def nothing(pred, target, **_):
-    """Nothing is constant: the whole of the reference is differentiated."""
+    """Nothing is constant: the full gradient of the reference is compared."""
     return {}
 
 
 def logits(pred, target, **_):
-    """A factor or a target is constant: the logits that it is computed from."""
+    """A factor or a target is constant; it is computed from these logits."""
     return {"constant": pred}
 
 
@@ -246,7 +246,7 @@ REFERENCES = {
         (COUNTS, class_balanced_focal, nothing),
         ({**COUNTS, "beta": 1.0}, class_balanced_focal, nothing),
     ],
-    # All classes are labels of the examples, so none is left out.
+    # All classes occur as labels in the examples, so all are selected.
     "FederatedLoss": [({"num_sampled": 2}, binary_cross_entropy, nothing)],
     "DistributionFocalLoss": [({}, distribution_focal, nothing)],
 }

@@ -1,7 +1,7 @@
 """The elementwise losses, the IoU family, wrappers and composites.
 
-Each for a whole batch, from :mod:`loss_references`, which has their papers' equations; what is
-constant in a gradient stands beside the loss as the third entry.
+For a whole batch, from the papers' equations in :mod:`loss_references`. The third entry of a
+reference returns what is constant in the gradient.
 """
 
 import math
@@ -11,12 +11,12 @@ import numpy as np
 
 
 def box_loss(function):
-    """A loss of one box as one of a batch."""
+    """Turn a loss of one box into a loss of a batch."""
     return lambda pred, target, **_: ref.per_box(function, pred, target)
 
 
 def element_loss(function, *names):
-    """A loss of one element as one of a batch, with these of its arguments."""
+    """Turn a loss of one element into a loss of a batch, with the named arguments."""
 
     def loss(pred, target, **params):
         return ref.per_element(function, pred, target, **{n: params[n] for n in names})
@@ -129,11 +129,11 @@ def focal_l1_eiou(pred, target, *, logits, labels, **inputs):
 
 
 def nothing(pred, target, **_):
-    """Nothing is constant: the whole of the reference is differentiated."""
+    """Nothing is constant: the full gradient of the reference is compared."""
     return {}
 
 
-def ciou_alone(pred, target, **_):
+def only_ciou_constants(pred, target, **_):
     return ciou_constants(pred, target)
 
 
@@ -174,12 +174,12 @@ REFERENCES = {
         ({"loss": "EIoULoss", "gamma": 1.5}, focal_eiou, focal_weight),
     ],
     "InnerIoU": [
-        ({}, inner_ciou, ciou_alone),
+        ({}, inner_ciou, only_ciou_constants),
         ({"loss": "GIoULoss", "ratio": 1.3}, inner_giou, nothing),
     ],
     "FocalerIoU": [
-        ({}, focaler_ciou, ciou_alone),
-        ({"d": 0.2, "u": 0.8}, focaler_ciou, ciou_alone),
+        ({}, focaler_ciou, only_ciou_constants),
+        ({"d": 0.2, "u": 0.8}, focaler_ciou, only_ciou_constants),
     ],
     "AlphaIoU": [
         ({}, alpha_ciou, alpha_ciou_constants),

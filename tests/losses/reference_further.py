@@ -1,4 +1,4 @@
-"""The further losses from their papers' equations, in numpy, for the whole batch."""
+"""GCDLoss and NormalizedL1Loss from their papers' equations, in numpy, for a whole batch."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def _sizes(boxes):
 
 
 def gcd(pred, target, **_):
-    """The distance once in units of each box's covariance, and their mean."""
+    """Mean of the squared distances in units of each box's covariance."""
     x, y, w, h = _sizes(pred)
     xg, yg, wg, hg = _sizes(target)
     in_pred = ((x - xg) / w) ** 2 + ((y - yg) / h) ** 2
@@ -27,7 +27,7 @@ def normalized_l1(pred, target, *, image_size, **_):
 
 
 def nothing(*_, **__):
-    """No part is constant in the gradient but what the function is given."""
+    """Nothing is constant in the gradient."""
     return {}
 
 

@@ -1,7 +1,7 @@
-"""The losses with a state, from their papers' equations, in numpy, for the whole batch.
+"""Stateful losses from their papers' equations, in numpy, for a whole batch.
 
-``state`` has the buffers before a call in training mode, without sample weights. Rows of a negative
-label are no examples, and their loss is 0.
+``state`` contains the buffers before a call in training mode, without sample weights. Rows with a
+negative label are not examples, and their loss is 0.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def _hull2(pred, target):
 
 
 def _running(name, state, batch, momentum, start=None):
-    """The mean after a batch: without a start, the first ones have equal weight."""
+    """The mean after a batch; without a start, the first batches have equal weight."""
     before = state[f"{name}.mean"]
     weight = momentum if start else max(1 / (state[f"{name}.batches"] + 1), momentum)
     return (1 - weight) * before + weight * batch
@@ -57,22 +57,22 @@ def wiou_constants(pred, target, *, momentum, start, state, **_):
 
 
 def dynamic_smooth_l1(pred, target, *, state, **_):
-    """The smooth L1 with the beta that the batches before have left."""
+    """Smooth L1 with the beta from the previous batches."""
     d, beta = abs(pred - target), state["current_beta"]
     return np.where(d < beta, d**2 / (2 * beta), d - beta / 2)
 
 
 def nothing(pred, target, **_):
-    """What is constant in the gradient does not depend on the prediction."""
+    """Constants in the gradient do not depend on the prediction."""
     return {}
 
 
 def _harmonized(loss, norm, valid, bins, momentum, state, beta):
     if beta is None:
         found, _ = np.histogram(norm[valid], bins=bins, range=(0, 1))
-        held = _running("counts", state, found, 1 - momentum) if momentum else found
+        counts = _running("counts", state, found, 1 - momentum) if momentum else found
         place = np.minimum((norm * bins).astype(int), bins - 1)
-        beta = valid.sum() / np.maximum(held[place] * bins, 1e-9)  # N / GD, GD = R M
+        beta = valid.sum() / np.maximum(counts[place] * bins, 1e-9)  # N / GD, GD = R M
     return np.where(valid, beta * loss, 0), beta
 
 
@@ -116,7 +116,7 @@ def ghmr_constants(pred, target, **kwargs):
 
 
 def seesaw_factors(pred, target, *, p, q, eps, num_classes, state, **_):
-    """M_ij C_ij of each row's label i and each channel j; 1 beside the background."""
+    """M_ij C_ij of each row's label i and each channel j; 1 for the background."""
     batch = [(target == c).sum() for c in range(num_classes)]
     counts = np.maximum(state["class_counts"] + batch, 1)
     factors = np.ones_like(pred)
@@ -164,14 +164,14 @@ def eqlv2(pred, target, *, num_classes, mu, alpha, gamma, state, **_):
 
 
 def equalized_focal(pred, target, *, gamma, alpha, scale, state, **_):
-    own = _one_hot(target, pred.shape[1])
+    is_label = _one_hot(target, pred.shape[1])
     positive, negative = state["positive_gradient"], state["negative_gradient"]
     g = np.ones_like(positive, dtype=float)
     np.divide(positive, negative, out=g, where=negative > 0)
     gamma_c = gamma + scale * (1 - np.minimum(g, 1))
     p = _sigmoid(pred)
-    p_t = np.where(own, p, 1 - p)
-    a = 1.0 if alpha is None else np.where(own, alpha, 1 - alpha)
+    p_t = np.where(is_label, p, 1 - p)
+    a = 1.0 if alpha is None else np.where(is_label, alpha, 1 - alpha)
     loss = -a * gamma_c / gamma * (1 - p_t) ** gamma_c * np.log(p_t)
     return loss * (target >= 0)[:, None]
 

@@ -1,6 +1,6 @@
-"""Losses on decoded boxes: values derived by hand, torchvision, and what single losses promise.
+"""Losses on decoded boxes: values derived by hand, torchvision parity, properties of single losses.
 
-That every loss equals its equation, with finite gradients, is checked in test_conformance.
+test_conformance compares every loss with its equation and checks for finite gradients.
 """
 
 from math import atan, exp, log, pi, sqrt
@@ -31,7 +31,7 @@ CROSSED = ([0.0, 0, 10, 20], [0.0, 0, 20, 10])
 V = 4 / pi**2 * (atan(2) - atan(0.5)) ** 2
 # Two 10 x 10 boxes with a gap of 20 between them: union 200, enclosing box 40 x 10.
 GAP = ([0.0, 0, 10, 10], [30.0, 0, 40, 10])
-# 20 x 10 twice, the prediction 30 to the right and 40 below: centres 50 apart, gaps 10 and 30,
+# Two 20 x 10 boxes, the prediction 30 to the right and 40 below: centres 50 apart, gaps 10 and 30,
 # enclosing box 50 x 50.
 APART = ([30.0, 40, 50, 50], [0.0, 0, 20, 10])
 
@@ -60,7 +60,7 @@ APART = ([30.0, 40, 50, 50], [0.0, 0, 20, 10])
         ("SIoULoss", CROSSED, 2 / 3 + 1 - exp(-1 / 16) + (1 - exp(-1 / 2)) ** 4),
         # Lambda = 2 * 30 * 40 / 50^2 = 0.96
         ("SIoULoss", APART, 1 + (2 - exp(-1.04 * 0.6**2) - exp(-1.04 * 0.8**2)) / 2),
-        # of an image 300 x 400, diagonal 500: the corners are (10, 0) and (10, 0) apart
+        # image 300 x 400, diagonal 500: the corners are (10, 0) and (10, 0) apart
         ("MPDIoULoss", SHIFTED, 2 / 3 + (100 + 100) / 500**2),
         ("MPDIoULoss", CROSSED, 2 / 3 + (0 + 200) / 500**2),
         ("MPDIoULoss", APART, 1 + (2500 + 2500) / 500**2),
@@ -94,7 +94,7 @@ APART = ([30.0, 40, 50, 50], [0.0, 0, 20, 10])
         # x off by a quarter of the width: 1 - (20 - 10) / (20 + 10) = 2/3; half the width
         ("BoundedIoULoss", HALF, (2 / 3 - 0.1) + (1 / 2 - 0.1)),
         ("BoundedIoULoss(beta=0.6)", HALF, (2 / 3 - 0.3) + (1 / 2) ** 2 / 1.2),
-        # both centres further off than half the target's size: 1 and 1, however far
+        # both centre offsets exceed half the target's size: 1 and 1 at any distance
         ("BoundedIoULoss", APART, 2 * 0.9),
         ("ExtendedIoULoss", SHIFTED, 2 / 3 - 0.05),
         ("ExtendedIoULoss(smooth_point=1.0)", SHIFTED, (2 / 3) ** 2 / 2),
@@ -109,8 +109,8 @@ def test_known_values(config, boxes, expected):
     assert loss(pred, target, **inputs).item() == pytest.approx(expected, rel=1e-9)
 
 
-# torchvision adds eps to its denominators; without it (CIoU keeps 1e-7 in parts, so its boxes are
-# large) both compute the same ratio.
+# torchvision adds eps to its denominators. With eps=0 both compute the same ratio; CIoU still adds
+# 1e-7 in places, so its boxes are large.
 @pytest.mark.parametrize(
     ("name", "peer", "scale"),
     [
@@ -133,7 +133,7 @@ def test_equals_torchvision(name, peer, scale):
 
 @pytest.mark.parametrize("name", DECODED_NAMES)
 def test_gradients_stay_below_the_largest_float16(name):
-    """Degenerate boxes, and centres that are next to each other: 65504 is the largest float16."""
+    """Degenerate boxes, and centres close to each other; 65504 is the largest float16."""
     loss = build_loss(name, reduction="none")
     pairs = [degenerate_pairs(torch.float32, 1.0)]
     step = torch.tensor([[1.0, 0], [0, 1], [1, 1], [-1, 1], [1, 1e-6]]).repeat(1, 2)
@@ -158,7 +158,7 @@ def test_large_boxes_in_float16_do_not_overflow():
 
 @pytest.mark.parametrize("name", IOU_NAMES)
 def test_an_inverted_prediction_does_not_overlap(name):
-    """Focal-EIoU, whose weight is then 0, is its own loss without the weight."""
+    """Focal-EIoU has weight 0 there, so EIoU is tested instead."""
     loss = build_loss("EIoULoss" if name == "FocalEIoULoss" else name, reduction="none")
     inverted = [pair for case, pair in DEGENERATE.items() if case.startswith("inverted")]
     pred, target = torch.tensor(inverted, dtype=torch.float32).unbind(1)
@@ -166,7 +166,7 @@ def test_an_inverted_prediction_does_not_overlap(name):
     assert (loss(pred, target) >= 1).all()
 
 
-def test_ciou_gate_silences_alpha_where_the_overlap_is_small():
+def test_ciou_alpha_gate_sets_alpha_to_zero_where_the_overlap_is_small():
     pred, target = box_pairs(60)
     iou = box_pair(pred, target).iou
     gated = functional.ciou_loss(pred, target, alpha_gate=0.5)
@@ -197,25 +197,25 @@ def test_focal_eiou_with_gamma_zero_is_eiou():
     torch.testing.assert_close(focal, functional.eiou_loss(pred, target), rtol=1e-12, atol=0)
 
 
-def test_focal_eiou_of_disjoint_boxes_alone_is_zero_without_gradient():
+def test_focal_eiou_of_only_disjoint_boxes_is_zero_with_zero_gradient():
     pred = torch.tensor([[0.0, 0, 10, 20]], requires_grad=True)
     value = build_loss("FocalEIoULoss")(pred, pred.detach() + 100)
     value.backward()
     assert value == 0 and (pred.grad == 0).all()
 
 
-def test_iou_loss_of_the_log_mode_is_bounded_by_eps():
+def test_iou_loss_in_log_mode_is_bounded_by_eps():
     pred, target = box_pairs(9)
     value = functional.iou_loss(pred, target, eps=1e-3)
     torch.testing.assert_close(value[-3:], -torch.full((3,), 1e-3).double().log())
 
 
-def test_linear_says_what_it_is():
+def test_repr_shows_the_linear_mode():
     assert repr(IoULoss(linear=True)).startswith("IoULoss(mode='linear', linear=True, eps=1e-06")
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 3.0), (3.0, 0), (1e-9, 3.0), (3.0, 3.0), (2.0, -5.0)])
-def test_siou_angle_cost_is_that_of_the_paper_without_its_infinite_slope(dx, dy):
+def test_siou_angle_cost_equals_the_papers_with_a_finite_gradient(dx, dy):
     """The slope of the arcsine is infinite where one box is exactly above the other."""
     target = torch.tensor([[0.0, 0, 20, 10]], dtype=torch.float64)
     pred = (target + torch.tensor([[dx, dy, dx, dy]])).requires_grad_()
@@ -226,23 +226,23 @@ def test_siou_angle_cost_is_that_of_the_paper_without_its_infinite_slope(dx, dy)
     assert pred.grad.isfinite().all()
 
 
-def test_siou_warns_of_mmdetections_sign_and_keeps_the_papers():
+def test_siou_warns_about_mmdetections_sign_and_uses_the_papers():
     with pytest.warns(UserWarning, match="paper's distance cost.*neg_gamma=False rewards distance"):
-        turned = build_loss("SIoULoss", neg_gamma=False)
+        loss = build_loss("SIoULoss", neg_gamma=False)
     target = torch.tensor([[0.0, 0, 10, 10]])
     near, far = target + torch.tensor([8.0, 0, 8, 0]), target + torch.tensor([40.0, 0, 40, 0])
-    assert turned(far, target) > turned(near, target)
-    assert torch.equal(turned(far, target), build_loss("SIoULoss")(far, target))
+    assert loss(far, target) > loss(near, target)
+    assert torch.equal(loss(far, target), build_loss("SIoULoss")(far, target))
 
 
-def test_eiou_warns_of_the_argument_of_mmdetections_loss_of_its_name():
+def test_eiou_warns_about_the_argument_of_mmdetections_eiou_loss():
     with pytest.warns(UserWarning, match="Extended IoU, which is ExtendedIoULoss here"):
         loss = build_loss(dict(type="EIoULoss", smooth_point=0.1, loss_weight=5.0))
     boxes = (torch.tensor([box]) for box in HALF)
     assert loss(*boxes).item() == pytest.approx(5 * (1 / 2 + 25 / 500 + 1 / 4))
 
 
-def test_configs_of_mmdetection_can_be_used():
+def test_mmdetection_configs_can_be_built():
     for config in (
         dict(type="SIoULoss", eps=1e-6, neg_gamma=True, reduction="mean", loss_weight=2.0),
         dict(type="BoundedIoULoss", beta=0.2, eps=1e-3, reduction="sum", loss_weight=10.0),
@@ -254,15 +254,15 @@ def test_configs_of_mmdetection_can_be_used():
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.float64])
-def test_mpdiou_takes_an_image_size_of_any_type(dtype):
-    """Of 1333 x 800, whose squares do not fit float16."""
+def test_mpdiou_accepts_an_image_size_of_any_dtype(dtype):
+    """An image of 1333 x 800 px, whose squared sides do not fit float16."""
     pred, target = (torch.tensor([box]) for box in APART)
     value = build_loss("MPDIoULoss")(pred, target, image_size=torch.tensor([[1333, 800]]).to(dtype))
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(1 + 5000 / (1333**2 + 800**2), rel=1e-5)
 
 
-def test_piou_v2_attention_peaks_at_medium_quality_and_lets_gradients_through():
+def test_piou_v2_attention_peaks_at_medium_quality_and_has_a_gradient():
     """A box shifted by d times its width has P = d / 2, so lambda q = 0.7 at P = ln(1.3 sqrt 2)."""
     target = torch.tensor([[0.0, 0, 20, 10]], dtype=torch.float64)
     loss = build_loss("PIoUv2Loss")
@@ -278,29 +278,29 @@ def test_piou_v2_attention_peaks_at_medium_quality_and_lets_gradients_through():
 
 
 def test_an_interpolated_box_gives_disjoint_boxes_a_gradient():
-    """IoU alone is flat there; the interpolated box is 0.8 px off, and moves 0.02 px a px."""
+    """IoU is constant there; the interpolated box is 0.8 px off and moves 0.02 px per px."""
     pred = torch.tensor([[40.0, 0, 60, 10]], dtype=torch.float64, requires_grad=True)
     build_loss("InterpIoULoss")(pred, torch.tensor([[0.0, 0, 20, 10]]).double()).backward()
     # IoU (20 - s) / (20 + s) at s = 0.8: slope -40 / (20 + s)^2
     assert pred.grad[0, [0, 2]].sum().item() == pytest.approx(0.02 * 40 / 20.8**2)
 
 
-def test_an_interpolated_box_keeps_its_size_in_a_wrapper():
-    """Scaled to half, the boxes only touch; the interpolated one, 5 off, is not scaled."""
+def test_inner_iou_does_not_scale_the_interpolated_box():
+    """Scaled to half, the boxes only touch; the interpolated box, 5 px off, is not scaled."""
     pred, target = (torch.tensor([box]) for box in SHIFTED)
     loss = build_loss("InnerIoU(InterpIoULoss(alpha=0.5), ratio=0.5)")
     assert loss(pred, target).item() == pytest.approx(1 + 2 / 5)
 
 
-def test_bounded_iou_is_one_value_a_box_the_sum_of_mmdetections_four():
-    """The centre 4 px off in both: 1 - 12/28 along the 20 px, 1 - 2/18 along the 10 px."""
+def test_bounded_iou_is_one_value_per_box_the_sum_of_mmdetections_four():
+    """The centre is 4 px off in x and y: 1 - 12/28 for 20 px, 1 - 2/18 for 10 px."""
     target = torch.tensor([[0.0, 0, 20, 10]])
     value = build_loss("BoundedIoULoss", reduction="none")(target + 4, target)
     assert value.shape == (1,)
     assert value.item() == pytest.approx(16 / 28 + 16 / 18 - 0.2)
 
 
-def test_extended_iou_equals_iou_where_boxes_overlap_and_has_no_slope_at_the_target():
+def test_extended_iou_equals_iou_of_overlapping_boxes_with_zero_gradient_at_the_target():
     pred, target = (boxes[:40] for boxes in box_pairs(60))
     loss = functional.extended_iou_loss(pred, target, smooth_point=0.0)
     torch.testing.assert_close(loss, functional.iou_loss(pred, target, mode="linear", eps=1e-7))
@@ -319,7 +319,7 @@ def test_gcd_grows_with_the_distance():
     assert loss[16].item() == pytest.approx(1 - exp(-1))
 
 
-def test_normalized_l1_is_detrs():
+def test_normalized_l1_equals_detrs_l1_loss():
     """DETR: sum |difference| of (cx, cy, w, h), in units of the image, over the number of boxes."""
     pred, target = box_pairs(4)
     scale = torch.cat([SIZE, SIZE], 1)
@@ -331,7 +331,7 @@ def test_normalized_l1_is_detrs():
     torch.testing.assert_close(
         value, F.l1_loss(cxcywh(pred), cxcywh(target), reduction="none").sum() / 4
     )
-    with pytest.raises(ValueError, match=r"image_size must hold .*\[4, 2\], got \[4, 4\]"):
+    with pytest.raises(ValueError, match=r"image_size must contain .*\[4, 2\], got \[4, 4\]"):
         functional.normalized_l1_loss(pred, target, pred)
     with pytest.raises(ValueError, match=r"boxes must have 4 values .* got shape \[4, 2\]"):
         functional.normalized_l1_loss(pred[:, :2], target[:, :2], pred[:, :2])
@@ -362,12 +362,12 @@ def test_normalized_l1_is_detrs():
         ("ExtendedIoULoss(smooth_point=-0.1)", "smooth_point must be at least 0, got -0.1"),
     ],
 )
-def test_errors_of_the_arguments(config, message):
+def test_arguments_out_of_range_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         build_loss(config)
 
 
-def test_functions_refuse_arguments_as_the_modules_do():
+def test_functions_refuse_the_same_arguments_as_modules():
     boxes = torch.zeros(2, 2, 4).unbind()
     for name, arguments, message in [
         ("giou_loss", {"eps": -1.0}, "eps must be at least 0, got -1.0"),

@@ -15,7 +15,7 @@ from det_losses import build_loss, functional
 from det_losses.losses.federated import sample_classes
 
 K = 3
-# every class, the background K twice, an ignored label
+# all classes, background (K) twice, an ignored label
 LABELS = torch.tensor([0, 1, 2, K, -1, 2, K, 0])
 KNOWN = LABELS.clamp(min=0)
 # the quality of background and ignored rows must not matter
@@ -54,7 +54,7 @@ def dense(labels=KNOWN, quality=None):
 
 
 def soft(seed=1):
-    """Values of several channels of a row; one is ignored, and one row."""
+    """Values for several channels per row; one value and one row are ignored."""
     target = torch.rand(8, K, generator=torch.Generator().manual_seed(seed)).double()
     target = torch.where(target < 0.3, 0.0, target)
     target[1, 2] = target[4] = -1
@@ -86,8 +86,8 @@ class TestTargets:
         (slope,) = torch.autograd.grad(value.sum(), pred)
         assert (slope[4] == 0).all() and slope[1, 2] == 0 and (slope[0] != 0).all()
 
-    def test_single_channel_takes_foreground_as_zero(self):
-        """Logit 0 costs ln 2; a confident foreground costs 0 for label 0 and 20 for background."""
+    def test_a_single_channel_has_label_zero_for_foreground(self):
+        """Logit 0 has loss ln 2; logit 20 has loss 0 for label 0 and 20 for background."""
         loss = build_loss("BinaryCrossEntropyLoss", reduction="none")
         pred = torch.tensor([[0.0], [0.0], [20.0], [20.0]])
         value = loss(pred, torch.tensor([0, 1, 0, 1]))[:, 0]
@@ -100,7 +100,7 @@ class TestTargets:
         monkeypatch.setattr(F, "one_hot", refuse)
         functional.sigmoid_focal_loss(logits(), LABELS)
 
-    def test_what_is_not_a_label_is_refused(self):
+    def test_invalid_labels_are_refused(self):
         softmax, sigmoid = build_loss("CrossEntropyLoss"), build_loss("FocalLoss")
         pred = logits(K + 1)
         for loss, target, message in (
@@ -121,21 +121,21 @@ class TestQuality:
         for target in ((LABELS, QUALITY), [LABELS, QUALITY]):
             assert loss(pred, target, weight=QUALITY.new_ones(8), avg_factor=3.0) == expected
 
-    def test_it_is_constant_and_clamped(self, name):
+    def test_quality_is_detached_and_clamped(self, name):
         pred, loss = logits(), build_loss(name, reduction="none")
         quality = QUALITY.clone().requires_grad_()
         assert not loss(pred, LABELS, quality=quality).requires_grad
         beyond = loss(pred, LABELS, quality=QUALITY * 1.5)
         assert torch.equal(beyond, loss(pred, LABELS, quality=(QUALITY * 1.5).clamp(0, 1)))
 
-    def test_that_of_rows_without_a_class_is_not_used(self, name):
+    def test_the_quality_of_rows_without_a_class_is_not_used(self, name):
         loss = build_loss(name, reduction="none")
         nan = torch.where((LABELS < 0) | (LABELS == K), torch.nan, QUALITY)
         assert_same(
             lambda x: loss(x, LABELS, quality=nan), lambda x: loss(x, LABELS, quality=QUALITY)
         )
 
-    def test_targets_that_do_not_fit_are_refused(self, name):
+    def test_invalid_targets_are_refused(self, name):
         loss, pred = build_loss(name), logits()
         with pytest.raises(TypeError, match=rf"{name} needs the input 'quality'"):
             loss(pred, LABELS)
@@ -158,7 +158,7 @@ class TestTorch:
         [KNOWN, dense(), soft().clamp(min=0)],
         ids=lambda t: "labels" if t.dim() == 1 else "values",
     )
-    def test_focal_is_torchvisions(self, gamma, target):
+    def test_focal_equals_torchvision(self, gamma, target):
         values = dense() if target is KNOWN else target
 
         def theirs(x):
@@ -167,8 +167,8 @@ class TestTorch:
         assert_same(lambda x: functional.sigmoid_focal_loss(x, target, gamma=gamma), theirs)
         assert_same(lambda x: functional.poly_focal_loss(x, target, eps1=0, gamma=gamma), theirs)
 
-    def test_focal_without_alpha_is_torchvisions(self):
-        """torchvision takes alpha -1 for no balancing."""
+    def test_focal_without_alpha_equals_torchvision(self):
+        """In torchvision, alpha -1 disables balancing."""
         quality_focal = build_loss("QualityFocalLoss", reduction="none")
         one_gamma = dict(gamma_pos=2.0, gamma_neg=2.0, clip=0.0)
         for ours in (
@@ -178,7 +178,7 @@ class TestTorch:
         ):
             assert_same(ours, lambda x: sigmoid_focal_loss(x, dense(), alpha=-1, gamma=2))
 
-    def test_negatives_of_varifocal_are_torchvisions_focal(self):
+    def test_negatives_of_varifocal_equal_torchvisions_focal(self):
         target = dense(quality=QUALITY)
         assert_same(
             lambda x: functional.varifocal_loss(x, KNOWN, QUALITY) * (target == 0),
@@ -197,7 +197,7 @@ class TestTorch:
             "IoUAwareBCELoss(alpha=0, gamma=0, min_target=0)",
         ],
     )
-    def test_a_quality_loss_without_weights_is_cross_entropy_to_the_quality(self, expression):
+    def test_a_quality_loss_without_weights_is_cross_entropy_with_the_quality(self, expression):
         loss = build_loss(expression, reduction="none")
         target = dense(quality=QUALITY)
         assert_same(
@@ -232,7 +232,7 @@ class TestTorch:
                 lambda x: F.cross_entropy(x, labels, ignore_index=-1, reduction="none"),
             )
 
-    def test_label_smoothing_is_torchs_and_yolov5s(self):
+    def test_label_smoothing_equals_torch_and_yolov5(self):
         """YOLOv5's smooth_BCE: targets 1 - eps / 2 and eps / 2."""
         labels = torch.tensor([0, 1, 2, 2, -1, 2, 1, 0])
         assert_same(
@@ -264,7 +264,7 @@ class TestTorch:
         torch.testing.assert_close(loss(pred, one_hot), expected)
         assert not loss.state_dict()
 
-    def test_class_balanced_softmax_is_class_weight_with_background_1(self):
+    def test_class_balanced_softmax_equals_class_weight_with_background_1(self):
         counts = [30, 10, 4]
         expression = f"ClassBalanced(CrossEntropyLoss, class_counts={counts}, beta=0.9)"
         loss, pred = build_loss(expression, reduction="none"), logits(K + 1)
@@ -272,7 +272,7 @@ class TestTorch:
         expected = F.cross_entropy(pred, LABELS, weight, ignore_index=-1, reduction="none")
         torch.testing.assert_close(loss(pred, LABELS), expected)
 
-    def test_distribution_focal_is_cross_entropy_to_two_integers(self):
+    def test_distribution_focal_is_cross_entropy_with_two_integers_as_target(self):
         """3.25 is 3 with weight 3/4 and 4 with 1/4; the largest, 5, has no integer above it.
 
         Distances outside are clamped.
@@ -321,8 +321,8 @@ class TestByHand:
         assert slope.item() == pytest.approx(torch.tensor(0.8).double().sigmoid().item() ** 3)
         assert value == function(pred, torch.tensor([1]), **arguments)
 
-    def test_matchability_aware_keeps_matches_of_low_quality(self):
-        """A match of quality 0 costs -ln(1 - p), background p^1.5 of it."""
+    def test_matchability_aware_does_not_down_weight_matches_of_low_quality(self):
+        """A match of quality 0 has loss -ln(1 - p), background p^1.5 times that."""
         pred, labels = torch.full((3, 1), 1.5), torch.tensor([0, 0, 1])
         value = functional.matchability_aware_loss(pred, labels, torch.tensor([1.0, 0, 0]))
         p = pred[0, 0].sigmoid()
@@ -353,7 +353,7 @@ class TestByHand:
         near = build_loss("ClassBalanced", loss="FocalLoss", class_counts=counts, beta=1 - 1e-9)
         np.testing.assert_allclose(near.class_weight, loss.class_weight, rtol=1e-6)
 
-    def test_class_balanced_passes_the_quality_on(self):
+    def test_class_balanced_passes_quality_to_the_wrapped_loss(self):
         expression = "ClassBalanced(IoUAwareBCELoss, class_counts=[9, 3, 1])"
         loss, pred = build_loss(expression, reduction="none"), logits()
         plain = build_loss("IoUAwareBCELoss", reduction="none")(pred, LABELS, quality=QUALITY)
@@ -364,7 +364,7 @@ class TestByHand:
             loss(pred, (LABELS, QUALITY), quality=QUALITY)
 
     @pytest.mark.parametrize("use_sigmoid", [True, False])
-    def test_avg_non_ignore_divides_by_what_counts(self, use_sigmoid):
+    def test_avg_non_ignore_divides_by_the_number_of_valid_elements(self, use_sigmoid):
         """Of 8 rows one is negative and, with ignore_index 2, two more are ignored: 5 are left."""
         pred = logits(K + 1)
         kwargs = dict(use_sigmoid=use_sigmoid, ignore_index=2)
@@ -391,14 +391,14 @@ class TestFederated:
         value = loss(torch.zeros(4, K), labels)
         assert (value > 0).tolist() == [[c != 1 and row != 1 for c in range(K)] for row in range(4)]
 
-    def test_rows_of_weight_zero_bring_no_class(self):
+    def test_rows_of_weight_zero_select_no_class(self):
         loss = build_loss("FederatedLoss", num_classes=K, num_sampled=1)
         selected = loss.select(torch.tensor([2, 0]), torch.tensor([[1.0], [0.0]]))
         assert selected.tolist() == [False, False, True]
 
     @pytest.mark.parametrize(("label", "number"), [(0, 4), (10, 3), (-1, 4)])
     def test_number_of_classes(self, label, number):
-        """4 are kept: the label's and 3 drawn; the background counts as one, an ignored row not."""
+        """4 classes: the label and 3 drawn; background counts as one, an ignored row does not."""
         loss = build_loss("FederatedLoss", num_classes=10, num_sampled=4)
         assert loss.select(torch.tensor([label])).sum() == number
 
@@ -410,7 +410,7 @@ class TestFederated:
             functional.binary_cross_entropy_loss(logits(rows=2), labels).mean(),
         )
 
-    def test_draws_are_those_of_weighted_sampling_without_replacement(self):
+    def test_draws_have_the_distribution_of_weighted_sampling_without_replacement(self):
         """Counts 1, 4, 9 with power 1/2 are weights 1, 2, 3; class 3 is never drawn.
 
         First class 2 (3/6) and then class 0 (1/3), or 0 (1/6) and then 2 (3/5): 4/15. Likewise
@@ -426,7 +426,7 @@ class TestFederated:
             # four standard deviations of a share of 4000 draws
             assert found == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
 
-    def test_draws_follow_torchs_generator(self):
+    def test_draws_use_torchs_generator(self):
         loss, labels = build_loss("FederatedLoss", num_classes=100), torch.tensor([3])
         first, second, third = (
             (torch.manual_seed(seed), loss.select(labels))[1] for seed in (0, 0, 1)
@@ -435,7 +435,7 @@ class TestFederated:
 
 
 class TestExtremes:
-    """What the conformance suite's search does not try: other arguments than the defaults."""
+    """Arguments other than the defaults, which the conformance suite does not fuzz."""
 
     LOGITS = (1e4, -1e4, 100.0, -100.0, 20.0, -20.0, 0.0)
 
@@ -485,14 +485,14 @@ class TestExtremes:
 
     @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
     def test_quality_focal_at_the_quality_has_no_gradient(self, beta):
-        """Below beta 1 the slope of the formula is infinite there, on both sides."""
+        """For beta below 1 the gradient of the formula is infinite there, on both sides."""
         pred = torch.zeros(2, 1, requires_grad=True)
         value = functional.quality_focal_loss(pred, torch.full((2, 1), 0.5), beta=beta)
         value.sum().backward()
         assert (value == 0).all() and (pred.grad == 0).all()
 
     @pytest.mark.parametrize("logit", [0.0, -1e4])
-    def test_asymmetric_at_and_below_the_margin_has_no_nan_in_the_backward(self, logit):
+    def test_asymmetric_at_and_below_the_margin_has_no_nan_in_the_backward_pass(self, logit):
         """A direct power of 0.5 has an infinite slope at 0; anomaly detection finds it."""
         pred = torch.full((1, 1), logit, requires_grad=True)
         with torch.autograd.set_detect_anomaly(True):
@@ -530,11 +530,11 @@ class TestDeclarations:
     ("config", "message"),
     [
         ("CrossEntropyLoss(use_mask=True)", "use_mask=True is mmdetection's mask"),
-        ("FocalLoss(activated=True)", "activated=True means that pred holds probabilities"),
+        ("FocalLoss(activated=True)", "activated=True means that pred contains probabilities"),
         ("FocalLoss(gamma=-1)", "gamma must be at least 0, got -1"),
         ("FocalLoss(alpha=-1)", r"alpha must be in \[0, 1\], or None .* got -1"),
         ("QualityFocalLoss(use_sigmoid=False)", "use_sigmoid must be True, got False"),
-        ("QualityFocalLoss(activated=True)", "activated=True means that pred holds probabilities"),
+        ("QualityFocalLoss(activated=True)", "means that pred contains probabilities"),
         ("QualityFocalLoss(beta=-1)", "beta must be at least 0, got -1"),
         ("VarifocalLoss(use_sigmoid=False)", "VarifocalLoss is defined for the sigmoid"),
         ("VarifocalLoss(alpha=-0.1)", "alpha must be at least 0, got -0.1"),
@@ -566,7 +566,7 @@ class TestDeclarations:
         ),
     ],
 )
-def test_arguments_that_are_refused(config, message):
+def test_arguments_out_of_range_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         build_loss(config)
 
@@ -587,7 +587,7 @@ def test_arguments_of_the_wrong_type_are_refused():
         ("ClassBalanced(FocalLoss, class_counts=[1, 2, 3])", "one entry per class: 3 given"),
     ],
 )
-def test_another_number_of_channels_is_refused(loss, message):
+def test_a_wrong_number_of_channels_is_refused(loss, message):
     with pytest.raises(ValueError, match=message):
         build_loss(loss)(logits(4), LABELS)
 
@@ -606,6 +606,6 @@ def test_softmax_focal_needs_a_background_channel():
         (torch.tensor(0.0), torch.tensor(0.0)),
     ],
 )
-def test_distribution_focal_refuses_shapes_that_do_not_fit(pred, target):
+def test_distribution_focal_refuses_invalid_shapes(pred, target):
     with pytest.raises(ValueError, match=r"pred must be \[N, n \+ 1\] with n at least 1"):
         functional.distribution_focal_loss(pred, target)

@@ -1,4 +1,7 @@
-"""What sums and products of losses refuse; their values are checked in test_conformance."""
+"""Sums and products of losses: refused combinations and declarations.
+
+test_conformance checks their values.
+"""
 
 import pytest
 import torch
@@ -22,8 +25,8 @@ def test_combinations_that_are_refused(config, message):
         build_loss(config)
 
 
-def test_a_composite_takes_the_place_of_its_losses():
-    """Of two spaces it is on decoded boxes; the delta loss then has inputs of its own."""
+def test_a_composite_combines_the_declarations_of_its_losses():
+    """With losses of both spaces it is on decoded boxes, with deltas as inputs."""
     deltas = build_loss("SumLoss(L1Loss, SmoothL1Loss)")
     assert (deltas.kind, deltas.space, deltas.inputs) == ("box", "delta", ())
     mixed = build_loss("ProductLoss(FocalLoss, L1Loss, MPDIoULoss)")

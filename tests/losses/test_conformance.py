@@ -16,10 +16,10 @@ from det_losses.conformance import (
     registered_losses,
 )
 
-# All files of references, found by their names.
+# All reference files, found by name.
 FILES = sorted(Path(__file__).parent.glob("reference_*.py"))
 REFERENCES = collect_references(*(import_module(path.stem) for path in FILES))
-# Other tests register losses of their own in the same process.
+# Other tests register further losses in the same process.
 NAMES = [n for n, cls in registered_losses().items() if cls.__module__.startswith("det_losses.")]
 FAST = [check for check in CHECKS if check not in (*SLOW, "compile")]
 # Compilation takes a third of a second, so by default one loss of each implementation is compiled:
@@ -78,9 +78,9 @@ def test_slow_conformance(name, check):
 def test_every_loss_has_a_reference_for_value_and_gradient():
     lacking = [n for n in NAMES if not any(r.constants for r in REFERENCES.get(n, ()))]
     assert lacking == [], (
-        "write the equation of the paper in numpy in a reference_*.py beside this file, and add "
+        "write the equation of the paper in numpy in a reference_*.py next to this file, and add "
         "it to REFERENCES there: {name: [({}, function, constants)]}; constants returns what is "
-        "constant in the gradient, {} if nothing is"
+        "constant in the gradient, or {}"
     )
 
 
@@ -88,6 +88,6 @@ def test_every_reference_and_every_compiled_name_is_a_loss():
     assert {*REFERENCES, *COMPILED} <= set(NAMES)
 
 
-def test_every_check_has_a_sentence_that_says_what_it_requires():
+def test_every_check_has_a_one_line_description():
     sentences = [explanation(check) for check in CHECKS]
     assert [s for s in sentences if not s.endswith(".") or len(s) >= 100] == []

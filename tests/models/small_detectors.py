@@ -1,4 +1,4 @@
-"""Small detectors, and a batch of two images whose three boxes tell image and label apart."""
+"""Small detectors, and a batch of two images whose three boxes identify image and label."""
 
 import torch
 
@@ -25,7 +25,7 @@ def faster_rcnn(**kwargs):
 
 
 class AllInputs(Loss):
-    """A box loss that asks for everything and keeps it."""
+    """A box loss that requires all inputs and stores them."""
 
     paper = "made up"
     kind, space, inputs = "box", "decoded", INPUTS["box"]
@@ -39,7 +39,7 @@ class AllInputs(Loss):
 
 
 class WithQuality(Loss):
-    """A sigmoid loss that keeps what it is given."""
+    """A sigmoid loss that stores its inputs."""
 
     paper = "made up"
     kind, activation, inputs = "classification", "sigmoid", ("quality",)

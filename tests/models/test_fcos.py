@@ -1,4 +1,4 @@
-"""FCOS: what its branches learn, GFL's distributions, and how detections are scored."""
+"""FCOS: targets of the branches, GFL's distributions, and scores of detections."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ GFL = {"loss_cls": "QualityFocalLoss", "loss_dfl": "DistributionFocalLoss"}
 
 
 class Kept(Loss):
-    """A loss that keeps what it is called with."""
+    """A loss that stores its arguments."""
 
     paper = "made up"
 
@@ -49,7 +49,7 @@ class LabelsOnly(ClassificationLoss):
 
 
 def fcos(**kwargs):
-    """A small model with boxes that are no points: every distance is positive before training."""
+    """A small model whose predicted distances are positive before training."""
     torch.manual_seed(0)
     arguments = {"anchor_sizes": (8, 16), "num_convs": 1, "min_size": 64, "max_size": 100}
     model = FCOS(BACKBONE | {"extra_levels": None}, 3, **{**arguments, **kwargs})
@@ -64,8 +64,8 @@ def losses_of(model):
 
 class TestGeometry:
     def test_a_distribution_at_k_is_a_distance_of_k_strides(self):
-        # A box whose sides lie 1, 2, 3 and 5 strides of 16 px left, above, right and below of a
-        # place at (100, 60): the logits hold all at these numbers.
+        # A box whose sides are 1, 2, 3 and 5 strides of 16 px to the left of, above, to the right
+        # of and below the location (100, 60); all probability is at these integers.
         logits = torch.full((4, 9), -100.0)
         logits[range(4), [1, 2, 3, 5]] = 100.0
         distance = expected_distance(logits.flatten()[None])
@@ -74,8 +74,8 @@ class TestGeometry:
         box = LinearCoder().decode_single(distance, anchor)
         torch.testing.assert_close(box, torch.tensor([[84.0, 28.0, 148.0, 140.0]]))
 
-    def test_two_neighbours_are_a_distance_between_them(self):
-        # A quarter of the mass at 4 and three quarters at 5; and nothing known: the mean of 0..8.
+    def test_mass_on_two_neighbours_is_a_distance_between_them(self):
+        # A quarter of the mass at 4 and three quarters at 5; and a uniform one: the mean of 0..8.
         logits = torch.full((2, 4, 9), -1e4)
         logits[0, :, 4], logits[0, :, 5] = 0.25, 0.75
         logits[0, :, 4:6] = logits[0, :, 4:6].log()
@@ -84,10 +84,10 @@ class TestGeometry:
         want = torch.tensor([[4.75] * 4, [4.0] * 4], dtype=torch.float64)
         torch.testing.assert_close(distance, want)
 
-    def test_half_precision_counts_in_float32(self):
+    def test_half_precision_is_computed_in_float32(self):
         assert expected_distance(torch.zeros(1, 68).bfloat16()).dtype == torch.float32
 
-    def test_coding_is_torchvisions_and_back(self):
+    def test_encoding_equals_torchvision_and_can_be_inverted(self):
         # A box 2 strides of 8 px to the left, 1 up, 3 right, half a stride down from (40, 40).
         anchor = torch.tensor([[36.0, 36.0, 44.0, 44.0]])
         box = torch.tensor([[24.0, 32.0, 64.0, 44.0]])
@@ -97,7 +97,7 @@ class TestGeometry:
         assert torch.equal(LinearCoder().decode_single(deltas, anchor), box)
 
     def test_centerness(self):
-        # In the middle 1; at a quarter of the width 1/3 in x alone, so its root; on a side 0.
+        # At the centre 1; at a quarter of the width 1/3 in x only, so its root; on a side 0.
         deltas = torch.tensor([[2.0, 3, 2, 3], [1, 4, 3, 4], [0, 1, 2, 1], [1, 1, 3, 3]])
         want = torch.tensor([1.0, 3**-0.5, 0.0, 1 / 3])
         torch.testing.assert_close(centerness(deltas), want)
@@ -105,7 +105,7 @@ class TestGeometry:
 
 class TestInputs:
     @pytest.mark.parametrize("more", [{}, GFL])
-    def test_a_box_loss_gets_what_belongs_to_its_boxes(self, more):
+    def test_the_inputs_of_a_box_loss_belong_to_its_boxes(self, more):
         loss = AllInputs()
         losses_of(fcos(loss_bbox=loss, **more))
         got, truth = loss.got, torch.cat([torch.tensor(boxes) for boxes in BOXES])
@@ -115,7 +115,7 @@ class TestInputs:
         torch.testing.assert_close(got["image_size"], SIZES[torch.tensor([0, 0, 1])[which]])
         assert torch.equal(got["labels"], torch.tensor([0, 1, 0])[which])
         assert got["logits"].shape == (len(which), 3)
-        # All sides of a positive's box lie outside its place; the predicted box grows from it.
+        # A positive's location lies inside its box; a larger delta moves a side outwards.
         assert (got["target_deltas"] > 0).all()
         shift = (got["pred_deltas"] - got["target_deltas"]) / (got["pred"] - got["target"])
         sides = torch.tensor([-1.0, -1.0, 1.0, 1.0])
@@ -134,7 +134,7 @@ class TestInputs:
         assert torch.equal(boxes.got["labels"], labels[labels < 3])
 
     @pytest.mark.parametrize("target", ["centerness", "iou"])
-    def test_the_branch_learns_what_its_argument_says(self, target):
+    def test_the_branch_target_follows_its_argument(self, target):
         branch, boxes = Kept("classification", "sigmoid"), AllInputs()
         losses_of(fcos(loss_centerness=branch, loss_bbox=boxes, centerness_target=target))
         got = boxes.got
@@ -197,7 +197,7 @@ class TestInputs:
 
 
 class TestBranches:
-    def test_without_a_choice_it_is_torchvisions_head(self):
+    def test_the_default_head_has_torchvisions_losses(self):
         assert set(losses_of(fcos())) == {"loss_cls", "loss_bbox", "loss_centerness"}
 
     def test_gfl_has_a_distribution_for_each_side_and_no_centerness(self):
@@ -210,8 +210,8 @@ class TestBranches:
         sum(losses.values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
-    def test_distances_of_a_distribution_are_not_cut_off(self):
-        # No relu: logits that lie below zero are logits like others.
+    def test_logits_of_a_distribution_are_not_clamped(self):
+        # There is no ReLU: logits may be negative.
         model = fcos(loss_dfl="DistributionFocalLoss", reg_max=4)
         layer = model.detector.head.regression_head.bbox_reg
         nn.init.zeros_(layer.weight)
@@ -227,7 +227,7 @@ class TestBranches:
             assert set(plain) - shared <= {n for n in plain if "bbox_" in n}
             assert all(torch.equal(plain[name], other[name]) for name in shared)
 
-    def test_a_distribution_shifts_no_later_draw(self):
+    def test_a_distribution_does_not_change_later_random_numbers(self):
         drawn = []
         for losses in ({}, GFL):
             torch.manual_seed(0)
@@ -254,7 +254,7 @@ class TestBranches:
 
     @pytest.mark.parametrize("losses", [{}, GFL])
     def test_under_autocast_boxes_and_anchors_are_exact(self, losses):
-        # bfloat16 counts in steps of 8 at 1280: anchors of 8 px would have no width there.
+        # bfloat16 has steps of 8 at 1280: anchors of 8 px would have no width there.
         model = fcos(**losses, max_size=1400)
         image = torch.rand(3, 64, 1400)
         target = {"boxes": torch.tensor([[1283.3, 10, 1331.7, 50]]), "labels": torch.tensor([1])}
@@ -286,14 +286,14 @@ class TestScores:
         assert len(found) and found.max() == scores.max()
         assert torch.isin(found, scores).all()
 
-    def test_with_the_branch_it_is_the_root_of_the_product(self):
+    def test_with_the_branch_the_score_is_the_root_of_the_product(self):
         found, outputs = self.predictions(fcos(score_thresh=0.05))
         scores = (outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid()).sqrt()
         assert len(found) and torch.isin(found, scores.flatten()).all()
 
 
 class TestRawOutput:
-    def test_the_layer_puts_out_distances_or_logits(self):
+    def test_the_layer_outputs_distances_or_logits(self):
         for losses, channels in (({}, 4), (GFL, 68)):
             model = fcos(**losses)
             outputs = []
@@ -301,7 +301,7 @@ class TestRawOutput:
             layer.register_forward_hook(lambda _m, _i, out, kept=outputs: kept.append(out))
             out = model.detector.head.regression_head([torch.rand(1, 16, 4, 6)])
             assert outputs[0].shape == (1, channels, 4, 6)
-            # Row by row: place (1, 2) is the ninth of four rows of six.
+            # Row-major order: location (1, 2) of 4 x 6 has index 8.
             raw = outputs[0][:, :, 1, 2]
             want = expected_distance(raw) if losses else raw.relu()
             torch.testing.assert_close(out["bbox_regression"][:, 8], want)
@@ -349,7 +349,7 @@ class TestRawOutput:
         ({"class_to_channel": [0, 1]}, "class_to_channel must be 3 different channels"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         fcos(**arguments)
 

@@ -1,4 +1,4 @@
-"""The weights that a detector starts with do not depend on its losses."""
+"""The initial weights of a detector do not depend on its losses."""
 
 import random
 
@@ -17,7 +17,7 @@ CLASSES = 3
 
 @pytest.fixture(autouse=True)
 def drawing_loss(monkeypatch):
-    """Register a loss that draws from every generator when it is built."""
+    """Register a loss whose constructor draws from all random generators."""
 
     class DrawingLoss(Loss):
         kind, space, paper = "box", "delta", ""
@@ -45,13 +45,13 @@ def faster_rcnn(**losses):
 
 def softmax_rows(kind, weight):
     """Return the channels of the classes, without the background, in the sigmoid's order."""
-    if kind == "retinanet":  # for each of two anchors a place, the background last
+    if kind == "retinanet":  # two anchors per location, background last
         return weight.unflatten(0, (2, CLASSES + 1))[:, :-1].flatten(0, 1)
-    return weight[len(weight) // (CLASSES + 1) :]  # the background first
+    return weight[len(weight) // (CLASSES + 1) :]  # background first
 
 
 @pytest.mark.parametrize("build", [retinanet, faster_rcnn])
-def test_a_loss_that_draws_when_it_is_built_changes_no_weight(build):
+def test_a_loss_whose_constructor_draws_does_not_change_weights(build):
     plain, drawing = build(), build(loss_bbox="DrawingLoss")
     after = torch.rand(3)
     plain, drawing = (model.detector.state_dict() for model in (plain, drawing))
@@ -61,8 +61,8 @@ def test_a_loss_that_draws_when_it_is_built_changes_no_weight(build):
     assert torch.equal(torch.rand(3), after)
 
 
-def test_two_losses_that_draw_are_built_with_other_draws_than_the_weights():
-    # The generators are given back, not seeded: another seed gives the loss other numbers.
+def test_the_draws_of_a_loss_depend_on_the_seed():
+    # The generator states are restored, not seeded, so another seed gives other numbers.
     torch.manual_seed(1)
     first = RetinaNet(BACKBONE, CLASSES, loss_bbox="DrawingLoss").losses["loss_bbox"].drawn
     torch.manual_seed(2)
@@ -77,7 +77,7 @@ def test_two_losses_that_draw_are_built_with_other_draws_than_the_weights():
         (faster_rcnn, "CrossEntropyLoss", "BinaryCrossEntropyLoss"),
     ],
 )
-def test_softmax_and_sigmoid_share_all_weights_but_the_backgrounds(build, softmax, sigmoid):
+def test_softmax_and_sigmoid_share_all_weights_except_the_backgrounds(build, softmax, sigmoid):
     softmax = build(loss_cls=softmax).detector.state_dict()
     after = torch.rand(3)
     sigmoid = build(loss_cls=sigmoid).detector.state_dict()
@@ -93,7 +93,7 @@ def test_softmax_and_sigmoid_share_all_weights_but_the_backgrounds(build, softma
         if name in other_shape and not name.endswith(("cls_logits.bias", "cls_score.bias")):
             value = softmax_rows(build.__name__, value)
         elif name in other_shape:
-            continue  # set from the prior, which is another for softmax
+            continue  # set from the prior, which differs for softmax
         assert torch.equal(value, sigmoid[name]), name
 
 

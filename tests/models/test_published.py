@@ -1,4 +1,4 @@
-"""One rule gives a loss its weight and parameters, wherever the loss is named."""
+"""A loss gets its weight and parameters by one rule, wherever it is named."""
 
 import pytest
 import torch
@@ -29,14 +29,14 @@ SMALL = {
 
 
 def parameters(loss):
-    """A loss's class and constructor arguments; of the losses that it holds, too."""
+    """Return a loss's class and constructor arguments, including those of wrapped losses."""
     arguments = dict(loss.params())
     for key in ("loss", "losses"):
-        held = arguments.get(key)
-        if isinstance(held, nn.Module):
-            arguments[key] = parameters(held)
-        elif held is not None:
-            arguments[key] = [parameters(each) for each in held]
+        inner = arguments.get(key)
+        if isinstance(inner, nn.Module):
+            arguments[key] = parameters(inner)
+        elif inner is not None:
+            arguments[key] = [parameters(each) for each in inner]
     return type(loss).__name__, arguments
 
 
@@ -47,8 +47,8 @@ def model_config(table, **losses):
 
 @pytest.mark.parametrize(("table", "slot"), SLOTS)
 def test_a_name_is_the_same_loss_in_a_config_in_python_and_in_a_comparison(table, slot):
-    # Each loss of the registry, named without parameters where it can be. From Python, from a
-    # config's dict, and completed first, as a comparison does it.
+    # Each registered loss, named without parameters where possible: from Python, from a config's
+    # dict, and completed first, as in a comparison.
     detector = DETECTORS[table]
     one = {slot: detector.slots[slot]}
     for info in losses_of_slot(detector, slot):
@@ -72,7 +72,7 @@ def test_a_name_is_the_same_loss_in_a_config_in_python_and_in_a_comparison(table
         ("GFL", "loss_bbox", "DIoULoss", 2.0),
     ],
 )
-def test_a_detector_builds_what_a_comparison_shows(table, slot, loss, weight):
+def test_a_detector_builds_the_loss_that_a_comparison_shows(table, slot, loss, weight):
     config = Config({"model": model_config(table, **{slot: loss})}).model
     assert table_of(config) == table
     compared, source = complete(table, slot, loss)
@@ -112,14 +112,13 @@ def test_a_detector_builds_what_a_comparison_shows(table, slot, loss, weight):
         # mmdetection's gfl_r50_fpn: GIoU 2, DFL 0.25.
         ("GFL", "loss_bbox", "GIoULoss", {"loss_weight": 2.0}),
         ("GFL", "loss_dfl", "DistributionFocalLoss", {"loss_weight": 0.25}),
-        # Without an entry: MSE in the RoI head as the losses on deltas, GIoU in the RPN as those
-        # on boxes.
+        # Without an entry: the fallback for losses on deltas (MSE) or on boxes (GIoU in the RPN).
         ("FasterRCNN", "loss_bbox", "MSELoss", {"loss_weight": 1.0}),
         ("FasterRCNN", "loss_rpn_bbox", "GIoULoss", {"loss_weight": 10.0}),
         ("Another", "loss_bbox", "GIoULoss", {"loss_weight": 1.0}),
     ],
 )
-def test_what_a_name_gets(table, slot, loss, added):
+def test_a_name_gets_its_published_setting(table, slot, loss, added):
     assert complete(table, slot, loss)[0] == {"type": loss, **added}
 
 
@@ -167,7 +166,7 @@ def test_every_loss_of_a_slot_has_a_fallback_there(table, slot):
             "loss_weight, beta given",
         ),
         (
-            # A wrapper weighs as what it wraps, whose weight would have no effect.
+            # A wrapper gets the weight of the wrapped loss, where it would have no effect.
             "InnerIoU(FocalIoU(CIoULoss, gamma=1.0), ratio=0.7)",
             {
                 "type": "InnerIoU",
@@ -179,7 +178,7 @@ def test_every_loss_of_a_slot_has_a_fallback_there(table, slot):
             "ratio given; FocalIoU: gamma given",
         ),
         (
-            # Members of a sum get everything, the sum itself has weight 1.
+            # Losses of a sum get weights and parameters; the sum has weight 1.
             "SumLoss(SmoothL1Loss, GIoULoss(loss_weight=3))",
             {
                 "type": "SumLoss",
@@ -189,11 +188,11 @@ def test_every_loss_of_a_slot_has_a_fallback_there(table, slot):
                 ],
                 "loss_weight": 1.0,
             },
-            "loss_weight 1: its losses have weights of their own; SmoothL1Loss: loss_weight 1, "
+            "loss_weight 1: its losses have their own weights; SmoothL1Loss: loss_weight 1, "
             "beta 0.1111: torchvision; GIoULoss: loss_weight given",
         ),
         (
-            # A product of published weights would be a weight that nobody published.
+            # A product of published weights would not be a published weight.
             "ProductLoss(SmoothL1Loss, GIoULoss)",
             {
                 "type": "ProductLoss",
@@ -205,15 +204,15 @@ def test_every_loss_of_a_slot_has_a_fallback_there(table, slot):
         ),
     ],
 )
-def test_what_is_given_stands_and_held_losses_are_completed(loss, config, source):
-    got, told = complete("FasterRCNN", "loss_bbox", loss)
+def test_given_arguments_are_kept_and_wrapped_losses_are_completed(loss, config, source):
+    got, got_source = complete("FasterRCNN", "loss_bbox", loss)
     assert got == config
-    assert told == source
+    assert got_source == source
     assert complete("FasterRCNN", "loss_bbox", got)[0] == got
     build_loss(got)
 
 
-def test_a_module_and_the_callers_config_are_left_alone():
+def test_a_module_and_the_callers_config_are_not_changed():
     loss = L1Loss(loss_weight=7.0)
     one = {"loss_bbox": RetinaNet.slots["loss_bbox"]}
     losses, sources = build_slot_losses("RetinaNet", one, {"loss_bbox": loss}, 3)
@@ -224,7 +223,7 @@ def test_a_module_and_the_callers_config_are_left_alone():
     assert given == {"type": "SumLoss", "losses": [{"type": "L1Loss"}, "GIoULoss"]}
 
 
-def test_completing_draws_no_random_number(monkeypatch):
+def test_completing_a_config_draws_no_random_numbers(monkeypatch):
     class Drawing(L1Loss):
         def __init__(self, *, reduction="mean", loss_weight=1.0):
             super().__init__(reduction=reduction, loss_weight=loss_weight)
@@ -248,12 +247,12 @@ def test_completing_draws_no_random_number(monkeypatch):
         ("SmoothL1Loss:beta=1", ValueError, r"in parentheses: 'SmoothL1Loss\(beta=1\)'"),
     ],
 )
-def test_what_names_no_loss_is_refused(loss, error, message):
+def test_an_invalid_loss_is_refused(loss, error, message):
     with pytest.raises(error, match=message):
         complete("RetinaNet", "loss_bbox", loss)
 
 
-def test_a_derived_detector_has_the_settings_of_its_base_and_another_none():
+def test_a_derived_detector_has_its_bases_settings_and_other_modules_have_none():
     class Mine(FCOS):
         pass
 

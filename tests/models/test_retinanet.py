@@ -1,4 +1,4 @@
-"""RetinaNet: its arguments, its normalizers, and softmax in place of sigmoid."""
+"""RetinaNet: arguments, normalizers, and softmax instead of sigmoid."""
 
 import pytest
 import torch
@@ -24,9 +24,9 @@ def test_retinanet_arguments_out_of_range(arguments, message):
 
 
 @pytest.mark.parametrize("loss_cls", ["FocalLoss", "CrossEntropyLoss"])
-def test_before_training_an_anchor_holds_an_object_by_chance_of_the_prior(loss_cls):
-    # 1708.02002, 3.3: one in a hundred for each class with sigmoid; with softmax, where classes
-    # exclude each other, one in a hundred that it is any object.
+def test_the_initial_object_probability_of_an_anchor_is_the_prior(loss_cls):
+    # 1708.02002, 3.3: 0.01 for each class with sigmoid; with softmax, whose classes are mutually
+    # exclusive, 0.01 for any object.
     model = retinanet(loss_cls=loss_cls)
     logits = model.detector.head.classification_head.cls_logits.bias
     if loss_cls == "FocalLoss":
@@ -44,15 +44,15 @@ def test_softmax_scores_of_retinanet_are_softmax_scores():
     with torch.no_grad():
         scores = model([torch.rand(3, 64, 64)], mode="predict")[0]["scores"]
     every = torch.cat([out.flatten(2).softmax(dim=1)[:, :3].flatten() for out in captured.values()])
-    # One anchor a place here, so channels are classes; the best score survives suppression.
+    # One anchor per location here, so channels are classes; NMS keeps the best score.
     torch.testing.assert_close(scores.max(), every.max())
     assert all((every - score).abs().min() < 1e-5 for score in scores[:20])
 
 
 @pytest.mark.parametrize("normalizer", ["image", "batch"])
 def test_normalizers_of_retinanet(normalizer):
-    # Two images with one and with many positives. 'image' is the mean of what each image gives
-    # alone; 'batch' is the sum of both over all positives.
+    # Two images with different numbers of positives. 'image' is the mean of the images' losses;
+    # 'batch' is the sum over both divided by all positives.
     torch.manual_seed(0)
     model = retinanet(normalizer=normalizer, min_size=64, max_size=64)
     images = [torch.rand(3, 64, 64), torch.rand(3, 64, 64)]

@@ -1,8 +1,7 @@
-"""The gradient of each reported loss is exactly that of the loss that the config names.
+"""The gradient of each reported loss is exactly that of the loss named in the config.
 
-The reference is the named loss itself, built apart from the model: it is called with the tensors,
-the buffers and the random numbers that the model's own loss was called with, and differentiated
-with respect to the parameters of the head.
+The reference is the named loss, built separately. It is called with the tensors, buffers and random
+numbers of the model's call, and differentiated with respect to the parameters of the head.
 """
 
 import copy
@@ -12,7 +11,7 @@ import torch
 from slot_losses import losses_of_slot
 from torch import nn
 
-from det_losses.engine.loss_record import agrees
+from det_losses.engine.loss_record import matches_config
 from det_losses.generators import generator_states, generators_kept, set_generator_states
 from det_losses.losses import build_loss
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
@@ -35,7 +34,7 @@ OWN = {
 
 
 def batch():
-    """Two images, the first with boxes."""
+    """Two images; only the first has boxes."""
     generator = torch.Generator().manual_seed(2)
     box = torch.tensor([[4.0, 6.0, 22.0, 20.0], [30.0, 24.0, 62.0, 60.0]])
     targets = [
@@ -51,7 +50,7 @@ def build(detector, **losses):
 
 
 def relative_difference(model, slot, named):
-    """Return ``|g - g'| / |g'|`` of the reported and of the named loss's gradient."""
+    """Return ``|g - g'| / |g'|`` for the gradients of the reported and the named loss."""
     calls = []
 
     def keep(loss, args, kwargs):
@@ -82,11 +81,11 @@ SLOTS = [(detector, slot) for detector in OWN for slot in detector.slots]
 
 
 @pytest.mark.parametrize(("detector", "slot"), SLOTS, ids=lambda x: getattr(x, "__name__", x))
-def test_every_loss_of_every_slot_is_the_one_that_trains(detector, slot):
+def test_the_named_loss_trains_in_every_slot(detector, slot):
     for info in losses_of_slot(detector, slot):
         model = build(detector, **{slot: info.config})
-        assert agrees(info.config, model.losses[slot])
-        # The parameters are those that the model states, published settings included.
+        assert matches_config(info.config, model.losses[slot])
+        # The parameters are those of the built loss, including published settings.
         named = build_loss({**model.losses[slot].params(), "type": info.name})
         assert relative_difference(model, slot, copy.deepcopy(named)) < 1e-6, info.name
 
@@ -97,15 +96,15 @@ def smooth_l1(outputs):
 
 
 FAULTS = {
-    "a term of its own": lambda losses, outputs: losses["loss_bbox"] + smooth_l1(outputs),
-    "another loss": lambda losses, outputs: smooth_l1(outputs),
-    "another weight": lambda losses, outputs: 1.001 * losses["loss_bbox"],
+    "an additional term": lambda losses, outputs: losses["loss_bbox"] + smooth_l1(outputs),
+    "a different loss": lambda losses, outputs: smooth_l1(outputs),
+    "a different weight": lambda losses, outputs: 1.001 * losses["loss_bbox"],
     "no graph": lambda losses, outputs: losses["loss_bbox"].detach().requires_grad_(),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_wrong_detector_is_noticed(fault):
+def test_a_wrong_gradient_is_detected(fault):
     model = build(RetinaNet, loss_bbox="GIoULoss")
     head = model.detector.head
     compute = head.compute_loss

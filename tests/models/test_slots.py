@@ -1,4 +1,4 @@
-"""What a slot takes and refuses, what it offers to its loss, and which layer outputs its deltas."""
+"""Slots: accepted and refused losses, inputs of a loss, and the layer that outputs the deltas."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ TWO_RATIOS = {"sizes": [[16], [32], [64]], "aspect_ratios": [0.5, 2.0]}
         ),
     ],
 )
-def test_a_loss_that_the_slot_cannot_take_is_refused(build, losses, message):
+def test_a_loss_that_does_not_fit_the_slot_is_refused(build, losses, message):
     with pytest.raises(ValueError, match=message):
         build(**losses)
 
@@ -82,7 +82,7 @@ def test_pair_coder_keeps_ground_truth_and_anchor():
 
 
 def built(detector, **losses):
-    """A detector whose weights are the same whatever its losses are."""
+    """Return a detector with the same weights for all losses."""
     torch.manual_seed(0)
     return BUILDS[detector](min_size=64, max_size=100, **losses)
 
@@ -93,13 +93,13 @@ def losses_of(model):
 
 
 @pytest.mark.parametrize(("detector", "slot"), BOX_SLOTS)
-def test_a_box_loss_gets_what_belongs_to_its_boxes(detector, slot):
+def test_the_inputs_of_a_box_loss_belong_to_its_boxes(detector, slot):
     loss = AllInputs()
     model = built(detector, **{slot: loss})
     losses_of(model)
     got, truth = loss.got, torch.cat([torch.tensor(boxes) for boxes in BOXES])
     assert len(got["pred"]) > 2
-    # Every target is one of the three boxes, which tells its image and its label.
+    # Every target is one of the three boxes, which identifies its image and label.
     same = (got["target"][:, None] == truth).all(-1)
     assert (same.sum(1) == 1).all() and same.any(0).all()
     which = same.int().argmax(1)
@@ -109,13 +109,11 @@ def test_a_box_loss_gets_what_belongs_to_its_boxes(detector, slot):
     assert torch.equal(got["labels"], expected)
     channels = {"loss_rpn_bbox": 1}.get(slot, 3 if detector == "RetinaNet" else 4)
     assert got["logits"].shape == (len(which), channels)
-    # pred and target differ by the same vector in either space, where a side is as long as the
-    # anchor's: so the delta of a box's target is zero exactly where the box is the anchor.
     assert got["pred_deltas"].shape == got["target_deltas"].shape == got["pred"].shape
 
 
 @pytest.mark.parametrize(("detector", "slot"), BOX_SLOTS)
-def test_a_sum_over_both_spaces_is_the_sum_of_what_its_losses_give_alone(detector, slot):
+def test_a_sum_over_both_spaces_is_the_sum_of_the_separate_losses(detector, slot):
     alone = [
         losses_of(built(detector, **{slot: loss}))[slot]
         for loss in ("L1Loss", dict(type="GIoULoss", loss_weight=2.0))
@@ -133,7 +131,7 @@ def test_a_sum_over_both_spaces_is_the_sum_of_what_its_losses_give_alone(detecto
         ("FasterRCNN", "loss_rpn_bbox", "FocalLoss"),
     ],
 )
-def test_a_product_with_the_class_is_that_of_its_parts(detector, slot, focal):
+def test_a_product_with_a_classification_loss_is_the_product_of_its_parts(detector, slot, focal):
     loss = AllInputs()
     product = build_loss(f"ProductLoss({focal}, L1Loss, EIoULoss)", reduction="none")
     losses_of(built(detector, **{slot: loss}))
@@ -178,17 +176,17 @@ def test_quality_is_the_iou_of_the_predicted_box_and_zero_for_background(detecto
         (
             faster_rcnn,
             {"loss_bbox": "ProductLoss(FocalLoss, GIoULoss)"},
-            "loss_bbox holds a classification loss for sigmoid, and FasterRCNN.loss_cls scores by "
-            "softmax",
+            "loss_bbox contains a classification loss for sigmoid, and FasterRCNN.loss_cls scores "
+            "by softmax",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_when_the_detector_is_built(build, losses, message):
+def test_a_loss_of_the_wrong_kind_or_activation_is_refused(build, losses, message):
     with pytest.raises(ValueError, match=message):
         build(**losses)
 
 
-def test_an_input_that_no_head_has_is_refused_when_the_detector_is_built():
+def test_an_input_that_no_head_offers_is_refused():
     class Depth(AllInputs):
         inputs = ("depth",)
 
@@ -196,14 +194,14 @@ def test_an_input_that_no_head_has_is_refused_when_the_detector_is_built():
         retinanet(loss_bbox=Depth())
 
 
-def test_losses_stay_out_of_torchvisions_modules():
+def test_losses_are_not_part_of_torchvisions_modules():
     model = built("RetinaNet", loss_bbox="SumLoss(L1Loss, GIoULoss)")
     assert isinstance(model.losses["loss_bbox"], nn.Module)
     assert not [name for name in model.detector.state_dict() if "loss" in name]
 
 
 def run_and_catch(model, slot):
-    """Return what the slot's layer put out in a training pass."""
+    """Return the outputs of the slot's layer in a training step."""
     outputs = []
     layer = model.get_submodule(box_layer_name(type(model), slot))
     layer.register_forward_hook(lambda _m, _i, output: outputs.append(output))
@@ -224,16 +222,16 @@ def per_anchor(levels):
     return torch.cat(rows, dim=1)
 
 
-def test_in_retinanet_the_layers_outputs_are_the_regression_heads():
+def test_retinanets_box_layer_outputs_the_regression_heads_deltas():
     model = RetinaNet(BACKBONE, num_classes=3, anchors=TWO_RATIOS, min_size=64, max_size=64)
     heads = catch(model.detector.head.regression_head)
     levels = run_and_catch(model, "loss_bbox")
-    # Strides 8, 16, 32 on 64 px, two anchors a place.
+    # Strides 8, 16, 32 on 64 px, two anchors per location.
     assert [tuple(x.shape) for x in levels] == [(1, 8, 8, 8), (1, 8, 4, 4), (1, 8, 2, 2)]
     assert torch.equal(per_anchor(levels), heads[0])
 
 
-def test_in_faster_rcnn_the_layers_outputs_are_the_heads_deltas():
+def test_faster_rcnns_box_layers_output_the_heads_deltas():
     def build():
         return FasterRCNN(
             BACKBONE, 3, anchors=TWO_RATIOS, representation_size=32, min_size=64, max_size=64
@@ -271,6 +269,6 @@ def test_a_derived_detector_has_the_layers_of_its_base():
         ),
     ],
 )
-def test_other_slots_and_detectors_are_refused(detector, slot, message):
+def test_slots_without_a_box_layer_are_refused(detector, slot, message):
     with pytest.raises(ValueError, match=message):
         box_layer_name(detector, slot)

@@ -1,4 +1,4 @@
-"""With torchvision's default losses, the detectors are torchvision's."""
+"""With torchvision's default losses, the detectors equal torchvision's."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
 def batch(dtype, labels):
-    """Three images, the second of another size and without a box."""
+    """Three images; the second has a different size and no boxes."""
     generator = torch.Generator().manual_seed(3)
     sizes = ((96, 112), (128, 96), (96, 112))
     images = [torch.rand(3, *size, generator=generator, dtype=dtype) for size in sizes]
@@ -46,7 +46,7 @@ def train_once(model, images, targets, **kwargs):
 
 
 def body(extra_levels):
-    """A small backbone with five levels, the same weights for both sides."""
+    """A small backbone with five levels and fixed weights."""
     torch.manual_seed(0)
     widths = (8, 8, 16, 16, 16, 16) if extra_levels == "pool" else (8, 8, 16, 16, 16)
     return SmallResNetFPN(widths, norm="FrozenBN", out_channels=64, extra_levels=extra_levels)
@@ -59,8 +59,8 @@ def retinanets(dtype):
 
 def fcoses(dtype):
     theirs = tv.FCOS(body("p6p7"), num_classes=5, **SIZE)
-    # As they are, nearly every predicted box is a point: its distances are random and cut off at 0.
-    lively(theirs, FCOS_LAYERS)
+    # With the initial weights, nearly all predicted boxes are points: distances are clamped at 0.
+    randomise_outputs(theirs, FCOS_LAYERS)
     return theirs.to(dtype), FCOS(body("p6p7"), num_classes=5, **SIZE).to(dtype)
 
 
@@ -73,7 +73,7 @@ def faster_rcnns(dtype):
         **few,
     )
     ours = FasterRCNN(body("pool"), num_classes=5, representation_size=64, **few)
-    # torchvision's RPN labels are float32 always, which rounds its float64 loss to float32.
+    # torchvision's RPN labels are always float32, which rounds its float64 loss to float32.
     assign = theirs.rpn.assign_targets_to_anchors
     theirs.rpn.assign_targets_to_anchors = lambda *args: (
         [labels.to(dtype) for labels in assign(*args)[0]],
@@ -101,7 +101,7 @@ NAMES = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("pair", "first_label"), [(retinanets, 0), (faster_rcnns, 1), (fcoses, 0)])
 def test_losses_and_gradients_equal_torchvisions(pair, first_label, dtype, monkeypatch):
-    # torchvision's GIoU adds 1e-7 to its denominators, which at 12 digits is another number.
+    # torchvision's GIoU adds 1e-7 to its denominators, which changes the first 12 digits.
     exact = partial(generalized_box_iou_loss, eps=0.0)
     monkeypatch.setattr(tv.fcos, "generalized_box_iou_loss", exact)
     theirs, ours = pair(dtype)
@@ -116,9 +116,9 @@ def test_losses_and_gradients_equal_torchvisions(pair, first_label, dtype, monke
         torch.testing.assert_close(losses[NAMES[name]], value, rtol=TOLERANCE[dtype], atol=0)
     assert {f"detector.{name}" for name in expected_grads} == grads.keys()
     for name, grad in expected_grads.items():
-        # Single entries cancel to nearly nothing, so the error is relative to the whole tensor.
-        # In float32 torchvision rounds 1 - (1 - p) before it squares it, which at p = 0.01 costs
-        # two digits of the gradient of background anchors; ours works with log p.
+        # Single entries nearly cancel, so the error is relative to the whole tensor.
+        # In float32 torchvision rounds 1 - (1 - p) before it squares it, which at p = 0.01 loses
+        # two digits in the gradient of background anchors; ours uses log p.
         error = (grads[f"detector.{name}"] - grad).norm() / grad.norm().clamp(min=1e-30)
         assert error < (2e-5 if dtype == torch.float32 else 1e-12), (name, error)
     flat = [torch.cat([g[n].flatten() for n in sorted(g)]) for g in (expected_grads, grads)]
@@ -126,13 +126,13 @@ def test_losses_and_gradients_equal_torchvisions(pair, first_label, dtype, monke
 
 
 @pytest.mark.parametrize("pair", [retinanets, faster_rcnns, fcoses])
-def test_losses_lie_outside_torchvisions_state_dict(pair):
+def test_losses_are_not_in_torchvisions_state_dict(pair):
     theirs, ours = pair(torch.float32)
     assert ours.detector.state_dict().keys() == theirs.state_dict().keys()
 
 
-def lively(model, names):
-    """Give the class layers weights large enough for confident, varied scores."""
+def randomise_outputs(model, names):
+    """Set weights of output layers large enough for confident, varied scores."""
     torch.manual_seed(1)
     for name in names:
         parameter = model.get_parameter(name)
@@ -141,7 +141,7 @@ def lively(model, names):
 
 
 @pytest.mark.parametrize("detector", ["RetinaNet", "FasterRCNN", "FCOS"])
-def test_coco_weights_of_91_channels_predict_the_same_detections(detector, tmp_path):
+def test_coco_weights_with_91_channels_give_the_same_detections(detector, tmp_path):
     torch.manual_seed(0)
     if detector == "RetinaNet":
         theirs = tv.retinanet_resnet50_fpn(weights=None, weights_backbone=None, **SIZE)
@@ -160,7 +160,7 @@ def test_coco_weights_of_91_channels_predict_the_same_detections(detector, tmp_p
         theirs = tv.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, **SIZE)
         names = ["roi_heads.box_predictor.cls_score.weight"]
         arguments, ours = {}, FasterRCNN
-    lively(theirs, names)
+    randomise_outputs(theirs, names)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     model = ours(
         {"type": "ResNetFPN", "name": "resnet50", "norm": "BN", **arguments},
@@ -182,19 +182,19 @@ def test_coco_weights_of_91_channels_predict_the_same_detections(detector, tmp_p
         assert torch.equal(got["scores"], want["scores"][used])
 
 
-def test_weights_of_another_size_are_one_clear_error(tmp_path):
+def test_weights_of_a_different_size_are_refused(tmp_path):
     theirs, _ = retinanets(torch.float32)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"(?s)weights .*pth' do not fit this model.*cls_logits"):
         RetinaNet(body("p6p7"), num_classes=7, weights=str(tmp_path / "weights.pth"))
 
 
-def test_a_file_that_holds_no_weights_is_one_clear_error(tmp_path):
+def test_a_file_without_weights_is_refused(tmp_path):
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"weights .*junk.pth': torch.load cannot read this file"):
         RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights=str(tmp_path / "junk.pth"))
 
 
-def test_weights_that_are_nowhere_are_one_clear_error():
+def test_missing_weights_are_refused():
     with pytest.raises(FileNotFoundError, match=r"'nowhere\.pth': no such file"):
         RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights="nowhere.pth")

@@ -60,7 +60,7 @@ def test_detections_of_other_frameworks_have_no_sections_about_training(planted_
     for name in ("L1Loss", "EIoULoss"):
         found = planted_root / "runs" / name / "seed_0/detections.json"
         files[name] = [shutil.copy(found, tmp_path / f"{name}.json")]
-    study = Study.of_detections(planted_root / "ground_truth.json", files, resamples=100)
+    study = Study.from_detections(planted_root / "ground_truth.json", files, resamples=100)
     contents = document(study)
     assert contents.title == "Comparison of detections"
     titles = [section.title for section in contents.sections]

@@ -20,7 +20,7 @@ def test_a_table_is_aligned_and_its_numbers_are_on_the_right():
     ]
 
 
-def test_markdown_holds_what_the_document_holds(planted, monkeypatch):
+def test_markdown_has_the_contents_of_the_document(planted, monkeypatch):
     monkeypatch.setattr(analyses, "BUILDERS", {"A plot": lambda context: Section("A plot", "text")})
     contents = document(planted)
     text = markdown(contents)
@@ -52,7 +52,7 @@ def test_markdown_has_no_pictures_and_no_html(make_comparison, monkeypatch):
     assert "````\na ``` fence\n````" in text
 
 
-def test_what_a_terminal_shows(planted):
+def test_messages_shown_on_a_terminal(planted):
     text = summary(planted)
     assert text.startswith("EIoULoss ")
     assert "| # | variant" in text.replace("|   # |", "| # |")

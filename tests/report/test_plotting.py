@@ -84,7 +84,7 @@ def test_texts_keep_a_readable_size():
     assert len(sizes) > 10 and min(sizes) * 360 / width > 8.5
 
 
-def test_the_same_data_give_the_same_bytes_and_no_global_state():
+def test_figures_are_deterministic_and_leave_no_global_state():
     before = dict(matplotlib.rcParams)
     first, second = (lines(np.ones((6, 3)), some_styles()) for _ in range(2))
 

@@ -41,7 +41,7 @@ def test_a_loss_that_contains_others_is_one_expression(study):
 
 
 def test_initial_weights_that_differ_are_shown(study):
-    study.of("new")[0]["initial_weights"] = "f" * 64
+    study.runs_of("new")[0]["initial_weights"] = "f" * 64
     section = records.what_differs(study)
     assert section.tables[-1].rows == [["0", "0" * 12, "base"], ["0", "f" * 12, "new"]]
     assert "Initial weights differ in seed 0." in section.text
@@ -71,7 +71,7 @@ def test_loss_weights_without_columns_of_unknown_values(study):
     ],
 )
 def test_losses_that_ran_from_new_and_old_records(study, entry, gradient):
-    (base,), (new,) = study.of("base"), study.of("new")
+    (base,), (new,) = study.runs_of("base"), study.runs_of("new")
     base["proof"] = {}
     new["proof"] = {"loss_bbox": {"loss": "GIoULoss(eps=1e-07)", "calls": 80, **entry}}
     (table,) = records.losses_that_ran(study).tables

@@ -33,23 +33,23 @@ def test_variants_and_seeds_of_two_machines_become_one_comparison(make_compariso
     assert [len(d) for d in (study.verdict().pairs, study.origins)] == [3, 2]
     assert study.verdict().difference("new", "other").seeds == 1
     # base seed 1 was done in both, with equal results: the first one is used.
-    assert study.of("base")[1]["directory"] == str(first / "runs/base/seed_1")
+    assert study.runs_of("base")[1]["directory"] == str(first / "runs/base/seed_1")
 
 
 def test_a_run_that_is_done_on_another_machine_counts_as_done(make_comparison):
     first = make_comparison("a", noise=TWO, unfinished={("new", 1): "failed"})
     second = make_comparison("b", noise=TWO, unfinished={("new", 2): "pending"})
     study = Study.load([first, second])
-    assert [run["status"] for run in study.of("new")] == ["done"] * 3
-    assert study.of("new")[1]["directory"].startswith(str(second))
+    assert [run["status"] for run in study.runs_of("new")] == ["done"] * 3
+    assert study.runs_of("new")[1]["directory"].startswith(str(second))
 
 
-def test_of_two_copies_of_a_run_the_one_with_detections_is_used(make_comparison):
+def test_the_copy_of_a_run_with_detections_is_used(make_comparison):
     first, second = (make_comparison(name, noise=TWO, seeds=(0,)) for name in "ab")
     (first / "runs/new/seed_0/detections.json").unlink()
     study = Study.load([first, second])
-    assert study.of("new")[0]["directory"] == str(second / "runs/new/seed_0")
-    assert study.of("base")[0]["directory"] == str(first / "runs/base/seed_0")
+    assert study.runs_of("new")[0]["directory"] == str(second / "runs/new/seed_0")
+    assert study.runs_of("base")[0]["directory"] == str(first / "runs/base/seed_0")
 
 
 def test_images_are_read_from_the_first_folder_that_exists(make_comparison, tmp_path):
@@ -62,7 +62,7 @@ def test_images_are_read_from_the_first_folder_that_exists(make_comparison, tmp_
 def test_runs_must_be_a_list_of_rows(make_comparison, runs):
     root = make_comparison("a", noise=TWO, seeds=(0,))
     edit(root / "results.json", lambda results: results.update(runs=runs))
-    refused("results.json is not of a comparison", root)
+    refused("results.json is not from a comparison", root)
 
 
 def test_a_run_with_two_results_is_refused(make_comparison):
@@ -109,8 +109,8 @@ def test_files_that_are_not_of_a_comparison_are_refused(make_comparison, tmp_pat
     results = root / "results.json"
     for text, message in (
         ("{", r"results\.json is not valid JSON"),
-        ("[]", "is not of a comparison"),
-        ('{"meta": {"losses": {}}, "runs": []}', "is not of a comparison"),
+        ("[]", "is not from a comparison"),
+        ('{"meta": {"losses": {}}, "runs": []}', "is not from a comparison"),
         (
             '{"meta": {"variants": {"a": {}}, "baseline": "b"}, "runs": []}',
             "baseline b is not one of",

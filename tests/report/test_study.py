@@ -27,7 +27,7 @@ def test_metrics_are_those_that_hotcoco_recorded(make_comparison):
         assert study.scores("AP")[label].full == [computed["AP"]]
 
 
-def test_a_planted_difference_is_detected_and_chance_is_not(make_comparison):
+def test_a_planted_difference_is_detected_and_noise_is_not(make_comparison):
     verdict = Study.load([make_comparison()]).verdict()
     assert [s.label for s in verdict.summaries][::3] == ["EIoULoss", "L1Loss"]
     found = {d.first: verdict.differs(d) for d in verdict.against_baseline}
@@ -40,7 +40,7 @@ def test_several_evaluations_are_averaged_on_each_draw_too(make_comparison):
     folder = root / "runs" / "b" / "seed_0"
     files = [folder / "detections.json", folder / "detections_1.json"]
     truth = root / "ground_truth.json"
-    apart = Study.of_detections(truth, {"first": files[:1], "last": files[1:]}, resamples=100)
+    apart = Study.from_detections(truth, {"first": files[:1], "last": files[1:]}, resamples=100)
     scores = apart.scores("AP75")
     assert together["b"].full == (scores["first"].full + scores["last"].full) / 2
     mean = (scores["first"].resampled + scores["last"].resampled) / 2
@@ -108,7 +108,7 @@ def test_only_finished_runs_count(make_comparison):
     assert study.compared == ["SmoothL1Loss", "EIoULoss", "L1Loss"]
     seeds = {label: scores.seeds for label, scores in study.scores("AP").items()}
     assert seeds == {"SmoothL1Loss": (0, 1, 2), "EIoULoss": (1,), "L1Loss": (1, 2)}
-    assert [run["status"] for run in study.of("EIoULoss")] == ["failed", "done", "pending"]
+    assert [run["status"] for run in study.runs_of("EIoULoss")] == ["failed", "done", "pending"]
 
 
 def test_a_variant_without_a_common_seed_is_left_out(make_comparison):
@@ -119,12 +119,12 @@ def test_a_variant_without_a_common_seed_is_left_out(make_comparison):
     assert len(study.verdict().pairs) == 1
 
 
-def test_without_the_baseline_there_is_no_verdict(make_comparison):
+def test_without_a_finished_baseline_there_is_no_verdict(make_comparison):
     root = make_comparison(seeds=(0,), unfinished={("SmoothL1Loss", 0): "pending"})
     study = Study.load([root])
     assert not study.comparable
     assert study.compared == ["GIoULoss", "EIoULoss", "L1Loss"]  # with each other
-    with pytest.raises(ValueError, match="needs a finished run of the baseline SmoothL1Loss"):
+    with pytest.raises(ValueError, match="requires a finished run of the baseline SmoothL1Loss"):
         study.verdict()
     assert Study.load([root], baseline="L1Loss").verdict().baseline == "L1Loss"
 
@@ -135,8 +135,8 @@ def test_runs_without_detections_or_history(make_comparison):
     (root / "runs/b/seed_2/history.jsonl").unlink()
     study = Study.load([root])
     assert [run["seed"] for run in study.done("b")] == [0, 2]
-    assert study.history(study.of("b")[2]) == []
-    assert study.history(study.of("b")[0])[0]["kind"] == "train"
+    assert study.history(study.runs_of("b")[2]) == []
+    assert study.history(study.runs_of("b")[0])[0]["kind"] == "train"
 
 
 def test_names_that_do_not_exist(make_comparison):
@@ -155,22 +155,22 @@ def test_detections_of_other_frameworks_are_paired_by_their_order(make_compariso
         label: [root / f"runs/{label}/seed_{s}/detections.json" for s in (0, 1, 2)]
         for label in "ab"
     }
-    study = Study.of_detections(root / "ground_truth.json", files, resamples=100)
+    study = Study.from_detections(root / "ground_truth.json", files, resamples=100)
     assert study.verdict().metric == "AP"
     assert not list(root.rglob("*.npz"))  # nothing is written into a folder of another framework
     ours = Study.load([root]).verdict()
     assert study.verdict().against_baseline == ours.against_baseline
     with pytest.raises(ValueError, match="a has 3, b has 2"):
-        Study.of_detections(root / "ground_truth.json", {**files, "b": files["b"][:2]})
+        Study.from_detections(root / "ground_truth.json", {**files, "b": files["b"][:2]})
 
 
 def test_files_that_cannot_be_read_are_named(make_comparison, tmp_path):
     root = make_comparison(seeds=(0,), noise={"a": 0.1})
     truth, found = root / "ground_truth.json", root / "runs/a/seed_0/detections.json"
     with pytest.raises(FileNotFoundError, match=r"nope\.json: no such file"):
-        Study.of_detections(truth, {"a": [tmp_path / "nope.json"]})
+        Study.from_detections(truth, {"a": [tmp_path / "nope.json"]})
     with pytest.raises(ValueError, match=r"detections\.json: "):
-        Study.of_detections(found, {"a": [found]})
+        Study.from_detections(found, {"a": [found]})
     edit(found, lambda entries: entries[0].update(image_id=999999))
     with pytest.raises(ValueError, match=r"detections\.json: .*999999"):
-        Study.of_detections(truth, {"a": [found]}).scores("AP")
+        Study.from_detections(truth, {"a": [found]}).scores("AP")

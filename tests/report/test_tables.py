@@ -13,7 +13,7 @@ def test_standings_by_an_independent_computation(make_comparison):
     found = tables.standings(study)
     rows = {row.label: row for row in found.rows}
     assert list(rows) == [summary.label for summary in verdict.summaries]
-    aps = [run["metrics"]["AP"] for run in study.of("EIoULoss")]
+    aps = [run["metrics"]["AP"] for run in study.runs_of("EIoULoss")]
     # The sample standard deviation of three numbers: squares over 3 - 1.
     centre = sum(aps) / 3
     sd = (sum((ap - centre) ** 2 for ap in aps) / 2) ** 0.5
@@ -28,7 +28,7 @@ def test_standings_by_an_independent_computation(make_comparison):
     assert found.difference_text(rows[verdict.baseline]) == "baseline"
 
 
-def test_without_a_ranking_variants_stand_as_planned(planted, monkeypatch):
+def test_without_a_ranking_variants_are_in_the_planned_order(planted, monkeypatch):
     assert tables.standings(planted).ranked and tables.pairs(planted)
     monkeypatch.setattr(text, "TOO_LOW", 1.0)
     found = tables.standings(planted)
@@ -42,7 +42,7 @@ def test_a_variant_that_is_not_compared_shows_its_recorded_score(make_comparison
     noise = {"base": 0.1, "a": 0.05, "b": 0.05}
     study = Study.load([make_comparison(noise=noise, seeds=(0, 1), unfinished=unfinished)])
     last = tables.standings(study).rows[-1]
-    recorded = 100 * study.of("b")[0]["metrics"]["AP"]
+    recorded = 100 * study.runs_of("b")[0]["metrics"]["AP"]
     assert (last.label, last.rank, last.mean) == ("b", "", f"{recorded:.1f}")
     assert last.difference is None
 

@@ -56,7 +56,7 @@ def no_analyses(monkeypatch):
     monkeypatch.setattr(analyses, "BUILDERS", {})
 
 
-def test_the_page_holds_what_the_document_holds(planted, no_analyses):
+def test_the_page_has_the_contents_of_the_document(planted, no_analyses):
     contents = document(planted)
     page = Page(html(contents))
     assert page.of("h1") == [contents.headline] == [text.headline(planted)]
@@ -127,7 +127,7 @@ def test_text_from_the_data_is_escaped(hostile):
     assert "<script>alert(6)" in shown
 
 
-def test_the_page_stands_alone(hostile):
+def test_the_page_is_self_contained(hostile):
     page = Page(hostile)
     assert page.open == []  # every tag is closed
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}

@@ -127,7 +127,7 @@ def smallest_number_of_groups(different):
 
 @settings(max_examples=80, deadline=None)
 @given(relations(most=7))
-def test_letters_are_right_and_none_can_be_spared(different):
+def test_letters_are_correct_and_all_are_necessary(different):
     display = letters(different)
     names = sorted(set("".join(display)))
     groups = [{i for i, own in enumerate(display) if name in own} for name in names]

@@ -92,7 +92,7 @@ def test_degrees_of_freedom_are_welchs():
     assert d.df == pytest.approx(stats.ttest_ind(per_seed, per_image, equal_var=False).df)
 
 
-def test_a_lucky_small_variance_does_not_raise_the_degrees_of_freedom():
+def test_a_small_variance_by_chance_does_not_increase_the_degrees_of_freedom():
     """b differs from a by the same in every seed, as if trainings had no noise; c and d do not."""
     noise = np.array([[0.002], [-0.002]]) + np.zeros((2, 3))
     full = {"a": [0.30, 0.32, 0.34], "b": [0.31, 0.33, 0.35]}
@@ -191,7 +191,7 @@ def test_draws_without_ground_truth_are_left_out():
     )
 
 
-def test_too_few_usable_draws_give_a_value_without_interval():
+def test_too_few_valid_resamples_give_a_value_without_interval():
     rng = np.random.default_rng(12)
     a, b = noisy(rng), noisy(rng)
     gap = a.resampled.copy()

@@ -56,7 +56,7 @@ def true_error(world: World, seeds: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("seeds", "count"), [(3, 3000), (5, 1500)])
 @pytest.mark.parametrize("world", [IMAGES_DOMINATE, SEEDS_DOMINATE], ids=["images", "seeds"])
-def test_false_alarms_are_five_percent(world, seeds, count):
+def test_false_positives_are_five_percent(world, seeds, count):
     found, error = false_alarms(world, seeds, count)
     assert 4 * error < 0.025
     assert 0.03 <= found <= 0.07, f"{found:.4f} +- {error:.4f}"
@@ -67,7 +67,7 @@ def test_false_alarms_are_five_percent(world, seeds, count):
 @pytest.mark.parametrize(
     "world", [IMAGES_DOMINATE, SEEDS_DOMINATE, BOTH], ids=["images", "seeds", "both"]
 )
-def test_false_alarms_are_five_percent_long(world, seeds):
+def test_false_positives_are_five_percent_long(world, seeds):
     found, error = false_alarms(world, seeds, LONG)
     assert 4 * error < 0.011
     assert 0.03 <= found <= 0.07, f"{found:.4f} +- {error:.4f}"
@@ -75,7 +75,7 @@ def test_false_alarms_are_five_percent_long(world, seeds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "expected"), [(2, 0.13), (3, 0.075), (5, 0.058)])
-def test_false_alarms_where_welch_satterthwaite_is_worst(seeds, expected):
+def test_false_positives_where_welch_satterthwaite_is_worst(seeds, expected):
     """Two variants, the variance over images a tenth of that over seeds.
 
     Welch-Satterthwaite's approximation is at its worst here. The report states the rate with two
@@ -135,7 +135,7 @@ def verdicts(world, truth, seeds, count):
 @pytest.mark.parametrize(
     ("world", "seeds"), [(IMAGES_DOMINATE, 3), (SEEDS_DOMINATE, 3), (SEEDS_DOMINATE, 5), (BOTH, 5)]
 )
-def test_the_answers_detectable_difference_is_found_by_holm(world, seeds):
+def test_the_detectable_difference_of_the_headline_includes_holm(world, seeds):
     power, error = family_power(world, seeds, 3000)
     assert power == pytest.approx(0.80, abs=0.01 + 4 * error)
 
@@ -181,7 +181,7 @@ def test_holm_keeps_the_family_wise_error_long(world, seeds):
         assert found < 0.05 + 2 * error
 
 
-def test_a_variant_with_one_seed_gives_few_false_alarms():
+def test_a_variant_with_one_seed_has_few_false_positives():
     """After a failed run, the pairs of a variant use the variance over seeds of the other pairs.
 
     Without it, an outlying training would count as a significant difference: 60% false alarms if
@@ -215,7 +215,7 @@ def percentile_interval_excludes_zero(
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(LONG, marks=pytest.mark.slow)])
-def test_a_percentile_bootstrap_over_three_seeds_has_many_false_alarms(count):
+def test_a_percentile_bootstrap_over_three_seeds_has_many_false_positives(count):
     """Why the interval is a t interval.
 
     The interval is approximately the range of the three differences, which have the same sign in

@@ -69,7 +69,7 @@ def test_difference_of_two_in_either_order():
 
 
 @pytest.mark.parametrize("pair", [("EIoU", "EIoU"), ("EIoU", "Huber")])
-def test_difference_of_what_is_no_pair(pair):
+def test_difference_of_an_unknown_pair(pair):
     verdict = analyse(study(MEANS), "L1", 500)
     with pytest.raises(ValueError, match="are not two variants of this comparison: EIoU, "):
         verdict.difference(*pair)
@@ -83,7 +83,7 @@ def test_letters_agree_with_the_pairs():
         assert bool(shared) == (not verdict.differs(pair)) == (not pair.p_holm < 0.05)
 
 
-def test_a_level_decides_what_differs():
+def test_the_level_determines_significance():
     scores = study({"a": 0.30, "b": 0.32})
     p = analyse(scores, "a", 500).pairs[0].p
     strict, loose = (analyse(scores, "a", 500, level=1 - p * x) for x in (0.9, 1.1))
@@ -103,7 +103,7 @@ def test_one_seed():
     assert all(d.df == 499 and d.se == d.image_se for d in verdict.pairs)
 
 
-def test_a_variant_without_a_score_is_last_and_changes_nothing():
+def test_a_variant_without_a_score_is_last_and_does_not_affect_others():
     scores = study(MEANS)
     undefined = Scores(SEEDS, [math.nan] * 3, np.full((200, 3), math.nan))
     with_it = analyse({"none": undefined, **scores}, "L1", 500)
@@ -136,7 +136,7 @@ def test_variants_with_different_seeds():
     assert verdict.difference("IoU", "L1").value == pytest.approx(expected)
 
 
-def test_no_common_seed_is_said():
+def test_variants_without_a_common_seed_are_stated():
     scores = study({"a": 0.3, "b": 0.3}) | study({"c": 0.3}, seeds=(7, 8))
     with pytest.raises(ValueError, match="have no seed in common: run both with the same seeds"):
         analyse(scores, "a", 500)

@@ -1,4 +1,4 @@
-"""COCO 2017 in the usual layout under `data_root`; --train-ann and so on take any other place."""
+"""COCO 2017 in the usual layout under `data_root`; --train-ann etc. override the paths."""
 
 data_root = "data/coco"
 

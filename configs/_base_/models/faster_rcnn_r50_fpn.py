@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN R50-FPN: 800 px, cross entropy and Smooth L1 in both stages."""
+"""torchvision's Faster R-CNN R50-FPN: 800 px, cross-entropy and Smooth L1 in both stages."""
 
 model = dict(
     type="FasterRCNN",

@@ -1,4 +1,4 @@
-"""FCOS on EfficientNet-Lite0 at 320 px: levels take boxes half as large as at 800 px."""
+"""FCOS on EfficientNet-Lite0 at 320 px: each level is assigned boxes half as large as at 800 px."""
 
 model = dict(
     type="FCOS",
@@ -14,8 +14,8 @@ model = dict(
     ),
     num_convs=2,
     anchor_sizes=(4, 8, 16, 32, 64),
-    center_sampling_radius=3.0,  # of these sizes, so 1.5 strides as in the paper
-    score_thresh=0.05,  # torchvision: 0.2, which cuts off more of a score without centre-ness
+    center_sampling_radius=3.0,  # in units of these sizes: 1.5 strides, as in the paper
+    score_thresh=0.05,  # torchvision: 0.2, which removes more detections without centerness
     loss_cls=dict(type="FocalLoss"),
     loss_bbox=dict(type="GIoULoss"),
 )

@@ -1,7 +1,7 @@
-"""torchvision's FCOS R50-FPN: 800 px, levels 3 to 7, focal loss, GIoU and centre-ness.
+"""torchvision's FCOS R50-FPN: 800 px, levels 3 to 7, focal loss, GIoU and centerness.
 
-What the centre-ness branch learns by is left to FCOS: it has none where `loss_cls` scores by the
-quality itself.
+`loss_centerness` is not set here, because FCOS has no centerness branch if `loss_cls` scores by the
+quality.
 """
 
 model = dict(
@@ -14,7 +14,7 @@ model = dict(
         returned_layers=(2, 3, 4),
         extra_levels="p6p7",
     ),
-    score_thresh=0.05,  # torchvision: 0.2, which cuts off more of a score without centre-ness
+    score_thresh=0.05,  # torchvision: 0.2, which removes more detections without centerness
     loss_cls=dict(type="FocalLoss"),
     loss_bbox=dict(type="GIoULoss"),
 )

@@ -1,4 +1,4 @@
-"""An FCOS of one million parameters for 128 px, trained from scratch in minutes on a CPU."""
+"""An FCOS with one million parameters for 128 px; trains from scratch in minutes on a CPU."""
 
 model = dict(
     type="FCOS",
@@ -7,10 +7,10 @@ model = dict(
     max_size=128,
     backbone=dict(type="SmallResNetFPN", out_channels=64, extra_levels=None),
     num_convs=2,
-    # Half of the strides 8, 16, 32: at the strides, one level would take nearly all shapes.
+    # Half the strides 8, 16, 32; otherwise nearly all shapes would be assigned to one level.
     anchor_sizes=(4, 8, 16),
-    center_sampling_radius=3.0,  # of these sizes, so 1.5 strides as in the paper
-    score_thresh=0.05,  # torchvision: 0.2, which cuts off more of a score without centre-ness
+    center_sampling_radius=3.0,  # in units of these sizes: 1.5 strides, as in the paper
+    score_thresh=0.05,  # torchvision: 0.2, which removes more detections without centerness
     loss_cls=dict(type="FocalLoss"),
     loss_bbox=dict(type="GIoULoss"),
 )

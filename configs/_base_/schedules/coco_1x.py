@@ -1,6 +1,6 @@
-"""COCO 1x: 12 epochs, SGD 0.02 for 16 images a step, a tenth after epochs 8 and 11.
+"""COCO 1x: 12 epochs, SGD with lr 0.02 for 16 images per step, divided by 10 after epochs 8 and 11.
 
-Another number of images a step (--launcher, batch_size) scales the learning rate with it.
+The learning rate is scaled with the number of images per step (--launcher, batch_size).
 """
 
 train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=1)

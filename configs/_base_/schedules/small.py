@@ -1,4 +1,4 @@
-"""For subsets and small machines: AdamW, 12 epochs, a cosine to zero at their end."""
+"""For subsets and small machines: AdamW, 12 epochs, cosine schedule to zero."""
 
 train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=4)
 val_cfg = dict()

@@ -24,23 +24,24 @@ class Loss(nn.Module):
         loss_weight: factor on the result.
 
     Attributes:
-        kind: ``"box"``, ``"classification"``, or ``"distribution"`` (of the distance to a side).
+        kind: ``"box"``, ``"classification"``, or ``"distribution"`` (over the distance to a box
+            side).
         paper: short citation.
-        space: of a box loss, ``"decoded"`` (boxes) or ``"delta"`` (encoded offsets).
-        activation: ``"sigmoid"`` or ``"softmax"``, of a classification loss or of the logits that
-            a box loss takes as input.
-        inputs: names of the tensors that the loss needs in addition to pred and target.
-        refused: arguments of another library's class of the same name that this class does not
-            take, each with the reason that :func:`build_loss` prints.
-        example: constructor arguments of an example, for a loss with required arguments.
-        constant_in_gradient: names of the quantities that are detached from the gradient.
+        space: for box losses, ``"decoded"`` (boxes) or ``"delta"`` (encoded offsets).
+        activation: ``"sigmoid"`` or ``"softmax"``: for classification losses, and for box losses
+            with logits as input.
+        inputs: names of the tensors needed in addition to pred and target.
+        refused: arguments that another library's class of the same name takes and this class does
+            not, with the reasons that :func:`build_loss` prints.
+        example: constructor arguments of an example, for losses with required arguments.
+        constant_in_gradient: names of the detached quantities.
         zero_at_target: whether a perfect prediction has loss 0.
-        invariances: of a box loss on decoded boxes, the transforms of both boxes that leave the
-            value unchanged: ``"translation"``, ``"scale"``, ``"mirror"``.
-        own_mean: whether ``mean`` divides by a number that the loss defines, so that
-            ``avg_factor`` has no effect.
-        monotone_in_distance: of a box loss, whether the loss never falls when a box moves straight
-            away from a target of its own size.
+        invariances: for losses on decoded boxes, the transforms of both boxes that leave the value
+            unchanged: ``"translation"``, ``"scale"``, ``"mirror"``.
+        own_mean: whether ``mean`` divides by a number that the loss defines and ignores
+            ``avg_factor``.
+        monotone_in_distance: for box losses, whether the loss never falls when a box moves straight
+            away from a target of the same size.
     """
 
     kind: ClassVar[str]
@@ -59,6 +60,7 @@ class Loss(nn.Module):
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__()
         self.reduction = _known_reduction("reduction", reduction)
+        check_argument("loss_weight", loss_weight, loss_weight >= 0, "at least 0")
         self.loss_weight = loss_weight
 
     def unreduced(
@@ -66,13 +68,13 @@ class Loss(nn.Module):
     ) -> Tensor:
         """Return the loss of each element or box, before sample weights are applied.
 
-        ``weight`` has the result's shape (see :meth:`align_weight`). Only losses that normalise
-        over the batch use it; the base class multiplies by it afterwards.
+        ``weight`` has the shape of the result (see :meth:`align_weight`). Only losses that
+        normalise over the batch use it. The base class multiplies the result by it.
         """
         raise NotImplementedError
 
     def unreduced_shape(self, pred: Tensor) -> torch.Size:
-        """Shape of :meth:`unreduced`: that of ``pred``, or without its last axis."""
+        """Shape of the result of :meth:`unreduced`: that of ``pred``, or without its last axis."""
         return pred.shape
 
     def forward(
@@ -84,7 +86,7 @@ class Loss(nn.Module):
         reduction_override: str | None = None,
         **inputs: Tensor,
     ) -> Tensor:
-        """Compute the weighted and reduced loss, in float32 for half precision.
+        """Compute the weighted and reduced loss; half precision is upcast to float32.
 
         Args:
             pred: predictions.
@@ -93,7 +95,7 @@ class Loss(nn.Module):
             avg_factor: divisor of the sum for ``mean``, instead of the number of elements; zero
                 counts as one.
             reduction_override: replaces ``reduction`` for this call.
-            **inputs: exactly those named by :attr:`inputs`.
+            **inputs: exactly the tensors named by :attr:`inputs`.
 
         Raises:
             InputError: an unknown reduction, ``sum`` with an ``avg_factor``, or mismatched shapes.
@@ -113,7 +115,7 @@ class Loss(nn.Module):
     def align_weight(self, weight: Tensor, pred: Tensor) -> Tensor:
         """Reshape sample weights so that they broadcast over the unreduced loss.
 
-        Weights per coordinate are averaged for a loss with one value per box.
+        For losses with one value per box, weights per coordinate are averaged.
         """
         rows = pred.shape[:-1]
         elementwise = self.unreduced_shape(pred) == pred.shape
@@ -147,7 +149,7 @@ class Loss(nn.Module):
 
 
 def reduce_loss(loss: Tensor, reduction: str, avg_factor: float | Tensor | None = None) -> Tensor:
-    """Reduce a weighted loss; an empty one gives a zero that can be backpropagated.
+    """Reduce a weighted loss; an empty loss gives a zero that can be backpropagated.
 
     Args:
         loss: weighted loss of each element or box, any shape.
@@ -170,7 +172,7 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: float | Tensor | None 
 
 
 def check_argument(name: str, value: Any, valid: bool, expected: str) -> None:
-    """Raise an error that states the valid range if a hyper-parameter is not valid."""
+    """Raise an InputError that states the valid values, unless ``valid``."""
     if not valid:
         raise InputError(f"{name} must be {expected}, got {value!r}")
 

@@ -1,4 +1,4 @@
-"""Base classes of box losses: elementwise, on decoded boxes, of IoU terms, and their wrappers."""
+"""Base classes of box losses: elementwise, decoded boxes, the IoU family and its wrappers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from det_losses.losses.core.build import build_loss
 
 
 class ElementwiseBoxLoss(Loss):
-    """A loss of the error of each coordinate, on encoded deltas.
+    """A loss of each coordinate, on encoded deltas.
 
     ``weight`` has one entry per box or one per coordinate.
     """
@@ -25,7 +25,7 @@ class ElementwiseBoxLoss(Loss):
 class DecodedBoxLoss(Loss):
     """A loss with one value per decoded box.
 
-    ``weight`` has one entry per box, or four, which are averaged.
+    ``weight`` has one entry per box, or one per coordinate; these are averaged.
     """
 
     kind = "box"
@@ -37,10 +37,10 @@ class DecodedBoxLoss(Loss):
 
 
 class IoUFamilyLoss(DecodedBoxLoss):
-    """A loss of a decoded box: an overlap term plus penalties, times a factor.
+    """A loss on decoded boxes: an overlap term plus penalties, times a factor.
 
-    A subclass overrides the terms in which it differs from ``1 - IoU``. An :class:`IoUWrapper`
-    asks the loss that it holds for its terms and changes some of them.
+    A subclass overrides the terms in which it differs from ``1 - IoU``. An :class:`IoUWrapper` uses
+    the terms of the wrapped loss and changes some of them.
 
     Args:
         eps: smallest denominator, an area in square pixels.
@@ -84,17 +84,17 @@ class IoUFamilyLoss(DecodedBoxLoss):
 
 
 class IoUWrapper(IoUFamilyLoss):
-    """A loss of the IoU family that holds another one and changes some of its terms.
+    """A loss of the IoU family that wraps another one and changes some of its terms.
 
-    A subclass overrides the term that it changes and gets the original from ``self.loss``.
+    A subclass overrides the changed terms and takes the original ones from ``self.loss``.
 
     Args:
-        loss: a loss of the IoU family: its name, its config, or the loss itself.
+        loss: a loss of the IoU family: a name, a config or a loss module.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
 
     Raises:
-        InputError: the wrapped loss is of another family, or has its own ``loss_weight`` or
+        InputError: the wrapped loss is not of the IoU family, or has its own ``loss_weight`` or
             ``reduction``, which would have no effect.
     """
 
@@ -120,8 +120,8 @@ class IoUWrapper(IoUFamilyLoss):
         super().__init__(eps=inner.eps, reduction=reduction, loss_weight=loss_weight)
         self.loss = inner
         self.inputs = inner.inputs
-        held = (*self.constant_in_gradient, *inner.constant_in_gradient)
-        self.constant_in_gradient = tuple(dict.fromkeys(held))
+        constant = (*self.constant_in_gradient, *inner.constant_in_gradient)
+        self.constant_in_gradient = tuple(dict.fromkeys(constant))
         self.monotone_in_distance = self.monotone_in_distance and inner.monotone_in_distance
         self.zero_at_target = self.zero_at_target and inner.zero_at_target
         self.invariances = tuple(name for name in self.invariances if name in inner.invariances)

@@ -27,8 +27,8 @@ class LossInfo:
         space: of a box loss, ``"decoded"`` or ``"delta"``.
         activation: of a classification loss, ``"sigmoid"`` or ``"softmax"`` by default.
         paper: short citation.
-        defaults: its constructor's defaults.
-        config: a config that builds it: its name, and arguments where it needs some.
+        defaults: the defaults of its constructor arguments.
+        config: a config that builds it: its name and the required arguments.
     """
 
     name: str
@@ -43,19 +43,19 @@ class LossInfo:
 def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> Loss:
     """Build a loss from its name or config, with the defaults of its constructor.
 
-    A bare ``type`` is a loss of this package whatever mmengine's default scope is; a prefix, as
-    in ``"mmdet.GIoULoss"``, names another. A loss that holds losses passes their configs through
-    this function too. In a slot of a detector, ``models.published`` completes the config first.
+    A ``type`` without a prefix is a loss of this package, whatever mmengine's default scope is; a
+    prefix, as in ``"mmdet.GIoULoss"``, names another scope. Wrapped losses are built by this
+    function too. In a slot of a detector, ``models.published`` completes the config first.
 
     Args:
-        loss: a name, a call such as ``"InnerIoU(CIoULoss, ratio=0.7)"``, a config with ``type``,
-            or a module, which is returned as it is.
+        loss: a name, a call such as ``"InnerIoU(CIoULoss, ratio=0.7)"``, a config with ``type``, or
+            a module, which is returned unchanged.
         **kwargs: constructor arguments; they replace those of the config.
 
     Raises:
         NotRegisteredError: no such loss; the nearest names are suggested.
-        InputTypeError: an argument that the loss does not take, or one of the wrong type; or
-            arguments for a loss that is already built.
+        InputTypeError: an unknown argument, an argument of the wrong type, or arguments for a loss
+            that is already built.
         InputError: an argument out of range, text that cannot be read, or a config without type.
 
     Example:
@@ -67,7 +67,8 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
     if isinstance(loss, nn.Module):
         if kwargs:
             raise InputTypeError(
-                f"{type(loss).__name__} is built already; got {', '.join(kwargs)} too"
+                f"{type(loss).__name__} is already built and takes no arguments, got "
+                f"{', '.join(kwargs)}"
             )
         return loss
     arguments = {**loss_config(loss), **kwargs}
@@ -82,7 +83,7 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
 
 
 def loss_config(loss: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a loss, a new dict: of its text, or a copy of the config given.
+    """Return the config of a loss as a new dict, parsed from text or copied.
 
     Raises:
         InputTypeError: neither text nor a config.
@@ -111,11 +112,11 @@ def loss_class(config: Mapping[str, Any]) -> type:
 def with_classes(
     loss: str | Mapping[str, Any] | nn.Module, num_classes: int
 ) -> str | Mapping[str, Any] | nn.Module:
-    """Return a loss's config with ``num_classes`` where a class needs it and the config lacks it.
+    """Return a loss's config with ``num_classes`` added where it is required and missing.
 
     Args:
-        loss: as :func:`build_loss` takes it; losses that it holds are completed too.
-        num_classes: number of classes in the slot of the loss, without background.
+        loss: as :func:`build_loss` takes it; wrapped losses are completed too.
+        num_classes: number of classes in the loss's slot, without background.
 
     Raises:
         NotRegisteredError: no such loss; the nearest names are suggested.
@@ -142,8 +143,8 @@ def check_arguments(cls: type, arguments: Mapping[str, Any], *, partial: bool = 
         partial: whether further arguments may follow.
 
     Raises:
-        InputTypeError: an argument that the loss does not take, or lacks, or one that is not a
-            number where one is needed.
+        InputTypeError: an unknown or missing argument, or an argument that must be a number and is
+            not.
     """
     signature = inspect.signature(cls)
     for name, value in arguments.items():
@@ -169,15 +170,17 @@ def _argument_message(
         if name not in known and name not in refused:
             near = difflib.get_close_matches(name, known, n=1)
             hints += f" Did you mean {near[0]!r}?" if near else ""
-    own = (str(parameter.replace(annotation=parameter.empty)) for parameter in known.values())
-    return f"{cls.__name__}: {error}.{hints} Its arguments are {', '.join(own)}"
+    signatures = (
+        str(parameter.replace(annotation=parameter.empty)) for parameter in known.values()
+    )
+    return f"{cls.__name__}: {error}.{hints} Its arguments are {', '.join(signatures)}"
 
 
 def _constructor_message(cls: type, arguments: Mapping[str, Any], error: Exception) -> str:
-    """Name the loss and the argument, where the error does not."""
+    """Add the name of the loss and its config to an error that does not name them."""
     text = str(error)
     if re.match(r"\w+: ", text) or text.startswith(cls.__name__):
-        return text  # of this loss, or of one that it holds
+        return text  # names this loss or a wrapped one already
     if arguments and not any(re.search(rf"\b{name}\b", text) for name in arguments):
         text += f" (in {loss_text({'type': cls, **arguments})})"
     return f"{cls.__name__}: {text}"

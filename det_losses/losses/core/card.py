@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from det_losses.losses.core.build import LossInfo, build_loss, list_losses
-from det_losses.losses.core.text import HELD, loss_text
+from det_losses.losses.core.text import LOSS_ARGUMENTS, loss_text
 from det_losses.registry import MODELS
 
 SHARED = ("reduction", "loss_weight")
-BY_HAND = "## Beside other libraries"
+BY_HAND = "## Comparison with other libraries"
 COMMAND = "det-losses list_losses --markdown docs/losses.md"
 FORMULA = ".. math::"
 _SECTION = re.compile(r"^([A-Z]\w*):$", re.MULTILINE)
@@ -21,23 +21,23 @@ _MATH, _CODE, _ROLE = r":math:`([^`]*)`", r"``([^`]*)``", r":\w+:`~?([^`]*)`"
 
 @dataclass(frozen=True)
 class Card:
-    """What the class and the docstring of a loss say.
+    """The documentation of a loss, from its class and docstring.
 
-    Texts are in the markup of docstrings. A section that the docstring lacks is left out.
+    Texts are in docstring markup. Missing sections are omitted.
 
     Attributes:
         info: the loss in the registry.
-        place: what kind of loss it is and which inputs it needs.
-        wraps: whether it holds other losses.
+        kind: the kind of loss, and the inputs it needs.
+        wraps: whether it wraps or combines other losses.
         body: paragraphs, of which the first is the summary; a formula starts with ``.. math::``.
-        parameters: constructor arguments but the shared ones: name -> (default as code, or empty
-            if it is required; meaning).
-        facts: title -> text, in the order in which they are shown.
+        parameters: constructor arguments except the shared ones: name -> (default as code, empty if
+            required; description).
+        facts: title -> text, in display order.
         example: an expression that builds the loss.
     """
 
     info: LossInfo
-    place: str
+    kind: str
     wraps: bool
     body: tuple[str, ...]
     parameters: Mapping[str, tuple[str, str]]
@@ -56,27 +56,27 @@ def loss_card(info: LossInfo) -> Card:
     head, *parts = _SECTION.split(inspect.getdoc(cls) or "")
     sections = {title: inspect.cleandoc(text) for title, text in _pairs(parts)}
     _, *parts = _ARGUMENT.split(sections.get("Args", ""))
-    meanings = {name: " ".join(_paragraphs(text)) for name, text in _pairs(parts)}
+    descriptions = {name: " ".join(_paragraphs(text)) for name, text in _pairs(parts)}
     signature = inspect.signature(cls).parameters.values()
     distance = "" if cls.monotone_in_distance else "may fall as a box moves away from its target"
     facts = {
         "Use": sections.get("Use", ""),
         "Disjoint boxes": sections.get("Disjoint", ""),
-        # Of the class: the instance of a wrapper adds what holds for the loss in its example.
+        # Of the class: a wrapper's instance also lists those of the loss in its example.
         "Constant in the gradient": ", ".join(cls.constant_in_gradient),
         "Distance": distance,
         "Perfect prediction": "" if loss.zero_at_target else "not 0 at a perfect prediction",
         **{title: sections.get(title, "") for title in ("Shape", "Note", "Published")},
         "Reference": sections.get("Reference", info.paper),
     }
-    wraps = any(parameter.name in HELD for parameter in signature)
+    wraps = any(parameter.name in LOSS_ARGUMENTS for parameter in signature)
     return Card(
         info=info,
-        place=_place(info, tuple(loss.inputs), wraps),
+        kind=_kind(info, tuple(loss.inputs), wraps),
         wraps=wraps,
         body=tuple(_paragraphs(head)),
         parameters={
-            p.name: ("" if p.default is p.empty else repr(p.default), meanings.get(p.name, ""))
+            p.name: ("" if p.default is p.empty else repr(p.default), descriptions.get(p.name, ""))
             for p in signature
             if p.name not in SHARED
         },
@@ -94,34 +94,35 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
 
 
-def _place(info: LossInfo, inputs: Sequence[str], wraps: bool) -> str:
+def _kind(info: LossInfo, inputs: Sequence[str], wraps: bool) -> str:
     if wraps:
-        return "holds other losses"
-    place = {
+        return "wraps or combines other losses"
+    kind = {
         "box": f"box loss on {'decoded boxes' if info.space == 'decoded' else 'encoded deltas'}",
         "classification": f"classification loss, {info.activation} by default",
-        "distribution": "loss of the distribution of the distance to a side",
+        "distribution": "loss of a distribution over the distance to a box side",
     }[info.kind]
     needed = ", ".join(f"``{name}``" for name in inputs)
-    return f"{place}; needs the input {needed}" if needed else place
+    return f"{kind}; needs the input {needed}" if needed else kind
 
 
 def card_text(card: Card) -> str:
-    """Return a card to read in a terminal; formulas stay LaTeX."""
-    parts = [_wrap(f"{card.info.name}: {card.place}")]
+    """Return a card as terminal text; formulas stay LaTeX."""
+    parts = [_wrap(f"{card.info.name}: {card.kind}")]
     for paragraph in card.body:
         formula = paragraph.startswith(FORMULA)
         parts.append(_wrap(paragraph.removeprefix(FORMULA).strip(), "    " if formula else ""))
     parameters = [_wrap(text, "  ", "      ") for text in _parameters(card)]
-    parts.append("\n".join(["Parameters", *parameters, f"  {', '.join(SHARED)}: as every loss"]))
+    shared = f"  {', '.join(SHARED)}: as for every loss"
+    parts.append("\n".join(["Parameters", *parameters, shared]))
     parts += [f"{title}\n{_wrap(text, '  ')}" for title, text in card.facts.items()]
     return "\n\n".join([*parts, f"Example\n  {card.example}"])
 
 
 def _parameters(card: Card, quote: str = "") -> Iterator[str]:
-    for name, (default, meaning) in card.parameters.items():
+    for name, (default, description) in card.parameters.items():
         shown = f"{quote}{default}{quote}" if default else "required"
-        yield f"{quote}{name}{quote} ({shown}): {meaning}"
+        yield f"{quote}{name}{quote} ({shown}): {description}"
 
 
 def _wrap(text: str, indent: str = "", later: str | None = None) -> str:
@@ -136,7 +137,7 @@ def _wrap(text: str, indent: str = "", later: str | None = None) -> str:
 
 
 def cards_markdown(cards: Sequence[Card], old: str = "") -> str:
-    """Return docs/losses.md: contents, cards, and the hand-written part at the end of ``old``."""
+    """Return docs/losses.md: contents, cards, and the hand-written part of ``old``."""
     start = old.find(f"{BY_HAND}\n")
     by_hand = old[start:] if start >= 0 else ""
     groups = {title: [card for card in cards if _group(card) == title] for title in _GROUPS}
@@ -146,7 +147,7 @@ def cards_markdown(cards: Sequence[Card], old: str = "") -> str:
         for title, group in groups.items()
     ]
     if by_hand:
-        contents.append(f"- {_link(BY_HAND.removeprefix('## '))}: what was run side by side")
+        contents.append(f"- {_link(BY_HAND.removeprefix('## '))}: results for the same inputs")
     blocks = [_HEAD, "\n".join(contents)]
     for title, group in groups.items():
         blocks += [f"## {title}", *map(card_markdown, group)]
@@ -154,14 +155,14 @@ def cards_markdown(cards: Sequence[Card], old: str = "") -> str:
 
 
 def card_markdown(card: Card) -> str:
-    """Return a card as a section of Markdown, with formulas as GitHub shows them."""
+    """Return a card as a Markdown section, with formulas in GitHub's syntax."""
     parts = [f"### {card.info.name}"]
     for paragraph in card.body:
         formula = paragraph.removeprefix(FORMULA).strip()
         is_formula = paragraph.startswith(FORMULA)
         parts.append(f"```math\n{formula}\n```" if is_formula else _markdown(paragraph))
     lines = [f"- **Parameter** {_markdown(text)}" for text in _parameters(card, "``")]
-    facts = {"Place": card.place, **card.facts}
+    facts = {"Kind": card.kind, **card.facts}
     lines += [f"- **{title}**: {_markdown(text)}" for title, text in facts.items()]
     lines.append(f"- **Example**: `{card.example}`")
     return "\n\n".join([*parts, "\n".join(lines)])
@@ -170,9 +171,9 @@ def card_markdown(card: Card) -> str:
 _GROUPS = (
     "Box losses on decoded boxes",
     "Box losses on encoded deltas",
-    "Losses that hold losses",
+    "Wrappers and composites",
     "Classification losses",
-    "Losses of a side's distribution",
+    "Distribution losses",
 )
 _HEAD = f"""# The losses
 
@@ -181,9 +182,9 @@ generated from the docstrings. After changing one, run
 
     {COMMAND}
 
-The part from "{BY_HAND.removeprefix("## ")}" on is written by hand and kept. Every loss also takes
-`reduction` ("mean", "sum" or "none") and `loss_weight`. Defaults are the paper's unless a card says
-otherwise."""
+The part from "{BY_HAND.removeprefix("## ")}" on is written by hand and is preserved. Every loss
+also takes `reduction` ("mean", "sum" or "none") and `loss_weight`. Defaults are the paper's unless
+a card says otherwise."""
 
 
 def _group(card: Card) -> str:
@@ -200,6 +201,6 @@ def _markdown(text: str) -> str:
 
 
 def _link(title: str) -> str:
-    """Return a link to the heading ``title``, with GitHub's fragment."""
+    """Return a link to the heading ``title`` by GitHub's fragment."""
     fragment = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
     return f"[{title}](#{fragment})"

@@ -1,4 +1,4 @@
-"""What classification losses share: the label convention, checks, and the building blocks."""
+"""Shared code of classification losses: label convention, checks and building blocks."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -27,7 +27,7 @@ class ClassificationLoss(Loss):
         return pred.shape if self.activation == "sigmoid" else pred.shape[:-1]
 
     def _store_class_weight(self, class_weight: Sequence[float] | None) -> None:
-        """Keep the argument, and its values in a buffer that is not part of the state_dict."""
+        """Store the argument, and its values in a buffer outside the state_dict."""
         if isinstance(class_weight, str):
             raise InputTypeError(f"class_weight must be a list of numbers, got {class_weight!r}")
         self.class_weight = class_weight
@@ -36,11 +36,11 @@ class ClassificationLoss(Loss):
 
 
 class QualityLoss(ClassificationLoss):
-    """A sigmoid loss whose target at the label's channel is a quality in [0, 1], such as the IoU.
+    """A sigmoid loss whose target at the label's channel is a quality in [0, 1], such as IoU.
 
-    The target has one of three forms: labels ``[N]`` with the input ``quality`` ``[N]``, as the
-    heads of this package pass it; a pair ``(labels, quality)``, as mmdetection's quality focal loss
-    takes it; or values per channel ``[N, K]``, of which negative ones are ignored. Qualities are
+    The target has one of three forms: labels ``[N]`` with the input ``quality`` ``[N]``, as this
+    package's heads pass them; a pair ``(labels, quality)``, as for mmdetection's quality focal
+    loss; or values per channel ``[N, K]``, where negative values are ignored. Qualities are
     detached and clamped to [0, 1].
     """
 
@@ -60,7 +60,7 @@ class QualityLoss(ClassificationLoss):
         """Compute the loss; see :meth:`Loss.forward`.
 
         Raises:
-            InputError: a tuple whose length is not two, or a pair together with ``quality``.
+            InputError: a tuple of a length other than two, or a pair in addition to ``quality``.
         """
         if not isinstance(target, Tensor):
             if len(target) != 2:
@@ -76,8 +76,8 @@ class QualityLoss(ClassificationLoss):
 class GradientBalancedLoss(ClassificationLoss):
     """A sigmoid loss whose class weights depend on the gradients accumulated in training.
 
-    For each class, the absolute gradients that its logits received as positives and as negatives
-    are summed over all training steps and all ranks.
+    For each class, the absolute gradients of its logits as positives and as negatives are summed
+    over all training steps and ranks.
 
     Args:
         num_classes: number K of classes, without background.
@@ -99,8 +99,8 @@ class GradientBalancedLoss(ClassificationLoss):
     def gradient_ratio(self, dtype: torch.dtype) -> Tensor:
         """Return positive over negative gradient of each class, ``[K]``; inf without negatives."""
         positive, negative = self.positive_gradient.to(dtype), self.negative_gradient.to(dtype)
-        known = negative > 0
-        return torch.where(known, positive / torch.where(known, negative, 1.0), torch.inf)
+        seen = negative > 0
+        return torch.where(seen, positive / torch.where(seen, negative, 1.0), torch.inf)
 
     @torch.no_grad()
     def accumulate(self, gradient: Tensor, labels: Tensor, weight: Tensor | None) -> None:
@@ -112,7 +112,7 @@ class GradientBalancedLoss(ClassificationLoss):
         sides = (torch.where(side, gradient, 0.0) for side in (positive, ~positive))
         total = over_ranks(torch.stack([side.flatten(0, -2).sum(0) for side in sides]))
         total = total.to(self.positive_gradient)
-        # Not in place: a compiled backward recomputes the weights from the tensors of the forward.
+        # Not in place: a compiled backward pass recomputes the weights from the forward's tensors.
         self.positive_gradient = self.positive_gradient + total[0]
         self.negative_gradient = self.negative_gradient + total[1]
 
@@ -125,7 +125,7 @@ def check_labels(pred: Tensor, target: Tensor, alternative: str = "") -> None:
     integer = not (target.is_floating_point() or target.dtype == torch.bool)
     if target.shape != pred.shape[:-1] or not integer:
         raise InputError(
-            f"target must hold one integer label per row{alternative}; pred has shape "
+            f"target must be one integer label per row{alternative}; pred has shape "
             f"{list(pred.shape)}, target {list(target.shape)} of {target.dtype}"
         )
 
@@ -152,13 +152,13 @@ def check_focusing(gamma: float, alpha: float | None) -> None:
 
 
 def check_alpha(alpha: float | None) -> None:
-    """Raise unless alpha is a weight of positives in [0, 1], or None."""
+    """Raise unless alpha is in [0, 1] or None."""
     balanced = alpha is None or 0 <= alpha <= 1
     check_argument("alpha", alpha, balanced, "in [0, 1], or None for no balancing")
 
 
 def require_sigmoid(loss: str, use_sigmoid: bool) -> None:
-    """Raise if softmax is requested of a loss that is defined for the sigmoid only."""
+    """Raise unless ``use_sigmoid`` is True, for a loss that is defined for sigmoid only."""
     if not use_sigmoid:
         raise InputError(
             f"use_sigmoid must be True, got {use_sigmoid!r}: {loss} is defined for the sigmoid "
@@ -170,7 +170,7 @@ def require_sigmoid(loss: str, use_sigmoid: bool) -> None:
 
 
 def is_dense(pred: Tensor, target: Tensor) -> bool:
-    """Whether ``target`` has a value for each channel instead of one label per row.
+    """Return whether ``target`` has one value per channel, rather than one label per row.
 
     Raises:
         InputError: neither is the case.
@@ -182,18 +182,18 @@ def is_dense(pred: Tensor, target: Tensor) -> bool:
 
 
 def is_valid(target: Tensor, ignore_index: int | None) -> Tensor:
-    """Whether a label counts: it is neither negative nor ``ignore_index``."""
+    """Return which labels count: those that are neither negative nor ``ignore_index``."""
     valid = target >= 0
     return valid if ignore_index is None else valid & (target != ignore_index)
 
 
 def is_label(labels: Tensor, channels: int) -> Tensor:
-    """Whether a channel is that of the row's label, ``[N, C]``."""
+    """Return which channel is that of the row's label, bool ``[N, C]``."""
     return labels.unsqueeze(-1) == torch.arange(channels, device=labels.device)
 
 
 def check_quality(pred: Tensor, target: Tensor, quality: Tensor | None) -> None:
-    """Raise unless the target is labels with one quality each, or values without quality."""
+    """Raise unless the target is labels with a quality each, or values without quality."""
     if quality is None:
         if not is_dense(pred, target):
             raise InputError("labels need a quality for each row: pass quality=..., [N] in [0, 1]")
@@ -203,6 +203,19 @@ def check_quality(pred: Tensor, target: Tensor, quality: Tensor | None) -> None:
         raise InputError(
             f"quality must have one value per row, {list(target.shape)}, got {list(quality.shape)}"
         )
+
+
+def label_log_probability(
+    logits: Tensor, labels: Tensor, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ln p of each row's label under softmax, the labels, and which rows count, ``[N]``.
+
+    Ignored labels are replaced by 0.
+    """
+    valid = is_valid(labels, ignore_index)
+    label = torch.where(valid, labels, 0).long()
+    log_p = logits.log_softmax(-1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
+    return log_p, label, valid
 
 
 def sparse_channels(
@@ -218,8 +231,8 @@ def sparse_channels(
         logits: ``[N, C]``.
         labels: ``[N]``; 0..C-1 are classes, larger ones background, negative ones ignored.
         negative: loss of logits whose target is 0.
-        positive: loss of logits whose target is 1; it is also passed their channels.
-        ignore_index: another label to ignore.
+        positive: loss of logits whose target is 1; its second argument is their channels.
+        ignore_index: a further label to ignore.
 
     Returns:
         ``[N, C]``: ``positive`` at the labels' channels, ``negative`` elsewhere.
@@ -227,9 +240,9 @@ def sparse_channels(
     loss = negative(logits)
     labels = labels.long().unsqueeze(-1)
     channel = labels.clamp(0, logits.shape[-1] - 1)
-    own = logits.gather(-1, channel)
-    own_loss = torch.where(labels == channel, positive(own, channel), negative(own))
-    loss = loss.scatter(-1, channel, own_loss)
+    at_label = logits.gather(-1, channel)
+    label_loss = torch.where(labels == channel, positive(at_label, channel), negative(at_label))
+    loss = loss.scatter(-1, channel, label_loss)
     return torch.where(is_valid(labels, ignore_index), loss, 0.0)
 
 
@@ -248,8 +261,8 @@ def quality_channels(
             values ``[N, K]``: positive if above 0, ignored if negative.
         quality: quality of each row, the target at its label's channel, ``[N]``.
         negative: loss of logits whose target is 0.
-        positive: loss of logits at the label's channel; it is also passed their quality, which may
-            be 0.
+        positive: loss of logits at the label's channel; its second argument is their quality, which
+            may be 0.
 
     Raises:
         InputError: the shapes do not fit, or labels are given without quality.
@@ -263,15 +276,15 @@ def quality_channels(
     has_class = (target >= 0) & (target < logits.shape[-1])
     value = torch.where(has_class, quality.detach().to(logits.dtype), 0.0).clamp(0, 1)
     return sparse_channels(
-        logits, target, negative, lambda own, _: positive(own, value.unsqueeze(-1))
+        logits, target, negative, lambda at_label, _: positive(at_label, value.unsqueeze(-1))
     )
 
 
-# Weights of channels and of positives against negatives
+# Weights of channels, and of positives and negatives
 
 
 def channel_weight(class_weight: Tensor | None, pred: Tensor) -> Tensor | None:
-    """Bring class weights to the dtype and device of the logits.
+    """Return class weights in the dtype and on the device of the logits.
 
     Raises:
         InputError: their number is not the number of channels.
@@ -293,26 +306,26 @@ def weigh_channels(loss: Tensor, class_weight: Tensor | None) -> Tensor:
 
 
 def alpha_pair(alpha: float | None) -> tuple[float, float]:
-    """Return focal loss's weights of positives and negatives; None is no balancing."""
+    """Return focal loss's weights of positives and negatives; None disables balancing."""
     return (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
 
 
-# Powers of probabilities, finite in value and gradient
+# Powers of probabilities with finite values and gradients
 
 
 def sigmoid_power(logits: Tensor, exponent: float | Tensor) -> Tensor:
-    """Sigmoid to a power, in log space: value and gradient are finite for every logit."""
+    """Return a power of the sigmoid, computed in log space with finite value and gradient."""
     return (exponent * F.logsigmoid(logits)).exp()
 
 
 def safe_power(base: Tensor, exponent: float) -> Tensor:
-    """``base ** exponent`` for ``base`` at least 0, with gradient 0 where ``base`` is 0.
+    """Return ``base ** exponent`` for ``base`` of at least 0, with gradient 0 where ``base`` is 0.
 
-    The gradient of a direct power is infinite there if the exponent is below 1.
+    There, the gradient of a direct power is infinite if the exponent is below 1.
     """
-    inside = base > torch.finfo(base.dtype).tiny
-    power = torch.where(inside, base, 1.0) ** exponent
-    return torch.where(inside, power, 0.0**exponent)
+    nonzero = base > torch.finfo(base.dtype).tiny
+    power = torch.where(nonzero, base, 1.0) ** exponent
+    return torch.where(nonzero, power, 0.0**exponent)
 
 
 def soft_terms(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,4 @@
-"""State of losses: running statistics in buffers, equal on every rank."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Running statistics of losses: buffers that are equal on all ranks."""
 
 import torch
 import torch.distributed as dist
@@ -9,20 +6,18 @@ from torch import Tensor, nn
 
 from det_losses.tensors import upcast
 
-_apart = False  # whether this rank computes something that the other ranks do not compute
-
 
 class RunningMean(nn.Module):
-    """Mean of a statistic over the batches of a training, in a buffer.
+    """Running mean of a statistic over batches, in a buffer.
 
-    With ``start``, the mean begins there and every batch moves it by ``momentum`` of the
-    difference. Without, batch k moves it by max(1 / k, momentum): the first batches have equal
-    weight, so that the mean has no bias from its start.
+    With ``start``, the mean begins at that value and each batch has weight ``momentum``. Without
+    it, batch k has weight max(1 / k, momentum): the first batches have equal weight, so the mean
+    has no bias from an initial value.
 
     Args:
         momentum: weight of a new batch, in (0, 1].
         size: shape of the statistic.
-        start: the mean before the first batch; None for none.
+        start: the mean before the first batch, or None.
     """
 
     mean: Tensor
@@ -39,13 +34,13 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def forward(self, value: Tensor, present: Tensor) -> Tensor:
-        """Return the mean; in training mode it first takes in this batch.
+        """Return the mean; in training mode, first update it with this batch.
 
-        In evaluation the mean does not change. If there is none yet, ``value`` is returned.
+        In evaluation mode the mean does not change. Before the first batch, ``value`` is returned.
 
         Args:
             value: the statistic of this batch, over all ranks.
-            present: whether the batch has one, a bool scalar.
+            present: whether the batch has the statistic, a bool scalar.
         """
         if not self.training:
             if self.start is not None:
@@ -55,14 +50,14 @@ class RunningMean(nn.Module):
         if self.start is None:
             weight = (1 / (self.batches + 1).to(value.dtype)).clamp(min=self.momentum)
         moved = self.mean + weight * (value - self.mean)
-        # New tensors: a compiled backward may recompute from the old ones.
+        # New tensors: a compiled backward pass may recompute from the old ones.
         self.mean = torch.where(present, moved.to(self.mean.dtype), self.mean)
         self.batches = self.batches + present.long()
         return self.mean.to(value.dtype)
 
 
 def counted_rows(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Return which values have a sample weight above 0; all if there are no weights."""
+    """Return which values have a sample weight above 0; without weights, all."""
     if weight is None:
         return torch.ones_like(values, dtype=torch.bool)
     return (upcast(weight) > 0).expand_as(values)
@@ -70,18 +65,7 @@ def counted_rows(values: Tensor, weight: Tensor | None) -> Tensor:
 
 def over_ranks(total: Tensor) -> Tensor:
     """Sum over the ranks if training is distributed."""
-    if dist.is_available() and dist.is_initialized() and not _apart:
+    if dist.is_available() and dist.is_initialized():
         total = total.clone()
         dist.all_reduce(total)
     return total
-
-
-@contextmanager
-def on_this_rank_alone() -> Iterator[None]:
-    """Use the statistics of this rank only, where the other ranks do not call the loss."""
-    global _apart
-    before, _apart = _apart, True
-    try:
-        yield
-    finally:
-        _apart = before

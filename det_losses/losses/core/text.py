@@ -7,20 +7,20 @@ from typing import Any
 
 from det_losses.errors import InputError
 
-# A loss that holds one takes it as its first argument, `loss`; one that holds several, `losses`.
-HELD = ("loss", "losses")
-_SEVERAL = ("SumLoss", "ProductLoss")  # with one unnamed argument too, it is `losses`
+# The arguments of wrappers and composites that are losses.
+LOSS_ARGUMENTS = ("loss", "losses")
+_COMPOSITES = ("SumLoss", "ProductLoss")  # a single unnamed argument is `losses` too
 _WORDS = {"true": True, "false": False, "none": None}
 _COLON_FORM = re.compile(r"\s*([\w.]+)\s*:(.*)", re.DOTALL)
-_UNREADABLE = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
+_PARSE_ERRORS = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 
 
 def parse_loss(text: str) -> dict[str, Any]:
-    """Return the config of a loss that is written as a name or as a call.
+    """Return the config of a loss given as a name or a call.
 
-    Unnamed arguments are the losses that a loss holds: ``loss``, or ``losses`` where there are
-    several and for SumLoss and ProductLoss. Values are those of :func:`parse_value`; a name with
-    parentheses is a loss.
+    Unnamed arguments are losses: the argument ``loss``, or ``losses`` if there are several and for
+    SumLoss and ProductLoss. Other values are read by :func:`parse_value`; a name with parentheses
+    is a loss.
 
     Args:
         text: such as ``"GIoULoss"``, ``"mmdet.GIoULoss"``, ``"SmoothL1Loss(beta=1/9)"`` or
@@ -37,7 +37,7 @@ def parse_loss(text: str) -> dict[str, Any]:
     """
     try:
         return _loss(ast.parse(text.strip(), mode="eval").body)
-    except _UNREADABLE as error:
+    except _PARSE_ERRORS as error:
         if colon := _COLON_FORM.fullmatch(text):
             name, arguments = (part.strip() for part in colon.groups())
             form = f"{name}({arguments})" if arguments else name
@@ -59,14 +59,14 @@ def loss_text(loss: str | Mapping[str, Any]) -> str:
     if isinstance(loss, str):
         return loss
     name = loss["type"] if isinstance(loss["type"], str) else loss["type"].__name__
-    held = [loss["loss"]] if "loss" in loss else list(loss.get("losses", ()))
-    parts = [loss_text(each) for each in held]
-    parts += [f"{k}={v!r}" for k, v in loss.items() if k != "type" and k not in HELD]
+    inner = [loss["loss"]] if "loss" in loss else list(loss.get("losses", ()))
+    parts = [loss_text(each) for each in inner]
+    parts += [f"{k}={v!r}" for k, v in loss.items() if k != "type" and k not in LOSS_ARGUMENTS]
     return f"{name}({', '.join(parts)})" if parts else name
 
 
 def parse_value(text: str) -> Any:
-    """Return the Python value that ``text`` writes, or the text itself if it writes none.
+    """Return the Python value of a literal, or ``text`` itself if it is none.
 
     Example:
         >>> [parse_value(text) for text in ("1e-3", "[1, a]", "true", "data/x.json", "1/4")]
@@ -74,35 +74,35 @@ def parse_value(text: str) -> Any:
     """
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
-    except _UNREADABLE:
+    except _PARSE_ERRORS:
         return text
 
 
 def split_arguments(text: str, what: str) -> list[tuple[str, str]]:
-    """Split ``key=value,key=value`` at the commas outside of brackets and quotes.
+    """Split ``key=value,key=value`` at the commas outside brackets and quotes.
 
     Args:
         text: what the user typed.
         what: the beginning of the error message.
 
     Raises:
-        InputError: a part has no ``=``, or a key comes twice.
+        InputError: a part has no ``=``, or a key is repeated.
 
     Example:
         >>> split_arguments("loss_bbox=SmoothL1Loss(beta=0.5, loss_weight=2),lr=0.1", "")
         [('loss_bbox', 'SmoothL1Loss(beta=0.5, loss_weight=2)'), ('lr', '0.1')]
     """
     parts, depth, quote = [""], 0, ""
-    for sign in text:
+    for char in text:
         if quote:
-            quote = "" if sign == quote else quote
-        elif sign in "\"'":
-            quote = sign
-        depth += (sign in "([{") - (sign in ")]}") if not quote else 0
-        if sign == "," and depth == 0 and not quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        depth += (char in "([{") - (char in ")]}") if not quote else 0
+        if char == "," and depth == 0 and not quote:
             parts.append("")
         else:
-            parts[-1] += sign
+            parts[-1] += char
     pairs = [part.strip().partition("=") for part in parts if part.strip()]
     keys = [key.strip() for key, _, _ in pairs]
     for key, (_, equals, _) in zip(keys, pairs, strict=True):
@@ -115,10 +115,10 @@ def _loss(node: ast.expr) -> dict[str, Any]:
     if not isinstance(node, ast.Call):
         return {"type": _name(node)}
     config: dict[str, Any] = {"type": _name(node.func)}
-    held = _held(node.args)
-    if held:
-        several = len(held) > 1 or config["type"].rpartition(".")[2] in _SEVERAL
-        config |= {"losses": held} if several else {"loss": held[0]}
+    inner = _inner_losses(node.args)
+    if inner:
+        several = len(inner) > 1 or config["type"].rpartition(".")[2] in _COMPOSITES
+        config |= {"losses": inner} if several else {"loss": inner[0]}
     for keyword in node.keywords:
         if keyword.arg is None or keyword.arg in config:
             raise ValueError("an argument is given twice or has no name")
@@ -126,14 +126,14 @@ def _loss(node: ast.expr) -> dict[str, Any]:
     return config
 
 
-def _held(arguments: Sequence[ast.expr]) -> list[dict[str, Any]]:
+def _inner_losses(arguments: Sequence[ast.expr]) -> list[dict[str, Any]]:
     if len(arguments) == 1 and isinstance(arguments[0], (ast.List, ast.Tuple)):
         arguments = arguments[0].elts
     return [_loss(argument) for argument in arguments]
 
 
 def _argument(name: str, node: ast.expr) -> Any:
-    """The value of a loss's argument; a name or a call can be a loss there."""
+    """Return the value of a loss's argument, which can be a loss itself."""
     if name == "losses" and isinstance(node, (ast.List, ast.Tuple)):
         return [_argument("loss", each) for each in node.elts]
     is_call = isinstance(node, ast.Call) and ast.unparse(node.func) != "dict"
@@ -141,7 +141,7 @@ def _argument(name: str, node: ast.expr) -> Any:
         return _loss(node)
     try:
         return _value(node)
-    except _UNREADABLE:
+    except _PARSE_ERRORS:
         raise ValueError(f"{ast.unparse(node)!r} is neither a value nor a loss") from None
 
 
@@ -158,7 +158,7 @@ def _value(node: ast.expr) -> Any:
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
             names = [keyword.arg for keyword in keywords]
             if None in names or len(set(names)) < len(names):
-                raise ValueError("a key twice, or **")
+                raise ValueError("a key is repeated, or ** is used")
             return {keyword.arg: _value(keyword.value) for keyword in keywords}
         case ast.Name(id=name):
             return _WORDS.get(name.lower(), name)
@@ -168,7 +168,7 @@ def _value(node: ast.expr) -> Any:
             return tuple(_value(item) for item in items)
         case ast.Dict(keys=keys, values=values):
             if None in keys:
-                raise ValueError("**")
+                raise ValueError("** is used")
             return {_value(key): _value(value) for key, value in zip(keys, values, strict=True)}
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return _value(left) / _value(right)

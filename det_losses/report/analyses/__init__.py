@@ -26,7 +26,7 @@ BUILDERS: dict[str, Builder] = {
     "Error types": error_section,
     "Images that differ most": image_section,
 }
-"""Title -> what builds the section, or returns None if there is no data for it.
+"""Title -> builder, which returns None if there is no data for the section.
 
-Differences are to the study's baseline; if that has no finished run, variants are shown without.
+Differences are to the study's baseline. If it has no finished run, no differences are shown.
 """

@@ -1,4 +1,4 @@
-"""AP against the IoU threshold, of each class and of each size of object."""
+"""AP by IoU threshold, by class and by object size."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,11 +12,11 @@ from det_losses.report.section import Figure, Section
 from det_losses.report.study import Study
 from det_losses.statistics import Difference
 
-_BANDS = 4  # with more variants than that, bands and intervals would overlap
+_MAX_BANDS = 4  # with more variants, bands and intervals would overlap
 _PERCENT = (100 * THRESHOLDS).round()
 
-_CLASS_FIGURES = 4  # variants with a figure of their classes
-_EACH_WAY = 10  # largest gains, and largest losses, in such a figure
+_CLASS_FIGURES = 4  # maximum number of variants with a figure of their classes
+_PER_SIGN = 10  # number of largest gains, and of largest losses, in such a figure
 _ROW = 17  # height of a row, in SVG units
 
 
@@ -45,8 +45,8 @@ def class_section(context: Context) -> Section | None:
     if not context.labels:
         return None
     text = (
-        "AP of each class and of each size of object. The intervals are exploratory: they are not "
-        "adjusted for their number, so about one of twenty classes will seem to differ by chance."
+        "AP by class and by object size. The intervals are exploratory: they are not adjusted for "
+        "their number, so about one class in twenty will seem to differ by chance."
     )
     figures = []
     if context.others:
@@ -81,23 +81,23 @@ def threshold_curves(study: Study, label: str) -> np.ndarray:
     return np.array([[metrics[name] for name in THRESHOLD_METRICS] for metrics in runs])
 
 
-def most_changed(gains: Sequence[float], each_way: int = _EACH_WAY) -> list[int]:
-    """Return the places of the largest gains and losses, largest gain first; all if there are few.
+def most_changed(gains: Sequence[float], per_sign: int = _PER_SIGN) -> list[int]:
+    """Return the indices of the largest gains and losses, by descending gain; all if there are few.
 
-    >>> most_changed([0.1, float("nan"), -0.3, 0.2, 0.0], each_way=1)
+    >>> most_changed([0.1, float("nan"), -0.3, 0.2, 0.0], per_sign=1)
     [3, 2]
     """
     order = [int(place) for place in np.argsort(-np.asarray(gains), kind="stable")]
     known = [place for place in order if not np.isnan(gains[place])]
-    if len(known) <= 2 * each_way:
+    if len(known) <= 2 * per_sign:
         return known
     better = [place for place in known if gains[place] > 0]
     worse = [place for place in known if gains[place] < 0]
-    return better[:each_way] + worse[-each_way:]
+    return better[:per_sign] + worse[-per_sign:]
 
 
 def _threshold_figure(context: Context, curves: dict[str, np.ndarray]) -> Figure:
-    bands = len(curves) <= _BANDS and any(len(rows) > 1 for rows in curves.values())
+    bands = len(curves) <= _MAX_BANDS and any(len(rows) > 1 for rows in curves.values())
 
     def paint(axes: Axes) -> None:
         for label, rows in curves.items():
@@ -117,7 +117,7 @@ def _threshold_figure(context: Context, curves: dict[str, np.ndarray]) -> Figure
 
 def _threshold_difference_figure(context: Context) -> Figure:
     at = [context.differences(name) for name in THRESHOLD_METRICS]
-    bars = len(context.others) <= _BANDS
+    bars = len(context.others) <= _MAX_BANDS
 
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=INK, linewidth=1)
@@ -134,7 +134,7 @@ def _threshold_difference_figure(context: Context) -> Figure:
     base = context.labels[0]
     caption = f"Difference to {base} at each IoU threshold, mean over common seeds. "
     caption += (
-        "Vertical lines: 95% intervals over seeds and images, not adjusted for their number."
+        "Vertical lines: unadjusted 95% intervals over seeds and images."
         if bars
         else "The intervals are in the table."
     )
@@ -185,17 +185,19 @@ def _class_figure(context: Context, label: str, found: list[tuple[str, Differenc
             _draw_interval(axes, value, row, style)
 
     base = context.labels[0]
-    what = f"the {_EACH_WAY} classes with the largest gains and losses" if few else "each class"
+    what = f"the {_PER_SIGN} classes with the largest gains and losses" if few else "each class"
     svg = chart(
         paint,
         "classes",
-        f"Difference in AP of classes, {label} to {base}",
+        f"Difference in AP by class, {label} to {base}",
         x=f"difference in AP to {clean(base, 30)}",
         height=55 + _ROW * max(len(shown), 3),
         grid="x",
     )
     return Figure(
-        svg, f"{label} against {base}: {what} (boxes), with 95% intervals over seeds and images."
+        svg,
+        f"{label} compared with {base}: {what} (number of boxes), with 95% intervals over seeds "
+        "and images.",
     )
 
 
@@ -215,7 +217,7 @@ def _size_figure(context: Context) -> Figure:
     svg = chart(
         paint,
         "sizes",
-        f"Difference in AP to {base} by size of object",
+        f"Difference in AP to {base} by object size",
         x=f"difference in AP to {clean(base, 30)}",
         height=60 + 3 * max(40, 11 * count),
         grid="x",
@@ -224,7 +226,7 @@ def _size_figure(context: Context) -> Figure:
         markers=True,
     )
     return Figure(
-        svg, f"Difference to {base} by size of object, with 95% intervals over seeds and images."
+        svg, f"Difference to {base} by object size, with 95% intervals over seeds and images."
     )
 
 

@@ -1,4 +1,4 @@
-"""What all analyses use: the variants, their styles and scores, and tables of differences."""
+"""Shared input of the analyses: variants, styles, scores and tables of differences."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from det_losses.statistics import Difference
 
 @dataclass(frozen=True)
 class Context:
-    """A study, with values that several analyses need.
+    """A study, with derived values that several analyses use.
 
     Attributes:
         study: the runs.
@@ -29,7 +29,7 @@ class Context:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The variants that are compared, the baseline first."""
+        """The compared variants, the baseline first."""
         compared = self.study.compared
         return sorted(compared, key=lambda label: label != self.study.baseline)
 
@@ -61,24 +61,24 @@ class Context:
 
     @cached_property
     def last_evaluation_note(self) -> str:
-        """A sentence for analyses of the last evaluation only, if runs stored several."""
+        """A sentence for analyses that use only the last of several stored evaluations."""
         runs = [run for label in self.labels for run in self.study.done(label)]
         several = any(len(run.get("detections") or ()) > 1 for run in runs)
         return " Only the last evaluation of each run is analysed." if several else ""
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """Boxes to be found, ``[K]`` by class."""
+        """Number of boxes of each class, without crowds, ``[K]``."""
         truth = self.study.truth
         return np.bincount(truth.category_index[~truth.crowds], minlength=len(truth.names))
 
     def legend(self, labels: Sequence[str]) -> list[Style]:
-        """Return the styles of some variants."""
+        """Return the styles of the given variants."""
         return [self.styles[label] for label in labels]
 
     def finished(self, label: str) -> list[dict[str, Any]]:
-        """Return the rows of a variant's finished runs, by seed, with detections or without."""
-        return [run for run in self.study.of(label) if run["status"] == "done"]
+        """Return the rows of a variant's finished runs by seed, with or without detections."""
+        return [run for run in self.study.runs_of(label) if run["status"] == "done"]
 
     def differences(self, metric: str) -> dict[str, Difference]:
         """Return each variant's difference to the baseline; empty without a finished baseline."""
@@ -92,9 +92,9 @@ class Context:
         """Return a table of each variant's mean and its difference to the baseline.
 
         Args:
-            headers: of the first columns.
-            rows: a metric per row: the texts of the first columns, and the metric.
-            note: a sentence that follows the one on the columns.
+            headers: headers of the first columns.
+            rows: for each row, the texts of the first columns and the metric.
+            note: a sentence to append to the note of the table.
         """
         table = []
         for cells, metric in rows:

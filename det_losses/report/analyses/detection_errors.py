@@ -1,4 +1,4 @@
-"""Errors of the detections: how well they localise objects, and which error types cost AP."""
+"""Errors of the detections: accuracy of localisation, and the AP lost by each error type."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from det_losses.report.plotting import INK, chart
 from det_losses.report.section import Figure, Section, Table
 
 _IOUS = np.linspace(0.5, 1.0, 51)
-_CLOSE = (0.75, 0.9)  # IoUs of the table
+_LEVELS = (0.75, 0.9)  # IoUs of the table
 
 _NAMES = {
     "Cls": "class",
@@ -22,11 +22,11 @@ _NAMES = {
 }
 _MEANINGS = {
     "Cls": "a detection that fits an object of another class (IoU at least .5)",
-    "Loc": "a detection of the right class with a poor fit (IoU from .1 to .5)",
+    "Loc": "a detection of the correct class with a poor fit (IoU from .1 to .5)",
     "Both": "a detection of another class with a poor fit",
-    "Dupe": "a detection that fits an object already matched with one of higher score",
+    "Dupe": "a detection that fits an object already matched with a detection of higher score",
     "Bkg": "a detection on the background (IoU below .1 with all objects)",
-    "Miss": "an object without any detection, not even one with an error above",
+    "Miss": "an object without any detection, not even one of the error types above",
 }
 
 
@@ -35,12 +35,12 @@ def localisation_section(context: Context) -> Section | None:
     if not context.labels:
         return None
     text = (
-        "How closely the boxes fit, whatever their scores: the IoU of each detection with its "
+        "Accuracy of the boxes, regardless of their scores: the IoU of each detection with its "
         "object. Detections are matched as in COCO's evaluation at IoU .5: in each image and class "
-        "by falling score (at most 100), each with the free object of highest IoU, if that is at "
-        "least .5. Detections matched with crowds are left out. A variant that finds more of the "
-        "difficult objects may have a lower mean IoU, so the second figure includes the objects "
-        "that were not found."
+        "in descending order of score (at most 100), each with the unmatched object of highest "
+        "IoU, if that is at least .5. Detections matched with crowds are excluded. A variant that "
+        "finds more of the difficult objects may have a lower mean IoU; therefore the second "
+        "figure includes the objects that were not found."
     )
     text += context.last_evaluation_note
     return Section("Localisation", text, _iou_figures(context), (_iou_table(context),))
@@ -51,8 +51,8 @@ def error_section(context: Context) -> Section | None:
     if not context.labels:
         return None
     text = (
-        "Which errors cost most: for each type, the gain in AP50 if a variant made no error of "
-        "that type (TIDE, Bolya et al. 2020, computed by hotcoco). The gains do not add up."
+        "The cost of each error type: the gain in AP50 if a variant made no errors of that type "
+        "(TIDE, Bolya et al. 2020, computed by hotcoco). The gains do not add up."
     )
     text += context.last_evaluation_note
     errors = {
@@ -125,13 +125,13 @@ def _iou_figure(
 
 def _iou_table(context: Context) -> Table:
     headers = ["variant", "matched per seed", "objects found", "mean IoU"]
-    headers += [f"IoU at least .{100 * level:.0f}" for level in _CLOSE]
+    headers += [f"IoU at least .{100 * level:.0f}" for level in _LEVELS]
     boxes = int(context.boxes.sum())
     rows = []
     for label, runs in context.detection_stats.items():
         counts = np.array([len(run.ious) for run in runs])
         means = np.array([nan_mean(run.ious) for run in runs])
-        fractions = np.array([fraction_above(run.ious, np.array(_CLOSE)) for run in runs])
+        fractions = np.array([fraction_above(run.ious, np.array(_LEVELS)) for run in runs])
         rows.append(
             [
                 label,
@@ -180,7 +180,7 @@ def _error_figure(context: Context, errors: dict[str, np.ndarray]) -> Figure:
     svg = chart(
         paint,
         "errors",
-        "AP50 that each type of error costs each variant",
+        "AP50 lost by each error type, by variant",
         x="AP50 lost",
         height=60 + len(ERROR_TYPES) * max(28, 9 * count + 8),
         grid="x",
@@ -188,7 +188,7 @@ def _error_figure(context: Context, errors: dict[str, np.ndarray]) -> Figure:
         lines=False,
         markers=True,
     )
-    return Figure(svg, "AP50 that each type of error costs, mean over seeds; lines: range.")
+    return Figure(svg, "AP50 lost by each error type, mean over seeds; lines: range over seeds.")
 
 
 def _error_table(errors: dict[str, np.ndarray]) -> Table:

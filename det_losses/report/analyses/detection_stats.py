@@ -1,4 +1,4 @@
-"""Statistics of one run's detections that several analyses use, computed once."""
+"""Statistics of the detections of a run, shared by several analyses."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ class DetectionStats:
     """Statistics of a run's detections.
 
     Attributes:
-        seed: of the run.
+        seed: seed of the run.
         ious: ``[M]`` IoU of the detections that are matched with an object at IoU .5.
-        errors: TIDE's error type -> gain in AP50 if there were no errors of that type.
+        errors: TIDE's error type -> gain in AP50 without errors of that type.
         image_scores: ``[I]`` R-precision of each image (:func:`image_scores`), NaN without objects.
     """
 
@@ -36,9 +36,9 @@ def detection_stats(
 
     Args:
         truth: the ground truth.
-        index: the same for hotcoco.
+        index: the ground truth as hotcoco's index.
         detections: ``[N, 7]`` of the run.
-        seed: of the run.
+        seed: seed of the run.
     """
     pairs = match_pairs(truth, detections)
     ious = pairs.iou[pairs.at[:, 0] & ~truth.crowds[pairs.truth]]
@@ -48,7 +48,7 @@ def detection_stats(
 
 
 def tide_errors(index: COCO, detections: np.ndarray) -> dict[str, float]:
-    """Return TIDE's error types with the AP50 that each costs.
+    """Return the AP50 lost by each of TIDE's error types.
 
     Args:
         index: the ground truth.
@@ -66,7 +66,7 @@ def tide_errors(index: COCO, detections: np.ndarray) -> dict[str, float]:
 def top_detections(
     truth: GroundTruth, detections: np.ndarray, pairs: MatchedPairs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the detections of highest score on each image, as many as it has objects.
+    """Select the n detections of highest score on each image with n objects.
 
     Detections matched with a crowd (at IoU .5) are skipped.
 
@@ -76,8 +76,8 @@ def top_detections(
         pairs: the matches of the two.
 
     Returns:
-        ``[M]`` rows of the chosen detections, by falling score, and ``[N, T]`` whether a detection
-        is matched with an object at each IoU threshold.
+        ``[M]`` rows of the selected detections, by descending score, and ``[N, T]`` whether a
+        detection is matched with an object at each IoU threshold.
     """
     crowd = truth.crowds[pairs.truth]
     hits = np.zeros((len(detections), len(THRESHOLDS)), bool)
@@ -101,7 +101,7 @@ def image_scores(truth: GroundTruth, images: np.ndarray, hits: np.ndarray) -> np
 
     Args:
         truth: the ground truth.
-        images: ``[M]`` image ids of the chosen detections.
+        images: ``[M]`` image ids of the selected detections.
         hits: ``[M, T]`` whether they are correct.
 
     Returns:
@@ -114,12 +114,12 @@ def image_scores(truth: GroundTruth, images: np.ndarray, hits: np.ndarray) -> np
 
 
 def boxes_by_image(truth: GroundTruth) -> np.ndarray:
-    """Return the number of boxes to be found on each image, ``[I]``."""
+    """Return the number of boxes on each image, without crowds, ``[I]``."""
     return np.bincount(truth.image_index[~truth.crowds], minlength=len(truth.image_ids))
 
 
 def nan_mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Return the mean over ``axis`` without NaNs; NaN, without a warning, if all values are.
+    """Return the mean over ``axis`` without NaNs; NaN, without a warning, if all values are NaN.
 
     >>> nan_mean([[1.0, float("nan")], [3.0, float("nan")]]).tolist()
     [2.0, nan]

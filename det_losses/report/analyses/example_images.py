@@ -1,4 +1,4 @@
-"""The images on which the two most different variants differ most, side by side."""
+"""Example images on which the two most different variants differ most."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +15,9 @@ from det_losses.report.plotting import clean
 from det_losses.report.section import Figure, Section
 from det_losses.statistics import Verdict
 
-_EACH_WAY = 4  # images where one variant is better, and where the other is
+_PER_VARIANT = 4  # images on which each of the two variants is better
 _LONGEST = 400  # pixels
-_MOST_BOXES = 15  # more boxes are not legible in a small picture
+_MAX_BOXES = 15  # more boxes are not legible in a small picture
 _TITLE = "Images that differ most"
 
 
@@ -30,8 +30,8 @@ def image_section(context: Context) -> Section | None:
         f"{pair[0]} and {pair[1]} differ most in {context.study.metric}. These are the images on "
         "which their scores differ most. The score of an image with n objects is the fraction of "
         "its n detections of highest score that are correct, averaged over the IoU thresholds from "
-        f".50 to .95 and over the seeds. Only images with at most {_MOST_BOXES} objects are shown, "
-        "with these n detections." + context.last_evaluation_note
+        f".50 to .95 and over the seeds. Only images with at most {_MAX_BOXES} objects are shown, "
+        "with their n detections." + context.last_evaluation_note
     )
     if not context.study.meta.get("image_dir"):
         return Section(_TITLE, f"{text}\n\nThe image folder is unknown, so no image is shown.")
@@ -46,19 +46,19 @@ def image_section(context: Context) -> Section | None:
         text += f"\n\n{len(problems)} of {len(pictures.places)} images could not be read: "
         text += problems[0]
     elif not drawn:
-        text += "\n\nThere is no such image: the scores are equal on all of them."
+        text += "\n\nThere is no such image: the scores are equal on all images."
     if not drawn:
         return Section(_TITLE, text)
     caption = (
-        f"Solid: correct at IoU .5, dashed: wrong; seed {pictures.seeds[0]}. First the images on "
-        f"which {pair[0]} is better, then those on which {pair[1]} is. Class names that would "
-        "overlap others are left out."
+        f"Solid boxes are correct at IoU .5, dashed ones are wrong; seed {pictures.seeds[0]}. The "
+        f"images on which {pair[0]} is better come first, then those on which {pair[1]} is. Class "
+        "names that would overlap others are left out."
     )
     return Section(_TITLE, text, (Figure(f"<div>{''.join(drawn)}</div>", caption),))
 
 
 def most_different(verdict: Verdict) -> tuple[str, str] | None:
-    """Return the labels of the largest difference, the better one first; None without any."""
+    """Return the two labels with the largest difference, the better first; None without any."""
     known = [pair for pair in verdict.pairs if not np.isnan(pair.value)]
     if not known:
         return None
@@ -66,18 +66,20 @@ def most_different(verdict: Verdict) -> tuple[str, str] | None:
     return (pair.first, pair.second) if pair.value >= 0 else (pair.second, pair.first)
 
 
-def chosen_images(gains: np.ndarray, boxes: np.ndarray, each_way: int = _EACH_WAY) -> list[int]:
-    """Return the places of the largest gains, then of the largest losses; the largest first.
+def chosen_images(
+    gains: np.ndarray, boxes: np.ndarray, per_variant: int = _PER_VARIANT
+) -> list[int]:
+    """Return the indices of the largest gains, then of the largest losses; the largest first.
 
     Args:
         gains: ``[I]`` difference in score; NaN for an image without a score.
         boxes: ``[I]`` number of boxes; images with too many are left out.
-        each_way: number of gains, and of losses.
+        per_variant: number of gains, and of losses.
     """
-    usable = np.flatnonzero(~np.isnan(gains) & (boxes <= _MOST_BOXES))
+    usable = np.flatnonzero(~np.isnan(gains) & (boxes <= _MAX_BOXES))
     order = usable[np.argsort(-gains[usable], kind="stable")]
-    better = [int(place) for place in order if gains[place] > 0][:each_way]
-    worse = [int(place) for place in order[::-1] if gains[place] < 0][:each_way]
+    better = [int(place) for place in order if gains[place] > 0][:per_variant]
+    worse = [int(place) for place in order[::-1] if gains[place] < 0][:per_variant]
     return better + worse
 
 
@@ -139,7 +141,7 @@ def objects_of(truth: GroundTruth, place: int) -> list[DrawnBox]:
 
 
 def judged(truth: GroundTruth, detections: np.ndarray) -> list[DrawnBox]:
-    """Return the detections of highest score on an image, right or wrong at IoU .5.
+    """Return the n detections of highest score on an image with n objects, judged at IoU .5.
 
     Args:
         truth: the ground truth.

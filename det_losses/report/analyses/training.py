@@ -1,4 +1,4 @@
-"""Training: curves of AP and losses, the time to reach a level of AP, and what training costs."""
+"""Training: curves of AP and losses, the time to reach a level of AP, and the cost."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 
 from det_losses.report.analyses.context import Context
 from det_losses.report.formats import duration, listed, number, points
-from det_losses.report.plotting import chart, clean
+from det_losses.report.plotting import Style, chart, clean
 from det_losses.report.section import Figure, Section, Table
 
 LEVELS = (0.5, 0.75, 0.9)  # fractions of the baseline's final mean
-_POINTS = 3000  # of a figure, shared by its lines
+_POINTS = 3000  # points per figure, divided among its lines
 _MEMORY_KINDS = {
     "rss": "the resident memory of the training process",
     "cuda": "the GPU memory allocated by torch",
@@ -22,7 +22,7 @@ Histories = dict[str, list[list[dict[str, Any]]]]  # label -> one history per fi
 
 
 class Curve(NamedTuple):
-    """Values along a run.
+    """Values during a run.
 
     Attributes:
         step: ``[N]`` finished steps, ascending.
@@ -36,7 +36,7 @@ class Curve(NamedTuple):
 
 
 def training_section(context: Context) -> Section | None:
-    """Return the section, or None if nothing is known of any training."""
+    """Return the section, or None if no training is recorded."""
     study = context.study
     histories = {
         label: [lines for run in context.finished(label) if (lines := study.history(run))]
@@ -59,12 +59,12 @@ def training_section(context: Context) -> Section | None:
 
 
 def ap_curve(history: Sequence[Mapping[str, Any]], metric: str) -> Curve:
-    """Return a metric along a run, without evaluations that do not have it."""
+    """Return a metric during a run, without evaluations that lack it."""
     return _curve(history, "val", "metrics", metric)
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]], name: str) -> Curve:
-    """Return a loss along a run, without steps at which it was not finite."""
+    """Return a loss during a run, without steps at which it was not finite."""
     return _curve(history, "train", "losses", name)
 
 
@@ -81,7 +81,7 @@ def _curve(history: Sequence[Mapping[str, Any]], kind: str, field: str, name: st
 
 
 def loss_names(histories: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Return the names of all losses, the total ``"loss"`` first, the others in order."""
+    """Return the names of all losses, the total ``"loss"`` first."""
     names: dict[str, None] = {}
     for history in histories:
         for entry in history:
@@ -123,7 +123,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def levels(context: Context) -> dict[float, float]:
-    """Return fraction -> level of the primary metric; empty if the baseline's end is unknown."""
+    """Return fraction -> level of the primary metric; empty if the baseline's score is unknown."""
     metric, base = context.study.metric, context.study.baseline
     final = [(run.get("metrics") or {}).get(metric) for run in context.finished(base)]
     known = [value for value in final if value is not None and np.isfinite(value)]
@@ -132,7 +132,7 @@ def levels(context: Context) -> dict[float, float]:
 
 
 def time_text(found: Sequence[tuple[float, float] | None]) -> str:
-    """Return when the runs of a variant reached a level, as a mean over those that did.
+    """Return when a variant reached a level, as a mean over the runs that reached it.
 
     >>> time_text([(100, 50.0), (120, 60.0)]), time_text([(100, 50.0), None])
     ('110 steps, 55 s', '100 steps, 50 s (1 of 2 seeds)')
@@ -161,9 +161,9 @@ def _time_table(context: Context, histories: Histories) -> Table | None:
         times = [[time_to_level(curve, level) for curve in own] for level in wanted.values()]
         rows.append([label, *map(time_text, times)])
     note = (
-        f"Steps and seconds of training, without evaluations, until {metric} first reaches a "
-        f"fraction of the final mean of {context.study.baseline}: mean over the seeds that reach "
-        "it. Linear between evaluations, and from 0 at step 0 to the first one."
+        f"Training steps and time, without evaluations, until {metric} first reaches a fraction of "
+        f"the final mean of {context.study.baseline}; mean over the seeds that reach it. "
+        "Interpolated linearly between evaluations, and from 0 at step 0 to the first one."
     )
     return Table(["variant", *headers], rows, note)
 
@@ -189,7 +189,7 @@ def cost_table(context: Context) -> Table | None:
     known = [text for kind, text in _MEMORY_KINDS.items() if kind in kinds]
     note = f"Means over seeds; ratios to {base} in this comparison. "
     note += f"Memory is {' or '.join(known)}. " if known else ""
-    note += "If the machine ran other work, these are not benchmarks."
+    note += "These are not benchmark results if the machine was also used for other work."
     headers = ["variant", "s / iteration", "ratio", "peak memory (MB)", "ratio"]
     return Table(headers, rows, note)
 
@@ -240,28 +240,32 @@ def _figure(
 
     def paint(axes: Axes) -> None:
         for label, own in curves.items():
-            style = context.styles[label]
-            for curve in own if len(own) > 1 else ():
-                _draw_curve(
-                    axes, curve, blocks, scale, color=style.colour, alpha=0.4, linewidth=0.8
-                )
-            mean = mean_curve(own)
-            few = style.marker if len(mean.step) < 3 else None
-            line = dict(color=style.colour, linestyle=style.dash, marker=few)
-            _draw_curve(axes, mean, blocks, scale, **line)
+            _draw_variant(axes, context.styles[label], own, blocks, scale)
         axes.margins(x=0.02)
         if is_ap:
             axes.set_ylim(bottom=0)
 
     several = any(len(own) > 1 for own in curves.values())
     caption = f"{title} during training"
-    caption += "; thin: single seeds, thick: mean over seeds." if several else "."
+    caption += "; thin lines: single seeds, thick lines: mean over seeds." if several else "."
     if longest > blocks:
-        caption += f" Each point is a mean over {longest / blocks:.0f} stored values."
+        caption += f" Each point is the mean of about {longest / blocks:.0f} stored values."
     legend = context.legend(list(curves))
     alt = f"{title} of {len(curves)} variants against training steps"
     kind = "training-ap" if is_ap else "training-loss"
     return Figure(chart(paint, kind, alt, x="steps", y=clean(name, 30), legend=legend), caption)
+
+
+def _draw_variant(
+    axes: Axes, style: Style, curves: Sequence[Curve], blocks: int, scale: float
+) -> None:
+    """Draw the mean over seeds, and the single seeds if there are several."""
+    for curve in curves if len(curves) > 1 else ():
+        _draw_curve(axes, curve, blocks, scale, color=style.colour, alpha=0.4, linewidth=0.8)
+    mean = mean_curve(curves)
+    marker = style.marker if len(mean.step) < 3 else None
+    line = dict(color=style.colour, linestyle=style.dash, marker=marker)
+    _draw_curve(axes, mean, blocks, scale, **line)
 
 
 def _draw_curve(axes: Axes, curve: Curve, blocks: int, scale: float, **line: Any) -> None:

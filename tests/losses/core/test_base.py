@@ -1,4 +1,4 @@
-"""What every loss gets from its base class: weights, text form, the error without a formula."""
+"""The base class of all losses: weights, repr, and the error without an implementation."""
 
 import pytest
 import torch
@@ -33,6 +33,6 @@ def test_weights_may_be_a_mask():
     torch.testing.assert_close(total(pred, target, mask[:, None].expand(3, 4)), kept)
 
 
-def test_a_loss_must_say_how_it_is_computed():
+def test_a_loss_must_implement_unreduced():
     with pytest.raises(NotImplementedError):
         Loss()(torch.zeros(1), torch.zeros(1))

@@ -11,7 +11,7 @@ from det_losses.losses.core.box import IoUFamilyLoss, IoUWrapper
 
 
 class CornerLoss(IoUFamilyLoss):
-    """Distance of the top left corners, relative to the image: needs the image's size."""
+    """Distance of the top left corners relative to the image; needs the image size."""
 
     paper = "made up"
     inputs = ("image_size",)
@@ -22,7 +22,7 @@ class CornerLoss(IoUFamilyLoss):
 
 
 class Squared(IoUWrapper):
-    """A wrapper whose overlap term sees IoU squared; all other terms are the wrapped loss's."""
+    """A wrapper whose overlap term uses IoU squared; all other terms are unchanged."""
 
     paper = "made up"
 
@@ -52,7 +52,7 @@ def test_a_wrapper_changes_one_term_at_any_depth():
     torch.testing.assert_close(twice, functional.giou_loss(pred, target) + iou - iou**4)
 
 
-def test_a_focal_factor_survives_a_wrapper_and_sees_the_sample_weights():
+def test_a_wrapper_keeps_the_focal_factor_and_its_sample_weights():
     pred, target = box_pairs()
     s = torch.linspace(0, 2, len(pred), dtype=torch.float64)
     iou = 1 - functional.iou_loss(pred, target, mode="linear")
@@ -62,8 +62,8 @@ def test_a_focal_factor_survives_a_wrapper_and_sees_the_sample_weights():
 
 
 @pytest.mark.parametrize("wrapped", ["WIoUv1Loss", "FocalIoU(EIoULoss, gamma=1.0)"])
-def test_the_focus_weights_whatever_the_wrapped_loss_gives_each_box(wrapped):
-    """Sum of W times the wrapped loss over the sum of W, whether that has a factor or not."""
+def test_focal_iou_weights_the_wrapped_loss_of_each_box(wrapped):
+    """Sum of W times the wrapped loss over the sum of W, also if the loss has its own factor."""
     pred, target = box_pairs(15)
     s = torch.linspace(0.5, 2, len(pred), dtype=torch.float64)
     each = build_loss(wrapped).unreduced(pred, target, s)
@@ -72,7 +72,7 @@ def test_the_focus_weights_whatever_the_wrapped_loss_gives_each_box(wrapped):
     torch.testing.assert_close(value, (w * each).sum() / w.sum())
 
 
-def test_a_wrapper_promises_what_holds_for_both_losses():
+def test_a_wrapper_combines_the_declarations_of_both_losses():
     loss = build_loss("InnerIoU(FocalIoU(CIoULoss))")
     assert loss.constant_in_gradient == ("the weight W", "alpha")
     assert not loss.monotone_in_distance and loss.zero_at_target

@@ -1,4 +1,4 @@
-"""Cards: what is parsed, how it is shown, and what every card of this package must state."""
+"""Cards: parsing, display, and the sections that every card of this package must have."""
 
 import inspect
 import re
@@ -85,9 +85,9 @@ def bar():
     del MODELS.module_dict["BarLoss"]
 
 
-def test_every_part_of_the_class_is_in_its_place(bar):
+def test_a_card_has_every_section_of_the_class(bar):
     assert bar.info.name == "BarLoss" and not bar.wraps
-    assert bar.place == "box loss on decoded boxes; needs the input ``image_size``"
+    assert bar.kind == "box loss on decoded boxes; needs the input ``image_size``"
     assert bar.body == (
         "Overlap, twice as much.",
         r".. math:: L = 2 (1 - IoU) \\ + 0",
@@ -111,7 +111,7 @@ def test_every_part_of_the_class_is_in_its_place(bar):
     assert bar.example == "BarLoss"
 
 
-def test_text_is_plain(bar):
+def test_terminal_text_has_no_markup(bar):
     text = card_text(bar)
     assert text.startswith(
         "BarLoss: box loss on decoded boxes; needs the input image_size\n\n"
@@ -134,7 +134,7 @@ def test_markdown_shows_formulas_as_github_does(bar):
     assert "loss_weight" not in text
 
 
-def test_a_loss_without_a_docstring_of_this_form_has_a_card(bar, monkeypatch):
+def test_a_loss_with_a_docstring_without_sections_has_a_card(bar, monkeypatch):
     monkeypatch.setattr(BarLoss, "__doc__", "Mine.")
     card = loss_card(next(info for info in list_losses() if info.name == "BarLoss"))
     assert card.body == ("Mine.",) and "Use" not in card.facts
@@ -144,16 +144,16 @@ def test_a_loss_without_a_docstring_of_this_form_has_a_card(bar, monkeypatch):
     assert card_text(card).startswith("BarLoss: ")
 
 
-def test_wrappers_say_what_is_theirs_and_need_an_argument():
+def test_the_card_of_a_wrapper_omits_facts_of_the_wrapped_loss():
     inner = next(card for card in CARDS if card.info.name == "InnerIoU")
     assert inner.wraps and inner.parameters["loss"][0] == ""
-    # CIoU's alpha, of the example, is not InnerIoU's
+    # CIoU's alpha, from the example, is not a fact of InnerIoU
     assert "Constant in the gradient" not in inner.facts
     assert inner.example == "InnerIoU(CIoULoss)"
     assert "\n  loss (required): " in card_text(inner)
 
 
-def test_what_stands_by_hand_is_kept_to_the_letter():
+def test_the_hand_written_part_is_preserved_exactly():
     by_hand = f"{BY_HAND}\n\nMine:  two spaces.\n\n## More\n"
     text = cards_markdown(CARDS[:2], f"# Old\n\n### Gone\n\n{by_hand}")
     assert text.endswith(by_hand) and "Gone" not in text
@@ -161,7 +161,7 @@ def test_what_stands_by_hand_is_kept_to_the_letter():
     assert BY_HAND not in cards_markdown(CARDS[:2])
 
 
-def test_links_of_the_contents_have_a_heading():
+def test_links_in_the_contents_have_a_heading():
     text = cards_markdown(CARDS, f"{BY_HAND}\n\nMine.\n")
     headings = re.findall(r"^##+ (.*)$", text, re.MULTILINE)
     fragments = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings}
@@ -170,12 +170,12 @@ def test_links_of_the_contents_have_a_heading():
     assert {card.info.name for card in CARDS} <= set(headings)
 
 
-def test_every_card_is_whole():
+def test_every_card_is_complete():
     for card in CARDS:
         name = card.info.name
         assert any(paragraph.startswith(FORMULA) for paragraph in card.body), name
         assert {"Use", "Shape", "Reference"} <= set(card.facts) and card.info.paper, name
-        assert all(meaning for _, meaning in card.parameters.values()), name
+        assert all(description for _, description in card.parameters.values()), name
         if card.info.space == "decoded" and not card.wraps:
             assert "Disjoint boxes" in card.facts, name
         assert type(build_loss(card.example)).__name__ == name
@@ -183,14 +183,14 @@ def test_every_card_is_whole():
         assert "\n:param" not in doc and ".. note" not in doc
 
 
-# Sideways the enclosing box grows faster than the distance.
-PULLS = ("GIoULoss", "DIoULoss", "CIoULoss")
+# Their gradient enlarges disjoint boxes.
+ENLARGING = ("GIoULoss", "DIoULoss", "CIoULoss")
 
 
-@pytest.mark.parametrize("name", PULLS)
-def test_disjoint_boxes_are_pulled_and_enlarged_as_the_cards_say(name):
+@pytest.mark.parametrize("name", ENLARGING)
+def test_the_gradient_moves_and_enlarges_disjoint_boxes_as_the_cards_state(name):
     target = torch.tensor([[0.0, 0, 30, 50]], dtype=torch.float64)
-    pred = (target + 100).requires_grad_()  # of the target's own size, to the lower right
+    pred = (target + 100).requires_grad_()  # same size as the target, to the lower right
     (gradient,) = torch.autograd.grad(build_loss(name)(pred, target), pred)
     x1, y1, x2, y2 = gradient[0]
     assert x1 + x2 > 0 and y1 + y2 > 0  # a step against the gradient moves it up and to the left
@@ -198,17 +198,17 @@ def test_disjoint_boxes_are_pulled_and_enlarged_as_the_cards_say(name):
 
 
 @pytest.mark.parametrize("name", ["DIoULoss", "CIoULoss", "EIoULoss"])
-def test_disjoint_boxes_of_one_size_rise_straight_away_and_fall_sideways(name):
+def test_the_loss_of_disjoint_boxes_rises_straight_away_and_falls_sideways(name):
     loss, target = build_loss(name), torch.tensor([[0.0, 0, 10, 10]], dtype=torch.float64)
 
     def at(dx, dy):
         return loss(target + torch.tensor([dx, dy, dx, dy]), target)
 
     assert at(20, 100) < at(40, 200) < at(60, 300)
-    assert at(10, 100) < at(0, 100)  # 1 + 10100 / 12500 beside 1 + 10000 / 12200
+    assert at(10, 100) < at(0, 100)  # 1 + 10100 / 12500 < 1 + 10000 / 12200
 
 
-def test_the_losses_that_do_not_train_disjoint_boxes_say_so():
+def test_cards_state_which_losses_do_not_train_disjoint_boxes():
     for name in ("IoULoss", "AlphaIoULoss", "FocalEIoULoss"):
         pred = torch.tensor([[100.0, 0, 120, 10]], requires_grad=True)
         (gradient,) = torch.autograd.grad(build_loss(name)(pred, torch.zeros_like(pred)), pred)

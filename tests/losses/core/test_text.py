@@ -1,4 +1,4 @@
-"""The grammar of losses and values that a user types."""
+"""The grammar of losses and values as text."""
 
 import pytest
 from mmengine.config import ConfigDict
@@ -25,10 +25,10 @@ from det_losses.losses.core.text import loss_text, parse_loss, parse_value, spli
         ("__import__('os')", "__import__('os')"),
         ("dict(**x)", "dict(**x)"),
         ("{**x}", "{**x}"),
-        ("GIoULoss(eps=1e-6)", "GIoULoss(eps=1e-6)"),  # a loss is read where it is used
+        ("GIoULoss(eps=1e-6)", "GIoULoss(eps=1e-6)"),  # not parsed as a loss here
     ],
 )
-def test_a_value_is_python_or_itself(text, value):
+def test_a_value_is_a_python_literal_or_the_text_itself(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
 
@@ -68,13 +68,13 @@ def test_a_value_is_python_or_itself(text, value):
         ),
     ],
 )
-def test_a_loss_and_its_text(text, config):
+def test_a_loss_can_be_parsed_and_written(text, config):
     assert parse_loss(text) == config
     assert parse_loss(loss_text(config)) == config
     assert loss_text(ConfigDict(config)) == loss_text(config)
 
 
-def test_a_class_as_type_is_written_by_its_name():
+def test_a_class_as_type_is_written_as_its_name():
     assert loss_text({"type": GIoULoss, "eps": 1e-6}) == "GIoULoss(eps=1e-06)"
 
 
@@ -95,12 +95,12 @@ def test_a_class_as_type_is_written_by_its_name():
         ("L1Loss(a=b + c)", "'b \\+ c' is neither a value nor a loss"),
     ],
 )
-def test_what_is_not_a_loss_is_quoted_and_explained(text, message):
+def test_the_error_for_an_invalid_loss_quotes_and_explains_it(text, message):
     with pytest.raises(ValueError, match=message):
         parse_loss(text)
 
 
-def test_arguments_are_split_at_outer_commas():
+def test_arguments_are_split_at_top_level_commas():
     text = "loss_bbox=SumLoss(L1Loss, GIoULoss(eps=1e-6)), name='a, b',x=[1, 2],"
     assert split_arguments(text, "") == [
         ("loss_bbox", "SumLoss(L1Loss, GIoULoss(eps=1e-6))"),
@@ -111,6 +111,6 @@ def test_arguments_are_split_at_outer_commas():
 
 
 @pytest.mark.parametrize("text", ["beta", "a=1,a=2", "a=1, a=2", "=3", "a=1,b"])
-def test_what_is_no_list_of_arguments_is_refused(text):
+def test_an_invalid_argument_list_is_refused(text):
     with pytest.raises(ValueError, match="--option: expected KEY=VALUE,KEY=VALUE"):
         split_arguments(text, "--option")

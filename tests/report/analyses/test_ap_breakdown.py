@@ -66,10 +66,10 @@ def test_most_changed_are_gains_and_losses_from_the_top():
     gains = np.linspace(1, -1, 9)  # the fifth is 0
     gains[0] = np.nan
 
-    assert ap_breakdown.most_changed(gains, each_way=2) == [1, 2, 7, 8]
-    assert ap_breakdown.most_changed(gains, each_way=4) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert ap_breakdown.most_changed(gains, per_sign=2) == [1, 2, 7, 8]
+    assert ap_breakdown.most_changed(gains, per_sign=4) == [1, 2, 3, 4, 5, 6, 7, 8]
     # If nearly all lose, a small loss is still not a gain.
-    assert ap_breakdown.most_changed([0.1, -0.1, -0.2, -0.3, -0.4], each_way=2) == [0, 3, 4]
+    assert ap_breakdown.most_changed([0.1, -0.1, -0.2, -0.3, -0.4], per_sign=2) == [0, 3, 4]
 
 
 def test_class_table_by_an_independent_computation(planted):
@@ -109,7 +109,7 @@ def test_a_class_without_boxes_is_in_the_table_and_not_in_the_figure(make_truth,
         ]
         files[label] = [tmp_path / f"{label}.json"]
         files[label][0].write_text(json.dumps(found))
-    context = Context(Study.of_detections(tmp_path / "truth.json", files, resamples=20))
+    context = Context(Study.from_detections(tmp_path / "truth.json", files, resamples=20))
 
     section = ap_breakdown.class_section(context)
     rows = ap_breakdown.class_table_section(context).tables[0].rows

@@ -91,7 +91,7 @@ def test_an_incomplete_line_of_a_history_is_skipped(make_context):
     assert whole and context.study.history(run) == whole
 
 
-def test_the_last_of_several_evaluations_is_said(make_context):
+def test_the_note_on_the_last_of_several_evaluations(make_context):
     context = make_context(images=5, seeds=(0,), noise={"A": 0.1}, evaluations=2)
 
     assert "Only the last evaluation of each run" in error_section(context).text
@@ -102,7 +102,7 @@ def test_detections_from_elsewhere_have_no_training(make_comparison, tmp_path):
     for name in "AB":
         shutil.copy(root / f"runs/{name}/seed_0/detections.json", tmp_path / f"{name}.json")
     files = {name: [tmp_path / f"{name}.json"] for name in "AB"}
-    context = analyses.Context(Study.of_detections(root / "ground_truth.json", files))
+    context = analyses.Context(Study.from_detections(root / "ground_truth.json", files))
 
     assert training_section(context) is None
     assert "The image folder is unknown" in image_section(context).text
@@ -146,7 +146,7 @@ def test_eighty_classes_and_few_boxes(make_truth, rows, tmp_path):
         ]
         files[label] = [tmp_path / f"{label}.json"]
         files[label][0].write_text(json.dumps(found))
-    study = Study.of_detections(tmp_path / "truth.json", files, resamples=10)
+    study = Study.from_detections(tmp_path / "truth.json", files, resamples=10)
     context = analyses.Context(study)
 
     sizes, shown = class_section(context).figures

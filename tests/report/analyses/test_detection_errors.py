@@ -51,7 +51,7 @@ def test_error_table_has_the_mean_over_seeds(planted):
 @pytest.mark.parametrize("build", [localisation_section, error_section])
 def test_a_run_that_found_nothing(make_context, build):
     context = make_context(images=6, seeds=(0,), noise={"A": 0.1, "B": 0.1})
-    (run,) = context.study.of("B")
+    (run,) = context.study.runs_of("B")
     with open(f"{run['directory']}/detections.json", "w") as file:
         file.write("[]")
 

@@ -13,8 +13,8 @@ def test_chosen_are_the_largest_gains_then_the_largest_losses():
     gains = np.array([0.1, 0.5, np.nan, -0.2, 0.0, 0.3, -0.9, 0.9])
     boxes = np.array([3, 3, 0, 3, 3, 3, 3, 99])
 
-    assert example_images.chosen_images(gains, boxes, each_way=2) == [1, 5, 6, 3]
-    assert example_images.chosen_images(gains, boxes, each_way=4) == [1, 5, 0, 6, 3]
+    assert example_images.chosen_images(gains, boxes, per_variant=2) == [1, 5, 6, 3]
+    assert example_images.chosen_images(gains, boxes, per_variant=4) == [1, 5, 0, 6, 3]
     assert example_images.chosen_images(np.zeros(8), boxes) == []
 
 
@@ -75,7 +75,7 @@ def test_one_broken_image_does_not_hide_the_others(tmp_path):
     assert section.figures[0].svg.count("data:image") == whole.count("data:image") - 1
 
 
-def test_an_unknown_folder_is_said(make_context):
+def test_an_unknown_image_folder_is_stated(make_context):
     context = make_context(
         images=6, seeds=(0,), noise={"A": 0.05, "B": 0.2}, meta={"image_dir": None}
     )

@@ -58,7 +58,7 @@ def test_seconds_may_be_unknown():
     assert time_text([(steps, seconds)]) == "50 steps"
 
 
-def test_what_is_not_finite_is_left_out():
+def test_non_finite_values_are_left_out():
     assert ap_curve(HISTORY, "AP").step.tolist() == [100, 200, 400, 500]
     assert loss_curve(HISTORY, "loss_cls").step.tolist() == [10]
     assert loss_curve(HISTORY, "loss_bbox").value.tolist() == []
@@ -66,7 +66,7 @@ def test_what_is_not_finite_is_left_out():
     assert loss_curve([infinite], "loss").step.tolist() == []
 
 
-def test_a_step_written_twice_counts_once_as_written_last():
+def test_the_last_line_of_a_repeated_step_is_used():
     curve = ap_curve([val(100, 0.1), val(100, 0.2)], "AP")
 
     assert (curve.step.tolist(), curve.value.tolist()) == ([100], [0.2])
@@ -95,7 +95,7 @@ def test_levels_are_parts_of_the_baselines_final_mean(planted):
     )
 
 
-def test_section_shows_who_reaches_what(planted):
+def test_the_section_shows_when_each_variant_reaches_a_level(planted):
     section = training_section(planted)
     reached, cost = section.tables
 
@@ -111,7 +111,7 @@ def test_section_shows_who_reaches_what(planted):
 
 def test_runs_without_history_are_named(make_context):
     context = make_context(images=4, seeds=(0,), noise={"A": 0.1, "B": 0.1})
-    (run,) = context.study.of("B")
+    (run,) = context.study.runs_of("B")
     folder = context.study.done("B")[0]["directory"]
     with open(f"{folder}/{run['history']}", "w"):
         pass
@@ -122,7 +122,7 @@ def test_runs_without_history_are_named(make_context):
     assert [row[0] for row in section.tables[0].rows] == ["A"]
 
 
-def test_nothing_known_of_training_gives_no_section(make_context):
+def test_no_section_without_records_of_training(make_context):
     context = make_context(images=4, seeds=(0,), noise={"A": 0.1})
     (run,) = context.study.runs
     run.update(history="none.jsonl", seconds_per_iteration=None, peak_memory_mb=None)
@@ -158,4 +158,4 @@ def test_long_histories_give_small_figures(make_context):
     (figure,) = training_section(context).figures
 
     assert len(figure.svg) < 20_000
-    assert "Each point is a mean over 60 stored values." in figure.caption  # 9000 / 150
+    assert "Each point is the mean of about 60 stored values." in figure.caption  # 9000 / 150

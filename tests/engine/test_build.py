@@ -1,4 +1,4 @@
-"""From a config to a Runner: what is filled in, what is refused, and what a user sees of it."""
+"""Building a Runner from a config: defaults, errors and the output on the terminal."""
 
 import copy
 import re
@@ -39,7 +39,7 @@ def test_class_to_channel_are_the_official_ids():
 
 
 @pytest.mark.parametrize("kind", [dict, Config])
-def test_runner_is_filled_in_and_the_config_left_alone(toy_cfg, kind):
+def test_defaults_are_added_and_the_config_is_not_changed(toy_cfg, kind):
     cfg = toy_cfg(val_evaluator=dict(type="CocoMetric", out_file="found/bbox.json"))
     cfg["model"]["class_to_channel"] = "category_id"
     del cfg["default_scope"], cfg["train_dataloader"]["collate_fn"]
@@ -63,7 +63,7 @@ def test_work_dir_is_named_after_the_config(toy_cfg, tmp_path, monkeypatch):
     assert runner.work_dir == str(tmp_path / "work_dirs" / "toy_giou")
 
 
-def test_bare_names_are_ours_whatever_the_default_scope_is(toy_cfg):
+def test_names_without_prefix_do_not_depend_on_the_default_scope(toy_cfg):
     with DefaultScope.overwrite_default_scope("mmengine"):
         assert type(build_runner(toy_cfg()).model).__name__ == "ToyDetector"
 
@@ -119,7 +119,7 @@ def test_epochs_draw_different_numbers_whatever_was_drawn_before(toy_cfg):
     assert len(set(draws[0].first)) == 3
 
 
-def test_dataset_learns_of_each_epoch(toy_cfg):
+def test_set_epoch_is_called_for_each_epoch(toy_cfg):
     runner = build_runner(toy_cfg(epochs=2, randomness=dict(seed=5)))
     runner.train()
     assert runner.train_dataloader.dataset.epochs == [(0, 5), (1, 5)]
@@ -135,15 +135,15 @@ class TestRefused:
         ("classes", "message"),
         [
             (("cat", "cow"), "only in training: dog; only in validation: cow"),
-            (("cat",), "different classes, only in training: dog. Give"),
-            (("dog", "cat"), "in another order: cat, dog and dog, cat"),
+            (("cat",), "different classes, only in training: dog. Set"),
+            (("dog", "cat"), "in a different order: cat, dog and dog, cat"),
             (
                 tuple(f"c{i}" for i in range(80)),
-                r"only in validation: c0, .*, c7, \.\.\. \(80 in all\)",
+                r"only in validation: c0, .*, c7, \.\.\. \(80 in total\)",
             ),
         ],
     )
-    def test_other_classes_in_validation(self, toy_cfg, classes, message):
+    def test_different_classes_in_validation(self, toy_cfg, classes, message):
         cfg = toy_cfg()
         cfg["val_dataloader"]["dataset"]["classes"] = classes
         with pytest.raises(ValueError, match=message):
@@ -171,7 +171,7 @@ class TestRefused:
     def test_incomplete_config_for_testing(self, toy_cfg):
         cfg = toy_cfg()
         del cfg["val_evaluator"]
-        with pytest.raises(ValueError, match="has no `test_evaluator`, needed for testing"):
+        with pytest.raises(ValueError, match="has no `test_evaluator`, which testing requires"):
             build_runner(cfg, train=False)
 
 
@@ -197,7 +197,7 @@ class TestRefusedByConstructors:
         ("key", "value", "kind", "message"),
         [
             ("train_dataloader.dataset.clases", ["a"], TypeError, "argument 'clases'"),
-            ("train_dataloader.dataset.type", "ToyBox", KeyError, "ToyBox is not in the"),
+            ("train_dataloader.dataset.type", "ToyBox", KeyError, "Did you mean 'ToyBoxes'"),
             ("train_dataloader.batchsize", 4, TypeError, "argument 'batchsize'"),
             ("train_dataloader.num_workers", -1, ValueError, "DataLoader: num_workers"),
             ("train_cfg.max_epoch", 5, TypeError, "'max_epoch'"),
@@ -209,7 +209,7 @@ class TestRefusedByConstructors:
              "config: PickySGD: mode 'unknown' is neither plain nor fancy"),
         ],
     )  # fmt: skip
-    def test_a_wrong_argument_is_an_error_of_the_user(self, toy_cfg, key, value, kind, message):
+    def test_a_wrong_constructor_argument_is_a_user_error(self, toy_cfg, key, value, kind, message):
         cfg = Config(toy_cfg())
         cfg.merge_from_dict({key: value})
         with pytest.raises(UserError, match=message) as error:
@@ -217,7 +217,7 @@ class TestRefusedByConstructors:
         assert isinstance(error.value, kind)
         assert "\n" not in str(error.value)
 
-    def test_a_bug_below_a_constructor_keeps_its_type(self, toy_cfg):
+    def test_a_bug_in_a_deeper_call_is_not_converted(self, toy_cfg):
         cfg = toy_cfg()
         cfg["optim_wrapper"]["optimizer"] = dict(type="PickySGD", mode="bug")
         with pytest.raises(ValueError, match="'a bug' is not in list") as error:
