@@ -125,7 +125,7 @@ def test_a_dataset_without_a_level_is_the_full_one(root, tmp_path):
     assert meta.pop("level") == "full"
     (tmp_path / "set" / "meta.json").write_text(json.dumps(meta))
     assert make_shapes(tmp_path / "set", **SMALL) == tmp_path / "set"
-    with pytest.raises(ValueError, match="has shapes made with level=full, not level=easy"):
+    with pytest.raises(ValueError, match="generated with level=full, not level=easy"):
         make_shapes(tmp_path / "set", **SMALL, level="easy")
 
 
