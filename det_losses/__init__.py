@@ -12,4 +12,4 @@ from det_losses import functional
 from det_losses.losses import build_loss, list_losses
 
 __all__ = ["build_loss", "functional", "list_losses"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

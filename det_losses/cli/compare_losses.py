@@ -111,7 +111,11 @@ def _add_variants(group: argparse._ArgumentGroup) -> None:
         metavar="NAME:KEY=VALUE,...",
         help="a variant given by config keys, or by slots with a loss (loss_cls=FocalLoss)",
     )
-    group.add_argument("--baseline", metavar="LABEL", help="default: the first variant")
+    group.add_argument(
+        "--baseline",
+        metavar="LABEL",
+        help="default: the first variant; if all are new to --work-dir, its baseline",
+    )
     group.add_argument(
         "--metric",
         choices=METRICS,

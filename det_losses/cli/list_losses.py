@@ -61,7 +61,10 @@ def _table(kind: str | None) -> str:
         if kind in (None, info.kind)
     ]
     shown = table(["loss", "kind", "space", "paper", "defaults"], lines)
-    return f"{shown}\nAll losses also have reduction='mean' and loss_weight=1.0."
+    return (
+        f"{shown}\nAll losses also have reduction='mean' and loss_weight=1.0. In a slot of a "
+        "detector they get the published setting of that slot."
+    )
 
 
 def _card(name: str) -> str:

@@ -16,6 +16,7 @@ from det_losses.compare.screening import FRACTIONS, RISK, rung_trainer, screen, 
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
 from det_losses.errors import InputError, UserError
+from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import counted
@@ -52,7 +53,8 @@ def compare(
         component: a slot of the detector.
         cross: another slot and its losses; each loss is combined with each of these.
         config_variants: variants given by config keys, ``"name:key=value,key=value"``.
-        baseline: label of the variant that all others are compared with; None: the first variant.
+        baseline: label of the variant that all others are compared with. None: the first variant;
+            if all variants are new to ``root``, the stored baseline.
         metric: the primary metric.
         match: whether loss weights are set so that gradient norms match the baseline's.
         multiples: factors by which each loss weight is multiplied.
@@ -81,7 +83,8 @@ def compare(
         matched=match,
     )
     check(cfg, selection, root, seeds or [0], screening)
-    settings = {"baseline": selection.baseline, "metric": metric, "resamples": resamples}
+    baseline = baseline or _baseline(selection, root)
+    settings = {"baseline": baseline, "metric": metric, "resamples": resamples}
     facts = {**(facts or {}), **settings, **describe(cfg)}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
@@ -128,6 +131,16 @@ def check(
     by_config = [variant for variant in selection.variants if not variant.factors]
     for variant in by_config or selection.variants[:1]:
         check_runner(cfg, variant)
+
+
+def _baseline(selection: Selection, root: Path) -> str:
+    """Return the baseline of a report: adding variants to a directory does not change it."""
+    stored = Plan.load(root)
+    known = {variant.label for variant in stored.variants} if stored else set()
+    if known & {variant.label for variant in selection.swept(selection.variants)}:
+        return selection.baseline
+    meta = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
+    return meta.get("baseline") or selection.baseline
 
 
 def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:

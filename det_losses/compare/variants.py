@@ -206,10 +206,11 @@ def config_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant
             others[key] = _as_stored(parse_value(value))
     model = Variant(label, others).apply(cfg).model
     kept = {s: model[s] for s in components if s not in losses and model.get(s) is not None}
-    changes, _ = _complete(model, {**kept, **losses})
+    changes, sources = _complete(model, {**kept, **losses})
+    source = "; ".join(f"{slot}: {source}" for slot, source in sources.items())
     how = {"how": "given", "multiple": 1.0}
     # A key of `others` may be inside one of the losses, so the losses come first.
-    return Variant(label.strip(), {**changes, **others}, "set by --variant", {}, how)
+    return Variant(label.strip(), {**changes, **others}, source or "set by --variant", {}, how)
 
 
 def _complete(

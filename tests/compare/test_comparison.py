@@ -144,6 +144,17 @@ def untrained(monkeypatch):
     return commands
 
 
+def test_adding_a_loss_keeps_the_baseline_of_the_directory(shapes, tmp_path, untrained, capsys):
+    commands = [["L1Loss"], ["GIoULoss"], ["GIoULoss", "EIoULoss"]]
+    found = []
+    for losses in commands:
+        compare(shapes, tmp_path / "out", losses)
+        found.append(json.loads((tmp_path / "out" / "results.json").read_text())["meta"])
+    # The third command names a variant that the directory has: its first one is the baseline.
+    assert [meta["baseline"] for meta in found] == ["L1Loss", "L1Loss", "GIoULoss"]
+    assert list(found[-1]["variants"]) == ["L1Loss", "GIoULoss", "EIoULoss"]
+
+
 def test_a_grid_of_wrapped_losses_and_a_config_variant(shapes, tmp_path, untrained, capsys):
     wrapped = "InnerIoU(FocalIoU(CIoULoss), ratio=0.75)"
     both = "SumLoss(L1Loss, GIoULoss(loss_weight=2.0))"
