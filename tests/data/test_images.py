@@ -131,8 +131,8 @@ def test_real_grayscale_image(coco_subset):
 def test_a_cache_reads_each_file_once_up_to_its_bound(tmp_path):
     paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (16, 16), (i, 0, 0))) for i in range(3)]
     cache = ImageCache(2 * 16 * 16 * 3 / 2**20)  # two images of 16 x 16 x 3 bytes
-    for path in paths:
-        cache.read(path, (16, 16)).zero_()  # a copy: what is kept does not change
+    for path in paths * 2:  # read from the file and from memory
+        cache.read(path, (16, 16)).fill_(7)  # a copy: what is kept does not change
     for path in paths[:2]:
         path.unlink()
     values = [int(cache.read(path, (16, 16))[0, 0, 0]) for path in paths]
