@@ -11,8 +11,7 @@ from det_losses.report.formats import counted, listed, points
 from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict
-
-FEW_CLASS_IMAGES = 10  # below it, resampling the images gives a poor interval for a class
+from det_losses.statistics.cautions import FEW_CLASS_IMAGES
 
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 

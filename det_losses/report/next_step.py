@@ -11,9 +11,7 @@ from det_losses.report.formats import rough_duration
 from det_losses.report.study import WITHIN, Study
 from det_losses.statistics import LOOKS, Verdict
 
-FIRST_LOOK = 3
-"""Seeds that a first result needs."""
-
+_FIRST_LOOK = min(LOOKS)  # seeds that a first result needs
 _MOST_COMMANDS = 3
 # options that determine seeds -> the number of their values
 _SEED_OPTIONS = {"--seeds": math.inf, "--budget": 1, "--until-decided": 0, "--within": 1}
@@ -51,9 +49,9 @@ def next_step(study: Study) -> NextStep | None:
 
 def _first_result(study: Study) -> NextStep | None:
     now = _seeds_now(study)
-    if now >= FIRST_LOOK:
+    if now >= _FIRST_LOOK:
         return None  # the runs of each variant are the same for all seeds
-    more = FIRST_LOOK - now
+    more = _FIRST_LOOK - now
     return _fixed_seeds(study, "For a first result", more, f"{more} more {_seeds(more)}")
 
 
@@ -69,7 +67,7 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
     if wanted is None:
         return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
     look = min((look for look in LOOKS if look >= wanted), default=None)
-    if look is None or len(_distinct(study)) > 1 or now < FIRST_LOOK:
+    if look is None or len(_distinct(study)) > 1 or now < _FIRST_LOOK:
         return _fixed_seeds(
             study, purpose, wanted - now, f"about {wanted - now} more {_seeds(wanted - now)}"
         )

@@ -142,6 +142,8 @@ def test_the_page_is_self_contained(hostile):
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(set(ids)) == len(ids)
+    links = [a["href"].removeprefix("#") for t, a in page.tags if t == "a"]
+    assert {"methods", "section-1"} <= set(links) <= set(ids)
 
 
 def test_figures_and_tables_of_a_section(planted, monkeypatch):
