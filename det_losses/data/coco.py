@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from det_losses.data.coco_json import load_coco_json
-from det_losses.data.images import read_image
+from det_losses.data.images import ImageCache
 from det_losses.data.subset import select_categories, select_images
 from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
 from det_losses.errors import InputError, MissingFileError
@@ -42,6 +42,8 @@ class CocoDataset(Dataset):
         keep_negatives: Keep the images without the chosen classes, so that detections on them
             count as false positives.
         test_mode: Also return the data for an evaluation.
+        cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
+            process has a cache of its own.
 
     Raises:
         MissingFileError: The json, the image folder or an image is missing.
@@ -58,6 +60,7 @@ class CocoDataset(Dataset):
         subset_seed: int = 0,
         keep_negatives: bool = False,
         test_mode: bool = False,
+        cache_mb: float = 0,
     ) -> None:
         coco = load_coco_json(ann_file)
         categories = select_categories(coco, classes, str(ann_file))
@@ -77,6 +80,7 @@ class CocoDataset(Dataset):
         self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
         check_image_files(self.image_dir, [image["file_name"] for image in self._images])
         self._read_annotations(coco["annotations"])
+        self._cache = ImageCache(cache_mb)
         self._transforms = build_transforms(transforms)
         self._epoch = torch.tensor([-1, 0])  # (epoch, seed); -1: never set
 
@@ -102,7 +106,7 @@ class CocoDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
         entry = self._images[index]
         path = os.path.join(self.image_dir, entry["file_name"])
-        image = read_image(path, (entry["width"], entry["height"]))
+        image = self._cache.read(path, (entry["width"], entry["height"]))
         rows = slice(self._offsets[index], self._offsets[index + 1])
         sample = image, self._boxes[rows].clone(), self._labels[rows].clone()
         if self._transforms:

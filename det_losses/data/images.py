@@ -49,6 +49,36 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+class ImageCache:
+    """Reads images, and keeps them decoded in memory up to a bound.
+
+    The first images that are read are kept. Those beyond the bound are read from their file each
+    time: in a shuffled pass over a set larger than the cache, replacing images would save nothing.
+
+    Args:
+        megabytes: The bound in MiB; 0 keeps nothing.
+
+    Raises:
+        InputError: ``megabytes`` is negative.
+    """
+
+    def __init__(self, megabytes: float) -> None:
+        if megabytes < 0:
+            raise InputError(f"the size of an image cache must be 0 or more MiB, got {megabytes}")
+        self._free = int(megabytes * 2**20)
+        self._images: dict[str, Tensor] = {}
+
+    def read(self, path: str, size: tuple[int, int]) -> Tensor:
+        """Return what :func:`read_image` returns; the caller may change it."""
+        if path in self._images:
+            return self._images[path].clone()
+        image = read_image(path, size)
+        if image.nbytes <= self._free:
+            self._free -= image.nbytes
+            self._images[path] = image.clone()
+        return image
+
+
 def _upright(image: Image.Image, path: str | Path, size: tuple[int, int]) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     if upright.size == tuple(size):

@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from det_losses.data.coco import CocoDataset
-from det_losses.data.shapes_drawing import OUTLINES, box_and_area, draw
+from det_losses.data.shapes_drawing import LEVELS, box_and_area, draw
 from det_losses.data.transforms import Transform
 from det_losses.errors import InputError
 from det_losses.files import write_json
@@ -32,6 +32,7 @@ def make_shapes(
     num_val: int = 250,
     image_size: int = 128,
     seed: int = 0,
+    level: str = "full",
 ) -> Path:
     """Generate the dataset in ``root``, unless it exists.
 
@@ -45,6 +46,8 @@ def make_shapes(
         num_val: Number of validation images.
         image_size: Width and height, pixels; the shapes scale with it.
         seed: Random seed.
+        level: "full" (six classes, up to six shapes, small and thin ones, clutter), or "easy"
+            (three classes, one to three larger shapes).
 
     Returns:
         ``root``.
@@ -61,10 +64,13 @@ def make_shapes(
         "num_val": num_val,
         "image_size": image_size,
         "seed": seed,
+        "level": level,
     }
     for name, least in (("num_train", 1), ("num_val", 1), ("image_size", _MIN_SIZE), ("seed", 0)):
         if meta[name] < least or meta[name] > _FIRST_VAL_ID:
             raise InputError(f"{name} must be from {least} to {_FIRST_VAL_ID}, got {meta[name]}")
+    if level not in LEVELS:
+        raise InputError(f"level must be one of {list(LEVELS)}, got {level!r}")
     if not _is_complete(root, meta):
         _generate(root, meta)
     return root
@@ -75,8 +81,9 @@ def _is_complete(root: Path, meta: dict[str, Any]) -> bool:
         return False
     remedy = "Choose another data_root, or delete the folder to generate it again."
     try:
-        found = json.loads((root / _META).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        # datasets of earlier versions have no level in this file
+        found = {"level": "full", **json.loads((root / _META).read_text(encoding="utf-8"))}
+    except (OSError, TypeError, ValueError):
         raise InputError(
             f"{root}: not a dataset of built-in shapes, or damaged. {remedy}"
         ) from None
@@ -125,12 +132,13 @@ def _file_names(meta: dict[str, Any], split: str) -> list[str]:
 
 
 def _draw_split(folder: Path, split: str, meta: dict[str, Any]) -> dict[str, Any]:
-    size = meta["image_size"]
-    category_ids = {name: number for number, name in enumerate(OUTLINES, start=1)}
+    size, classes = meta["image_size"], LEVELS[meta["level"]].classes
+    category_ids = {name: number for number, name in enumerate(classes, start=1)}
     first_id = _FIRST_VAL_ID if split == "val" else 0
     images, annotations = [], []
     for index, file_name in enumerate(_file_names(meta, split)):
-        drawing = draw(np.random.default_rng([meta["seed"], _SPLITS.index(split), index]), size)
+        rng = np.random.default_rng([meta["seed"], _SPLITS.index(split), index])
+        drawing = draw(rng, size, meta["level"])
         bgr = np.ascontiguousarray(drawing.image[..., ::-1])
         if not cv2.imwrite(str(folder / file_name), bgr):
             raise OSError(f"{folder / file_name}: cannot be written")
@@ -161,11 +169,12 @@ class ShapesDataset(CocoDataset):
     Args:
         data_root: Folder of the dataset, see :func:`make_shapes`.
         split: "train" or "val".
-        num_train: Number of training images. This and the next three values must be equal for train
+        num_train: Number of training images. This and the next four values must be equal for train
             and val of one folder, see :func:`make_shapes`.
         num_val: Number of validation images.
         image_size: Width and height, pixels.
         seed: Random seed of the images.
+        level: "full" or "easy".
         transforms: This and the remaining arguments: see
             :class:`~det_losses.data.coco.CocoDataset`.
         classes: Names out of ellipse, rectangle, triangle, star, ring, cross.
@@ -173,6 +182,7 @@ class ShapesDataset(CocoDataset):
         subset_seed: Seed of the selection.
         keep_negatives: Keep images without the chosen classes.
         test_mode: Also return the data for an evaluation.
+        cache_mb: Keep decoded images in memory, up to this many MiB.
 
     Raises:
         InputError: ``split`` is unknown; see also :func:`make_shapes` and ``CocoDataset``.
@@ -186,16 +196,18 @@ class ShapesDataset(CocoDataset):
         num_val: int = 250,
         image_size: int = 128,
         seed: int = 0,
+        level: str = "full",
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
         classes: Sequence[str] | None = None,
         num_images: int | None = None,
         subset_seed: int = 0,
         keep_negatives: bool = False,
         test_mode: bool = False,
+        cache_mb: float = 0,
     ) -> None:
         if split not in _SPLITS:
             raise InputError(f"split must be 'train' or 'val', got {split!r}")
-        root = make_shapes(data_root, num_train, num_val, image_size, seed)
+        root = make_shapes(data_root, num_train, num_val, image_size, seed, level)
         super().__init__(
             ann_file=root / f"{split}.json",
             image_dir=root / "images",
@@ -205,4 +217,5 @@ class ShapesDataset(CocoDataset):
             subset_seed=subset_seed,
             keep_negatives=keep_negatives,
             test_mode=test_mode,
+            cache_mb=cache_mb,
         )

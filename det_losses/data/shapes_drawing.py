@@ -8,13 +8,31 @@ from numpy.random import Generator
 
 SCALE = 4  # shapes are drawn at this multiple of the size and averaged down: smooth edges
 MIN_VISIBLE = 0.5  # of a shape's area
-OWN_HUE = 0.9  # fraction of the shapes that have the hue of their class
-_COUNTS = (0.02, 0.06, 0.1, 0.16, 0.2, 0.22, 0.24)  # probabilities of 0 to 6 shapes
 _TRIES = 20  # attempts to place a shape before it is left out
 TEXTURES = ("plain", "gradient", "stripes", "dots", "noise")
 
 # Contours of one shape, filled by the even-odd rule.
 Outline = list[np.ndarray]
+
+
+class Level(NamedTuple):
+    """How difficult detection is.
+
+    Attributes:
+        classes: Names of the classes.
+        counts: Probabilities of 0, 1, 2, ... shapes.
+        lengths: The least and the greatest length of a shape, as fractions of the image's size.
+        thinnest: The least ratio of a shape's width to its length.
+        own_hue: Fraction of the shapes that have the hue of their class.
+        clutter: The greatest number of lines and arcs in the background.
+    """
+
+    classes: tuple[str, ...]
+    counts: tuple[float, ...]
+    lengths: tuple[float, float]
+    thinnest: float
+    own_hue: float
+    clutter: int
 
 
 class Drawing(NamedTuple):
@@ -31,8 +49,8 @@ class Drawing(NamedTuple):
     masks: np.ndarray
 
 
-def draw(rng: Generator, size: int) -> Drawing:
-    """Draw an image with 1 to 6 objects, or (one in 50) with none.
+def draw(rng: Generator, size: int, level: str = "full") -> Drawing:
+    """Draw an image with 1 to 6 objects, or (one in 50) with none; with 1 to 3 at level "easy".
 
     A later shape covers earlier ones. At least half of the area of each shape remains visible. A
     shape that would violate this, because it is cut off by the image border or covers another one,
@@ -41,19 +59,21 @@ def draw(rng: Generator, size: int) -> Drawing:
     Args:
         rng: The only source of random numbers.
         size: Height and width of the image, pixels.
+        level: A key of LEVELS.
     """
-    count = int(rng.choice(7, p=_COUNTS))
-    image = draw_background(rng, size)
+    chosen = LEVELS[level]
+    count = int(rng.choice(len(chosen.counts), p=chosen.counts))
+    image = draw_background(rng, size, chosen.clutter)
     # the front object at each point: 1 is the first object, 0 the background
     owner = np.zeros((SCALE * size, SCALE * size), np.uint8)
     classes: list[str] = []
     areas: list[float] = []
     for _ in range(count):
         for _ in range(_TRIES):
-            name, outline = _random_shape(rng, size)
+            name, outline = _random_shape(rng, size, chosen)
             covered, own = _cover(owner, outline, len(classes) + 1), area(outline)
             if _all_visible(covered, [*areas, own]):
-                image = _paint(rng, image, covered == len(classes) + 1, _hue(rng, name))
+                image = _paint(rng, image, covered == len(classes) + 1, _hue(rng, name, chosen))
                 owner = covered
                 classes.append(name)
                 areas.append(own)
@@ -74,12 +94,13 @@ def box_and_area(mask: np.ndarray) -> tuple[list[float], float]:
     return [float(v) / SCALE for v in (x, y, w, h)], float(mask.sum()) / SCALE**2
 
 
-def _random_shape(rng: Generator, size: int) -> tuple[str, Outline]:
-    """Draw a class and an outline, 8 to 100 pixels long (at image size 128), aspect up to 4:1."""
-    name = list(OUTLINES)[rng.integers(len(OUTLINES))]
-    length = size / 128 * 8 * (100 / 8) ** rng.beta(3, 2)
-    # narrower than 6 pixels, a star and a cross look alike
-    thinnest = max(0.25, min(1, size / 128 * 6 / length))
+def _random_shape(rng: Generator, size: int, level: Level) -> tuple[str, Outline]:
+    """Draw a class and an outline."""
+    name = level.classes[rng.integers(len(level.classes))]
+    least, greatest = level.lengths
+    length = size * least * (greatest / least) ** rng.beta(3, 2)
+    # narrower than 6 pixels (at image size 128), a star and a cross look alike
+    thinnest = max(level.thinnest, min(1, size / 128 * 6 / length))
     sides = [length, length * thinnest ** rng.random() ** 2]
     width, height = rng.permutation(sides)
     angle = rng.uniform(0, 2 * np.pi)
@@ -100,11 +121,12 @@ def _all_visible(owner: np.ndarray, areas: list[float]) -> bool:
     return all(p / SCALE**2 >= MIN_VISIBLE * a for p, a in zip(points, areas, strict=True))
 
 
-def _hue(rng: Generator, name: str) -> int:
+def _hue(rng: Generator, name: str, level: Level) -> int:
     """Draw a hue that correlates with the class; otherwise small detectors confuse the classes."""
-    if rng.random() > OWN_HUE:
+    if rng.random() > level.own_hue:
         return int(rng.integers(180))
-    return round(list(OUTLINES).index(name) * 180 / len(OUTLINES) + rng.uniform(-10, 10)) % 180
+    names = level.classes
+    return round(names.index(name) * 180 / len(names) + rng.uniform(-10, 10)) % 180
 
 
 def _paint(rng: Generator, image: np.ndarray, mask: np.ndarray, hue: int) -> np.ndarray:
@@ -141,6 +163,24 @@ OUTLINES: dict[str, Outline] = {
     "ring": [_circle(), _circle(0.29)],
     "cross": [_cross()],
 }
+LEVELS = {
+    "full": Level(
+        classes=tuple(OUTLINES),
+        counts=(0.02, 0.06, 0.1, 0.16, 0.2, 0.22, 0.24),
+        lengths=(8 / 128, 100 / 128),
+        thinnest=0.25,
+        own_hue=0.9,
+        clutter=5,
+    ),
+    "easy": Level(
+        classes=("ellipse", "rectangle", "triangle"),
+        counts=(0.0, 0.4, 0.35, 0.25),
+        lengths=(0.2, 0.8),
+        thinnest=0.4,
+        own_hue=1.0,
+        clutter=0,
+    ),
+}
 
 
 def place(
@@ -160,7 +200,7 @@ def area(outline: Outline) -> float:
     return areas[0] - sum(areas[1:])
 
 
-def draw_background(rng: Generator, size: int) -> np.ndarray:
+def draw_background(rng: Generator, size: int, clutter: int = 5) -> np.ndarray:
     """Draw a gradient of two muted colours, noise at three scales, and lines as distractors."""
     first, second = (_muted(rng) for _ in range(2))
     ramp = _ramp(rng, size)[..., None]
@@ -171,7 +211,7 @@ def draw_background(rng: Generator, size: int) -> np.ndarray:
         noise = 0.75 * noise.mean(2, keepdims=True) + 0.25 * noise
         image += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
-    for _ in range(rng.integers(0, 6)):
+    for _ in range(rng.integers(0, clutter + 1)):
         _draw_clutter(rng, image)
     return image.astype(np.float64)
 

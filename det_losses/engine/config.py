@@ -17,7 +17,7 @@ from det_losses.paths import find_config
 from det_losses.registry import MODELS, find
 
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
-_KEPT = ("transforms", "test_mode", "keep_negatives")
+_KEPT = ("transforms", "test_mode", "keep_negatives", "cache_mb")
 _WIDTH = 100  # characters per line
 
 

@@ -37,8 +37,8 @@ def limits(verdict: Verdict) -> list[str]:
 
 def _one_seed(caution: Caution, verdict: Verdict) -> str:
     return (
-        "With one seed, the intervals are for other images with the same trained models. Training "
-        "again with another seed may change a score by more. Use at least three seeds."
+        "With one seed, the intervals are for other images with the same trained models, not for "
+        "other trainings. Use at least three seeds."
     )
 
 

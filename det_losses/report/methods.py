@@ -20,6 +20,7 @@ def methods(study: Study) -> Section:
         _POWER,
         _looks(study),
         _other_metrics(study),
+        "Error rates measured by simulation are in docs/statistics.md of the source code.",
     ]
     if max((len(study.done(label)) for label in study.compared), default=0) < 2:
         parts.append(_ONE_SEED)
@@ -49,37 +50,42 @@ variants the reference is the baseline."""
 
 
 _SEEDS = """\
-Variance over seeds. It is pooled over the variants, V = Σ (S_j - 1) s_j² / Σ (S_j - 1), with \
-nu = 4 Σ (S_j - 1) / (k + 3) degrees of freedom (differences to one reference have the correlation \
-1/2). A variant that is noisier than the others gets a larger one: \
-V_j = max(V, [4 V + (S_j - 1) s_j²] / (S_j + 3)). The variance of d over seeds is \
-v1 = V_j / S_j."""
+Variance over seeds. The variances of the per-seed differences are pooled over the variants, and a \
+variant that is noisier than the others gets a larger variance. nu are the degrees of freedom of \
+the pooled variance V, because differences to one reference have the correlation 1/2. v1 is the \
+variance of d over seeds:
+
+V = Σ (S_j - 1) s_j² / Σ (S_j - 1); nu = 4 Σ (S_j - 1) / (k + 3)
+
+V_j = max(V, [4 V + (S_j - 1) s_j²] / (S_j + 3)); v1 = V_j / S_j"""
 
 
 def _images(study: Study) -> str:
     return f"""\
-Variance over images. From {study.resamples:,} bootstrap resamples of the images, the same for all \
-variants and seeds. An image drawn k times counts k times; a class without objects in a resample \
-is left out for all variants. With D(b, s) the difference on resample b in seed s and M(b) its \
-mean over the S seeds, \
-vc = max(0, var_b M(b) - Σ_s var_b [D(b, s) - M(b)] / (S (S - 1))). The second term is the \
-part that the variance over seeds contains already (Owen 2007, "The Pigeonhole Bootstrap")."""
+Variance over images. It is from {study.resamples:,} bootstrap resamples of the images, the same \
+for all variants and seeds (pigeonhole bootstrap, Owen 2007). An image drawn n times counts n \
+times; a class without objects in a resample is left out for all variants. D(b, s) is the \
+difference on resample b in seed s, and M(b) its mean over the S seeds. The second term is \
+subtracted because the variance over seeds contains it already:
+
+vc = max(0, var_b M(b) - Σ_s var_b [D(b, s) - M(b)] / (S (S - 1)))"""
 
 
 _STANDARD_ERROR = """\
-Standard error. SE² = v1 + vc. Its degrees of freedom are Satterthwaite's (1946), \
-(v1 + vc)² / (v1² / nu + vc² / (I - 1)) for I images. With two seeds, the \
-critical value c is the mean of those of the two parts, weighted by their variances (Cochran and \
-Cox 1957)."""
+Standard error. It has Satterthwaite's (1946) degrees of freedom, for I images. With two seeds, \
+the critical value c is the mean of those of the two parts, weighted by their variances (Cochran \
+and Cox 1957):
+
+SE² = v1 + vc; df = (v1 + vc)² / (v1² / nu + vc² / (I - 1))"""
 
 
 def _baseline(study: Study) -> str:
+    error = study.verdict().error if study.comparable else 0.05
     return f"""\
 Differences to the baseline. The interval is d ± c SE, with the two-sided critical value c of \
-Dunnett (1955), whose differences have the correlation 1/2. The intervals are simultaneous: the \
-probability that any of them misses the true difference to {study.baseline} is 5%. p is the error \
-at which the interval would just reach zero, so the interval excludes zero exactly if p is below \
-that error."""
+Dunnett (1955). The intervals are simultaneous: the probability that any of them misses the true \
+difference to {study.baseline} is {100 * error:.3g}%. p is the error at which the interval would \
+just reach zero, so the interval excludes zero exactly if p is below {error:.3g}."""
 
 
 _BEST = """\

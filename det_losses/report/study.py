@@ -225,7 +225,7 @@ class Study:
                 len(self.truth.image_ids),
                 metric=metric,
                 within=self.within,
-                look=self.look,
+                look=self.look if metric == self.metric else None,  # others are exploratory
                 class_images=self.class_images(metric[3:]) if metric[:3] == "AP/" else None,
             )
         return self._verdicts[metric]

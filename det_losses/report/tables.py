@@ -99,7 +99,7 @@ class Standings:
         if self.tested:
             text += (
                 " May be best: whether this may be the best variant, and what choosing it costs "
-                "at most, in points. Formulas: section Methods."
+                "at most, in points."
             )
         return text
 
@@ -206,7 +206,7 @@ def other_metrics(study: Study) -> Section | None:
         cells = [f"{points(means[n][label])}\n{_against(verdicts[n], label)}" for n in names]
         rows.append([label, *(cell.strip() for cell in cells)])
     text = (
-        "Exploratory: mean over seeds, and below it the difference to the baseline with its "
+        "Exploratory: mean over seeds, and below it the difference to the baseline with its 95% "
         "interval, which is adjusted for the number of variants but not of metrics. Some of these "
         "intervals will exclude zero by chance."
     )

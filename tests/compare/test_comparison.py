@@ -21,7 +21,7 @@ from det_losses.compare.variants import select
 from det_losses.engine.signals import StopHook
 from det_losses.registry import MODELS
 
-ENDLESS = "L1Loss(loss_weight=1e38)"  # more than float32 holds once it is summed
+ENDLESS = "L1Loss(loss_weight=1e39)"  # infinite in float32
 GIVEN = "SmoothL1Loss(beta=0.5)"
 
 
@@ -247,8 +247,8 @@ def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
 ):
     compare(shapes, tmp_path, ["L1Loss"])
     other = copy.deepcopy(shapes)
-    other.model.num_convs = 1
-    with pytest.raises(ValueError, match=r"a different config \(model.num_convs: 2 -> 1\)"):
+    other.model.num_convs = 2
+    with pytest.raises(ValueError, match=r"a different config \(model.num_convs: 1 -> 2\)"):
         compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
     assert not (tmp_path / "matched_weights.json").exists()
 

@@ -36,6 +36,15 @@ def test_samples_of_a_tiny_dataset(tiny_coco):
     assert image[:, 8, 10].tolist() == [220, 40, 40] and image[:, 7, 9].tolist() == [110] * 3
 
 
+def test_cached_samples_equal_those_read_again(tiny_coco):
+    flip = [dict(type="RandomHorizontalFlip", p=1.0)]
+    files = tiny_coco()
+    plain, cached = (CocoDataset(*files, transforms=flip, cache_mb=mb) for mb in (0, 1))
+    for _ in range(2):
+        for (image, target), (again, same) in zip(plain, cached, strict=True):
+            assert torch.equal(image, again) and torch.equal(target["boxes"], same["boxes"])
+
+
 @pytest.mark.parametrize("index", [3, 5])  # image 20 has a crowd only, image 42 nothing
 @pytest.mark.parametrize("transforms", [[], [FLIP]])
 def test_empty_targets_keep_shape_and_type(tiny_coco, index, transforms):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from det_losses.data.images import read_image
+from det_losses.data.images import ImageCache, read_image
 
 ORIENTATION = 0x0112
 
@@ -126,3 +126,22 @@ def test_real_grayscale_image(coco_subset):
     image = read_image(path, size)
     assert image.shape == (3, size[1], size[0])
     assert torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
+
+
+def test_a_cache_reads_each_file_once_up_to_its_bound(tmp_path):
+    paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (16, 16), (i, 0, 0))) for i in range(3)]
+    cache = ImageCache(2 * 16 * 16 * 3 / 2**20)  # two images of 16 x 16 x 3 bytes
+    for path in paths * 2:  # read from the file and from memory
+        cache.read(path, (16, 16)).fill_(7)  # a copy: what is kept does not change
+    for path in paths[:2]:
+        path.unlink()
+    values = [int(cache.read(path, (16, 16))[0, 0, 0]) for path in paths]
+    assert values == [0, 1, 2]
+    paths[2].unlink()
+    with pytest.raises(FileNotFoundError):
+        cache.read(paths[2], (16, 16))
+
+
+def test_a_cache_of_negative_size_is_refused():
+    with pytest.raises(ValueError, match="0 or more MiB, got -1"):
+        ImageCache(-1)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,21 @@ def test_a_dataset_with_other_settings_is_an_error(root):
         make_shapes(root, **{**SMALL, "image_size": 96}, seed=2)
 
 
+def test_a_dataset_without_a_level_is_the_full_one(root, tmp_path):
+    shutil.copytree(root, tmp_path / "set")
+    meta = json.loads((root / "meta.json").read_text())
+    assert meta.pop("level") == "full"
+    (tmp_path / "set" / "meta.json").write_text(json.dumps(meta))
+    assert make_shapes(tmp_path / "set", **SMALL) == tmp_path / "set"
+    with pytest.raises(ValueError, match="generated with level=full, not level=easy"):
+        make_shapes(tmp_path / "set", **SMALL, level="easy")
+
+
+def test_the_easy_level_has_three_classes(tmp_path):
+    dataset = ShapesDataset(tmp_path / "set", num_train=4, num_val=1, image_size=32, level="easy")
+    assert dataset.metainfo["classes"] == ("ellipse", "rectangle", "triangle")
+
+
 def test_a_dataset_of_an_older_version_is_an_error(root, tmp_path):
     old = tmp_path / "old"
     old.mkdir()
@@ -151,6 +167,7 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path, name):
         (dict(num_val=-1), "num_val must be from 1"),
         (dict(image_size=16), "image_size must be from 32"),
         (dict(seed=-1), "seed must be from 0"),
+        (dict(level="hard"), r"level must be one of \['full', 'easy'\], got 'hard'"),
     ],
 )
 def test_settings_out_of_range(tmp_path, settings, message):

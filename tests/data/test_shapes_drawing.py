@@ -5,6 +5,7 @@ import torch
 from torchvision.ops import masks_to_boxes
 
 from det_losses.data.shapes_drawing import (
+    LEVELS,
     MIN_VISIBLE,
     OUTLINES,
     SCALE,
@@ -107,6 +108,15 @@ def test_set_is_varied(drawings):
     assert aspects.min() < 0.35 and aspects.max() > 3
     counts = [len(drawing.classes) for drawing in drawings]
     assert set(counts) == set(range(7))
+
+
+def test_the_easy_level_has_few_large_shapes():
+    easy = [draw(np.random.default_rng([7, number]), 64, "easy") for number in range(60)]
+    assert {len(drawing.classes) for drawing in easy} == {1, 2, 3}
+    assert {name for drawing in easy for name in drawing.classes} == set(LEVELS["easy"].classes)
+    longest = [max(box_and_area(mask)[0][2:]) for drawing in easy for mask in drawing.masks]
+    # A shape of length 0.2 * 64 px, turned by 45 degrees and half covered, is still 4.5 px long.
+    assert min(longest) > 0.2 * 64 / np.sqrt(2) / 2
 
 
 def test_hidden_shapes_do_not_occur(drawings):

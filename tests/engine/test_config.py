@@ -31,7 +31,7 @@ model = dict(type="RetinaNet", num_convs=2)
 train_dataloader = dict(dataset=dict(type="ShapesDataset", data_root="d", split="train",
     transforms=[dict(type="RandomHorizontalFlip", p=0.5)], num_images=5))
 val_dataloader = dict(dataset=dict(type="CocoDataset", ann_file="a.json", image_dir="i",
-    classes=["cat"], keep_negatives=True, test_mode=True))
+    classes=["cat"], keep_negatives=True, test_mode=True, cache_mb=9))
 val_evaluator = dict(type="CocoMetric")
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1))
 train_cfg = dict(by_epoch=True, max_epochs=2)
@@ -84,7 +84,8 @@ def test_own_data_keeps_transforms_and_mode_and_drops_the_subset(cfg, tmp_path, 
         "transforms": [{"type": "RandomHorizontalFlip", "p": 0.5}],
     }
     val = cfg.val_dataloader.dataset
-    assert (val.test_mode, val.keep_negatives, "classes" in val) == (True, True, False)
+    assert (val.test_mode, val.keep_negatives, val.cache_mb) == (True, True, 9)
+    assert "classes" not in val
 
 
 def test_own_data_replaces_the_test_dataset_if_there_is_one(cfg):
