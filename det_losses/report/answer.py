@@ -63,10 +63,10 @@ def answer(verdict: Verdict) -> str:
     elif verdict.decided:
         sentences = [_nearly_best(verdict), _worse(verdict, excluded)]
     elif excluded:
-        worse = "; ".join([_worse(verdict, excluded), _cost(verdict)])
+        worse = f"{_worse(verdict, excluded)}; {_cost(verdict)}"
         sentences = [f"Use {alternatives(verdict.candidates)}", worse]
     else:
-        sentences = [_undecided(verdict), _sentence_case(_cost(verdict))]
+        sentences = [_undecided(verdict), _sentence_case(_cost(verdict, f" ({_level(verdict)})"))]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
@@ -89,7 +89,7 @@ def unit(verdict: Verdict) -> str:
 
 def margin(verdict: Verdict) -> str:
     """Return the difference that does not matter: "1 AP"."""
-    return f"{100 * verdict.within:.3g} {unit(verdict)}"
+    return f"{100 * verdict.within:.3g} {verdict.metric.partition('/')[0]}"
 
 
 def _alone(verdict: Verdict) -> str:
@@ -167,11 +167,10 @@ def _undecided(verdict: Verdict) -> str:
     return f"None of the {len(labels)} variants can be excluded: each may be the best"
 
 
-def _cost(verdict: Verdict) -> str:
+def _cost(verdict: Verdict, level: str = "") -> str:
     if verdict.regret >= 1:
         return "there are too few seeds to say what a wrong choice costs"
-    known = f" ({_level(verdict)})" if len(verdict.candidates) == len(verdict.summaries) else ""
-    return f"choosing {verdict.leader} costs at most {_regret(verdict)}{known}"
+    return f"choosing {verdict.leader} costs at most {_regret(verdict)}{level}"
 
 
 def _regret(verdict: Verdict) -> str:

@@ -1,5 +1,6 @@
 """What to do next: which runs would decide a comparison, how long they take, and the command."""
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ FIRST_LOOK = 3
 """Seeds that a first result needs."""
 
 _MOST_COMMANDS = 3
-_SEED_OPTIONS = ("--seeds", "--budget", "--until-decided", "--within")
+# options that determine seeds -> the number of their values
+_SEED_OPTIONS = {"--seeds": math.inf, "--budget": 1, "--until-decided": 0, "--within": 1}
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
     error. More seeds than that are fixed in advance, for all variants.
     """
     purpose = f"To tell {_them(verdict)} apart to within {margin(verdict)}"
-    wanted, now = verdict.seeds_to_decide(), _seeds_now(study)
+    now = _seeds_now(study)
+    wanted = _wanted(verdict, now)
     if wanted is None:
         return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
-    wanted = max(wanted, now + 1)
     look = min((look for look in LOOKS if look >= wanted), default=None)
     if look is None or len(_distinct(study)) > 1 or now < FIRST_LOOK:
         return _fixed_seeds(
@@ -81,6 +83,18 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
     time = _time(study, list(verdict.candidates) * more) if commands else ""
     about = f"about {more} more {_seeds(more)}"
     return _step(f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
+
+
+def _wanted(verdict: Verdict, now: int) -> int | None:
+    """Return about how many seeds decide a comparison, more than now; None if no number does.
+
+    Where the median variant would be precise enough already, the regret bound, which is of a
+    noisier one, is taken to decrease with the square root of the number of seeds.
+    """
+    wanted = verdict.seeds_to_decide()
+    if wanted is None or wanted > now:
+        return wanted
+    return max(now + 1, math.ceil(now * (verdict.regret / verdict.within) ** 2))
 
 
 def _fixed_seeds(study: Study, purpose: str, more: int, what: str) -> NextStep:
@@ -165,10 +179,14 @@ def without_seeds(command: str) -> str:
     >>> without_seeds("det-losses compare x --seeds 0 1 --budget=2h --losses 'A(b=1)' B")
     "det-losses compare x --losses 'A(b=1)' B"
     """
-    kept, dropping = [], False
+    kept, values = [], 0
     for word in shlex.split(command):
-        if word.startswith("--"):
-            dropping = word.partition("=")[0] in _SEED_OPTIONS
-        if not dropping:
+        option, equals, _ = word.partition("=")
+        if option in _SEED_OPTIONS:
+            values = 0 if equals else _SEED_OPTIONS[option]
+        elif values > 0 and not word.startswith("--"):
+            values -= 1
+        else:
+            values = 0
             kept.append(word)
     return shlex.join(kept)

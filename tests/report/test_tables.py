@@ -101,3 +101,4 @@ def test_the_intervals_of_a_look_have_its_level(make_comparison):
     meta = {"looks": [{"seeds": 3}]}
     study = Study.load([make_comparison(noise={"a": 0.10, "b": 0.05}, meta=meta)])
     assert "difference [99% interval]" in tables.standings(study).table.headers
+    assert study.verdict("AP75").error == pytest.approx(0.05)  # exploratory
