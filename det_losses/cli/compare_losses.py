@@ -151,8 +151,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "--seeds",
         nargs="+",
         type=SEED,
-        help="default: 0 1 2; with --budget as many as fit; with --until-decided 0 to 7, "
-        "as far as they are needed",
+        help="seeds (default: 0 1 2; with --budget, as many as fit; with --until-decided, as many "
+        "of 0 to 7 as are needed)",
     )
     group.add_argument(
         "--jobs",

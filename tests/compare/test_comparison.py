@@ -281,6 +281,6 @@ def test_screening_trains_briefly_and_then_the_remaining_variants(shapes, tmp_pa
     assert [run["proof"]["loss_bbox"]["calls"] for run in short] == [2] * 3
     assert [row["proof"]["loss_bbox"]["calls"] for row in rows] == [4] * 2
     printed = capsys.readouterr().out
-    assert printed.count("Screening dropped ") == 1
+    assert "Screening dropped " in printed
     assert "can be dropped although it is the best" in printed
     assert "can be dropped although it is the best" in results(tmp_path)["meta"]["notes"][1]

@@ -1,5 +1,6 @@
 """Planted scores instead of trainings; the statistics are the real ones."""
 
+import copy
 import json
 
 import numpy as np
@@ -213,6 +214,49 @@ def test_a_budget_too_small_for_one_seed_is_an_error(shapes_of, monkeypatch):
     monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
     with pytest.raises(ValueError, match="one seed needs 3 runs and about 3 min"):
         shapes_of(FAR, seconds=100)
+
+
+def test_the_report_agrees_with_the_last_look(shapes, tmp_path, monkeypatch, capsys):
+    # From detections to the report. The error of a box is size_error[label] times its size.
+    size_error = {"L1Loss": 0.16, "GIoULoss": 0.08, "EIoULoss": 0.08}
+    out = tmp_path / "out"
+
+    def detect(command, log, tick, *, keep_open, env):
+        config = Config.fromfile(command[command.index("train") + 1])
+        label, seed = config.model.loss_bbox.type, config.randomness.seed
+        own = np.random.default_rng([seed, LABELS.index(label)])
+        found = []
+        for box in json.loads((out / "ground_truth.json").read_text())["annotations"]:
+            x, y, w, h = box["bbox"]
+            e = size_error[label] * own.normal(size=4)
+            where = [x + w * e[0], y + h * e[1], w * np.exp(e[2]), h * np.exp(e[3])]
+            at = {"image_id": box["image_id"], "category_id": box["category_id"]}
+            found.append({**at, "bbox": where, "score": float(np.exp(-abs(e).sum()))})
+        (log.parent / "detections.json").write_text(json.dumps(found))
+        proof = {"loss_bbox": {"loss": f"{label}()", "calls": 7, "gradient": True}}
+        record = {"status": "done", "metrics": {}, "proof": proof}
+        (log.parent / "metrics.json").write_text(json.dumps(record))
+        return 0
+
+    monkeypatch.setattr(runner, "run_process", detect)
+    cfg = copy.deepcopy(shapes)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.update(data_root=str(tmp_path / "data"), num_train=4, num_val=30)
+    options = dict(until=True, seeds=[0, 1, 2, 3, 4], within=0.001, resamples=100)
+    rows = compare(cfg, out, LABELS, **options)
+    seeds = {label: [r["seed"] for r in rows if r["variant"] == label] for label in LABELS}
+    assert seeds == {"L1Loss": [0, 1, 2], "GIoULoss": [0, 1, 2, 3, 4], "EIoULoss": [0, 1, 2, 3, 4]}
+    last = meta(out)["looks"][-1]
+    verdict = Study.load([out]).verdict()
+    assert verdict.error == pytest.approx(last["error"]) == pytest.approx(0.015)
+    assert list(verdict.candidates) == last["candidates"]
+    assert verdict.regret == pytest.approx(last["regret"])
+    printed = capsys.readouterr().out
+    assert "Look at 3 seeds: 2 of 3 may be the best" in printed
+    assert "this was the last look" in printed
+    # Further runs are announced with the noise of those stored.
+    compare(cfg, out, LABELS, **{**options, "seeds": list(range(8))})
+    assert "8 seeds are likely (80%) to find a difference of" in capsys.readouterr().out
 
 
 SETTINGS = {"baseline": "SmoothL1Loss", "metric": "AP", "within": 0.01, "resamples": 100}
