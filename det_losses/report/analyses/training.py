@@ -152,7 +152,7 @@ def _time_table(context: Context, histories: Histories) -> Table | None:
     wanted = levels(context)
     metric = context.study.metric
     curves = {label: [ap_curve(h, metric) for h in own] for label, own in histories.items()}
-    curves = {label: own for label, own in curves.items() if any(len(c.step) for c in own)}
+    curves = {label: own for label, own in curves.items() if any(len(c.step) > 1 for c in own)}
     if not wanted or not curves:
         return None
     headers = [f"{metric} {points(level)} ({part:.0%})" for part, level in wanted.items()]
@@ -226,14 +226,15 @@ def _figure(
     name: str,
     title: str,
 ) -> Figure | None:
+    is_ap = read is ap_curve
+    least = 2 if is_ap else 1  # one evaluation is in the table of results
     curves = {
-        label: [curve for history in own if len((curve := read(history, name)).step)]
+        label: [curve for history in own if len((curve := read(history, name)).step) >= least]
         for label, own in histories.items()
     }
     curves = {label: own for label, own in curves.items() if own}
     if not curves:
         return None
-    is_ap = read is ap_curve
     scale = 100 if is_ap else 1
     blocks = int(np.clip(_POINTS // sum(len(own) + 1 for own in curves.values()), 20, 150))
     longest = max(len(curve.step) for own in curves.values() for curve in own)

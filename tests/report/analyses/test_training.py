@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,21 @@ def test_runs_without_history_are_named(make_context):
 
     assert "No history was stored for B." in section.text
     assert [row[0] for row in section.tables[0].rows] == ["A"]
+
+
+def test_one_evaluation_is_not_a_curve(make_context):
+    context = make_context(images=4, seeds=(0,), noise={"A": 0.1})
+    (run,) = context.study.runs
+    file = Path(context.study.done("A")[0]["directory"], run["history"])
+    lines = file.read_text().splitlines()
+    last = [line for line in lines if '"val"' in line][-1]
+    kept = [line for line in lines if '"val"' not in line]
+    file.write_text("\n".join([*kept, last]) + "\n")
+
+    section = training_section(context)
+
+    assert len(section.figures) == 3  # loss, loss_cls, loss_bbox
+    assert len(section.tables) == 1  # the cost
 
 
 def test_no_section_without_records_of_training(make_context):
