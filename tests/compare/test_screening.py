@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.screening import screen, shorten
+from det_losses.compare.screening import KEEP, RISK, screen, shorten
 from det_losses.compare.variants import Variant
 
 
@@ -79,3 +80,12 @@ def test_a_training_too_short_for_screening_is_an_error(cfg):
     cfg.train_cfg.max_epochs = 1
     with pytest.raises(ValueError, match="at least 2 epochs"):
         shorten(cfg)
+
+
+def test_the_stated_risk_is_that_of_the_rule():
+    """Eight normal scores with SD 1, the first one better by 1: it is dropped at rank 5 or below."""
+    scores = np.random.default_rng(0).normal(size=(100_000, 8))
+    scores[:, 0] += 1
+    better = (scores[:, 1:] > scores[:, :1]).sum(axis=1)
+    dropped = np.mean(better >= 8 * KEEP)
+    assert f"{dropped:.0%} of cases" in RISK
