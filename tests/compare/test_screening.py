@@ -83,7 +83,7 @@ def test_a_training_too_short_for_screening_is_an_error(cfg):
 
 
 def test_the_stated_risk_is_that_of_the_rule():
-    """Eight normal scores with SD 1, the first one better by 1: it is dropped at rank 5 or below."""
+    """Eight normal scores with SD 1, one of them better by 1, which is dropped below rank 4."""
     scores = np.random.default_rng(0).normal(size=(100_000, 8))
     scores[:, 0] += 1
     better = (scores[:, 1:] > scores[:, :1]).sum(axis=1)
