@@ -1,6 +1,6 @@
 """A small RetinaNet on the built-in shapes, trained from scratch.
 
-make quickstart
+    make quickstart
 
 AP, mean and standard deviation over seeds 0 to 5: 66.8 ± 0.8 with EIoULoss, 66.1 ± 0.9 with
 GIoULoss, 63.3 ± 1.2 with SmoothL1Loss. The standard deviation over seeds of the difference between

@@ -192,7 +192,7 @@ def match_weights(
     its initial state. The norms at the initial weights, on the first quarter of the batches, are
     for information only.
 
-    Number of batches: in quickstart/retinanet_shapes with SmoothL1Loss as the baseline, the norms
+    Number of batches: in the quickstart of version 0.1 with SmoothL1Loss as the baseline, the norms
     of all box losses on 256 other batches of 16 images agreed within 4.0% after matching on 8
     batches, 1.3% on 128 and 0.5% on 256, the default. The ratio of two norms varies by 2 to 21%
     between batches (9% for GIoULoss), so 256 batches determine a weight to within 1.2% with 95%
