@@ -73,12 +73,13 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(devnull)
 
 
-# Start of mmengine's messages that are not shown on the terminal: dumps, one line per parameter of
+# Parts of mmengine's messages that are not shown on the terminal: dumps, one line per parameter of
 # the model, and deprecation warnings about mmengine itself.
 _FILE_ONLY = (
     "Hooks will be executed",
     "Distributed training is not used",
     "paramwise_options",
+    "is skipped since its requires_grad=False",
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
 )
@@ -89,7 +90,7 @@ def is_for_terminal(record: logging.LogRecord) -> bool:
     text = str(record.msg)
     if record.module == "logger_hook" and record.funcName.endswith("_iter"):
         return not (shows_bar() or text.startswith("Exp name"))
-    return record.funcName != "_log_env" and not text.startswith(_FILE_ONLY)
+    return record.funcName != "_log_env" and not any(part in text for part in _FILE_ONLY)
 
 
 @LOG_PROCESSORS.register_module()

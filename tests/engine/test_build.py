@@ -233,9 +233,11 @@ class TestLog:
         cfg = toy_cfg(epochs=1)
         cfg["optim_wrapper"]["paramwise_cfg"] = dict(bias_lr_mult=2.0)
         runner = build_runner(cfg)
+        next(runner.model.parameters()).requires_grad_(False)
         runner.train()
         captured = capfd.readouterr()
         for dump in (
+            "is skipped since its requires_grad=False",
             "System environment",
             "Config:",
             "Hooks will be executed",
