@@ -10,7 +10,7 @@ from det_losses.errors import InputError, UserError
 from det_losses.files import finite
 from det_losses.report import Study
 from det_losses.report.answer import supports_ranking
-from det_losses.report.formats import counted, listed, points
+from det_losses.report.formats import at_most, counted, listed, points
 from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, next_look
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family
@@ -69,7 +69,7 @@ def decide(verdict: Verdict, look: int, most: int) -> Step:
         return Step((), f"Look at {look} seeds: {leader} is the best of {total}. Decided.")
     found = (
         f"Look at {look} seeds: {len(left)} of {total} may be the best ({listed(left)}); choosing "
-        f"{leader} costs at most {points(verdict.regret)} {metric}."
+        f"{leader} costs at most {at_most(verdict.regret)} {metric}."
     )
     margin = f"the {points(verdict.within)} {metric} of --within"
     if verdict.decided:
