@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from det_losses.report.answer import margin, supports_ranking
-from det_losses.report.formats import rough_duration
+from det_losses.report.formats import counted, rough_duration
 from det_losses.report.study import WITHIN, Study
 from det_losses.statistics import LOOKS, Verdict
 
@@ -52,7 +52,7 @@ def _first_result(study: Study) -> NextStep | None:
     if now >= _FIRST_LOOK:
         return None  # the runs of each variant are the same for all seeds
     more = _FIRST_LOOK - now
-    return _fixed_seeds(study, "For a first result", more, f"{more} more {_seeds(more)}")
+    return _fixed_seeds(study, "For a first result", more, counted(more, "more seed"))
 
 
 def _decide(study: Study, verdict: Verdict) -> NextStep:
@@ -68,9 +68,8 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
         return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
     look = min((look for look in LOOKS if look >= wanted), default=None)
     if look is None or len(_distinct(study)) > 1 or now < _FIRST_LOOK:
-        return _fixed_seeds(
-            study, purpose, wanted - now, f"about {wanted - now} more {_seeds(wanted - now)}"
-        )
+        more = wanted - now
+        return _fixed_seeds(study, purpose, more, f"about {counted(more, 'more seed')}")
     more = look - now
     options = ["--until-decided"]
     if verdict.within != WITHIN:
@@ -79,7 +78,7 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
         options += ["--seeds", *map(str, _with_further(study, max(LOOKS) - now))]
     commands = _extended(study, options)
     time = _time(study, list(verdict.candidates) * more) if commands else ""
-    about = f"about {more} more {_seeds(more)}"
+    about = f"about {counted(more, 'more seed')}"
     return _step(f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
 
 
@@ -103,10 +102,6 @@ def _fixed_seeds(study: Study, purpose: str, more: int, what: str) -> NextStep:
 
 def _step(text: str, commands: tuple[str, ...]) -> NextStep:
     return NextStep(text + (":" if commands else "."), commands)
-
-
-def _seeds(count: int) -> str:
-    return "seed" if count == 1 else "seeds"
 
 
 def _seeds_now(study: Study) -> int:
