@@ -45,14 +45,19 @@ ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
 
+def _adopt(head: nn.Module, built: nn.Module, losses: nn.ModuleDict) -> None:
+    """Initialize a head from torchvision's, which its constructor has built, and add the losses."""
+    nn.Module.__init__(head)
+    head.__dict__.update(built.__dict__)  # torchvision's own modules
+    head.box_coder = PairCoder(built.box_coder.weights)
+    head.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
+
+
 class RPN(RegionProposalNetwork):
     """torchvision's RPN with the losses of the config."""
 
     def __init__(self, rpn: RegionProposalNetwork, losses: nn.ModuleDict) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(rpn.__dict__)  # torchvision's own modules
-        self.box_coder = PairCoder(rpn.box_coder.weights)
-        self.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
+        _adopt(self, rpn, losses)
 
     def forward(
         self,
@@ -110,10 +115,7 @@ class BoxRoIHeads(RoIHeads):
     """torchvision's box head with the losses of the config."""
 
     def __init__(self, roi_heads: RoIHeads, losses: nn.ModuleDict) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(roi_heads.__dict__)  # torchvision's own modules
-        self.box_coder = PairCoder(roi_heads.box_coder.weights)
-        self.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
+        _adopt(self, roi_heads, losses)
         self.softmax = self.losses["loss_cls"].activation == "softmax"
 
     def forward(
