@@ -10,8 +10,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from torch import nn
+from training import run
 
-from det_losses.engine import LossRecordError, LossRecordHook, build_runner
+from det_losses.engine import LossRecordError, LossRecordHook
 from det_losses.engine.loss_record import matches_config
 from det_losses.losses import build_loss
 from det_losses.registry import MODELS
@@ -49,14 +50,6 @@ class Steps(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.count += 1
-
-
-def run(cfg, *hooks):
-    runner = build_runner(cfg)
-    for hook in hooks:
-        runner.register_hook(hook, priority="LOWEST")
-    runner.train()
-    return runner
 
 
 def faulty(fault=None, **losses):
@@ -246,7 +239,7 @@ def test_two_processes_agree(tmp_path, fault):
         capture_output=True,
         text=True,
         cwd=root,
-        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": f"{root}:{root}/tests", "OMP_NUM_THREADS": "1"},
         timeout=300,
     )
     assert done.returncode == 0, done.stderr

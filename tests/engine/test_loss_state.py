@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from torch import nn
+from training import run
 
 from det_losses.engine import build_runner
 from det_losses.losses import build_loss
@@ -42,14 +43,6 @@ def model(loss_cls="EQLv2Loss", loss_bbox="WIoUv3Loss"):
         loss_cls=dict(type=loss_cls, **counted),
         loss_bbox=dict(type=loss_bbox),
     )
-
-
-def run(cfg, *hooks):
-    runner = build_runner(cfg)
-    for hook in hooks:
-        runner.register_hook(hook, priority="LOWEST")
-    runner.train()
-    return runner
 
 
 def checkpoint(runner, epoch):

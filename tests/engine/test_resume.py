@@ -8,8 +8,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from training import run
 
-from det_losses.engine import SafeCheckpointHook, build_runner
+from det_losses.engine import SafeCheckpointHook
 
 EMA = [dict(type="EMAHook", momentum=0.3)]
 
@@ -24,14 +25,6 @@ class Interrupt(Hook):
     def _raise(self, runner, **kwargs):
         if runner.epoch + 1 == self.epoch and kwargs.get("batch_idx", 1) == 1:
             raise KeyboardInterrupt
-
-
-def run(cfg, *hooks):
-    runner = build_runner(cfg)
-    for hook in hooks:
-        runner.register_hook(hook, priority="LOWEST")
-    runner.train()
-    return runner
 
 
 def checkpoint(runner, epoch):
