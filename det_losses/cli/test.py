@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from det_losses.engine import build_runner
-    from det_losses.engine.checkpoint import load_checkpoint
+    from det_losses.engine.checkpoint import check_tested
     from det_losses.engine.config import use_metric_options
     from det_losses.engine.run import removed_on_error
 
@@ -41,9 +41,10 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = Path(args.checkpoint)
         if not checkpoint.is_file():
             raise MissingFileError(f"checkpoint {checkpoint}: no such file")
+        cfg.load_from, cfg.resume = str(checkpoint), False
         with removed_on_error(Path(cfg.work_dir)):
             runner = build_runner(cfg, train=False)
-            load_checkpoint(runner, checkpoint)
+            check_tested(runner, checkpoint)
     with interruptible(), logged_errors(runner, "testing"):
         runner.test()
     return 0

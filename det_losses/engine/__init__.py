@@ -1,7 +1,7 @@
 """Building and running a training from a config: the runner and its hooks."""
 
 from det_losses.engine.build import build_runner
-from det_losses.engine.checkpoint import SafeCheckpointHook
+from det_losses.engine.checkpoint import CheckpointHook, SafeCheckpointHook
 from det_losses.engine.checks import fill_from_data
 from det_losses.engine.config import config_text
 from det_losses.engine.history import HistoryHook
@@ -13,6 +13,7 @@ from det_losses.engine.runner import CompactLogProcessor, QuietRunner
 from det_losses.engine.seed import SeedHook
 
 __all__ = [
+    "CheckpointHook",
     "CompactLogProcessor",
     "HistoryHook",
     "LossRecordError",

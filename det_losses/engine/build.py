@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from det_losses.engine.checkpoint import check_resumable, check_weights, newest_checkpoint
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
@@ -44,6 +45,9 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
 
     Args:
         cfg: the config; ``launcher``, ``resume``, ``load_from`` and ``randomness`` as in mmengine.
+            ``resume="auto"`` resumes from the newest checkpoint in the work_dir that can be used,
+            or starts (from ``load_from``) if there is none; so does ``resume=True`` without
+            ``load_from``.
         train: True for ``runner.train()`` and ``runner.val()``; False for ``runner.test()``, which
             needs no training data and builds no optimizer.
 
@@ -52,7 +56,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
 
     Raises:
         InputError: a key is missing, mixed precision is used without an accelerator,
-            ``num_classes`` contradicts the data, or training and validation classes differ.
+            ``num_classes`` contradicts the data, training and validation classes differ, or the
+            checkpoint to load cannot be used.
         InputTypeError: a ``type`` gets an unexpected argument.
         NotRegisteredError: a ``type`` is not registered.
         MissingFileError: the data or the checkpoint to load does not exist.
@@ -63,6 +68,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     check_optimizer(cfg.get("optim_wrapper"))
     check_checkpoint(cfg.get("load_from"))
     _set_directories(cfg)
+    notes = _find_start(cfg)
     _set_collate(cfg)
     _set_cosine_length(cfg)
     cfg.setdefault("default_scope", SCOPE)
@@ -76,7 +82,26 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     # mmengine 0.10 uses deprecated names of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
     with config_errors():
-        return QuietRunner.from_cfg(FastTextConfig.of(cfg))
+        runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
+    for note in notes:
+        runner.logger.warning(note)
+    if cfg.get("load_from") and "://" not in cfg.load_from:
+        start = Path(cfg.load_from).expanduser()
+        check_weights(runner.model, start, whole=bool(cfg.get("resume")))
+    return runner
+
+
+def _find_start(cfg: Config) -> list[str]:
+    """Set the checkpoint from which the run is resumed; return messages about damaged ones."""
+    notes = []
+    if cfg.get("resume") and (cfg.resume == "auto" or not cfg.get("load_from")):
+        found, notes = newest_checkpoint(cfg)
+        cfg.resume = found is not None
+        if found:
+            cfg.load_from = str(found)
+    elif cfg.get("resume"):
+        check_resumable(Path(cfg.load_from).expanduser())
+    return notes
 
 
 def _select_parts(cfg: Config, train: bool) -> None:

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
-from det_losses.engine.checkpoint import read_meta
+from det_losses.engine.checkpoint import check_resumable, checkpoints
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
@@ -32,7 +32,8 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
     """Check that training may write into ``cfg.work_dir``, and set ``resume`` in the config.
 
     Args:
-        cfg: the config with its ``work_dir``; ``resume`` and ``load_from`` are set in it.
+        cfg: the config with its ``work_dir``; ``resume`` and ``load_from`` are set in it, as
+            :func:`~det_losses.engine.build.build_runner` takes them.
         resume: None, ``"auto"`` (resume from the last checkpoint in the directory, or start if
             there is none) or the path of a checkpoint.
 
@@ -48,16 +49,15 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
         raise InputError(
             f"{work_dir} contains a finished run, which is not overwritten; give another --work-dir"
         )
-    begun = bool(list(work_dir.glob("*.pth")))
+    begun = bool(checkpoints(cfg))
     if begun:
         _check_unfinished(work_dir, cfg, resume)
-    cfg.resume = begun
+    cfg.resume = "auto" if begun else False
     if resume not in (None, "auto"):
-        cfg.resume = True
         if not Path(resume).is_file():
             raise MissingFileError(f"--resume {resume}: no such checkpoint")
-        read_meta(Path(resume))
-        cfg.load_from = resume
+        check_resumable(Path(resume))
+        cfg.resume, cfg.load_from = True, resume
 
 
 def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:

@@ -5,12 +5,15 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.runner import LogProcessor, Runner
 
+from det_losses.engine.checkpoint import written_whole
 from det_losses.registry import LOG_PROCESSORS
 
 
@@ -27,8 +30,23 @@ class QuietRunner(Runner):
     """mmengine's Runner without the long dumps at the start of the terminal log.
 
     Environment, config and the order of hooks are only in the log file
-    (``work_dir/<time>/<time>.log``).
+    (``work_dir/<time>/<time>.log``). A checkpoint is written under a temporary name first, so that
+    a file with its own name is always complete.
     """
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint completely or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if not is_main_process():
+            return
+        if "://" in out_dir:  # remote storage
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        with written_whole(Path(out_dir, filename)) as part:
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build mmengine's logger and filter its terminal handler."""

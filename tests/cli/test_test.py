@@ -56,3 +56,19 @@ def test_a_file_that_is_not_a_checkpoint_is_an_error(tiny_config, tmp_path, caps
 
 def test_a_directory_as_result_file_is_refused_before_the_test(trained, tmp_path, capsys):
     assert "is a directory, expected a file" in refused([*trained, "--out", str(tmp_path)], capsys)
+
+
+def test_averaged_weights_are_tested(tiny_config, tmp_path):
+    # the example in configs/_base_/runtime.py
+    hooks = 'custom_hooks = [dict(type="EMAHook", momentum=0.0002)]'
+    tiny_config.write_text(f"{tiny_config.read_text()}{hooks}\n")
+    run, out = tmp_path / "run", tmp_path / "found.json"
+    threshold = ["--cfg-options", "model.score_thresh=0.0"]
+    assert train([str(tiny_config), "--work-dir", str(run), *threshold]) == 0
+    arguments = [str(tiny_config), str(run / "epoch_2.pth"), "--work-dir", str(tmp_path / "test")]
+    assert main([*arguments, "--out", str(out), *threshold]) == 0
+    averaged = out.read_text()
+    # The checkpoint's model is the averaged one.
+    tiny_config.write_text(tiny_config.read_text().replace(hooks, ""))
+    assert main([*arguments, "--out", str(out), *threshold]) == 0
+    assert out.read_text() == averaged

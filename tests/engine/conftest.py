@@ -140,6 +140,12 @@ def make_cfg(folder, epochs=4, **changes):
     return cfg
 
 
+@pytest.fixture(scope="session")
+def toy_cfg_in():
+    """Factory of a config: ``toy_cfg_in(folder, key=value)``."""
+    return make_cfg
+
+
 @pytest.fixture
 def toy_cfg(tmp_path):
     """Factory of a config in its own folder: ``toy_cfg("name", key=value)``."""

@@ -1,16 +1,12 @@
 """An interrupted and resumed run equals one that was never interrupted."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
 from training import run
-
-from det_losses.engine import SafeCheckpointHook
 
 EMA = [dict(type="EMAHook", momentum=0.3)]
 
@@ -99,44 +95,3 @@ def test_two_newest_checkpoints_are_kept(toy_cfg):
     runner = run(toy_cfg())
     kept = sorted(path.name for path in Path(runner.work_dir).glob("*.pth"))
     assert kept == ["epoch_3.pth", "epoch_4.pth"]
-
-
-class TestSafeCheckpoint:
-    def saved(self, **entries):
-        checkpoint = {"message_hub": {"log_scalars": {}, "runtime_info": entries}}
-        SafeCheckpointHook().before_save_checkpoint(None, checkpoint)
-        return checkpoint["message_hub"]["runtime_info"]
-
-    def test_histories_are_restored(self):
-        history = HistoryBuffer([1.5, 2.5], [1, 2], max_length=7)
-        state = {"message_hub": {"log_scalars": {"train/loss": history}}}
-        hook = SafeCheckpointHook()
-        hook.before_save_checkpoint(None, state)
-        hook.after_load_checkpoint(None, state)
-        back = state["message_hub"]["log_scalars"]["train/loss"]
-        back.update(4.0)
-        assert history.data[0].tolist() == [1.5, 2.5]
-        assert back.data[0].tolist() == [1.5, 2.5, 4.0]
-        assert back.data[1].tolist() == [1, 2, 1]
-        assert (back.max_length, back.data[0].dtype) == (7, np.float64)
-
-    def test_numpy_becomes_plain(self):
-        got = self.saved(a=np.float64(0.5), b=(np.int64(3), [np.bool_(True)]), c={np.str_("x"): 1})
-        assert got == {"a": 0.5, "b": (3, [True]), "c": {"x": 1}}
-        assert [type(got["a"]), type(got["b"][0]), type(got["b"][1][0])] == [float, int, bool]
-        assert torch.equal(self.saved(a=np.arange(3))["a"], torch.arange(3))
-
-    def test_an_entry_that_cannot_be_stored_is_named(self):
-        with pytest.raises(
-            TypeError, match=r"message_hub\['runtime_info'\]\['where'\] is a RootLogger"
-        ):
-            self.saved(where=logging.getLogger())
-
-    def test_model_weights_are_unchanged(self):
-        state = torch.nn.Linear(2, 2).state_dict()
-        stored = {"state_dict": state}
-        SafeCheckpointHook().before_save_checkpoint(None, stored)
-        assert stored["state_dict"] is state
-
-    def test_checkpoint_without_messages_loads(self):
-        SafeCheckpointHook().after_load_checkpoint(None, {"state_dict": {}})

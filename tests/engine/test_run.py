@@ -38,7 +38,7 @@ def test_an_unfinished_run_is_resumed_only_on_request(unfinished):
     with pytest.raises(ValueError, match="resume it with --resume, or give another --work-dir"):
         claim_work_dir(unfinished, None)
     claim_work_dir(unfinished, "auto")
-    assert unfinished.resume is True
+    assert unfinished.resume == "auto"
 
 
 def test_an_unfinished_run_of_another_config_is_refused(unfinished):
@@ -55,7 +55,8 @@ def test_checkpoints_without_a_config_are_not_overwritten(run_cfg, tmp_path):
 
 def test_resuming_from_a_checkpoint(run_cfg, tmp_path):
     checkpoint = tmp_path.parent / "from.pth"
-    torch.save({}, checkpoint)
+    parts = ("meta", "state_dict", "optimizer", "message_hub")
+    torch.save({part: {} for part in parts}, checkpoint)
     claim_work_dir(run_cfg, str(checkpoint))
     assert (run_cfg.resume, run_cfg.load_from) == (True, str(checkpoint))
     with pytest.raises(FileNotFoundError, match=r"--resume absent\.pth: no such checkpoint"):
