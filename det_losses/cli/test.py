@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         if not checkpoint.is_file():
             raise MissingFileError(f"checkpoint {checkpoint}: no such file")
         cfg.load_from, cfg.resume = str(checkpoint), False
-        with removed_on_error(Path(cfg.work_dir)):
+        with removed_on_error(Path(cfg.work_dir), new=not Path(cfg.work_dir).exists()):
             runner = build_runner(cfg, train=False)
             check_tested(runner, checkpoint)
     with interruptible(), logged_errors(runner, "testing"):

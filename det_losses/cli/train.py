@@ -1,7 +1,9 @@
 """Train one config."""
 
 import argparse
+import contextlib
 import copy
+import os
 import sys
 from pathlib import Path
 
@@ -26,26 +28,43 @@ def main(argv: list[str] | None = None) -> int:
     """Train; exit status 1 if training failed, 2 for a user error, 130 if interrupted."""
     args = _parser().parse_args(argv)
 
-    from det_losses.engine import build_runner
-    from det_losses.engine.run import build_parts, claim_work_dir, removed_on_error, train_run
+    with interruptible():
+        return _train(args)
 
-    with interruptible(), user_errors():
-        cfg = load_experiment(args)
-        cfg.launcher = args.launcher
-        if args.seed is not None:
-            cfg.merge_from_dict({"randomness.seed": args.seed})
-        cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
-        given = copy.deepcopy(cfg)
-        claim_work_dir(cfg, args.resume)
-        with removed_on_error(Path(cfg.work_dir)):
-            runner = build_runner(cfg)
-            build_parts(runner)
-    try:
-        with logged_errors(runner, "training"):
-            train_run(runner, given)
-    except KeyboardInterrupt:
-        print(f"interrupted; resume with --work-dir {cfg.work_dir} --resume", file=sys.stderr)
-        return 130
+
+def _train(args: argparse.Namespace) -> int:
+    from det_losses.engine import build_runner
+    from det_losses.engine.run import (
+        build_parts,
+        claim_work_dir,
+        interrupted,
+        locked,
+        removed_on_error,
+        train_run,
+    )
+
+    with contextlib.ExitStack() as stack:
+        with user_errors():
+            cfg = load_experiment(args)
+            cfg.launcher = args.launcher
+            if args.seed is not None:
+                cfg.merge_from_dict({"randomness.seed": args.seed})
+            default = f"work_dirs/{Path(args.config).stem}"
+            cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
+            given = copy.deepcopy(cfg)
+            # With torchrun, the first process holds the lock of the directory.
+            is_first = args.launcher == "none" or os.environ.get("RANK", "0") == "0"
+            new = is_first and stack.enter_context(locked(Path(cfg.work_dir)))
+            with removed_on_error(Path(cfg.work_dir), new):
+                claim_work_dir(cfg, args.resume)
+                runner = build_runner(cfg)
+                build_parts(runner)
+        try:
+            with logged_errors(runner, "training"):
+                train_run(runner, given)
+        except KeyboardInterrupt:
+            print(interrupted(cfg.work_dir), file=sys.stderr)
+            return 130
     print(f"done; metrics.json, checkpoints and logs are in {cfg.work_dir}")
     return 0
 

@@ -3,6 +3,8 @@
 ``config.py`` is written when training starts; ``metrics.json`` has the status "done" at its end.
 """
 
+import fcntl
+import multiprocessing
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,13 +82,39 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
 
 
 @contextmanager
-def removed_on_error(work_dir: Path) -> Iterator[None]:
-    """Remove the directory after an error if it did not exist before."""
-    existed = work_dir.exists()
+def locked(work_dir: Path) -> Iterator[bool]:
+    """Create a directory if necessary and let only one training use it; yield whether it is new.
+
+    The lock ends with this process, even if workers of a killed training live a little longer.
+
+    Raises:
+        InputError: another training has the lock, or ``work_dir`` is a file.
+    """
+    try:
+        work_dir.mkdir(parents=True)
+        new = True
+    except FileExistsError:
+        new = False
+    if not work_dir.is_dir():
+        raise InputError(f"--work-dir {work_dir}: is a file, expected a directory")
+    with (work_dir / ".lock").open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InputError(
+                f"{work_dir} is in use by another training; wait until it ends, or give another "
+                "--work-dir"
+            ) from None
+        yield new
+
+
+@contextmanager
+def removed_on_error(work_dir: Path, new: bool) -> Iterator[None]:
+    """Remove a new directory after an error."""
     try:
         yield
     except BaseException:
-        if not existed:
+        if new:
             shutil.rmtree(work_dir, ignore_errors=True)
         raise
 
@@ -116,13 +144,29 @@ def train_run(runner: Runner, cfg: Config) -> None:
         if not any(isinstance(each, hook) for each in runner.hooks):
             runner.register_hook(hook())
     runner.register_hook(ProgressFileHook(work_dir))
-    stop = StopHook()
+    stop = StopHook(interrupted(work_dir))
     runner.register_hook(stop, priority="LOWEST")
+    others = multiprocessing.active_children()
     with stop.listening():
-        runner.train()
+        try:
+            runner.train()
+        except BaseException:
+            _end_workers(others)  # a busy one delays the end by seconds
+            raise
     if is_distributed():
         # Otherwise gloo's threads may still run at interpreter exit, which aborts the process.
         torch.distributed.destroy_process_group()
+
+
+def interrupted(work_dir: str | Path) -> str:
+    """Return the message after an interrupt."""
+    return f"interrupted; resume with --work-dir {work_dir} --resume"
+
+
+def _end_workers(others: list[multiprocessing.Process]) -> None:
+    for process in multiprocessing.active_children():
+        if process not in others:
+            process.terminate()
 
 
 def read_metrics(work_dir: Path) -> dict[str, Any]:

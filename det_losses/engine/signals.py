@@ -1,11 +1,15 @@
 """Clean termination on signals."""
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.hooks import Hook
+
+PATIENCE, LIMIT = 2.5, 4.5  # seconds after a signal until the step is interrupted, or abandoned
 
 
 @contextlib.contextmanager
@@ -24,11 +28,19 @@ class StopHook(Hook):
 
     An exception raised in a signal handler can be lost, because Python ignores exceptions in
     destructors and fork callbacks, in which a loader with workers spends much time. And between two
-    steps no checkpoint is being written. A second signal interrupts immediately.
+    steps no checkpoint is being written. A second signal interrupts immediately. So does the end of
+    the first ``PATIENCE`` seconds, for a long step or evaluation.
+
+    Args:
+        last_words: if given, the process ends ``LIMIT`` seconds after the signal with this text on
+            stderr and status 130, also within a long call of native code, such as a backward pass.
+            All files are written atomically, so this loses no more than the steps since the last
+            checkpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last_words: str | None = None) -> None:
         self._requested = False
+        self._last_words = last_words
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -38,9 +50,23 @@ class StopHook(Hook):
             if self._requested:
                 raise KeyboardInterrupt
             self._requested = True
+            # repeatedly, because an exception can be lost
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE, 0.5)
+            if self._last_words is not None:
+                end.start()
 
-        with _handled(request_stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            yield
+        def interrupt(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        end = threading.Timer(LIMIT, _end_process, [self._last_words])
+        end.daemon = True
+        signals = _handled(request_stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        with _handled(interrupt, signal.SIGALRM), signals:
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                end.cancel()
 
     def _after_iter(self, *args: Any, **kwargs: Any) -> None:
         """Stop training or evaluation.
@@ -50,6 +76,11 @@ class StopHook(Hook):
         """
         if self._requested:
             raise KeyboardInterrupt
+
+
+def _end_process(last_words: str) -> None:
+    os.write(2, f"{last_words}\n".encode())
+    os._exit(130)
 
 
 @contextlib.contextmanager

@@ -63,14 +63,20 @@ def test_a_user_error_in_training_has_no_traceback(tiny_config, tmp_path, capsys
     assert "\nNonFiniteError: " in out and "iteration 1, image ids" in out
 
 
-def test_an_interrupt_before_training_is_one_line(tiny_config, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "place", ["cli.train._train", "engine.run.claim_work_dir", "engine.build_runner"]
+)
+def test_an_interrupt_before_training_is_one_line(
+    tiny_config, tmp_path, monkeypatch, capsys, place
+):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("det_losses.engine.run.claim_work_dir", interrupt)
+    monkeypatch.setattr(f"det_losses.{place}", interrupt)
     with pytest.raises(SystemExit, match="130"):
         main([str(tiny_config), "--work-dir", str(tmp_path / "run")])
     assert capsys.readouterr().err == "interrupted\n"
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.hooks import Hook
+from training import run
 
 from det_losses.engine import HistoryHook, build_runner
 
@@ -53,26 +55,65 @@ def test_every_evaluation_has_a_line_with_the_steps_before_it(toy_cfg):
     assert found[-1]["seconds"] > found[0]["seconds"] > 0
 
 
-def test_a_resumed_run_has_the_same_lines_as_an_uninterrupted_one(toy_cfg):
-    whole = build_runner(cfg_of(toy_cfg, "whole", interval=3, epochs=4))
-    whole.train()
-    first = build_runner(cfg_of(toy_cfg, "broken", interval=3, epochs=4))
-    first.train_loop.dataloader  # noqa: B018  (built before it is stopped)
+class Stop(Hook):
+    """Stands for a kill at a stage of training, after a number of finished steps."""
 
-    class Stop(Hook):
-        def before_train_iter(self, runner, *args, **kwargs):
-            if runner.iter == 8:  # inside the third epoch
-                raise KeyboardInterrupt
+    priority = "LOWEST"
 
-    first.register_hook(Stop())
+    def __init__(self, stage, step):
+        self.step = step
+        setattr(self, stage, self.stop)
+
+    def stop(self, runner, **kwargs):
+        if runner.iter == self.step:
+            raise KeyboardInterrupt
+
+
+def without_times(runner):
+    found = map(json.loads, (Path(runner.work_dir) / "history.jsonl").read_text().splitlines())
+    return [{key: line[key] for key in line if key != "seconds"} for line in found]
+
+
+@pytest.fixture(scope="module")
+def whole(toy_cfg_in, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return run(cfg_of(lambda name, **changes: toy_cfg_in(folder, **changes), interval=4))
+
+
+@pytest.mark.parametrize(
+    "stops",
+    [
+        [("before_train_iter", 8)],  # within the third epoch
+        [("before_val_epoch", 6)],  # between a checkpoint and its evaluation
+        [("after_val_epoch", 6)],
+        [("before_train_iter", step) for step in (1, 4, 7, 10)],  # in each epoch
+        [("before_val_iter", 12)],  # in the last evaluation
+    ],
+)
+def test_a_resumed_run_has_the_same_lines_as_an_uninterrupted_one(toy_cfg, whole, stops):
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run({**cfg_of(toy_cfg, interval=4), "resume": True}, Stop(*stop))
+    resumed = run({**cfg_of(toy_cfg, interval=4), "resume": True})
+    assert without_times(resumed) == without_times(whole)
+    ours, theirs = (
+        torch.load(Path(each.work_dir) / "epoch_4.pth")["state_dict"] for each in (resumed, whole)
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize(
+    "damage", ['{"kind": "val", "st', "null", "[1]", '{"step": "x", "kind": "val"}', "\udcff\x00"]
+)
+def test_a_damaged_line_is_left_out(toy_cfg, whole, damage):
     with pytest.raises(KeyboardInterrupt):
-        first.train()
-    cfg = cfg_of(toy_cfg, "broken", interval=3, epochs=4)
-    second = build_runner({**cfg, "resume": True})
-    second.train()
-    for kind, key in (("train", "losses"), ("val", "metrics")):
-        got = [(line["step"], line["epoch"], line[key]) for line in lines(second, kind)]
-        assert got == [(line["step"], line["epoch"], line[key]) for line in lines(whole, kind)]
+        run(cfg_of(toy_cfg, interval=4), Stop("before_train_iter", 8))
+    file = Path(toy_cfg()["work_dir"]) / "history.jsonl"
+    lines = file.read_bytes().splitlines()
+    lines.insert(1, damage.encode(errors="surrogateescape"))
+    file.write_bytes(b"\n".join([*lines, damage.encode(errors="surrogateescape")]))
+    resumed = run({**cfg_of(toy_cfg, interval=4), "resume": True})
+    assert without_times(resumed) == without_times(whole)
 
 
 def test_an_interval_below_one_is_refused():

@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.config import Config
 
-from det_losses.engine.run import claim_work_dir, is_finished
+from det_losses.engine.run import claim_work_dir, is_finished, locked
 from det_losses.files import write_json
 
 
@@ -61,3 +64,20 @@ def test_resuming_from_a_checkpoint(run_cfg, tmp_path):
     assert (run_cfg.resume, run_cfg.load_from) == (True, str(checkpoint))
     with pytest.raises(FileNotFoundError, match=r"--resume absent\.pth: no such checkpoint"):
         claim_work_dir(run_cfg, "absent.pth")
+
+
+def test_a_second_training_in_a_directory_is_refused(tmp_path):
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    first = [sys.executable, "-c", script, str(tmp_path / ".lock")]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen(first, **pipes) as process:
+        process.stdout.readline()
+        with pytest.raises(ValueError, match="is in use by another training"), locked(tmp_path):
+            pass
+    with locked(tmp_path) as new:  # free after the end of the first one
+        assert not new
+    with locked(tmp_path / "other") as new:
+        assert new

@@ -1,8 +1,11 @@
 import os
 import signal
+import threading
+import time
 
 import pytest
 
+from det_losses.engine import signals
 from det_losses.engine.signals import StopHook, signals_as_interrupt
 
 
@@ -30,6 +33,24 @@ def test_a_second_signal_stops_at_once():
     with pytest.raises(KeyboardInterrupt), StopHook().listening():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_long_step_is_interrupted(monkeypatch):
+    monkeypatch.setattr(signals, "PATIENCE", 0.05)
+    with pytest.raises(KeyboardInterrupt), StopHook().listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    time.sleep(0.1)  # the timer is off
+
+
+def test_a_step_in_native_code_is_abandoned(monkeypatch, capfd):
+    ended = threading.Event()
+    monkeypatch.setattr(signals, "LIMIT", 0.05)
+    monkeypatch.setattr(os, "_exit", lambda status: ended.set() if status == 130 else None)
+    with StopHook("interrupted; resume").listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended.wait(5)
+    assert capfd.readouterr().err == "interrupted; resume\n"
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
