@@ -71,6 +71,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     notes = _find_start(cfg)
     _set_collate(cfg)
     _set_cosine_length(cfg)
+    _set_iterations(cfg)
     cfg.setdefault("default_scope", SCOPE)
     with config_errors():
         metainfo = _metainfo(cfg)
@@ -162,11 +163,32 @@ def _set_collate(cfg: Config) -> None:
                 collate["type"] = f"{SCOPE}.{collate['type']}"
 
 
+def _set_iterations(cfg: Config) -> None:
+    """Count logs and checkpoints of a training by iterations in iterations.
+
+    Without ``by_epoch`` of its own, CheckpointHook saves at each evaluation if its interval is 1.
+    """
+    if not _by_iterations(cfg):
+        return
+    cfg.setdefault("log_processor", {})["by_epoch"] = False
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint")
+    if hook and "by_epoch" not in hook:
+        hook["by_epoch"] = False
+        if hook.get("interval", 1) == 1:
+            hook["interval"] = cfg.train_cfg.get("val_interval", 1000)
+
+
+def _by_iterations(cfg: Config) -> bool:
+    return "max_iters" in (cfg.get("train_cfg") or {})
+
+
 def _set_cosine_length(cfg: Config) -> None:
     """Set the length of a cosine schedule without one to the length of the training.
 
     mmengine's cosine is periodic: after a shorter period the learning rate would rise again.
     """
+    if _by_iterations(cfg):
+        return  # see in_steps
     for scheduler in entries(cfg.get("param_scheduler")):
         is_cosine = "CosineAnnealing" in str(scheduler.get("type"))
         has_length = scheduler.get("T_max") is not None or scheduler.get("end") is not None

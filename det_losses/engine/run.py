@@ -49,7 +49,8 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
         raise InputError(f"--work-dir {work_dir}: is a file, expected a directory")
     if is_finished(work_dir):
         raise InputError(
-            f"{work_dir} contains a finished run, which is not overwritten; give another --work-dir"
+            f"{work_dir} contains a finished run, which is not overwritten; give another "
+            "--work-dir (to train it longer: with --resume and the path of its last checkpoint)"
         )
     begun = bool(checkpoints(cfg))
     if begun:

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
-from mmengine.runner import LogProcessor, Runner
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop, LogProcessor, Runner
 
-from det_losses.engine.checkpoint import written_whole
+from det_losses.engine.checkpoint import read_checkpoint, written_whole
+from det_losses.engine.schedule import ConfiguredSchedule, in_steps
 from det_losses.registry import LOG_PROCESSORS
 
 
@@ -47,6 +49,31 @@ class QuietRunner(Runner):
             return
         with written_whole(Path(out_dir, filename)) as part:
             super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedules; in training by iterations, those in epochs become ones in steps."""
+        loop = self.train_loop
+        if isinstance(loop, IterBasedTrainLoop):
+            entries = scheduler if isinstance(scheduler, list) else [scheduler]
+            if all(isinstance(each, dict) and "type" in each for each in entries):
+                length = len(loop.dataloader)
+                scheduler = [in_steps(each, length, loop.max_iters) for each in entries]
+        return super().build_param_scheduler(scheduler)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume from a checkpoint; the config determines learning rate and other settings."""
+        if isinstance(self.optim_wrapper, OptimWrapperDict):
+            super().resume(filename, *args, **kwargs)
+            return
+        configured = ConfiguredSchedule(self)
+        super().resume(filename, *args, **kwargs)
+        stored = read_checkpoint(Path(filename)).get("param_schedulers") or []
+        if configured.restore(len(stored)):
+            rates = ", ".join(f"{group['lr']:.4g}" for group in self.optim_wrapper.param_groups[:1])
+            self.logger.warning(
+                f"{filename} was trained with other settings of the optimizer or its schedule; "
+                f"those of the config are used, so the learning rate is {rates} now"
+            )
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build mmengine's logger and filter its terminal handler."""
