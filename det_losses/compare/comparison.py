@@ -1,5 +1,6 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,9 +23,11 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
+from det_losses.engine.schedule import set_length
 from det_losses.errors import InputError, UserError
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
+from det_losses.registry import DATASETS
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import counted, listed
 from det_losses.report.markdown import table
@@ -95,6 +98,7 @@ def compare(
         matched=match,
     )
     first = seeds or DEFAULT_SEEDS
+    cfg = with_epochs(cfg)
     check(cfg, selection, root, first, screening)
     if until:
         scheduled(seeds or LOOK_SEEDS)
@@ -196,6 +200,18 @@ def check(
         check_runner(cfg, variant)
 
 
+def with_epochs(cfg: Config) -> Config:
+    """Return the config with the number of epochs, if it has a number of steps.
+
+    So all runs of a comparison have the same length, which is part of what they share.
+    """
+    if "steps" not in (cfg.get("train_cfg") or {}):
+        return cfg
+    own = copy.deepcopy(cfg)
+    set_length(own, len(DATASETS.build(own.train_dataloader.dataset)))
+    return own
+
+
 def _baseline(selection: Selection, root: Path) -> str:
     """Return the baseline of a report: adding variants to a directory does not change it."""
     stored = Plan.load(root)
@@ -214,6 +230,8 @@ def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> B
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
     images, classes = facts["images"], counted(len(facts["classes"]), "class")
     print(f"{images['train']} training and {images['val']} validation images, {classes}")
+    if length := set_length(copy.deepcopy(cfg), images["train"]):
+        print(f"Each run: {length}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
 

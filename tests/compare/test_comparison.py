@@ -14,9 +14,10 @@ from det_losses import list_losses
 from det_losses.cli import train
 from det_losses.compare import comparison, runner, weight_matching
 from det_losses.compare.budget import Budget
-from det_losses.compare.comparison import compare
+from det_losses.compare.comparison import compare, with_epochs
+from det_losses.compare.plan import Plan
 from det_losses.compare.preflight import describe_data
-from det_losses.compare.screening import short_trainer
+from det_losses.compare.screening import short_trainer, shorten
 from det_losses.compare.variants import select
 from det_losses.engine.signals import StopHook
 from det_losses.registry import MODELS
@@ -284,3 +285,14 @@ def test_screening_trains_briefly_and_then_the_remaining_variants(shapes, tmp_pa
     assert "Screening dropped " in printed
     assert "can be dropped although it is the best" in printed
     assert "can be dropped although it is the best" in results(tmp_path)["meta"]["notes"][1]
+
+
+def test_all_runs_have_the_epochs_of_a_number_of_steps(shapes, tmp_path, untrained, capsys):
+    # 160 images in batches of 4 are 40 steps per epoch.
+    cfg = copy.deepcopy(shapes)
+    cfg.train_cfg = dict(by_epoch=True, steps=90, val_interval=None)
+    compare(cfg, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0], resamples=100)
+    assert "Each run: 160 images, batch size 4: 2 epochs (80 steps)" in capsys.readouterr().out
+    stored = Plan.load(tmp_path).config["train_cfg"]
+    assert stored == {"by_epoch": True, "max_epochs": 2, "val_interval": None}
+    assert shorten(with_epochs(cfg)).train_cfg.max_epochs == 1
