@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,8 @@ def compare(
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)
         _announce(cfg, variants, facts)
-        budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
+        run_seconds = cache(partial(_run_seconds, cfg, variants[0], root, jobs))
+        budget = None if seconds is None else Budget(seconds, run_seconds(), jobs)
         notes: list[str] = []
         if screening:
             train = short_trainer(facts, first[0], lock, jobs, budget)
@@ -124,10 +125,11 @@ def compare(
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
             for note in notes:
                 runner.results.note(note)
+            runner.run_seconds = run_seconds() if runner.todo else None
             return runner
 
         if until:
-            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, settings, budget)
+            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, facts, budget)
         else:
             if budget:
                 fit = budget.seeds(partial(plan.unfinished, root), seeds)
@@ -135,7 +137,7 @@ def compare(
             runner = start(plan)
             print(runner.forecast(), flush=True)
             if runner.todo:
-                _say_likely(root, len(variants), len(plan.seeds))
+                _say_likely(root, facts, len(variants), len(plan.seeds))
             rows = runner.execute()
         _report(root, rows)
     return rows
@@ -146,7 +148,7 @@ def _until_decided(
     plan: Plan,
     root: Path,
     seeds: Sequence[int],
-    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
     budget: Budget | None,
 ) -> list[dict[str, Any]]:
     """Train from look to look; a budget too small for one seed is an error."""
@@ -155,10 +157,11 @@ def _until_decided(
         budget.seeds(partial(plan.unfinished, root), seeds[: looks[0]])
     labels = [variant.label for variant in plan.variants]
     at = listed([str(look) for look in looks])
-    if settings["baseline"] not in labels:  # that of the directory, in a comparison of others
-        settings = {**settings, "baseline": labels[0]}
+    if facts["baseline"] not in labels:  # that of the directory, in a comparison of others
+        facts = {**facts, "baseline": labels[0]}
     print(f"Looks at {at} seeds, at most {counted(len(labels) * looks[-1], 'run')}")
-    _say_likely(root, len(labels), looks[-1], looks[-1])
+    if any(plan.unfinished(root, seed) for seed in seeds):
+        _say_likely(root, facts, len(labels), looks[-1], looks[-1])
 
     def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
         chosen = [variant for variant in plan.variants if variant.label in own]
@@ -166,11 +169,13 @@ def _until_decided(
         per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
         return start(replace(plan, variants=chosen, seeds=used, own_seeds=per_variant))
 
-    return until_decided(start_some, root, labels, seeds, settings)
+    return until_decided(start_some, root, labels, seeds, facts)
 
 
-def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) -> None:
-    sentence = likely_to_find(root, losses, seeds, look)
+def _say_likely(
+    root: Path, facts: Mapping[str, Any], losses: int, seeds: int, look: int | None = None
+) -> None:
+    sentence = likely_to_find(root, facts["images"]["val"], losses, seeds, look)
     if sentence:
         print(sentence)
 
@@ -222,9 +227,17 @@ def _baseline(selection: Selection, root: Path) -> str:
     return meta.get("baseline") or selection.baseline
 
 
-def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:
+def _run_seconds(cfg: Config, variant: Variant, root: Path, jobs: int) -> float:
+    """Return the time of a run: that of the finished ones, or else measured."""
+    stored = Plan.load(root)
+    known = stored.seconds_per_run(root) if stored else None
+    if known:
+        return known
     print("Measuring the time per run", flush=True)
-    return Budget(seconds, measure_run(cfg, variant, jobs), jobs)
+    measured = measure_run(cfg, variant, jobs)
+    if measured.note:
+        print(measured.note)
+    return measured.seconds
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:

@@ -181,6 +181,12 @@ class Plan:
         runs = replace(self, seeds=[seed]).runs(root)
         return sum(not is_finished(run.work_dir) for run in runs)
 
+    def seconds_per_run(self, root: Path) -> float | None:
+        """Return the mean training time of the finished runs; None if there are none."""
+        records = [read_metrics(run.work_dir) for run in self.runs(root)]
+        known = [record["train_seconds"] for record in records if record.get("train_seconds")]
+        return sum(known) / len(known) if known else None
+
     def added_to(self, stored: "Plan", root: Path) -> "Plan":
         """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
 

@@ -223,10 +223,7 @@ def test_matched_and_swept_weights_reach_the_runs(shapes, tmp_path, untrained, m
     assert matched != 2.5
 
 
-def test_a_budget_plans_the_seeds_that_fit_and_says_so(
-    shapes, tmp_path, untrained, monkeypatch, capsys
-):
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
+def test_a_budget_plans_the_seeds_that_fit_and_says_so(shapes, tmp_path, untrained, capsys):
     compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seconds=300)
     assert results(tmp_path)["meta"]["seeds"] == [0, 1]
     assert "seeds 0, 1: 4 runs of about 1 min 00 s" in capsys.readouterr().out
@@ -235,7 +232,6 @@ def test_a_budget_plans_the_seeds_that_fit_and_says_so(
 def test_no_run_is_started_after_the_end_of_the_budget(
     shapes, tmp_path, untrained, monkeypatch, capsys
 ):
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
     monkeypatch.setattr(Budget, "allows_run", lambda *args: False)
     compare(shapes, tmp_path, ["L1Loss"], seconds=300)
     assert untrained == []
@@ -296,3 +292,23 @@ def test_all_runs_have_the_epochs_of_a_number_of_steps(shapes, tmp_path, untrain
     stored = Plan.load(tmp_path).config["train_cfg"]
     assert stored == {"by_epoch": True, "max_epochs": 2, "val_interval": None}
     assert shorten(with_epochs(cfg)).train_cfg.max_epochs == 1
+
+
+def test_time_and_likely_result_are_stated_before_training(
+    shapes, tmp_path, untrained, monkeypatch, capsys, finish
+):
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0, 1])
+    printed = capsys.readouterr().out
+    expected = [
+        "Measuring the time per run",
+        "seeds 0, 1: 4 runs of about 1 min 00 s each, 1 in parallel; estimated time 4 min 00 s",
+        "2 seeds are likely (80%) to find a difference of ",
+        "[1/4]",
+    ]
+    places = [printed.index(text) for text in expected]
+    assert places == sorted(places)
+    # Finished runs are a better estimate than a measurement.
+    monkeypatch.setattr(comparison, "measure_run", None)
+    finish(Plan.load(tmp_path).runs(tmp_path)[0])
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0, 1])
+    assert "3 runs of about 1 min 01 s each" in capsys.readouterr().out  # the fixture's 61 s
