@@ -106,7 +106,7 @@ def compare(
             raise InputError("--until-decided requires at least two variants")
     baseline = baseline or _baseline(selection, root)
     settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
-    facts = {**(facts or {}), **settings, **describe(cfg)}
+    facts = {**(facts or {}), **settings, **describe(cfg), "budget": seconds}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)

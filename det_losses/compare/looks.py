@@ -20,7 +20,7 @@ DEFAULT_SEEDS = (0, 1, 2)
 LOOK_SEEDS = tuple(range(max(LOOKS)))
 # Of a difference in AP between two losses, measured on the quickstart: docs/noise.md.
 SEED_SD = 0.010  # over seeds
-IMAGE_SD = 0.10  # over images, times the square root of their number
+IMAGE_SD = 0.035  # over images, times the square root of their number
 _LEVEL = 0.95
 
 # label -> the seeds to train now; the runner that trains them

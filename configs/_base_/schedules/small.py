@@ -3,7 +3,7 @@
 The number of epochs follows from `steps` and the number of images; `max_epochs` takes precedence.
 """
 
-train_cfg = dict(by_epoch=True, steps=600, val_interval=None)
+train_cfg = dict(by_epoch=True, steps=800, val_interval=None)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
