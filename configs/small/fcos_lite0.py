@@ -2,18 +2,16 @@
 
     python tools/train.py small/fcos_lite0 --train-ann FILE --train-images DIR \\
         --val-ann FILE --val-images DIR
+
+docs/recipe.md has the recipes that were tried.
 """
 
 _base_ = [
     "../_base_/models/fcos_lite0_fpn.py",
-    "../_base_/datasets/coco.py",
+    "../_base_/datasets/coco_small.py",
     "../_base_/schedules/small.py",
     "../_base_/runtime.py",
 ]
-train_dataloader = dict(
-    batch_size=8, num_workers=0, persistent_workers=False, dataset=dict(cache_mb=1000)
-)
-val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(cache_mb=1000))
 default_hooks = dict(checkpoint=dict(interval=None))  # in the middle and at the end
 # The pretrained body has a tenth of the learning rate of the untrained pyramid and heads.
 optim_wrapper = dict(

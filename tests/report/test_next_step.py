@@ -129,14 +129,18 @@ def merged(make_comparison, *parts):
     return next_step(Study.load(roots)), roots
 
 
-def test_further_seeds_of_merged_comparisons_are_trained_in_one_directory(make_comparison):
+def test_further_seeds_of_merged_comparisons_are_trained_in_one_directory(
+    make_comparison, monkeypatch
+):
     # Both directories have both variants; seed 2 is the first that neither has.
+    monkeypatch.setattr(Verdict, "seeds_to_decide", lambda verdict: 4)
     step, roots = merged(
         make_comparison, {"noise": SAME, "seeds": (0,)}, {"noise": SAME, "seeds": (1,)}
     )
     assert step == NextStep(
-        "For a first result: 1 more seed, 2 minutes here, then merge the directories again:",
-        (f"det-losses compare x --losses a --seeds 0 2  # {roots[0]}",),
+        "To tell the two apart to within 1 AP: about 2 more seeds, 4 minutes here, then merge the "
+        "directories again:",
+        (f"det-losses compare x --losses a --seeds 0 2 3  # {roots[0]}",),
     )
 
 
