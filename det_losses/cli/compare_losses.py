@@ -193,8 +193,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "--fork-at",
         type=_fraction,
         metavar="F",
-        help="train the first part of a run, such as 0.5 of its epochs, with the baseline only, and "
-        "continue from there with each loss. Cheaper, but it measures something else: what it "
+        help="train the first part of the epochs, such as 0.5, with the baseline only, and "
+        "continue from there with each loss. This costs less but measures something else: what it "
         "changes to switch the loss late. Such differences are smaller than those of whole "
         "trainings (docs/noise.md)",
     )

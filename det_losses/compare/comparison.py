@@ -205,12 +205,13 @@ def check(
     if screening:
         shorten(cfg)
     check_losses(cfg, selection.variants)
-    by_config = [variant for variant in selection.variants if not variant.factors]
-    for variant in by_config or selection.variants[:1]:
-        check_runner(cfg, variant)
     if fork:
         baseline = next(variant for variant in swept if variant.label == fork.baseline)
         check_fork(cfg, selection.variants, baseline)
+        return
+    by_config = [variant for variant in selection.variants if not variant.factors]
+    for variant in by_config or selection.variants[:1]:
+        check_runner(cfg, variant)
 
 
 def _baseline(selection: Selection, root: Path) -> str:

@@ -45,7 +45,7 @@ def fork_of(cfg: Config, at: float, baseline: str) -> Fork:
         raise InputError(
             "--fork-at requires a training of at least 2 epochs (train_cfg.by_epoch, max_epochs)"
         )
-    epoch = min(max(round(at * train.max_epochs), 1), train.max_epochs - 1)
+    epoch = min(max(int(at * train.max_epochs + 0.5), 1), train.max_epochs - 1)
     return Fork(at, epoch, train.max_epochs, baseline)
 
 

@@ -265,7 +265,7 @@ class Plan:
         return replace(self, variants=variants, seeds=seeds, own_seeds=own_seeds)
 
     def save(self, root: Path) -> None:
-        """Write ``plan.json``; ``own_seeds`` only if seeds differ, ``fork`` only if there is one."""
+        """Write ``plan.json``, without ``own_seeds`` and ``fork`` if there are none."""
         content = {**asdict(self), "hash": self.hash}
         for key in ("own_seeds", "fork"):
             if not content[key]:

@@ -167,20 +167,21 @@ class PlanRunner:
         """
         while not self._stop.is_set():
             with self._choosing:
-                for index, (title, run) in enumerate(todo):
-                    if run.start not in self._expected or run.start.is_file():
-                        del todo[index]
-                        break
-                else:
-                    run = None
-                left = sum(run.share for _, run in todo)
-            if run:
+                found = next((item for item in todo if self._can_start(item[1])), None)
+                if found:
+                    todo.remove(found)
+                following = math.ceil((1 + sum(run.share for _, run in todo)) / self._jobs) - 1
+            if found:
+                title, run = found
                 try:
-                    self._train(run, title, math.ceil((left + 1) / self._jobs) - 1)
+                    self._train(run, title, following)
                 finally:
                     self._expected.discard(run.work_dir / FORK_FILE)
                 return
             self._stop.wait(_INTERVAL)
+
+    def _can_start(self, run: PlannedRun) -> bool:
+        return run.start not in self._expected or run.start.is_file()
 
     def _train(self, run: PlannedRun, title: str, following: int) -> None:
         if self._budget and not self._budget.allows_run(self._durations, run.share):
