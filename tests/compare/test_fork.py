@@ -1,6 +1,5 @@
 """Forked comparisons. Runs end immediately or train in this process; the hook: engine/test_fork."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -174,10 +173,19 @@ class TestRunner:
             "failed"
         ] * 3
         assert {found[label, 1] for label in ("SmoothL1Loss", "GIoULoss", "L1Loss")} == {"done"}
-        error = json.loads((tmp_path / "results.json").read_text())["runs"][0]["error"]
+        error = read_json(tmp_path / "results.json")["runs"][0]["error"]
         assert error.endswith("from which it starts; it is written by SmoothL1Loss seed 0")
         trained[1].clear()
         assert set(self.execute(cfg, forked, tmp_path).values()) == {"done"}
+
+    def test_a_removed_checkpoint_is_named(self, cfg, forked, tmp_path, trained, finish):
+        for run in forked.runs(tmp_path):
+            if run.start is None:
+                finish(run)  # and its checkpoint was deleted
+        assert set(self.execute(cfg, forked, tmp_path).values()) == {"done", "failed"}
+        assert trained[0] == []
+        error = read_json(tmp_path / "results.json")["runs"][0]["error"]
+        assert error.startswith(str(tmp_path / "runs/SmoothL1Loss/seed_0" / FORK_FILE))
 
     def test_a_run_with_a_checkpoint_of_its_own_resumes_from_it(
         self, cfg, forked, tmp_path, trained
