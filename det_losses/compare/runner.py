@@ -433,7 +433,7 @@ class RunDisplay:
         # A resumed run trains only the rest: extrapolate from the steps since its start.
         pace = self.elapsed / done * fraction if done > 0 else self.elapsed
         current, total = remaining(
-            self._finished, self._following, pace, fraction if done > 0 else 0.0
+            self._finished, self._following, pace, fraction if done > 0 or self._finished else 0.0
         )
         parts = [f"{self._title}  {state['step']}/{state['steps']} steps"]
         if state["loss"] is not None:
