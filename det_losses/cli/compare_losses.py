@@ -10,6 +10,7 @@ from det_losses.cli.arguments import (
     RESAMPLES,
     SEED,
     add_config,
+    add_folds,
     add_own_data,
     add_training,
     load_experiment,
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_runs(parser.add_argument_group("runs"))
     add_training(parser)
     add_own_data(parser, train=True)
+    add_folds(parser)
     return parser
 
 
@@ -151,8 +153,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "--seeds",
         nargs="+",
         type=SEED,
-        help="seeds (default: 0 1 2; with --budget, as many as fit; with --until-decided, as many "
-        "of 0 to 7 as are needed)",
+        help="seeds (default: 0 1 2; with --folds, one for each fold; with --budget, as many as "
+        "fit; with --until-decided, as many of 0 to 7 as are needed)",
     )
     group.add_argument(
         "--jobs",
