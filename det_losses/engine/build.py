@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -122,12 +123,15 @@ def _set_directories(cfg: Config) -> None:
 def _set_collate(cfg: Config) -> None:
     """Set the collate function of each dataloader, with the scope in its name.
 
+    Batches are pinned if there is a GPU, so that copying them does not wait for it.
+
     mmengine looks up a collate function only in its own registry, whatever the default scope is.
     """
     FUNCTIONS.import_from_location()
     for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
         if cfg.get(key) is not None:
             cfg[key].setdefault("collate_fn", dict(type="detection_collate"))
+            cfg[key].setdefault("pin_memory", torch.cuda.is_available())
             collate = cfg[key].collate_fn
             if isinstance(collate, dict) and collate["type"] in FUNCTIONS.module_dict:
                 collate["type"] = f"{SCOPE}.{collate['type']}"

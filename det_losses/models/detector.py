@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ class Detector(BaseModel):
         num_channels: int,
         first_channel: int,
     ) -> None:
-        super().__init__()
+        # Batches that the dataloader has pinned are copied to a GPU without waiting for it.
+        super().__init__(dict(type="BaseDataPreprocessor", non_blocking=True))
         if not isinstance(num_classes, int) or num_classes < 1:
             raise InputError(
                 f"num_classes must be the number of classes without background, got {num_classes!r}"
@@ -153,11 +155,16 @@ class Detector(BaseModel):
 
 
 class SizingTransform(GeneralizedRCNNTransform):
-    """torchvision's transform, which also stores the size of its image in each target."""
+    """torchvision's transform, which also stores the size of its image in each target.
+
+    The values are torchvision's. torchvision copies several numbers per image to the device, and
+    each copy waits for a GPU; here the only ones are the mean and standard deviation, once.
+    """
 
     def __init__(self, transform: GeneralizedRCNNTransform) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(transform.__dict__)  # attributes set by torchvision's constructor
+        self._statistics: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Any]] | None = None
@@ -169,6 +176,29 @@ class SizingTransform(GeneralizedRCNNTransform):
                 target["image_size"] = (width, height)
         return batch, targets
 
+    def normalize(self, image: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation of each channel."""
+        key = (image.dtype, image.device)
+        if key not in self._statistics:
+            mean, std = image.new_tensor([self.image_mean, self.image_std])
+            self._statistics[key] = (mean[:, None, None], std[:, None, None])
+        mean, std = self._statistics[key]
+        return (image - mean) / std
+
+    def resize(
+        self, image: Tensor, target: dict[str, Any] | None = None
+    ) -> tuple[Tensor, dict[str, Any] | None]:
+        """Resize an image and the boxes of its target."""
+        before = image.shape[-2:]
+        image, _ = super().resize(image)
+        if target is not None:
+            sizes = torch.tensor([image.shape[-2:], before], dtype=torch.float32)
+            ratio_y, ratio_x = (sizes[0] / sizes[1]).tolist()
+            x1, y1, x2, y2 = target["boxes"].unbind(1)
+            sides = (x1 * ratio_x, y1 * ratio_y, x2 * ratio_x, y2 * ratio_y)
+            target["boxes"] = torch.stack(sides, dim=1)
+        return image, target
+
 
 def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
     """Return width and height of each image, ``[B, 2]``, from :class:`SizingTransform`."""
@@ -176,25 +206,28 @@ def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
 
 
 def matched_targets(
-    targets: Sequence[dict[str, Any]], matched: Tensor, background: int
+    targets: Sequence[dict[str, Any]],
+    matched: Tensor,
+    positive: tuple[Tensor, Tensor],
+    background: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the labels and boxes that a one-stage head is trained with.
 
     Args:
         targets: per image, as torchvision's heads get them.
         matched: index of the box matched to each anchor, ``[B, A]``; negative for none.
+        positive: indices of image and anchor of the N positives, in order.
         background: the label of anchors without a box.
 
     Returns:
         The label of each anchor, ``[B, A]``, and the box of each positive, ``[N, 4]``.
     """
+    starts = itertools.accumulate((len(target["boxes"]) for target in targets), initial=0)
+    of_all = torch.stack([row + start for row, start in zip(matched, starts, strict=False)])
+    chosen = of_all[positive]
     labels = torch.full_like(matched, background)
-    boxes = []
-    for image_labels, target, row in zip(labels, targets, matched, strict=True):
-        chosen = row[row >= 0]
-        image_labels[row >= 0] = target["labels"][chosen]
-        boxes.append(target["boxes"][chosen])
-    return labels, torch.cat(boxes)
+    labels[positive] = torch.cat([target["labels"] for target in targets])[chosen]
+    return labels, torch.cat([target["boxes"] for target in targets])[chosen]
 
 
 def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
+    SizingTransform,
     anchor_generator,
     check_torchvision_arguments,
     with_normalisation,
@@ -333,6 +334,7 @@ class FasterRCNN(Detector):
             box_predictor=predictor,
             **with_normalisation(body, kwargs),
         )
+        detector.transform = SizingTransform(detector.transform)
         detector.rpn = RPN(detector.rpn, self.losses)
         detector.roi_heads = BoxRoIHeads(detector.roi_heads, self.losses)
         self.detector = detector

@@ -154,11 +154,11 @@ class Head(FCOSHead):
         distribution losses are means over the positives, weighted by ``box_weight``.
         """
         matched = torch.stack(matched_idxs)
-        positive = matched >= 0
-        labels, boxes = matched_targets(targets, matched, self.num_channels)
+        positive = torch.where(matched >= 0)
+        labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
         outputs = {name: output[positive] for name, output in head_outputs.items()}
         positives = _Positives(self.box_coder, outputs, boxes, torch.stack(anchors)[positive])
-        count = positive.sum().clamp(min=1)
+        count = (matched >= 0).sum().clamp(min=1)
         found = {"loss_cls": self._class_loss(head_outputs["cls_logits"], labels, positives, count)}
         weight, total = None, count
         if self.box_weight != "uniform":
@@ -168,7 +168,7 @@ class Head(FCOSHead):
             self.losses["loss_bbox"],
             *positives.pairs,
             offers={
-                "image_size": lambda: image_sizes(targets)[torch.where(positive)[0]],
+                "image_size": lambda: image_sizes(targets)[positive[0]],
                 "logits": lambda: outputs["cls_logits"],
                 "labels": lambda: labels[positive],
             },

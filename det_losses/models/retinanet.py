@@ -95,17 +95,19 @@ class _Head(RetinaNetHead):
         ``batch`` divides the sum over the batch by the batch's number of positives.
         """
         matched = torch.stack(matched_idxs)
-        positive = matched >= 0
-        used = matched != self.classification_head.BETWEEN_THRESHOLDS
+        mask = matched >= 0
+        # Indices instead of masks: each use of a mask waits for the GPU.
+        positive = torch.where(mask)
+        used = torch.where(matched != self.classification_head.BETWEEN_THRESHOLDS)
         logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
         weight, avg_factor = self._normalization(
-            positive, torch.promote_types(logits.dtype, torch.float32)
+            mask, torch.promote_types(logits.dtype, torch.float32)
         )
-        labels, boxes = matched_targets(targets, matched, self.num_channels)
+        labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
         coder = self.regression_head.box_coder
         pairs = (coder, deltas[positive], boxes, torch.stack(anchors)[positive])
         loss_cls = self.losses["loss_cls"]
-        quality = {"quality": lambda: at_positives(box_quality(*pairs), positive)[used]}
+        quality = {"quality": lambda: at_positives(box_quality(*pairs), mask)[used]}
         return {
             "loss_cls": loss_cls(
                 logits[used],
@@ -118,7 +120,7 @@ class _Head(RetinaNetHead):
                 self.losses["loss_bbox"],
                 *pairs,
                 offers={
-                    "image_size": lambda: image_sizes(targets)[torch.where(positive)[0]],
+                    "image_size": lambda: image_sizes(targets)[positive[0]],
                     "logits": lambda: logits[positive],
                     "labels": lambda: labels[positive],
                 },
