@@ -26,6 +26,8 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --cross loss_cls CrossEntropyLoss FocalLoss --budget 8h
   det-losses compare quickstart/retinanet_shapes --losses L1Loss GIoULoss EIoULoss \\
       --until-decided --within 1 --budget 8h
+  det-losses compare small/retinanet_lite0 --losses L1Loss GIoULoss EIoULoss \\
+      --train-ann FILE --train-images DIR --folds 5
   det-losses compare quickstart/retinanet_shapes --losses L1Loss EIoULoss \\
       --match-weights gradient
   det-losses compare quickstart/retinanet_shapes \\

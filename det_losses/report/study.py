@@ -163,22 +163,23 @@ class Study:
             if run["status"] == "done" and not missing_detections(run)
         ]
 
-    def coco_of(self, run: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the ground truth of the images on which a run was evaluated, as COCO json."""
-        return self._part(self._fold(run))[0]
+    def coco_of(self, seed: int) -> dict[str, Any]:
+        """Return the ground truth of the images on which a seed was evaluated, as COCO json."""
+        return self._part(self.fold_of(seed))[0]
 
-    def truth_of(self, run: Mapping[str, Any]) -> GroundTruth:
+    def truth_of(self, seed: int) -> GroundTruth:
         """Return the same, prepared for matching."""
-        return self._part(self._fold(run))[1]
+        return self._part(self.fold_of(seed))[1]
+
+    def fold_of(self, seed: int) -> int | None:
+        """Return the fold on which the runs of a seed were evaluated; None without folds."""
+        return seed % self.folds if self.folds else None
 
     @property
     def evaluated_folds(self) -> list[int]:
         """The folds on which a finished run was evaluated; an empty list without folds."""
         done = [run for label in self.labels for run in self.done(label)]
-        return sorted({self._fold(run) for run in done}) if self.folds else []
-
-    def _fold(self, run: Mapping[str, Any]) -> int | None:
-        return run["seed"] % self.folds if self.folds else None
+        return sorted({run["seed"] % self.folds for run in done}) if self.folds else []
 
     def _part(self, fold: int | None) -> tuple[dict[str, Any], GroundTruth]:
         if fold is None:
@@ -280,7 +281,7 @@ class Study:
 
     def _resample(self, runs: Sequence[Mapping[str, Any]]) -> list["Resampled"]:
         """Return the metrics of runs: from memory, from their cache files, or computed."""
-        wanted = [(self._fold(run), tuple(detection_files(run))) for run in runs]
+        wanted = [(self.fold_of(run["seed"]), tuple(detection_files(run))) for run in runs]
         for fold in dict.fromkeys(fold for fold, _ in wanted):
             self._resample_part(
                 fold, [f for other, f in wanted if other == fold and f not in self._resampled]

@@ -125,4 +125,4 @@ def test_a_subset_is_divided_after_its_selection(coco_subset):
         for i in range(4)
     ]
     assert [len(part) for part in parts] == [10] * 4
-    assert sorted(sum(parts, [])) == CocoDataset(*files, **options).image_ids
+    assert sorted(i for part in parts for i in part) == CocoDataset(*files, **options).image_ids

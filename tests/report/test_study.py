@@ -180,7 +180,7 @@ def test_with_folds_a_run_is_evaluated_on_the_images_of_its_fold(make_comparison
     root = make_comparison(folds=3, seeds=(0, 1, 2, 3), noise={"a": 0.1, "b": 0.1})
     study = Study.load([root])
     for run in study.done("a"):
-        assert study.truth_of(run).image_ids.tolist() == [
+        assert study.truth_of(run["seed"]).image_ids.tolist() == [
             image["id"] for image in study.coco["images"] if image["fold"] == run["seed"] % 3
         ]
         # recorded: by hotcoco, on that part of the ground truth
@@ -204,5 +204,5 @@ def test_with_folds_a_run_is_evaluated_on_the_images_of_its_fold(make_comparison
 def test_folds_without_the_fold_of_each_image_are_refused(make_comparison):
     root = make_comparison(folds=2, seeds=(0, 1), noise={"a": 0.1})
     edit(root / "ground_truth.json", lambda truth: truth["images"][3].pop("fold"))
-    with pytest.raises(ValueError, match="ground_truth.json: an image has no `fold`"):
+    with pytest.raises(ValueError, match=r"ground_truth\.json: an image has no `fold`"):
         Study.load([root]).verdict()

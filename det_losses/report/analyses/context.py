@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,14 @@ class Context:
         Scores are of all images, NaN for those on which a run was not evaluated.
         """
         study = self.study
-        index_of = cache(lambda seed: COCO(study.coco_of({"seed": seed})))
+        indices: dict[int | None, COCO] = {}
 
         def of_run(run: dict[str, Any]) -> DetectionStats:
-            truth, seed = study.truth_of(run), run["seed"]
-            fold = seed % study.folds if study.folds else 0
-            found = detection_stats(truth, index_of(fold), study.detections(run), seed)
+            seed = run["seed"]
+            truth, fold = study.truth_of(seed), study.fold_of(seed)
+            if fold not in indices:
+                indices[fold] = COCO(study.coco_of(seed))
+            found = detection_stats(truth, indices[fold], study.detections(run), seed)
             scores = np.full(len(study.truth.image_ids), np.nan)
             scores[np.searchsorted(study.truth.image_ids, truth.image_ids)] = found.image_scores
             return replace(found, image_scores=scores)

@@ -111,10 +111,8 @@ class _Pictures:
 
     def _seeds_on(self, place: int) -> list[int]:
         """Return the seeds whose runs were evaluated on an image."""
-        if not self._study.folds:
-            return self.seeds
         image_id = self._study.truth.image_ids[place]
-        return [s for s in self.seeds if image_id in self._study.truth_of({"seed": s}).image_ids]
+        return [seed for seed in self.seeds if image_id in self._study.truth_of(seed).image_ids]
 
     def _found(self, label: str, seed: int) -> np.ndarray:
         """Return the detections of a run."""
