@@ -114,9 +114,9 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
         "--folds",
         type=whole_number(2),
         metavar="K",
-        help="divide the training data into K parts of equal size; seed s trains on all parts but "
-        "s mod K and is evaluated on that one, so every image is evaluated (default seeds: 0 to "
-        "K - 1). 5 is a good number",
+        help="divide the training data into K parts of about equal size; seed s trains on all but "
+        "part s mod K and is evaluated on that one, so every image is evaluated (default seeds: 0 "
+        "to K - 1). 5 is a good number",
     )
     group.add_argument(
         "--fold-key",
