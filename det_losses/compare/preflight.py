@@ -62,14 +62,13 @@ def describe(cfg: Config) -> dict[str, Any]:
 def describe_data(cfg: Config) -> dict[str, Any]:
     """Return classes, numbers of images and boxes, folds, and the evaluation's ground truth.
 
-    With folds, all images count as images of both training and evaluation, and the ground truth
-    has the ``fold`` of each image.
+    With folds, the training images are those of one run, the evaluated images those of all runs.
+    The ground truth has the ``fold`` of each image.
     """
-    folds = folds_of(cfg)
-    if folds:
-        cfg = copy.deepcopy(cfg)
-        select_fold(cfg, None)
-    train, val = (DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val"))
+    folds, evaluated = folds_of(cfg), copy.deepcopy(cfg)
+    select_fold(evaluated, None)
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    val = DATASETS.build(evaluated.val_dataloader.dataset)
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)

@@ -129,16 +129,16 @@ def runs(study: Study) -> Section:
 def data(study: Study) -> Section:
     """Return the numbers of images and of boxes."""
     truth, boxes = study.truth, study.meta.get("val_boxes")
-    trained = (study.meta.get("images") or {}).get("train") if not study.folds else None
+    trained = (study.meta.get("images") or {}).get("train")
     sizes = (
         f" ({boxes['small']} small, {boxes['medium']} medium, {boxes['large']} large)"
         if boxes
         else ""
     )
-    counted_boxes = ~truth.crowds
+    counted_boxes, each = ~truth.crowds, " in each run" if study.folds else ""
     text = (
-        f"{f'{trained} training images. ' if trained else ''}{len(truth.image_ids)} evaluated "
-        f"images with {int(counted_boxes.sum())} boxes{sizes} of "
+        f"{f'{trained} training images{each}. ' if trained else ''}"
+        f"{len(truth.image_ids)} evaluated images with {int(counted_boxes.sum())} boxes{sizes} of "
         f"{counted(len(truth.names), 'class')}, crowds excluded.{_folds(study)}"
     )
     rows = [

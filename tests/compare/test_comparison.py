@@ -173,7 +173,7 @@ def test_what_is_said_of_folds(folds):
     assert "13 images in 3 folds: seed s trains on all but fold s mod 3 and is" in first
     assert second.count("(already finished)") == 3  # the baseline; GIoULoss was not asked for
     report = (folds.folder / "report.md").read_text()
-    assert "13 evaluated images" in report and "divided into 3 folds" in report
+    assert "images in each run. 13 evaluated images" in report and "divided into 3 folds" in report
     assert "about other training sets of this size as well as other seeds" in report
     assert "SE² = V_j (1 / S_j + 1 / 2)" in report and "Owen" not in report
 
