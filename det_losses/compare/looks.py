@@ -1,11 +1,15 @@
 """Looks at a comparison while it trains: which losses get further seeds, and when to stop."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from det_losses.compare.runner import PlanRunner
+from det_losses.engine.config import folds_of
 from det_losses.errors import InputError, UserError
 from det_losses.files import finite
 from det_losses.report import Study
@@ -16,12 +20,13 @@ from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family
 from det_losses.statistics.verdict import Precision
 
-DEFAULT_SEEDS = (0, 1, 2)
 LOOK_SEEDS = tuple(range(max(LOOKS)))
 # Of a difference in AP between two losses, measured on the quickstart: docs/noise.md.
 SEED_SD = 0.010  # over seeds
 IMAGE_SD = 0.035  # over images, times the square root of their number
 _LEVEL = 0.95
+
+_FEWEST_SEEDS = 3  # that a comparison needs
 
 # label -> the seeds to train now; the runner that trains them
 Start = Callable[[Mapping[str, Sequence[int]]], PlanRunner]
@@ -38,6 +43,13 @@ class Step:
 
     going: tuple[str, ...]
     text: str
+
+
+def default_seeds(cfg: Config) -> list[int]:
+    """Return the seeds of a comparison if none are given: with folds, the same number in each."""
+    folds = folds_of(cfg)
+    round_ = folds.count if folds else 1
+    return list(range(round_ * math.ceil(_FEWEST_SEEDS / round_)))
 
 
 def scheduled(seeds: Sequence[int]) -> list[int]:
@@ -163,6 +175,7 @@ def verdict_at(
         metric=settings["metric"],
         within=settings["within"],
         look=len(seeds),
+        folds=study.folds,
     )
 
 
