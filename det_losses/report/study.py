@@ -53,6 +53,8 @@ class Study:
         within: differences up to this one do not matter, in 0..1.
         look: number of seeds of the scheduled look that this is; None if their number counts as
             fixed in advance.
+        fork: where the runs fork (``epoch``, ``epochs``, ``baseline``); None if all of them were
+            trained from scratch.
         coco: the ground truth of all runs as COCO json.
         truth: the same, prepared for matching.
         folds: number of folds, if the run with seed s is evaluated on the images of fold s modulo
@@ -82,6 +84,7 @@ class Study:
         self.within = within or self.meta.get("within") or WITHIN
         looks = self.meta.get("looks")
         self.look = looks[-1]["seeds"] if looks else None
+        self.fork: dict[str, Any] | None = self.meta.get("fork")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
         self._metrics = names
