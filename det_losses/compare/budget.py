@@ -21,6 +21,8 @@ from det_losses.report.formats import duration
 
 WARM_UP, TIMED = 2, 6  # training steps of a measurement
 _START = 10.0  # seconds for a process to start and import torch
+_LIMIT = 10.0  # seconds of steps after which a measurement ends
+_MOST_EVALUATION = 0.2  # of the training time
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Budget:
 
     Attributes:
         seconds: length of the budget, counted from its construction.
-        run_seconds: estimated time of one run, used until a run has finished.
+        run_seconds: estimated time of one whole training, used until a run has finished.
         jobs: number of parallel runs.
     """
 
@@ -43,18 +45,23 @@ class Budget:
         """Seconds until the end."""
         return self.seconds - (time.monotonic() - self.start)
 
-    def allows_run(self, finished: Sequence[float]) -> bool:
-        """Return whether one more run is expected to finish in time."""
+    def allows_run(self, finished: Sequence[float], share: float = 1.0) -> bool:
+        """Return whether one more run is expected to finish in time.
+
+        Args:
+            finished: seconds of finished runs, if they were whole trainings.
+            share: the fraction of a whole training that the run trains.
+        """
         expected = sum(finished) / len(finished) if finished else self.run_seconds
-        return expected <= self.left
+        return share * expected <= self.left
 
     def seeds(
-        self, unfinished: Callable[[int], int], given: Sequence[int] | None, limit: int = 10
+        self, unfinished: Callable[[int], float], given: Sequence[int] | None, limit: int = 10
     ) -> list[int]:
         """Return the seeds that fit in the budget, in order.
 
         Args:
-            unfinished: seed -> number of its runs that are not finished.
+            unfinished: seed -> number of its runs that are not finished, in whole trainings.
             given: the seeds given by the user; None: 0, 1, ...
             limit: maximum number of seeds if the user gave none.
 
@@ -70,7 +77,7 @@ class Budget:
         ]
         if not fit:
             raise InputError(
-                f"--budget {duration(self.seconds)}: one seed needs {runs[0]} runs and about "
+                f"--budget {duration(self.seconds)}: one seed needs {runs[0]:.3g} runs and about "
                 f"{duration(self._seconds_of(runs[0]))} ({duration(self.run_seconds)} per run). "
                 "Compare fewer variants, shorten the runs (--cfg-options train_cfg.max_epochs=...) "
                 "or increase the budget"
@@ -81,12 +88,45 @@ class Budget:
         """Return a budget with the same end, for runs shortened to a fraction of their length."""
         return replace(self, run_seconds=self.run_seconds * fraction)
 
-    def _seconds_of(self, runs: int) -> float:
+    def _seconds_of(self, runs: float) -> float:
         return math.ceil(runs / self.jobs) * self.run_seconds
 
 
-def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
-    """Estimate the seconds of a run from a few training steps and one evaluated batch.
+@dataclass(frozen=True)
+class RunTime:
+    """What a run is expected to take.
+
+    Attributes:
+        start: seconds until training begins.
+        training: seconds of all steps.
+        evaluation: seconds of all evaluations.
+        evaluations: their number.
+    """
+
+    start: float
+    training: float
+    evaluation: float
+    evaluations: int
+
+    @property
+    def seconds(self) -> float:
+        """The whole run."""
+        return self.start + self.training + self.evaluation
+
+    @property
+    def note(self) -> str | None:
+        """A sentence if evaluation is expensive: how to evaluate less."""
+        share = self.evaluation / self.training
+        if share <= _MOST_EVALUATION:
+            return None
+        key = "val_dataloader.dataset.num_images=N evaluates fewer images"
+        if self.evaluations > 1:
+            key = "train_cfg.val_interval=N evaluates less often"
+        return f"Evaluation will take {share:.0%} of the training time; {key}"
+
+
+def measure_run(cfg: Config, variant: Variant, jobs: int) -> RunTime:
+    """Estimate the time of a run from a few training steps and one evaluated batch.
 
     Args:
         cfg: the config of the comparison.
@@ -105,19 +145,22 @@ def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
     loop = runner.train_loop
     length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     evaluations = math.ceil(length / loop.val_interval)
-    return _START + built + step * runner.max_iters + evaluation * evaluations
+    training = step * runner.max_iters
+    return RunTime(_START + built, training, evaluation * evaluations, evaluations)
 
 
 def _time_steps(runner: Runner) -> float:
+    """Return the mean seconds of a step, of those that the time limit allows."""
     runner.model.train()
-    seconds = []
+    seconds: list[float] = []
     batches = _endless(runner.train_dataloader)
-    for _ in range(WARM_UP + TIMED):
+    while len(seconds) < WARM_UP + TIMED and (len(seconds) < 2 or sum(seconds) < _LIMIT):
         begin = time.perf_counter()
         runner.model.train_step(next(batches), runner.optim_wrapper)
         _synchronise()
         seconds.append(time.perf_counter() - begin)
-    return sum(seconds[WARM_UP:]) / TIMED
+    timed = seconds[min(WARM_UP, len(seconds) - 1) :]
+    return sum(timed) / len(timed)
 
 
 def _time_evaluation(runner: Runner) -> float:

@@ -1,17 +1,19 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.fork import Fork, check_fork, fork_of
 from det_losses.compare.looks import (
-    DEFAULT_SEEDS,
     LOOK_SEEDS,
+    default_seeds,
     likely_to_find,
     scheduled,
     until_decided,
@@ -22,9 +24,13 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
+from det_losses.data.folds import classes_in_one_fold
+from det_losses.engine.config import select_fold
+from det_losses.engine.schedule import set_length
 from det_losses.errors import InputError, UserError
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
+from det_losses.registry import DATASETS
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import counted, listed
 from det_losses.report.markdown import table
@@ -48,6 +54,7 @@ def compare(
     until: bool = False,
     within: float = 0.01,
     screening: bool = False,
+    fork_at: float | None = None,
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
@@ -67,13 +74,15 @@ def compare(
         metric: the primary metric.
         match: whether loss weights are set so that gradient norms match the baseline's.
         multiples: factors by which each loss weight is multiplied.
-        seeds: seeds of the runs; None: 0, 1 and 2; with a budget as many as fit; with ``until`` as
-            many of 0 to 7 as are needed.
+        seeds: seeds of the runs; None: 0, 1 and 2, or one for each fold; with a budget as many as
+            fit; with ``until`` as many of 0 to 7 as are needed.
         jobs: number of parallel runs.
         seconds: the time budget; None: unlimited.
         until: whether to add seeds for the candidates for the best variant until it is decided.
         within: a difference that does not matter, in 0..1.
         screening: whether to drop the worse half of the variants after a short training.
+        fork_at: the fraction of the training, in 0..1, that only the baseline trains; all other
+            variants continue from there. None: every variant trains from scratch.
         resamples: number of resamples of the validation images, for the intervals.
         facts: further entries of the results' metadata (``command``, ``config``).
 
@@ -94,36 +103,40 @@ def compare(
         multiples=multiples,
         matched=match,
     )
-    first = seeds or DEFAULT_SEEDS
-    check(cfg, selection, root, first, screening)
+    cfg = with_epochs(cfg)
+    first = seeds or default_seeds(cfg)
+    fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
+    check(cfg, selection, root, first, screening, fork)
     if until:
         scheduled(seeds or LOOK_SEEDS)
         if len(selection.swept(selection.variants)) < 2:
             raise InputError("--until-decided requires at least two variants")
     baseline = baseline or _baseline(selection, root)
     settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
-    facts = {**(facts or {}), **settings, **describe(cfg)}
+    facts = {**(facts or {}), **settings, **describe(cfg), "budget": seconds}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)
         _announce(cfg, variants, facts)
-        budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
+        run_seconds = cache(partial(_run_seconds, cfg, variants[0], root, jobs))
+        budget = None if seconds is None else Budget(seconds, run_seconds(), jobs)
         notes: list[str] = []
         if screening:
             train = short_trainer(facts, first[0], lock, jobs, budget)
             variants, dropped = screen(cfg, variants, selection.baseline, root, metric, train)
             notes = [*map(str, dropped), RISK] if dropped else []
             print("\n".join(notes) or "Screening dropped no variant")
-        plan = Plan.of(cfg, selection.components, variants, first)
+        plan = Plan.of(cfg, selection.components, variants, first, fork)
 
         def start(asked: Plan) -> PlanRunner:
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
             for note in notes:
                 runner.results.note(note)
+            runner.run_seconds = run_seconds() if runner.todo else None
             return runner
 
         if until:
-            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, settings, budget)
+            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, facts, budget)
         else:
             if budget:
                 fit = budget.seeds(partial(plan.unfinished, root), seeds)
@@ -131,7 +144,7 @@ def compare(
             runner = start(plan)
             print(runner.forecast(), flush=True)
             if runner.todo:
-                _say_likely(root, len(variants), len(plan.seeds))
+                _say_likely(root, facts, len(variants), len(plan.seeds))
             rows = runner.execute()
         _report(root, rows)
     return rows
@@ -142,7 +155,7 @@ def _until_decided(
     plan: Plan,
     root: Path,
     seeds: Sequence[int],
-    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
     budget: Budget | None,
 ) -> list[dict[str, Any]]:
     """Train from look to look; a budget too small for one seed is an error."""
@@ -151,28 +164,39 @@ def _until_decided(
         budget.seeds(partial(plan.unfinished, root), seeds[: looks[0]])
     labels = [variant.label for variant in plan.variants]
     at = listed([str(look) for look in looks])
-    if settings["baseline"] not in labels:  # that of the directory, in a comparison of others
-        settings = {**settings, "baseline": labels[0]}
+    if facts["baseline"] not in labels:  # that of the directory, in a comparison of others
+        facts = {**facts, "baseline": labels[0]}
     print(f"Looks at {at} seeds, at most {counted(len(labels) * looks[-1], 'run')}")
-    _say_likely(root, len(labels), looks[-1], looks[-1])
+    if any(plan.unfinished(root, seed) for seed in seeds):
+        _say_likely(root, facts, len(labels), looks[-1], looks[-1])
 
     def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
+        if plan.fork:  # which trains the first part for the others, whether it is still in or not
+            every = [seed for own_seeds in own.values() for seed in own_seeds]
+            own = {plan.fork.baseline: list(dict.fromkeys(every)), **own}
         chosen = [variant for variant in plan.variants if variant.label in own]
         used = [seed for seed in seeds if any(seed in own_seeds for own_seeds in own.values())]
         per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
         return start(replace(plan, variants=chosen, seeds=used, own_seeds=per_variant))
 
-    return until_decided(start_some, root, labels, seeds, settings)
+    return until_decided(start_some, root, labels, seeds, facts)
 
 
-def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) -> None:
-    sentence = likely_to_find(root, losses, seeds, look)
+def _say_likely(
+    root: Path, facts: Mapping[str, Any], losses: int, seeds: int, look: int | None = None
+) -> None:
+    sentence = likely_to_find(root, facts["images"]["val"], losses, seeds, look)
     if sentence:
         print(sentence)
 
 
 def check(
-    cfg: Config, selection: Selection, root: Path, seeds: Sequence[int], screening: bool
+    cfg: Config,
+    selection: Selection,
+    root: Path,
+    seeds: Sequence[int],
+    screening: bool,
+    fork: Fork | None = None,
 ) -> None:
     """Check everything that can fail without training.
 
@@ -184,16 +208,34 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
-    plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
+    swept = selection.swept(selection.variants)
+    plan = Plan.of(cfg, selection.components, swept, seeds, fork)
     stored = Plan.load(root)
     if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
         shorten(cfg)
     check_losses(cfg, selection.variants)
+    if fork:
+        baseline = next(variant for variant in swept if variant.label == fork.baseline)
+        check_fork(cfg, selection.variants, baseline)
+        return
     by_config = [variant for variant in selection.variants if not variant.factors]
     for variant in by_config or selection.variants[:1]:
         check_runner(cfg, variant)
+
+
+def with_epochs(cfg: Config) -> Config:
+    """Return the config with the number of epochs, if it has a number of steps.
+
+    So all runs of a comparison have the same length, which is part of what they share.
+    """
+    if "steps" not in (cfg.get("train_cfg") or {}):
+        return cfg
+    own, one_run = copy.deepcopy(cfg), copy.deepcopy(cfg)
+    select_fold(one_run, 0)
+    set_length(own, len(DATASETS.build(one_run.train_dataloader.dataset)))
+    return own
 
 
 def _baseline(selection: Selection, root: Path) -> str:
@@ -206,15 +248,38 @@ def _baseline(selection: Selection, root: Path) -> str:
     return meta.get("baseline") or selection.baseline
 
 
-def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:
+def _run_seconds(cfg: Config, variant: Variant, root: Path, jobs: int) -> float:
+    """Return the time of a run: that of the finished ones, or else measured."""
+    stored = Plan.load(root)
+    known = stored.seconds_per_run(root) if stored else None
+    if known:
+        return known
     print("Measuring the time per run", flush=True)
-    return Budget(seconds, measure_run(cfg, variant, jobs), jobs)
+    measured = measure_run(cfg, variant, jobs)
+    if measured.note:
+        print(measured.note)
+    return measured.seconds
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
-    images, classes = facts["images"], counted(len(facts["classes"]), "class")
-    print(f"{images['train']} training and {images['val']} validation images, {classes}")
+    print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
+    if length := set_length(copy.deepcopy(cfg), facts["images"]["train"]):
+        print(f"Each run: {length}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
+
+
+def _images(facts: Mapping[str, Any]) -> str:
+    """Return the numbers of images, and with folds what is trained on and evaluated."""
+    images, folds = facts["images"], facts.get("folds")
+    if not folds:
+        return f"{images['train']} training and {images['val']} validation images"
+    together = f"; images with the same {folds['key']} stay in one fold" if folds["key"] else ""
+    untrained = classes_in_one_fold(facts["ground_truth"])
+    alone = f" (only in one fold, so no model learns it: {listed(untrained)})" if untrained else ""
+    return (
+        f"{images['val']} images in {folds['count']} folds: seed s trains on all but fold "
+        f"s mod {folds['count']} and is evaluated on that one{together}{alone}"
+    )
 
 
 def settings_table(variants: Sequence[Variant]) -> str:

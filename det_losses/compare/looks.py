@@ -1,11 +1,15 @@
 """Looks at a comparison while it trains: which losses get further seeds, and when to stop."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from det_losses.compare.runner import PlanRunner
+from det_losses.engine.config import folds_of
 from det_losses.errors import InputError, UserError
 from det_losses.files import finite
 from det_losses.report import Study
@@ -14,9 +18,15 @@ from det_losses.report.formats import at_most, counted, listed, points
 from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, next_look
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family
+from det_losses.statistics.verdict import Precision
 
-DEFAULT_SEEDS = (0, 1, 2)
 LOOK_SEEDS = tuple(range(max(LOOKS)))
+# Of a difference in AP between two losses, measured on the quickstart: docs/noise.md.
+SEED_SD = 0.010  # over seeds
+IMAGE_SD = 0.035  # over images, times the square root of their number
+_LEVEL = 0.95
+
+_FEWEST_SEEDS = 3  # that a comparison needs
 
 # label -> the seeds to train now; the runner that trains them
 Start = Callable[[Mapping[str, Sequence[int]]], PlanRunner]
@@ -33,6 +43,13 @@ class Step:
 
     going: tuple[str, ...]
     text: str
+
+
+def default_seeds(cfg: Config) -> list[int]:
+    """Return the seeds of a comparison if none are given: with folds, the same number in each."""
+    folds = folds_of(cfg)
+    round_ = folds.count if folds else 1
+    return list(range(round_ * math.ceil(_FEWEST_SEEDS / round_)))
 
 
 def scheduled(seeds: Sequence[int]) -> list[int]:
@@ -158,33 +175,48 @@ def verdict_at(
         metric=settings["metric"],
         within=settings["within"],
         look=len(seeds),
+        folds=study.folds,
     )
 
 
-def likely_to_find(root: Path, losses: int, seeds: int, look: int | None = None) -> str | None:
-    """Return which difference a comparison is likely to find, by the noise of the stored runs.
+def likely_to_find(
+    root: Path, images: int, losses: int, seeds: int, look: int | None = None
+) -> str | None:
+    """Return which difference a comparison is likely to find.
+
+    The noise is that of the stored runs. If they are too few, it is assumed to be that of the
+    quickstart, measured in docs/noise.md; the image part for the number of images.
 
     Args:
         root: the directory of the comparison.
+        images: number of evaluated images.
         losses: how many variants it will have.
         seeds: how many seeds each of them will have.
         look: the scheduled look at which it ends; None if seeds are fixed in advance.
 
     Returns:
-        None if nothing is known of the noise, or there is nothing to compare.
+        None if there is nothing to compare.
     """
+    if losses < 2 or seeds < 2 or images < 2:
+        return None
     try:
         verdict = Study.load([root]).verdict()
+        known, metric, level = verdict.precision, verdict.metric, verdict.level
     except UserError:
-        return None
-    if verdict.precision is None or losses < 2 or seeds < 2:
-        return None
-    error = 1 - verdict.level if look is None else look_error(look, verdict.level)
-    planned = replace(verdict.precision, losses=losses, error=error)
+        known, metric, level = None, "AP", _LEVEL
+    error = 1 - level if look is None else look_error(look, level)
+    assumed = Precision(losses, SEED_SD**2, IMAGE_SD**2 / images, images, error)
+    planned = replace(known, losses=losses, error=error) if known else assumed
     found = detectable_difference(*planned.with_seeds(seeds, Family.BASELINE))
+    source = (
+        "by the noise of the stored runs"
+        if known
+        else f"if differences vary as in the quickstart: SD {points(SEED_SD)} AP over seeds, "
+        f"{points(IMAGE_SD / images**0.5)} AP over {images} images (docs/noise.md)"
+    )
     return (
-        f"By the noise of the stored runs, {counted(seeds, 'seed')} are likely (80%) to find a "
-        f"difference of {points(float(found))} {verdict.metric} to the baseline"
+        f"{counted(seeds, 'seed')} are likely (80%) to find a difference of "
+        f"{points(float(found))} {metric if known else 'AP'} to the baseline, {source}"
     )
 
 

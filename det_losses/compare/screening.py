@@ -15,13 +15,14 @@ from det_losses.compare.plan import Plan
 from det_losses.compare.runner import PlanRunner
 from det_losses.compare.variants import Variant
 from det_losses.engine.config import entries
+from det_losses.engine.schedule import is_by_epoch
 from det_losses.errors import InputError
 from det_losses.report import Study
 from det_losses.report.formats import counted, points
 
 # (config, variants, folder) -> label -> mean score
 Train = Callable[[Config, Sequence[Variant], Path], Mapping[str, float]]
-FRACTION = 0.5  # of the epochs of the whole training
+FRACTION = 0.5  # of the length of the whole training
 KEEP = 0.5  # of the variants
 # By simulation: normal scores with equal SD; a second halving would make it 35%.
 RISK = (
@@ -40,7 +41,7 @@ class Dropped:
 
     Attributes:
         label: its label.
-        epochs: epochs of the training after which it was dropped.
+        length: length of the training after which it was dropped.
         score: its mean score then.
         rank: its rank then, from 1.
         of: number of ranked variants.
@@ -48,7 +49,7 @@ class Dropped:
     """
 
     label: str
-    epochs: int
+    length: str
     score: float
     rank: int
     of: int
@@ -56,28 +57,30 @@ class Dropped:
 
     def __str__(self) -> str:
         return (
-            f"Screening dropped {self.label} after {counted(self.epochs, 'epoch')}: "
+            f"Screening dropped {self.label} after {self.length}: "
             f"{points(self.score)} {self.metric}, rank {self.rank} of {self.of}."
         )
 
 
 def shorten(cfg: Config) -> Config:
-    """Return the config with half of its epochs, scaled schedules, one evaluation at the end.
+    """Return the config with half of its length, scaled schedules, one evaluation at the end.
+
+    A warm-up in iterations keeps its length in a training by epochs.
 
     Raises:
-        InputError: the config trains by iterations, or for too few epochs.
+        InputError: the training is too short, or has no known length.
     """
     own = copy.deepcopy(cfg)
     train = own.train_cfg
-    if not train.get("by_epoch") or train.max_epochs * FRACTION < 1:
-        raise InputError(
-            "--screen requires a training of at least 2 epochs (train_cfg.by_epoch, max_epochs)"
-        )
-    epochs = round(train.max_epochs * FRACTION)
-    scale = epochs / train.max_epochs
-    train.max_epochs = train.val_interval = epochs
+    key, unit = _length_of(own)
+    whole = train.get(key)
+    if not isinstance(whole, int) or whole * FRACTION < 1:
+        raise InputError(f"--screen requires a training of at least 2 {unit}s (train_cfg.{key})")
+    length = round(whole * FRACTION)
+    scale = length / whole
+    train[key] = train.val_interval = length
     for scheduler in entries(own.get("param_scheduler")):
-        if not scheduler.get("by_epoch", True):
+        if is_by_epoch(own) and not scheduler.get("by_epoch", True):
             continue
         for key in _LENGTHS:
             if scheduler.get(key):
@@ -85,6 +88,11 @@ def shorten(cfg: Config) -> Config:
         if "milestones" in scheduler:
             scheduler.milestones = sorted({max(1, round(m * scale)) for m in scheduler.milestones})
     return own
+
+
+def _length_of(cfg: Config) -> tuple[str, str]:
+    """Return the key of the length of the training, and its unit."""
+    return ("max_epochs", "epoch") if is_by_epoch(cfg) else ("max_iters", "iteration")
 
 
 def screen(
@@ -104,7 +112,8 @@ def screen(
         cfg: the config of the whole training.
         variants: what is compared.
         baseline: its label.
-        root: the directory of the comparison; this trains in ``screen/<epochs>_epochs``.
+        root: the directory of the comparison; this trains in ``screen/<length>_epochs``
+            or ``screen/<length>_iterations``.
         metric: the metric of the scores.
         train: trains the variants with that config in that directory, and returns their mean scores
             over the seeds they have. A variant without a score stays, so that the whole training
@@ -116,10 +125,11 @@ def screen(
     if len(variants) < 3:
         return list(variants), []
     short = shorten(cfg)
-    epochs = short.train_cfg.max_epochs
-    scores = train(short, variants, root / "screen" / f"{epochs}_epochs")
+    key, unit = _length_of(short)
+    length = short.train_cfg[key]
+    scores = train(short, variants, root / "screen" / f"{length}_{unit}s")
     dropped = [
-        Dropped(label, epochs, scores[label], rank, len(scores), metric)
+        Dropped(label, counted(length, unit), scores[label], rank, len(scores), metric)
         for rank, label in worse_half(scores)
         if label != baseline
     ]
@@ -154,7 +164,8 @@ def short_trainer(
     def train(cfg: Config, variants: Sequence[Variant], folder: Path) -> Mapping[str, float]:
         components = sorted({slot for variant in variants for slot in variant.factors})
         plan = Plan.of(cfg, components, variants, [seed])
-        length = counted(cfg.train_cfg.max_epochs, "epoch")
+        key, unit = _length_of(cfg)
+        length = counted(cfg.train_cfg[key], unit)
         print(f"Screening {len(variants)} variants, {length} each", flush=True)
         own = budget.for_part(FRACTION) if budget else None
         PlanRunner(cfg, plan, folder, lock, dict(facts), jobs, own).execute()

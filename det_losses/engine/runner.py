@@ -15,7 +15,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, LogProcessor, Runner
 
 from det_losses.engine.checkpoint import read_checkpoint, written_whole
-from det_losses.engine.schedule import ConfiguredSchedule, in_steps
+from det_losses.engine.learning_rate import ConfiguredSchedule, in_steps
 from det_losses.registry import LOG_PROCESSORS
 
 

@@ -1,101 +1,149 @@
-"""Schedules of the learning rate: in training by iterations, and of a resumed run."""
+"""The length of a training, and the settings that follow from it."""
 
-from collections.abc import Mapping
+import math
+import os
+from dataclasses import dataclass
 from typing import Any
 
-from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
-from mmengine.runner import Runner
+from mmengine.config import Config
 
-_PROGRESS = ("last_step", "_global_step", "_last_value", "base_values")  # the rest are settings
-_LENGTHS = ("T_max", "begin", "end", "total_iters", "total_steps", "step_size")
+from det_losses.engine.config import entries
+from det_losses.errors import InputError
 
-
-def in_steps(scheduler: Mapping[str, Any], epoch_length: int, max_iters: int) -> dict[str, Any]:
-    """Return the config of a schedule in steps, for a training by iterations.
-
-    mmengine updates a schedule in epochs only at the end of an epoch, and to it such a training is
-    a single epoch.
-
-    Args:
-        scheduler: config of the schedule.
-        epoch_length: steps per epoch.
-        max_iters: steps of the training, the default end of the schedule.
-    """
-    own = dict(scheduler)
-    converted = own.pop("convert_to_iter_based", False)
-    if own.get("by_epoch", True):
-        for key in _LENGTHS:
-            if own.get(key) is not None:
-                own[key] = int(own[key] * epoch_length)
-        if "milestones" in own:
-            own["milestones"] = [int(each * epoch_length) for each in own["milestones"]]
-        elif "gamma" in own and "step_size" not in own and not converted:
-            own["gamma"] **= 1 / epoch_length  # ExponentialLR: the factor per epoch
-    own["by_epoch"] = False
-    own.setdefault("end", max_iters)
-    return own
+_WARM_UP = 0.1  # of a training whose length is a number of steps, at most
 
 
-class ConfiguredSchedule:
-    """The settings of the optimizer and its schedules in the config, before a run is resumed.
+@dataclass(frozen=True)
+class Length:
+    """The length of an epoch-based training.
 
-    mmengine restores those of the checkpoint. In a training of another length the learning rate
-    would then follow the first length, or stay frozen at its end.
-
-    Args:
-        runner: a runner with one optimizer that has built its optimizer and schedules.
+    Attributes:
+        images: number of training images.
+        batch_size: images per step and process.
+        epochs: number of epochs.
+        steps: number of steps of the optimizer.
     """
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._options = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in runner.optim_wrapper.param_groups
-        ]
-        self._settings = list(map(_settings, runner.param_schedulers or []))
+    images: int
+    batch_size: int
+    epochs: int
+    steps: int
 
-    def restore(self, stored: int) -> bool:
-        """Follow the config if the checkpoint has other settings, and return whether it has.
-
-        The learning rate becomes that of an uninterrupted training at this step. The state of the
-        optimizer stays that of the checkpoint.
-
-        Args:
-            stored: number of schedules in the checkpoint.
-        """
-        schedulers = self._runner.param_schedulers or []
-        groups = self._runner.optim_wrapper.param_groups
-        scheduled = {each.param_name for each in schedulers}
-        same = stored == len(schedulers) and self._settings == list(map(_settings, schedulers))
-        same = same and all(
-            group.get(key) == value
-            for group, own in zip(groups, self._options, strict=True)
-            for key, value in own.items()
-            if key not in scheduled
-        )
-        on_plateau = any(isinstance(each, ReduceOnPlateauParamScheduler) for each in schedulers)
-        if same or on_plateau:  # the latter depends on all evaluations
-            return False
-        for group, own in zip(groups, self._options, strict=True):
-            group.update(own)
-            group.update({name: own[f"initial_{name}"] for name in scheduled})
-        self._replay()
-        return True
-
-    def _replay(self) -> None:
-        """Build the schedules anew and repeat their updates up to the current step."""
-        runner = self._runner
-        if not runner.param_schedulers:
-            return
-        runner.param_schedulers = runner.build_param_scheduler(runner.cfg.param_scheduler)
-        runner.optim_wrapper._global_step = 0  # it has been called: no warning of the schedules
-        epoch_length = runner.iter // runner.epoch if runner.epoch else runner.iter + 1
-        for step in range(1, runner.iter + 1):
-            for scheduler in runner.param_schedulers:
-                if not scheduler.by_epoch or step % epoch_length == 0:
-                    scheduler.step()
+    def __str__(self) -> str:
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs:,} epochs"
+        steps = "1 step" if self.steps == 1 else f"{self.steps:,} steps"
+        return f"{self.images:,} images, batch size {self.batch_size}: {epochs} ({steps})"
 
 
-def _settings(scheduler: Any) -> dict[str, Any]:
-    state = scheduler.state_dict().items()
-    return {key: value for key, value in state if key not in _PROGRESS and not callable(value)}
+def set_length(cfg: Config, images: int) -> Length | None:
+    """Replace ``train_cfg.steps`` by the number of epochs that comes closest to it.
+
+    A given ``max_epochs`` takes precedence. In an iteration-based training, ``steps`` becomes
+    ``max_iters``, if that is not given.
+
+    Args:
+        cfg: the config, changed in place.
+        images: number of training images.
+
+    Returns:
+        The length; None for any other than an epoch-based training with a batch size.
+
+    Raises:
+        InputError: ``steps`` or ``max_epochs`` is not a whole number above 0, both are missing, or
+            the batch size is unknown.
+    """
+    train = cfg.train_cfg
+    if _has_own_loop(cfg):
+        return None
+    steps = train.pop("steps", None)
+    if steps is not None:
+        _check_whole("steps", steps)
+    if not is_by_epoch(cfg):
+        if steps is not None:
+            train.setdefault("max_iters", steps)
+        return None
+    batch_size = cfg.train_dataloader.get("batch_size")
+    if train.get("max_epochs") is None and steps is not None:
+        if batch_size is None:
+            raise InputError("train_cfg.steps requires train_dataloader.batch_size")
+        train.max_epochs = max(1, round(steps / _steps_per_epoch(cfg, images)))
+        _limit_warm_up(cfg, math.ceil(_WARM_UP * steps))
+    _check_whole("max_epochs", train.get("max_epochs"))
+    if batch_size is None:
+        return None
+    epochs = train.max_epochs
+    return Length(images, batch_size, epochs, epochs * _steps_per_epoch(cfg, images))
+
+
+def set_intervals(cfg: Config) -> None:
+    """Set the intervals and schedules that are left open from the length of the training.
+
+    ``train_cfg.val_interval=None`` evaluates once, at the end; ``interval=None`` of the checkpoint
+    hook writes one checkpoint in the middle and one at the end; a cosine schedule without a length
+    ends with training. mmengine's cosine is periodic: after a shorter period the learning rate
+    would rise again.
+
+    In a training by iterations, logs and checkpoints count iterations. A checkpoint hook without
+    ``by_epoch`` of its own and with the interval 1 saves at each evaluation.
+    """
+    train = cfg.train_cfg
+    if not is_by_epoch(cfg) and not _has_own_loop(cfg):
+        _count_iterations(cfg)
+    epochs = train.get("max_epochs")
+    length = epochs if is_by_epoch(cfg) else train.get("max_iters")
+    if "val_interval" in train and train.val_interval is None:
+        train.val_interval = length
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
+    if checkpoint and "interval" in checkpoint and checkpoint.interval is None:
+        checkpoint.interval = math.ceil(length / 2)
+        checkpoint.by_epoch = is_by_epoch(cfg)
+    for scheduler in entries(cfg.get("param_scheduler")):
+        is_cosine = "CosineAnnealing" in str(scheduler.get("type"))
+        has_length = scheduler.get("T_max") is not None or scheduler.get("end") is not None
+        in_epochs = is_by_epoch(cfg) and scheduler.get("by_epoch", True)
+        if is_cosine and in_epochs and not has_length:
+            _check_whole("max_epochs", epochs)
+            scheduler.T_max = epochs - scheduler.get("begin", 0)
+
+
+def _count_iterations(cfg: Config) -> None:
+    _check_whole("max_iters", cfg.train_cfg.get("max_iters"))
+    cfg.setdefault("log_processor", {})["by_epoch"] = False
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
+    if checkpoint and "by_epoch" not in checkpoint:
+        checkpoint.by_epoch = False
+        if checkpoint.get("interval", 1) == 1:
+            checkpoint.interval = cfg.train_cfg.get("val_interval", 1000)
+
+
+def is_by_epoch(cfg: Config) -> bool:
+    """Return whether a config trains epochs, not iterations."""
+    train = cfg.train_cfg
+    return train.get("by_epoch", "EpochBasedTrainLoop" in str(train.get("type")))
+
+
+def _has_own_loop(cfg: Config) -> bool:
+    """Return whether the config names a loop of the user's, with arguments of its own."""
+    kind = cfg.train_cfg.get("type")
+    return kind is not None and not str(kind).endswith(
+        ("EpochBasedTrainLoop", "IterBasedTrainLoop")
+    )
+
+
+def _steps_per_epoch(cfg: Config, images: int) -> int:
+    loader = cfg.train_dataloader
+    processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher") == "pytorch" else 1
+    batches = math.ceil(images / processes) / loader.batch_size
+    return max(1, math.floor(batches) if loader.get("drop_last") else math.ceil(batches))
+
+
+def _limit_warm_up(cfg: Config, most: int) -> None:
+    for scheduler in entries(cfg.get("param_scheduler")):
+        warms_up = "Linear" in str(scheduler.get("type")) and not scheduler.get("begin")
+        if warms_up and not scheduler.get("by_epoch", True) and scheduler.get("end"):
+            scheduler.end = min(scheduler.end, most)
+
+
+def _check_whole(key: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"train_cfg.{key} must be a whole number above 0, got {value!r}")

@@ -43,6 +43,34 @@ def test_a_short_training_scales_its_schedule(cfg):
     assert cfg.train_cfg.max_epochs == 12
 
 
+def test_a_training_by_iterations_is_halved_with_all_schedules(tmp_path):
+    cfg = Config(
+        {
+            "train_cfg": {"by_epoch": False, "max_iters": 1000, "val_interval": 100},
+            "param_scheduler": [
+                {"type": "CosineAnnealingLR", "by_epoch": False, "T_max": 1000},
+                {"type": "MultiStepLR", "milestones": [8, 11]},
+            ],
+        }
+    )
+    short = shorten(cfg)
+    assert (short.train_cfg.max_iters, short.train_cfg.val_interval) == (500, 500)
+    assert short.param_scheduler[0].T_max == 500
+    assert short.param_scheduler[1].milestones == [4, 6]
+    folders = []
+
+    def train(cfg, variants, folder):
+        folders.append(folder.name)
+        return {"A": 0.2, "B": 0.1, "C": 0.3}
+
+    _, dropped = screen(cfg, variants("ABC"), "A", tmp_path, "AP", train)
+    assert folders == ["500_iterations"]
+    assert str(dropped[0]).startswith("Screening dropped B after 500 iterations: ")
+    cfg.train_cfg.max_iters = 1
+    with pytest.raises(ValueError, match="at least 2 iterations"):
+        shorten(cfg)
+
+
 def test_the_worse_half_is_dropped_but_never_the_baseline(cfg, tmp_path):
     values = {"A": 0.10, "B": 0.30, "C": 0.29, "D": 0.05, "E": 0.06, "F": 0.12}
     train = trained(values)

@@ -1,106 +1,102 @@
-"""The learning rate of each step is that of the config's schedule."""
-
-from pathlib import Path
+"""The length of a training in steps, and the settings that follow from it."""
 
 import pytest
-import torch
-from mmengine.hooks import Hook
-from training import run
+from mmengine.config import Config
 
-from det_losses.engine.schedule import in_steps
+from det_losses.engine.schedule import set_intervals, set_length
+from det_losses.errors import InputError
 
-SCHEDULES = {
-    "cosine": [dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True)],
-    "cosine of epochs": [dict(type="CosineAnnealingLR", by_epoch=True)],
-    "milestones": [
-        dict(type="LinearLR", start_factor=0.5, by_epoch=False, begin=0, end=2),
-        dict(type="MultiStepLR", milestones=[1, 3], gamma=0.1),
+
+def config(batch_size=8, scheduler=(), **train):
+    return Config(
+        {
+            "train_cfg": {"by_epoch": True, **train},
+            "train_dataloader": {"batch_size": batch_size},
+            "param_scheduler": list(scheduler),
+            "default_hooks": {"checkpoint": {"type": "CheckpointHook", "interval": None}},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "steps"),
+    [
+        (150, 32, 608),  # 19 steps per epoch; 600 / 19 = 31.6
+        (205, 23, 598),  # 26; 23.1
+        (1000, 5, 625),  # 125; 4.8
+        (8, 600, 600),
+        (100_000, 1, 12_500),  # at least one epoch
     ],
-    "poly": [dict(type="PolyLR", power=0.9, eta_min=1e-4)],
-    "one cycle": [dict(type="OneCycleLR", eta_max=0.05, by_epoch=False)],
-    "constant": None,
-}
+)
+def test_a_number_of_steps_is_trained_on_any_number_of_images(images, epochs, steps):
+    cfg = config(steps=600, val_interval=None)
+    length = set_length(cfg, images)
+    assert (cfg.train_cfg.max_epochs, length.steps) == (epochs, steps)
+    assert "steps" not in cfg.train_cfg  # mmengine's loop does not know it
+    set_intervals(cfg)
+    assert cfg.train_cfg.val_interval == epochs
+    assert cfg.default_hooks.checkpoint.interval == (epochs + 1) // 2
 
 
-class Rates(Hook):
-    """Keeps the learning rate of every step."""
-
-    def __init__(self):
-        self.values = []
-
-    def before_train_iter(self, runner, **kwargs):
-        self.values.append(runner.optim_wrapper.get_lr()["lr"][0])
+def test_the_length_is_stated():
+    length = set_length(config(steps=1200), 205)
+    assert str(length) == "205 images, batch size 8: 46 epochs (1,196 steps)"
+    assert str(set_length(config(max_epochs=1), 3)) == "3 images, batch size 8: 1 epoch (1 step)"
 
 
-def rates(cfg, **changes):
-    hook = Rates()
-    runner = run({**cfg, **changes}, hook)
-    return hook.values, runner
+def test_given_epochs_and_intervals_take_precedence():
+    cfg = config(steps=600, max_epochs=4, val_interval=2)
+    cfg.default_hooks.checkpoint.interval = 3
+    assert set_length(cfg, 205).epochs == 4
+    set_intervals(cfg)
+    assert (cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval) == (2, 3)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_a_resumed_longer_training_follows_its_own_schedule(toy_cfg, name, capfd):
-    schedule = SCHEDULES[name]
-    expected, _ = rates(toy_cfg("whole", epochs=4, param_scheduler=schedule))
-    _, first = rates(toy_cfg("first", epochs=2, param_scheduler=schedule))
-    start = f"{first.work_dir}/epoch_2.pth"
-    capfd.readouterr()
-    longer = toy_cfg("longer", epochs=4, param_scheduler=schedule)
-    found, _ = rates(longer, load_from=start, resume=True)
-    assert found == pytest.approx(expected[6:], rel=1e-9)
-    said = "those of the config are used, so the learning rate is " in capfd.readouterr().out
-    assert said is (schedule is not None)
+def test_an_incomplete_batch_counts_unless_it_is_dropped(monkeypatch):
+    cfg = config(max_epochs=1)
+    assert set_length(cfg, 20).steps == 3
+    cfg.train_dataloader.drop_last = True
+    assert set_length(cfg, 20).steps == 2
+    # Two processes share the images of an epoch.
+    cfg.launcher = "pytorch"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert set_length(cfg, 40).steps == 2
 
 
-def test_other_settings_of_the_optimizer_are_those_of_the_config(toy_cfg):
-    _, first = rates(toy_cfg("first", epochs=1))
-    cfg = toy_cfg("second", epochs=2, load_from=f"{first.work_dir}/epoch_1.pth", resume=True)
-    cfg["optim_wrapper"]["optimizer"] = dict(type="SGD", lr=0.01, momentum=0.5)
-    found, second = rates(cfg)
-    assert found[-1] == pytest.approx(0.01)
-    assert second.optim_wrapper.param_groups[0]["momentum"] == 0.5
+def test_the_warm_up_is_a_tenth_of_few_steps():
+    warm_up = {"type": "LinearLR", "by_epoch": False, "begin": 0, "end": 50}
+    for steps, end in ((100, 10), (600, 50)):
+        cfg = config(steps=steps, scheduler=[dict(warm_up)])
+        set_length(cfg, 205)
+        assert cfg.param_scheduler[0].end == end
 
 
-def by_iterations(toy_cfg, name, schedule, max_iters=12, **changes):
-    """The toy's three steps per epoch as a training by iterations."""
-    train = dict(by_epoch=False, max_iters=max_iters, val_interval=3)
-    cfg = toy_cfg(name, train_cfg=train, param_scheduler=schedule, **changes)
-    cfg["train_dataloader"]["sampler"] = dict(type="InfiniteSampler", shuffle=True)
-    return cfg
+def test_iterations_and_loops_of_the_user():
+    cfg = Config({"train_cfg": {"by_epoch": False, "steps": 600, "val_interval": None}})
+    cfg.default_hooks = dict(checkpoint=dict(interval=None))
+    assert set_length(cfg, 205) is None
+    set_intervals(cfg)
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (600, 600)
+    assert cfg.default_hooks.checkpoint == dict(interval=300, by_epoch=False)
+    own = Config({"train_cfg": {"type": "OwnLoop", "steps": 600}})
+    set_length(own, 205)
+    assert own.train_cfg.steps == 600
 
 
-@pytest.mark.parametrize("name", ["cosine", "milestones", "one cycle", "constant"])
-def test_training_by_iterations_has_the_rates_of_its_epochs(toy_cfg, name):
-    schedule = SCHEDULES[name]
-    expected, _ = rates(toy_cfg("epochs", epochs=4, param_scheduler=schedule))
-    found, runner = rates(by_iterations(toy_cfg, "iterations", schedule))
-    assert found == pytest.approx(expected, rel=1e-9)
-    kept = sorted(path.name for path in Path(runner.work_dir).glob("*.pth"))
-    assert kept == ["iter_12.pth", "iter_9.pth"]  # saved at each evaluation
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"steps": 0}, r"train_cfg\.steps must be a whole number above 0, got 0"),
+        ({"steps": 1.5}, r"train_cfg\.steps must be .* got 1\.5"),
+        ({"max_epochs": "ten"}, r"train_cfg\.max_epochs must be .* got 'ten'"),
+        ({}, r"train_cfg\.max_epochs must be .* got None"),
+    ],
+)
+def test_a_length_that_cannot_be_used_is_an_error(train, message):
+    with pytest.raises(InputError, match=message):
+        set_length(config(**train), 205)
 
 
-def test_a_killed_training_by_iterations_is_resumed_identically(toy_cfg, record):
-    class Stop(Hook):
-        def before_train_iter(self, runner, **kwargs):
-            if runner.iter == 7:
-                raise KeyboardInterrupt
-
-    whole = run(by_iterations(toy_cfg, "whole", SCHEDULES["cosine"]))
-    with pytest.raises(KeyboardInterrupt):
-        run(by_iterations(toy_cfg, "parts", SCHEDULES["cosine"]), Stop())
-    parts = run(by_iterations(toy_cfg, "parts", SCHEDULES["cosine"], resume=True))
-    expected, got = (
-        torch.load(Path(each.work_dir) / "iter_12.pth")["state_dict"] for each in (whole, parts)
-    )
-    assert all(torch.equal(expected[key], got[key]) for key in expected)
-    assert record(parts)["metrics"] == record(whole)["metrics"]
-
-
-def test_lengths_become_steps():
-    schedule = dict(type="StepLR", step_size=2, begin=1, convert_to_iter_based=True)
-    expected = dict(type="StepLR", step_size=20, begin=10, by_epoch=False, end=55)
-    assert in_steps(schedule, 10, 55) == expected
-    assert in_steps(dict(type="X", by_epoch=False, end=7), 10, 55)["end"] == 7
-    assert in_steps(dict(type="ExponentialLR", gamma=0.5), 10, 55)["gamma"] ** 10 == pytest.approx(
-        0.5
-    )
+def test_steps_require_a_batch_size():
+    with pytest.raises(InputError, match=r"train_cfg\.steps requires train_dataloader\.batch_size"):
+        set_length(config(batch_size=None, steps=600), 205)
