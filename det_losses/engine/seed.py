@@ -1,10 +1,12 @@
 """Seeding of each step, so that its random numbers depend only on the seed and the step."""
 
+from collections.abc import Iterator
 from typing import Any
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from det_losses.generators import seed_generators
 from det_losses.registry import HOOKS
@@ -22,15 +24,20 @@ class SeedHook(Hook):
     anchors and drop the same activations. Worker processes are seeded with the run's seed.
 
     If the dataset has a method ``set_epoch(epoch, seed)``, it is called, so that the augmentation
-    of a sample can be a function of (seed, epoch, image id). An iteration-based loop has no epochs.
+    of a sample can be a function of (seed, epoch, image id). In an iteration-based loop an epoch is
+    a pass through the data; with an InfiniteSampler, workers load ahead across its end, so there
+    the method is not called.
     """
 
     priority = "VERY_HIGH"
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed with (seed, epoch, rank), and pass the epoch to the dataset."""
-        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        loop = runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop):
             seed_generators(runner.seed, runner.iter, get_rank(), _LOADING)
+            if isinstance(loop, IterBasedTrainLoop):
+                loop.dataloader_iterator = _seeded(loop.dataloader_iterator, runner)
             return
         seed_generators(runner.seed, runner.epoch, get_rank())
         dataset = runner.train_dataloader.dataset
@@ -46,3 +53,18 @@ class SeedHook(Hook):
     ) -> None:
         """Seed again for the next batch, whatever the step has drawn."""
         seed_generators(runner.seed, runner.iter + 1, get_rank(), _LOADING)
+
+
+def _seeded(batches: Iterator[Any], runner: Runner) -> Iterator[Any]:
+    """Seed before each batch is loaded, also before those that a resumed run skips."""
+    loader = runner.train_dataloader
+    follows = hasattr(loader.dataset, "set_epoch") and not isinstance(
+        loader.sampler, InfiniteSampler
+    )
+    number = 0
+    while True:
+        if follows and number % len(loader) == 0:
+            loader.dataset.set_epoch(number // len(loader), runner.seed)
+        seed_generators(runner.seed, number, get_rank(), _LOADING)
+        yield next(batches)
+        number += 1

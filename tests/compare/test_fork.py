@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import ConfigDict
 
 from det_losses.compare import runner as module
@@ -192,9 +193,14 @@ class TestRunner:
     ):
         own = next(run for run in forked.runs(tmp_path) if run.title == "L1Loss seed 0")
         own.work_dir.mkdir(parents=True)
-        (own.work_dir / "epoch_5.pth").touch()
+        other = next(run for run in forked.runs(tmp_path) if run.title == "L1Loss seed 1")
+        other.work_dir.mkdir(parents=True)
+        parts = dict.fromkeys(("meta", "optimizer", "message_hub", "state_dict"))
+        torch.save(parts, own.work_dir / "epoch_5.pth")
+        (other.work_dir / "epoch_5.pth").touch()  # damaged
         self.execute(cfg, forked, tmp_path)
         assert (own.title, None) in trained[0]
+        assert (other.title, other.start) in trained[0]
 
     def test_without_time_for_the_baseline_the_others_stay_pending(
         self, cfg, forked, tmp_path, trained, capsys

@@ -21,12 +21,13 @@ COLOURS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 class ToyBoxes(Dataset):
     """Image i: class i % 2, its box the larger the larger i; those in ``infinite`` have no end."""
 
-    def __init__(self, classes=("cat", "dog"), test_mode=False, infinite=(), length=6):
+    def __init__(self, classes=("cat", "dog"), test_mode=False, infinite=(), length=6, dim=False):
         self.metainfo = {
             "classes": tuple(classes),
             "category_ids": tuple(range(17, 17 + len(classes))),
         }
         self.test_mode, self.infinite, self.length = test_mode, infinite, length
+        self.dim = dim  # random brightness, from the global generator
         self.epochs = []
 
     def set_epoch(self, epoch, seed):
@@ -38,6 +39,8 @@ class ToyBoxes(Dataset):
     def __getitem__(self, index):
         image_id, label, size = 100 + index, index % 2, 20.0 + 4 * index
         image = torch.tensor(COLOURS[label])[:, None, None] * torch.full((3, 8, 8), size / 40)
+        if self.dim:
+            image = image * torch.rand(1)
         box = [4.0, 8.0, 4 + size, 8 + size / 2]
         target = {
             "boxes": torch.tensor([box]),

@@ -85,10 +85,15 @@ def test_a_killed_training_by_iterations_is_resumed_identically(toy_cfg, record)
             if runner.iter == 7:
                 raise KeyboardInterrupt
 
-    whole = run(by_iterations(toy_cfg, "whole", SCHEDULES["cosine"]))
+    def cfg(name, **changes):
+        made = by_iterations(toy_cfg, name, SCHEDULES["cosine"], **changes)
+        made["train_dataloader"]["dataset"]["dim"] = True
+        return made
+
+    whole = run(cfg("whole"))
     with pytest.raises(KeyboardInterrupt):
-        run(by_iterations(toy_cfg, "parts", SCHEDULES["cosine"]), Stop())
-    parts = run(by_iterations(toy_cfg, "parts", SCHEDULES["cosine"], resume=True))
+        run(cfg("parts"), Stop())
+    parts = run(cfg("parts", resume=True))
     expected, got = (
         torch.load(Path(each.work_dir) / "iter_12.pth")["state_dict"] for each in (whole, parts)
     )
