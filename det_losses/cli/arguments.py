@@ -101,8 +101,25 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
         "own data", "your own data in COCO format; the config's subset options are ignored"
     )
     for split in ("train", "val") if train else ("val",):
-        group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
-        group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
+        group.add_argument(
+            f"--{split}-ann",
+            nargs="+",
+            metavar="FILE",
+            help="annotation json; the classes of several are joined by name",
+        )
+        group.add_argument(
+            f"--{split}-images",
+            nargs="+",
+            metavar="DIR",
+            help="folder of its images; one for all annotation files, or one for each",
+        )
+    if train:
+        group.add_argument(
+            "--skip-broken",
+            action="store_true",
+            help="leave out images that cannot be read, and list them, instead of stopping before "
+            "training",
+        )
 
 
 def load_experiment(args: argparse.Namespace) -> Config:
@@ -118,6 +135,8 @@ def load_experiment(args: argparse.Namespace) -> Config:
     for split in ("train", "val"):
         ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
         config.use_own_data(cfg, split, ann_file, images)
+    if getattr(args, "skip_broken", False):
+        config.skip_broken_images(cfg)
     if getattr(args, "amp", False):
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))

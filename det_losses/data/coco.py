@@ -1,4 +1,4 @@
-"""A dataset in COCO format, or a subset of it by classes and number of images; its batches."""
+"""A dataset in COCO format, or a subset of it by classes and number of images."""
 
 import logging
 import os
@@ -11,12 +11,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from det_losses.data.coco_json import load_coco_json
+from det_losses.data.image_check import check_images
 from det_losses.data.images import ImageCache
+from det_losses.data.join import load_joined
 from det_losses.data.subset import select_categories, select_images
 from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
 from det_losses.errors import InputError, MissingFileError
-from det_losses.registry import DATASETS, FUNCTIONS
+from det_losses.registry import DATASETS
 
 
 @DATASETS.register_module()
@@ -29,9 +30,13 @@ class CocoDataset(Dataset):
     ``coco``, the data for an evaluation: the json's ``image`` entry (id, file_name, width, height)
     and its ``annotations`` of the chosen classes, including crowds, in original coordinates.
 
+    All images are opened at construction, see :func:`~det_losses.data.image_check.check_images`.
+
     Args:
-        ann_file: The annotation json.
-        image_dir: Folder to which the json's file names are relative.
+        ann_file: The annotation json, or a list of them, whose classes are joined by name, see
+            :func:`~det_losses.data.join.load_joined`.
+        image_dir: Folder to which the json's file names are relative; for a list of annotation
+            files, one folder for all or one for each.
         transforms: Dicts of torchvision.transforms.v2 names, see
             :func:`~det_losses.data.transforms.build_transforms`. In test mode they must not change
             size or boxes, because the detector resizes images.
@@ -44,16 +49,18 @@ class CocoDataset(Dataset):
         test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
             process has a cache of its own.
+        skip_broken: Leave out images that cannot be read; ``broken`` has their names and errors.
 
     Raises:
         MissingFileError: The json, the image folder or an image is missing.
-        InputError: The json is not valid, a class is unknown, or there are too few images.
+        InputError: The json is not valid, a class is unknown, there are too few images, or an image
+            cannot be read.
     """
 
     def __init__(
         self,
-        ann_file: str | Path,
-        image_dir: str | Path,
+        ann_file: str | Path | Sequence[str | Path],
+        image_dir: str | Path | Sequence[str | Path],
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
         classes: Sequence[str] | None = None,
         num_images: int | None = None,
@@ -61,10 +68,11 @@ class CocoDataset(Dataset):
         keep_negatives: bool = False,
         test_mode: bool = False,
         cache_mb: float = 0,
+        skip_broken: bool = False,
     ) -> None:
-        coco = load_coco_json(ann_file)
-        categories = select_categories(coco, classes, str(ann_file))
-        self.ann_file, self.image_dir, self.test_mode = str(ann_file), str(image_dir), test_mode
+        coco, self.ann_file, self.image_dir = load_joined(ann_file, image_dir)
+        categories = select_categories(coco, classes, self.ann_file)
+        self.test_mode = test_mode
         self._category_ids = tuple(category_id for category_id, _ in categories)
         self._classes = tuple(name for _, name in categories)
         self.image_ids = select_images(
@@ -73,12 +81,16 @@ class CocoDataset(Dataset):
             num_images,
             subset_seed,
             keep_negatives,
-            source=str(ann_file),
+            source=self.ann_file,
         )
         images = {image["id"]: image for image in coco["images"]}
         fields = ("id", "file_name", "width", "height")
         self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
-        check_image_files(self.image_dir, [image["file_name"] for image in self._images])
+        if not skip_broken:
+            check_image_files(self.image_dir, [image["file_name"] for image in self._images])
+        self.broken = check_images(self.image_dir, self._images, skip=skip_broken)
+        self._images = [i for i in self._images if i["file_name"] not in self.broken]
+        self.image_ids = [image["id"] for image in self._images]
         self._read_annotations(coco["annotations"])
         self._cache = ImageCache(cache_mb)
         self._transforms = build_transforms(transforms)
@@ -104,17 +116,26 @@ class CocoDataset(Dataset):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        return self.sample(index)
+
+    def sample(self, index: int, copy: int = 0) -> tuple[Tensor, dict[str, Any]]:
+        """Return the sample; each ``copy`` of it in the same epoch is augmented differently."""
         entry = self._images[index]
         path = os.path.join(self.image_dir, entry["file_name"])
         image = self._cache.read(path, (entry["width"], entry["height"]))
         rows = slice(self._offsets[index], self._offsets[index + 1])
         sample = image, self._boxes[rows].clone(), self._labels[rows].clone()
         if self._transforms:
-            sample = self._transform(sample, entry)
+            sample = self._transform(sample, entry, copy)
         target = {"boxes": sample[1], "labels": sample[2], "image_id": entry["id"]}
         if self.test_mode:
             target["coco"] = self.ground_truth(index)
         return sample[0], target
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        """Return the labels of an image, each once; the name is mmengine's."""
+        rows = slice(self._offsets[index], self._offsets[index + 1])
+        return self._labels[rows].unique().tolist()
 
     def ground_truth(self, index: int) -> dict[str, Any]:
         """Return the ground truth of an image for an evaluation: the entries of the json.
@@ -128,13 +149,13 @@ class CocoDataset(Dataset):
         return {"image": dict(self._images[index]), "annotations": annotations}
 
     def _transform(
-        self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any]
+        self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any], copy: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         epoch, seed = self._epoch.tolist()
         if epoch < 0:
             changed = apply_transforms(self._transforms, *sample)
         else:
-            with seeded(seed, epoch, entry["id"]):
+            with seeded(seed, epoch, entry["id"], *([copy] if copy else [])):
                 changed = apply_transforms(self._transforms, *sample)
         if not self.test_mode:
             return changed
@@ -176,18 +197,6 @@ class CocoDataset(Dataset):
                 logger="current",
                 level=logging.WARNING,
             )
-
-
-@FUNCTIONS.register_module()
-def detection_collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> dict[str, list]:
-    """Collate samples ``(image, target)`` to a batch ``dict(images=[...], targets=[...])``.
-
-    Images differ in size, so they are not stacked.
-    """
-    return {
-        "images": [image for image, _ in samples],
-        "targets": [target for _, target in samples],
-    }
 
 
 def check_image_files(image_dir: str, file_names: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import difflib
 import inspect
 import keyword
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,22 @@ def use_losses(cfg: Config, options: list[str]) -> None:
         cfg.model[slot] = ConfigDict(parse_loss(text))
 
 
-def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str | None) -> None:
+def use_own_data(
+    cfg: Config,
+    split: str,
+    ann_file: str | Sequence[str] | None,
+    image_dir: str | Sequence[str] | None,
+) -> None:
     """Replace the dataset of ``"train"`` or of ``"val"`` (and test) by the user's data.
 
     Only transforms, test_mode and keep_negatives of the config's dataset are kept, because its
     classes and number of images were chosen for other data.
+
+    Args:
+        cfg: the config, changed in place.
+        split: ``"train"`` or ``"val"``.
+        ann_file: annotation json, or a list of them.
+        image_dir: folder of the images, or a list of them.
 
     Raises:
         InputError: only one of the two paths is given.
@@ -107,13 +118,31 @@ def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str |
     for loader in _LOADERS[split]:
         if cfg.get(loader) is None:
             continue
-        base = cfg[loader].dataset
+        base = _unwrapped(cfg[loader].dataset)[0]
         cfg[loader].dataset = ConfigDict(
             type="CocoDataset",
-            ann_file=str(Path(ann_file).absolute()),
-            image_dir=str(Path(image_dir).absolute()),
+            ann_file=_absolute(ann_file),
+            image_dir=_absolute(image_dir),
             **{key: base[key] for key in _KEPT if key in base},
         )
+
+
+def _absolute(paths: str | Sequence[str]) -> str | list[str]:
+    found = [str(Path(p).absolute()) for p in ([paths] if isinstance(paths, str) else paths)]
+    return found[0] if len(found) == 1 else found
+
+
+def skip_broken_images(cfg: Config) -> None:
+    """Let all datasets in COCO format leave out images that cannot be read."""
+    for loader in (*_LOADERS["train"], *_LOADERS["val"]):
+        for dataset in _unwrapped(cfg[loader].dataset) if cfg.get(loader) else ():
+            if str(dataset.get("type")).split(".")[-1] == "CocoDataset":
+                dataset.skip_broken = True
+
+
+def _unwrapped(dataset: ConfigDict) -> list[ConfigDict]:
+    inner = dataset.get("datasets") or [dataset.get("dataset")]
+    return [dataset] if inner[0] is None else [part for d in inner for part in _unwrapped(d)]
 
 
 def use_amp(cfg: Config) -> None:

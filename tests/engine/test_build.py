@@ -125,6 +125,24 @@ def test_set_epoch_is_called_for_each_epoch(toy_cfg):
     assert runner.train_dataloader.dataset.epochs == [(0, 5), (1, 5)]
 
 
+def test_wrapped_datasets_train_are_evaluated_and_get_the_epoch(toy_cfg, record):
+    cfg = toy_cfg(epochs=2, randomness=dict(seed=5))
+    toy = cfg["train_dataloader"]["dataset"]
+    joined = dict(type="ConcatDataset", datasets=[toy, {**toy, "length": 4}])
+    cfg["train_dataloader"]["dataset"] = dict(type="RepeatDataset", times=2, dataset=joined)
+    test = cfg["val_dataloader"]["dataset"]
+    cfg["val_dataloader"]["dataset"] = dict(type="ConcatDataset", datasets=[test, test])
+    runner = build_runner(cfg)
+    runner.train()
+    assert len(runner.train_dataloader.dataset) == 2 * (6 + 4)
+    inner = runner.train_dataloader.dataset.datasets[0].datasets
+    assert [dataset.epochs for dataset in inner] == [[(0, 5), (1, 5)]] * 2
+    # the ids of the second are shifted, so that its images are evaluated too
+    truth = [runner.val_dataloader.dataset.ground_truth(index) for index in range(12)]
+    assert len({each["image"]["id"] for each in truth}) == 12
+    assert record(runner)["metrics"]["AP"] > 0
+
+
 class TestRefused:
     def test_contradicting_number_of_classes(self, toy_cfg):
         cfg = toy_cfg(model=dict(type="ToyDetector", num_classes=80))
