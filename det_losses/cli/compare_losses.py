@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
                     until=args.until_decided,
                     within=args.within / 100,
                     screening=args.screen,
+                    fork_at=args.fork_at,
                     resamples=args.resamples,
                     facts={
                         "command": shlex.join(["python", "-m", "det_losses", "compare", *given]),
@@ -189,6 +190,15 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "dropped",
     )
     group.add_argument(
+        "--fork-at",
+        type=_fraction,
+        metavar="F",
+        help="train the first part of the epochs, such as 0.5, with the baseline only, and "
+        "continue from there with each loss. This costs less but measures something else: what it "
+        "changes to switch the loss late. Such differences are smaller than those of whole "
+        "trainings (docs/noise.md)",
+    )
+    group.add_argument(
         "--resamples",
         type=RESAMPLES,
         default=1000,
@@ -210,6 +220,13 @@ def _above_zero(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = _above_zero(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f"must be below 1, got {text}")
     return number
 
 

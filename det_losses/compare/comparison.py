@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.fork import Fork, check_fork, fork_of
 from det_losses.compare.looks import (
     DEFAULT_SEEDS,
     LOOK_SEEDS,
@@ -48,6 +49,7 @@ def compare(
     until: bool = False,
     within: float = 0.01,
     screening: bool = False,
+    fork_at: float | None = None,
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
@@ -74,6 +76,8 @@ def compare(
         until: whether to add seeds for the candidates for the best variant until it is decided.
         within: a difference that does not matter, in 0..1.
         screening: whether to drop the worse half of the variants after a short training.
+        fork_at: the fraction of the training, in 0..1, that only the baseline trains; all other
+            variants continue from there. None: every variant trains from scratch.
         resamples: number of resamples of the validation images, for the intervals.
         facts: further entries of the results' metadata (``command``, ``config``).
 
@@ -95,7 +99,8 @@ def compare(
         matched=match,
     )
     first = seeds or DEFAULT_SEEDS
-    check(cfg, selection, root, first, screening)
+    fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
+    check(cfg, selection, root, first, screening, fork)
     if until:
         scheduled(seeds or LOOK_SEEDS)
         if len(selection.swept(selection.variants)) < 2:
@@ -114,7 +119,7 @@ def compare(
             variants, dropped = screen(cfg, variants, selection.baseline, root, metric, train)
             notes = [*map(str, dropped), RISK] if dropped else []
             print("\n".join(notes) or "Screening dropped no variant")
-        plan = Plan.of(cfg, selection.components, variants, first)
+        plan = Plan.of(cfg, selection.components, variants, first, fork)
 
         def start(asked: Plan) -> PlanRunner:
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
@@ -157,6 +162,9 @@ def _until_decided(
     _say_likely(root, len(labels), looks[-1], looks[-1])
 
     def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
+        if plan.fork:  # which trains the first part for the others, whether it is still in or not
+            every = [seed for own_seeds in own.values() for seed in own_seeds]
+            own = {plan.fork.baseline: list(dict.fromkeys(every)), **own}
         chosen = [variant for variant in plan.variants if variant.label in own]
         used = [seed for seed in seeds if any(seed in own_seeds for own_seeds in own.values())]
         per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
@@ -172,7 +180,12 @@ def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) ->
 
 
 def check(
-    cfg: Config, selection: Selection, root: Path, seeds: Sequence[int], screening: bool
+    cfg: Config,
+    selection: Selection,
+    root: Path,
+    seeds: Sequence[int],
+    screening: bool,
+    fork: Fork | None = None,
 ) -> None:
     """Check everything that can fail without training.
 
@@ -184,13 +197,18 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
-    plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
+    swept = selection.swept(selection.variants)
+    plan = Plan.of(cfg, selection.components, swept, seeds, fork)
     stored = Plan.load(root)
     if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
         shorten(cfg)
     check_losses(cfg, selection.variants)
+    if fork:
+        baseline = next(variant for variant in swept if variant.label == fork.baseline)
+        check_fork(cfg, selection.variants, baseline)
+        return
     by_config = [variant for variant in selection.variants if not variant.factors]
     for variant in by_config or selection.variants[:1]:
         check_runner(cfg, variant)

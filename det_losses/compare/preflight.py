@@ -38,8 +38,11 @@ def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
         build_slot_losses(model.type, slots, losses, classes, table_of(model))
 
 
-def check_runner(cfg: Config, variant: Variant) -> None:
+def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     """Build all objects of one run, without training.
+
+    Returns:
+        Name -> shape of its model's parameters, and of the buffers outside of losses.
 
     Raises:
         UserError: as the parts raise it.
@@ -47,9 +50,16 @@ def check_runner(cfg: Config, variant: Variant) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trial = variant.apply(cfg)
         trial.work_dir, trial.log_level = folder, "WARNING"
-        build_parts(build_runner(trial))
+        runner = build_runner(trial)
+        build_parts(runner)
+        shapes = {name: tuple(value.shape) for name, value in runner.model.named_parameters()}
+        for name, value in runner.model.named_buffers():
+            if not name.startswith("losses."):
+                shapes[name] = tuple(value.shape)
+        del runner
     gc.collect()
     torch.cuda.empty_cache()  # the runs need the memory
+    return shapes
 
 
 def describe(cfg: Config) -> dict[str, Any]:

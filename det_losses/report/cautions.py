@@ -13,16 +13,31 @@ from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict
 from det_losses.statistics.cautions import FEW_CLASS_IMAGES
 
+FORK_BIAS = "half as large in the case that was measured, with a fork in the middle"
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
-    found = limits(study.verdict()) if study.comparable else []
+    found = forked(study) + (limits(study.verdict()) if study.comparable else [])
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
     return found + list(study.meta.get("notes") or [])
+
+
+def forked(study: Study) -> list[str]:
+    """Return what the differences of a forked comparison mean; nothing for other comparisons."""
+    if not study.fork:
+        return []
+    epoch, epochs, baseline = (study.fork[key] for key in ("epoch", "epochs", "baseline"))
+    return [
+        f"Forked after epoch {epoch} of {epochs}: up to there, only {baseline} was trained, and "
+        "all variants continue from it. The differences are those of switching the loss for the "
+        f"last {counted(epochs - epoch, 'epoch')}. They are smaller than those of whole trainings "
+        f"({FORK_BIAS}), so variants that are close here may differ more if each is trained from "
+        "scratch."
+    ]
 
 
 def limits(verdict: Verdict) -> list[str]:

@@ -9,6 +9,7 @@ def methods(study: Study) -> Section:
     """Return how the numbers were computed; folded."""
     parts = [
         _metrics(study),
+        _fork(study),
         _differences(study),
         _SEEDS,
         _images(study),
@@ -34,6 +35,18 @@ def _metrics(study: Study) -> str:
 Metrics follow COCO's definition, are computed from each run's detections, and are given in \
 points: an AP of 0.393 is 39.3.{averaged if files > 1 else ""} The mean and the standard deviation \
 (SD) of a variant are over its seeds."""
+
+
+def _fork(study: Study) -> str:
+    if not study.fork:
+        return ""
+    epoch, epochs, baseline = (study.fork[key] for key in ("epoch", "epochs", "baseline"))
+    return f"""\
+Fork. For each seed, {baseline} was trained from scratch and kept a checkpoint after epoch {epoch} \
+of {epochs}. Every other variant continued from it, with the same weights, optimizer state, \
+learning-rate schedule, data order and random numbers; running statistics of its losses started \
+there. The spread over seeds is that of forked runs: it includes the first part, which differs \
+between seeds and is shared by the variants."""
 
 
 def _differences(study: Study) -> str:

@@ -77,7 +77,10 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
     if _used_seeds(study) != list(range(now)):
         options += ["--seeds", *map(str, _with_further(study, max(LOOKS) - now))]
     commands = _extended(study, options)
-    time = _time(study, list(verdict.candidates) * more) if commands else ""
+    trained = list(verdict.candidates)
+    if study.fork and study.fork["baseline"] not in trained:
+        trained.append(study.fork["baseline"])  # it trains the first part for the others
+    time = _time(study, trained * more) if commands else ""
     about = f"about {counted(more, 'more seed')}"
     return _step(f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
 

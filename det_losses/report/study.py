@@ -53,6 +53,8 @@ class Study:
         within: differences up to this one do not matter, in 0..1.
         look: number of seeds of the scheduled look that this is; None if their number counts as
             fixed in advance.
+        fork: where the runs fork (``epoch``, ``epochs``, ``baseline``); None if all of them were
+            trained from scratch.
         coco: the ground truth as COCO json.
         truth: the ground truth, prepared for matching.
         origins: the merged comparisons; empty for result files of other frameworks.
@@ -77,6 +79,7 @@ class Study:
         self.within = within or self.meta.get("within") or WITHIN
         looks = self.meta.get("looks")
         self.look = looks[-1]["seeds"] if looks else None
+        self.fork: dict[str, Any] | None = self.meta.get("fork")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
         self._metrics = names

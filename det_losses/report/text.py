@@ -13,10 +13,12 @@ from det_losses.statistics import Difference, Verdict
 
 
 def title(study: Study) -> str:
-    """Return a title with the compared slots and the detector."""
+    """Return a title with the compared slots, the detector and the epoch of a fork."""
     components, detector = study.meta.get("components"), study.meta.get("detector")
+    fork = study.fork
+    forked = f", forked after epoch {fork['epoch']} of {fork['epochs']}" if fork else ""
     if components and detector:
-        return f"Comparison of {listed(components)} in {detector}"
+        return f"Comparison of {listed(components)} in {detector}{forked}"
     return f"Comparison of variants of {detector}" if detector else "Comparison of detections"
 
 

@@ -93,7 +93,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
     options += ["--variant", "v:x=1", "--baseline", "B", "--metric", "AP75", "--seeds", "3", "4"]
     options += ["--match-weights", "gradient", "--weights", "0.5", "1", "--jobs", "2"]
     options += ["--budget", "90min", "--screen", "--resamples", "200"]
-    options += ["--until-decided", "--within", "0.5"]
+    options += ["--until-decided", "--within", "0.5", "--fork-at", "0.25"]
     assert main([str(tiny_config), *options, "--cfg-options", "model.num_convs=2"]) == 1
     assert seen.pop("cfg").model.num_convs == 2
     facts = seen.pop("facts")
@@ -115,6 +115,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         "until": True,
         "within": 0.005,
         "screening": True,
+        "fork_at": 0.25,
         "resamples": 200,
     }
 
@@ -130,6 +131,7 @@ def test_an_invalid_duration_is_an_error(text):
     [
         (["--weights", "0"], "must be above 0, got 0"),
         (["--within", "0"], "must be above 0, got 0"),
+        (["--fork-at", "1"], "must be below 1, got 1"),
         (["--jobs", "0"], "must be at least 1, got 0"),
         (["--metric", "mAP"], "invalid choice: 'mAP'"),
     ],

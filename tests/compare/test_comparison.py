@@ -284,3 +284,40 @@ def test_screening_trains_briefly_and_then_the_remaining_variants(shapes, tmp_pa
     assert "Screening dropped " in printed
     assert "can be dropped although it is the best" in printed
     assert "can be dropped although it is the best" in results(tmp_path)["meta"]["notes"][1]
+
+
+def test_forked_runs_continue_the_baseline_and_losses_can_be_added(shapes, tmp_path):
+    cfg = copy.deepcopy(shapes)
+    cfg.train_dataloader.dataset.num_images = 8  # an epoch of two steps
+    cfg.train_cfg.max_epochs = 2
+    options = dict(baseline=GIVEN, fork_at=0.5, seeds=[0], resamples=100)
+    with runs_in_this_process():
+        compare(cfg, tmp_path, ["GIoULoss", GIVEN], **options)
+        base = tmp_path / run_of(tmp_path, GIVEN)["work_dir"]
+        made = (base / "metrics.json").stat().st_mtime_ns
+        rows = compare(cfg, tmp_path, [GIVEN, "MSELoss"], **options)
+    steps = {row["variant"]: row["proof"]["loss_bbox"]["calls"] for row in rows}
+    assert steps == {"GIoULoss": 2, GIVEN: 4, "MSELoss": 2}
+    assert len({row["initial_weights"] for row in rows}) == 1
+    assert (base / "metrics.json").stat().st_mtime_ns == made
+    stored = json.loads((tmp_path / rows[0]["work_dir"] / "metrics.json").read_text())["fork"]
+    assert (stored["epoch"], stored["losses"]["loss_bbox"][:12]) == (1, "SmoothL1Loss")
+    assert ", forked after epoch 1 of 2" in (tmp_path / "report.md").read_text()
+    with pytest.raises(ValueError, match=r"different config \(--fork-at: "):
+        compare(cfg, tmp_path, [GIVEN, "MSELoss"], **{**options, "fork_at": None})
+
+
+def test_the_baseline_of_a_fork_gets_the_seeds_of_the_candidates(
+    shapes, tmp_path, untrained, monkeypatch
+):
+    """It trains the first part for them, also if it is no candidate any more."""
+    cfg = copy.deepcopy(shapes)
+    cfg.train_cfg.max_epochs = 2
+
+    def second_look(start, root, labels, seeds, settings):
+        return start({"GIoULoss": [3, 4]}).execute()
+
+    monkeypatch.setattr(comparison, "until_decided", second_look)
+    compare(cfg, tmp_path, ["L1Loss", "GIoULoss", "MSELoss"], fork_at=0.5, until=True)
+    runs = {(run["variant"], run["seed"]) for run in results(tmp_path)["runs"]}
+    assert runs == {(label, seed) for label in ("L1Loss", "GIoULoss") for seed in (3, 4)}
