@@ -49,10 +49,10 @@ def check_images(folder: str, images: Sequence[Entry], *, skip: bool) -> dict[st
         return broken
     count = f"{len(broken)} of {len(images)} images"
     if not skip or len(broken) == len({image["file_name"] for image in images}):
-        shown = list(broken.values())[:_SHOWN]
+        shown = [error.rstrip(".") for error in list(broken.values())[:_SHOWN]]
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        remedy = "" if skip else ". --skip-broken (skip_broken=True) leaves them out"
-        raise InputError(f"{count} cannot be used: {'; '.join(shown)}{more}{remedy}")
+        remedy = "" if skip else " --skip-broken (skip_broken=True of the dataset) leaves them out."
+        raise InputError(f"{count} cannot be used: {'; '.join(shown)}{more}.{remedy}")
     print_log(
         f"{printable(folder)}: {count} are broken and left out: "
         f"{', '.join(map(printable, broken))}",
