@@ -113,13 +113,11 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
             metavar="DIR",
             help="folder of its images; one for all annotation files, or one for each",
         )
-    if train:
-        group.add_argument(
-            "--skip-broken",
-            action="store_true",
-            help="leave out images that cannot be read, and list them, instead of stopping before "
-            "training",
-        )
+    group.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out images that cannot be read, and list them, instead of stopping",
+    )
 
 
 def load_experiment(args: argparse.Namespace) -> Config:

@@ -26,7 +26,8 @@ class _Selection(Dataset):
 
     Args:
         datasets: The datasets.
-        samples: (dataset, index in it, number of the copy) of each sample.
+        samples: (dataset, index in it, number of the copy) of each sample; every sample of the
+            datasets occurs.
 
     Raises:
         InputError: A dataset does not have its classes in ``metainfo``, or an evaluation would
@@ -64,7 +65,7 @@ class _Selection(Dataset):
     @property
     def num_images(self) -> int:
         """The number of different images, at most the number of samples."""
-        return len(torch.unique(self._samples[:, :2], dim=0))
+        return sum(getattr(each, "num_images", len(each)) for each in self.datasets)
 
     def set_epoch(self, epoch: int, seed: int = 0) -> None:
         """Pass the epoch to all datasets that take it, see ``CocoDataset.set_epoch``."""

@@ -99,6 +99,9 @@ def test_good_files_are_opened_again_only_if_they_change(make, opened):
     entries[4]["height"] = 12
     check_images(str(folder), entries, skip=False)
     assert sorted(opened) == ["1.jpg", "2.jpg", "4.jpg"]
+    entries[5]["width"] = 21
+    with pytest.raises(ValueError, match=r"5\.jpg: the annotation file says 21 x 10"):
+        check_images(str(folder), entries, skip=False)
 
 
 def test_other_images_of_the_folder_stay_known(make, opened):

@@ -93,6 +93,13 @@ def test_a_size_that_fits_no_orientation_is_an_error_with_all_sizes(tmp_path):
         read_image(path, (10, 10))
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_an_orientation_that_keeps_the_size_does_not_explain_exchanged_sides(tmp_path, orientation):
+    path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=orientation)
+    with pytest.raises(ValueError, match=rf"rotated by its EXIF orientation {orientation} 12 x 8"):
+        read_image(path, (8, 12))
+
+
 def test_the_error_of_a_wrong_size_without_exif_does_not_mention_exif(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(gradient()))
     message = r"says 8 x 12 .*but the image is 12 x 8\. Are width and height exchanged\? Annotate"

@@ -28,6 +28,11 @@ def named(dataset, target):
     return [dataset.metainfo["classes"][label] for label in target["labels"]]
 
 
+def boxed(dataset, target):
+    names = dict(zip(*map(dataset.metainfo.get, ("category_ids", "classes")), strict=True))
+    return [(names[b["category_id"]], b["bbox"]) for b in target["coco"]["annotations"]]
+
+
 class Plain:
     """A dataset without any of CocoDataset's methods but those of a sample."""
 
@@ -57,6 +62,7 @@ def test_concatenated_datasets_are_joined_by_name(tiny_coco, tmp_path):
         assert named(dataset, target) == named(single, own)
         assert dataset.get_cat_ids(index) == sorted(set(target["labels"].tolist()))
         assert target["coco"] == dataset.ground_truth(index)
+        assert boxed(dataset, target) == boxed(single, own)
         assert target["image_id"] == target["coco"]["image"]["id"] == dataset.image_ids[index]
         assert (tmp_path / target["coco"]["image"]["file_name"]).is_file()
     truth = ground_truth(dataset)  # of an evaluation: pycocotools' ids are unique
@@ -90,7 +96,7 @@ def test_nested_wrappers_number_all_copies(tiny_coco):
     inner = dict(type="RepeatDataset", times=2, dataset=config(tiny_coco(), transforms=[CROP]))
     dataset = RepeatDataset(dict(type="ConcatDataset", datasets=[inner]), times=2)
     dataset.set_epoch(0, 0)
-    assert len(dataset) == 24 and count_images(dataset) == 12
+    assert len(dataset) == 24 and count_images(dataset) == 6
     images = [dataset[index][0] for index in (0, 6, 12, 18)]  # four copies of the first
     assert len({image.numpy().tobytes() for image in images}) == 4
 
