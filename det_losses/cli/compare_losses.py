@@ -10,6 +10,7 @@ from det_losses.cli.arguments import (
     RESAMPLES,
     SEED,
     add_config,
+    add_folds,
     add_own_data,
     add_training,
     load_experiment,
@@ -25,6 +26,8 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --cross loss_cls CrossEntropyLoss FocalLoss --budget 8h
   det-losses compare quickstart/retinanet_shapes --losses L1Loss GIoULoss EIoULoss \\
       --until-decided --within 1 --budget 8h
+  det-losses compare small/retinanet_lite0 --losses L1Loss GIoULoss EIoULoss \\
+      --train-ann FILE --train-images DIR --folds 5
   det-losses compare quickstart/retinanet_shapes --losses L1Loss EIoULoss \\
       --match-weights gradient
   det-losses compare quickstart/retinanet_shapes \\
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_runs(parser.add_argument_group("runs"))
     add_training(parser)
     add_own_data(parser, train=True)
+    add_folds(parser)
     return parser
 
 
@@ -152,8 +156,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "--seeds",
         nargs="+",
         type=SEED,
-        help="seeds (default: 0 1 2; with --budget, as many as fit; with --until-decided, as many "
-        "of 0 to 7 as are needed)",
+        help="seeds (default: 0 1 2; with --folds, one for each fold; with --budget, as many as "
+        "fit; with --until-decided, as many of 0 to 7 as are needed)",
     )
     group.add_argument(
         "--jobs",

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from det_losses.compare.budget import Budget, measure_run
 from det_losses.compare.fork import Fork, check_fork, fork_of
 from det_losses.compare.looks import (
-    DEFAULT_SEEDS,
     LOOK_SEEDS,
+    default_seeds,
     likely_to_find,
     scheduled,
     until_decided,
@@ -23,6 +23,7 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
+from det_losses.data.folds import classes_in_one_fold
 from det_losses.errors import InputError, UserError
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
@@ -69,8 +70,8 @@ def compare(
         metric: the primary metric.
         match: whether loss weights are set so that gradient norms match the baseline's.
         multiples: factors by which each loss weight is multiplied.
-        seeds: seeds of the runs; None: 0, 1 and 2; with a budget as many as fit; with ``until`` as
-            many of 0 to 7 as are needed.
+        seeds: seeds of the runs; None: 0, 1 and 2, or one for each fold; with a budget as many as
+            fit; with ``until`` as many of 0 to 7 as are needed.
         jobs: number of parallel runs.
         seconds: the time budget; None: unlimited.
         until: whether to add seeds for the candidates for the best variant until it is decided.
@@ -98,7 +99,7 @@ def compare(
         multiples=multiples,
         matched=match,
     )
-    first = seeds or DEFAULT_SEEDS
+    first = seeds or default_seeds(cfg)
     fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
     check(cfg, selection, root, first, screening, fork)
     if until:
@@ -230,9 +231,22 @@ def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> B
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
-    images, classes = facts["images"], counted(len(facts["classes"]), "class")
-    print(f"{images['train']} training and {images['val']} validation images, {classes}")
+    print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
+
+
+def _images(facts: Mapping[str, Any]) -> str:
+    """Return the numbers of images, and with folds what is trained on and evaluated."""
+    images, folds = facts["images"], facts.get("folds")
+    if not folds:
+        return f"{images['train']} training and {images['val']} validation images"
+    together = f"; images with the same {folds['key']} stay in one fold" if folds["key"] else ""
+    untrained = classes_in_one_fold(facts["ground_truth"])
+    alone = f" (only in one fold, so no model learns it: {listed(untrained)})" if untrained else ""
+    return (
+        f"{images['val']} images in {folds['count']} folds: seed s trains on all but fold "
+        f"s mod {folds['count']} and is evaluated on that one{together}{alone}"
+    )
 
 
 def settings_table(variants: Sequence[Variant]) -> str:

@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 from det_losses.compare.fork import FORK_FILE, Fork
 from det_losses.compare.variants import Variant
 from det_losses.config_diff import describe, differences, plain
-from det_losses.engine.config import entries
+from det_losses.engine.config import entries, select_fold
 from det_losses.engine.run import is_finished, read_metrics
 from det_losses.errors import InputError
 from det_losses.evaluation.metrics import LOGGED_METRICS
@@ -72,8 +72,9 @@ class PlannedRun:
         return self.fork.share if self.start else 1.0
 
     def config(self, cfg: Config) -> Config:
-        """Return the shared config with the changes, seed and result file of this run."""
+        """Return the shared config with the changes, seed, fold and result file of this run."""
         own = self.variant.apply(cfg)
+        select_fold(own, self.seed)
         own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": self.seed})
         for key in ("val_evaluator", "test_evaluator"):
             for evaluator in entries(own.get(key)):

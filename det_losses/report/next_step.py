@@ -64,6 +64,9 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
     purpose = f"To tell {_them(verdict)} apart to within {margin(verdict)}"
     now = _seeds_now(study)
     wanted = _wanted(verdict, now)
+    if wanted is None and verdict.folds:
+        again = "more annotated images, or another run on each fold, which may not be enough"
+        return _fixed_seeds(study, purpose, verdict.folds, again)
     if wanted is None:
         return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
     look = min((look for look in LOOKS if look >= wanted), default=None)

@@ -60,6 +60,14 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
             "--until-decided looks at 3, 5 and 8 seeds; give at least 3",
         ),
         (["--losses", "L1Loss", "--val-ann", "absent.json", "--val-images", "."], "absent.json"),
+        (["--losses", "L1Loss", "--folds", "2", "--val-ann", "a.json"], "leave out --val-ann and"),
+        (["--losses", "L1Loss", "--fold-key", "video_id"], "--fold-key requires --folds"),
+        (["--losses", "L1Loss", "--folds", "7"], "7 folds need at least 7 images, got 6"),
+        (["--losses", "L1Loss", "--folds", "1"], "--folds: must be at least 2, got 1"),
+        (
+            ["--losses", "L1Loss", "--folds", "2", "--fold-key", "video_id"],
+            "has no 'video_id' to group it by; it has file_name, height, id, width",
+        ),
         (["--losses", "L1Loss", "--cfg-options", "model.num_classes=9"], "model.num_classes is 9"),
         (
             ["--losses", "L1Loss", "--cfg-options", "model.type=ResNetFPN"],
