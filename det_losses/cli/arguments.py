@@ -103,10 +103,21 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
     for split in ("train", "val") if train else ("val",):
         group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
         group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
+    group.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="use only these classes; images without them are kept",
+    )
+    group.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="read image files outside the image folder: by '..', absolute paths or links",
+    )
 
 
 def load_experiment(args: argparse.Namespace) -> Config:
-    """Return the config of CONFIG, own data, --amp, --loss and --cfg-options, in that order.
+    """Return the config of CONFIG with all options applied: own data first, --cfg-options last.
 
     Raises:
         MissingFileError: no such config.
@@ -118,6 +129,10 @@ def load_experiment(args: argparse.Namespace) -> Config:
     for split in ("train", "val"):
         ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
         config.use_own_data(cfg, split, ann_file, images)
+    if getattr(args, "classes", None):
+        config.use_classes(cfg, args.classes)
+    if getattr(args, "allow_outside", False):
+        config.allow_outside(cfg)
     if getattr(args, "amp", False):
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))

@@ -1,5 +1,6 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, printable
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
@@ -214,6 +215,8 @@ def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> B
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
     images, classes = facts["images"], counted(len(facts["classes"]), "class")
     print(f"{images['train']} training and {images['val']} validation images, {classes}")
+    for note in itertools.chain(*facts.get("data_notes", {}).values()):
+        print(f"data: {printable(note)}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
 

@@ -1,5 +1,6 @@
 """Checks before the first training, and the facts that results record."""
 
+import copy
 import gc
 import platform
 import tempfile
@@ -13,13 +14,13 @@ from mmengine.config import Config
 
 import det_losses
 from det_losses.compare.variants import Variant, slots_of
-from det_losses.engine.build import build_runner
+from det_losses.data.split_checks import data_notes
+from det_losses.engine.build import build_datasets, build_runner
 from det_losses.engine.run import build_parts
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import count_boxes
 from det_losses.models.published import table_of
 from det_losses.models.slots import build_slot_losses
-from det_losses.registry import DATASETS
 
 _PACKAGES = ("torch", "torchvision", "mmengine-lite", "hotcoco")
 
@@ -59,7 +60,8 @@ def describe(cfg: Config) -> dict[str, Any]:
 
 def describe_data(cfg: Config) -> dict[str, Any]:
     """Return classes, numbers of images and boxes, and the ground truth of the evaluation."""
-    train, val = (DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val"))
+    datasets = build_datasets(copy.deepcopy(cfg))
+    train, val = datasets["train_dataloader"], datasets["val_dataloader"]
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
@@ -68,6 +70,7 @@ def describe_data(cfg: Config) -> dict[str, Any]:
         "images": {"train": len(train), "val": len(val)},
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
+        "data_notes": data_notes(train, val),
         "ground_truth": truth,
     }
 

@@ -49,6 +49,15 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def exif_orientation(path: str | Path) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 if there is none."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError):
+        return 1  # reading the image reports what is wrong with it
+
+
 class ImageCache:
     """Reads images, and keeps them decoded in memory up to a bound.
 
