@@ -120,6 +120,17 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
         action="store_true",
         help="leave out images that cannot be read, and list them, instead of stopping",
     )
+    group.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="use only these classes; images without them are kept",
+    )
+    group.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="read image files outside the image folder: by '..', absolute paths or links",
+    )
 
 
 def add_folds(parser: argparse.ArgumentParser) -> None:
@@ -142,7 +153,7 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
 
 
 def load_experiment(args: argparse.Namespace) -> Config:
-    """Return the config of CONFIG, own data, --amp, --loss, --cfg-options, --folds, in that order.
+    """Return the config of CONFIG with all options applied: own data first, --folds last.
 
     Raises:
         MissingFileError: no such config.
@@ -157,6 +168,10 @@ def load_experiment(args: argparse.Namespace) -> Config:
         config.use_own_data(cfg, split, ann_file, images)
     if getattr(args, "skip_broken", False):
         config.skip_broken_images(cfg)
+    if getattr(args, "classes", None):
+        config.use_classes(cfg, args.classes)
+    if getattr(args, "allow_outside", False):
+        config.allow_outside(cfg)
     if getattr(args, "amp", False):
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))

@@ -1,5 +1,6 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
 from det_losses.data.folds import classes_in_one_fold
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, printable
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
@@ -232,6 +233,8 @@ def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> B
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
     print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
+    for note in itertools.chain(*facts.get("data_notes", {}).values()):
+        print(f"data: {printable(note)}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
 

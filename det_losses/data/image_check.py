@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +35,7 @@ def check_images(folder: str, images: Sequence[Entry], *, skip: bool) -> dict[st
     Args:
         folder: Folder to which the file names are relative.
         images: Entries of a COCO json.
-        skip: Log the broken images as a warning instead of raising an error.
+        skip: Whether broken images are allowed.
 
     Returns:
         File name -> error of each broken image.
@@ -45,20 +44,13 @@ def check_images(folder: str, images: Sequence[Entry], *, skip: bool) -> dict[st
         InputError: Images are broken, and ``skip`` is False or no image is left.
     """
     broken = _find_broken(folder, images)
-    if not broken:
-        return broken
-    count = f"{len(broken)} of {len(images)} images"
-    if not skip or len(broken) == len({image["file_name"] for image in images}):
+    names = {image["file_name"] for image in images}
+    if broken and not (skip and len(broken) < len(names)):
         shown = [error.rstrip(".") for error in list(broken.values())[:_SHOWN]]
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        count = f"{len(broken)} of {len(names)} images"
         remedy = "" if skip else " --skip-broken (skip_broken=True of the dataset) leaves them out."
         raise InputError(f"{count} cannot be used: {'; '.join(shown)}{more}.{remedy}")
-    print_log(
-        f"{printable(folder)}: {count} are broken and left out: "
-        f"{', '.join(map(printable, broken))}",
-        logger="current",
-        level=logging.WARNING,
-    )
     return broken
 
 

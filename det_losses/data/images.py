@@ -121,6 +121,15 @@ def _reason(error: Exception) -> str:
     return printable(str(error) if is_told else f"{type(error).__name__}: {error}")
 
 
+def exif_orientation(path: str | Path) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 if there is none."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError):
+        return 1  # reading the image reports what is wrong with it
+
+
 class ImageCache:
     """Reads images, and keeps them decoded in memory up to a bound.
 

@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import print_log
-
-from det_losses.data.coco_json import CocoDict, load_coco_json
+from det_losses.data.coco_json import CocoDict, conversions, load_coco_json
 from det_losses.errors import InputError
 
 Paths = str | Path | Sequence[str | Path]
 
 
-def load_joined(ann_file: Paths, image_dir: Paths) -> tuple[CocoDict, str, str]:
+def load_joined(ann_file: Paths, image_dir: Paths) -> tuple[CocoDict, str, str, list[str]]:
     """Read one annotation file, or join several.
 
     Classes are joined by name. Ids of the first file are kept. If an id of an image or an
@@ -25,7 +23,8 @@ def load_joined(ann_file: Paths, image_dir: Paths) -> tuple[CocoDict, str, str]:
         image_dir: Folder of the images; for a list of files, one folder for all or one for each.
 
     Returns:
-        The COCO dict, a name of the file or files for messages, and the folder of the images.
+        The COCO dict, a name of the file or files for messages, the folder of the images, and
+        sentences on what was converted or is missing.
 
     Raises:
         MissingFileError: An annotation file is missing.
@@ -35,7 +34,7 @@ def load_joined(ann_file: Paths, image_dir: Paths) -> tuple[CocoDict, str, str]:
     if isinstance(ann_file, (str, Path)):
         if not isinstance(image_dir, (str, Path)):
             raise InputError(f"one annotation file needs one image folder, got {list(image_dir)}")
-        return load_coco_json(ann_file), str(ann_file), str(image_dir)
+        return load_coco_json(ann_file), str(ann_file), str(image_dir), [*conversions(ann_file)]
     files = [str(file) for file in ann_file]
     dirs = [image_dir] * len(files) if isinstance(image_dir, (str, Path)) else list(image_dir)
     if len(dirs) == 1:
@@ -46,22 +45,23 @@ def load_joined(ann_file: Paths, image_dir: Paths) -> tuple[CocoDict, str, str]:
             "files, or one for each"
         )
     folder, prefixes = common_folder(dirs)
-    coco = _join([load_coco_json(file) for file in files], files, prefixes)
-    return coco, " + ".join(files), folder
+    coco, notes = _join([load_coco_json(file) for file in files], files, prefixes)
+    notes += [f"{os.path.basename(file)}: {note}" for file in files for note in conversions(file)]
+    return coco, " + ".join(files), folder, notes
 
 
 def join_classes(
     parts: Sequence[Sequence[tuple[int, str]]], sources: Sequence[str]
-) -> dict[str, int]:
-    """Join the classes of several datasets by name, and log those that some of them lack.
+) -> tuple[dict[str, int], list[str]]:
+    """Join the classes of several datasets by name.
 
     Args:
         parts: (category id, name) of the classes of each.
-        sources: Name of each dataset in the log.
+        sources: Name of each dataset.
 
     Returns:
-        Name -> category id. A name has the id of the first dataset that has it, or the next free
-        one if that is taken.
+        Name -> category id, which is that of the first dataset with this name, or the next free one
+        if that is taken; and a sentence on each dataset that lacks classes.
     """
     joined: dict[str, int] = {}
     free = max(category_id for part in parts for category_id, _ in part) + 1
@@ -71,15 +71,15 @@ def join_classes(
         if category_id in joined.values():
             category_id, free = free, free + 1
         joined[name] = category_id
+    notes = []
     for source, part in zip(sources, parts, strict=True):
         missing = joined.keys() - {name for _, name in part}
         if missing:
-            print_log(
+            notes.append(
                 f"{source} has no class {', '.join(sorted(missing))}: such objects in its images "
-                "count as background",
-                logger="current",
+                "count as background"
             )
-    return joined
+    return joined, notes
 
 
 def offsets(ids: Sequence[Sequence[int]]) -> list[int]:
@@ -103,9 +103,11 @@ def common_folder(dirs: Sequence[str | Path]) -> tuple[str, list[str]]:
     return folder, ["" if each == folder else os.path.relpath(each, folder) for each in absolute]
 
 
-def _join(parts: Sequence[CocoDict], files: Sequence[str], prefixes: Sequence[str]) -> CocoDict:
+def _join(
+    parts: Sequence[CocoDict], files: Sequence[str], prefixes: Sequence[str]
+) -> tuple[CocoDict, list[str]]:
     classes = [[(c["id"], c["name"]) for c in part["categories"]] for part in parts]
-    ids = join_classes(classes, files)
+    ids, notes = join_classes(classes, files)
     image_shift = offsets([[image["id"] for image in part["images"]] for part in parts])
     box_shift = offsets([[box["id"] for box in part["annotations"]] for part in parts])
     joined: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
@@ -130,7 +132,7 @@ def _join(parts: Sequence[CocoDict], files: Sequence[str], prefixes: Sequence[st
                 )
             )
     joined["categories"] = [{"id": number, "name": name} for name, number in ids.items()]
-    return joined
+    return joined, notes
 
 
 def _moved(entry: Mapping[str, Any], shift: int, **changes: Any) -> dict[str, Any]:

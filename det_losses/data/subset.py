@@ -6,6 +6,7 @@ same classes, number and seed.
 
 import difflib
 import hashlib
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,51 @@ def select_categories(
         if list(classes).count(name) > 1:
             raise InputError(f"classes contains {name!r} twice")
     return [(ids[name], name) for name in classes]
+
+
+def match_categories(
+    coco: CocoDict, labels: Sequence[str], classes: Sequence[str] | None, source: str
+) -> list[tuple[int, str]]:
+    """Return (official id, name) of each label, by the json's class of that name.
+
+    A label that the json lacks gets an id that the json does not use.
+
+    Args:
+        coco: as read by :func:`~det_losses.data.coco_json.load_coco_json`.
+        labels: names of the classes by label, as those of the training data.
+        classes: the classes that were chosen, so that boxes of others are ignored; None: all.
+        source: name of the file in error messages.
+
+    Raises:
+        InputError: without chosen classes, the json has boxes of a class that is not a label; or
+            they have no class in common.
+    """
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    ids = {n: i for i, n in names.items() if classes is None or n in classes}
+    used = {names[annotation["category_id"]] for annotation in coco["annotations"]}
+    common = [name for name in labels if name in ids]
+    others = sorted(used - set(labels)) if classes is None else []
+    if others or not common:
+        parts = [
+            f"only in {where}: {', '.join(some[:8])}{', ...' if len(some) > 8 else ''}"
+            for where, some in (
+                (source, others or sorted(ids)),
+                ("the training data", [name for name in labels if name not in ids]),
+            )
+            if some
+        ]
+        advice = "Give files with the same class names."
+        if common:
+            advice = (
+                f"To use the common classes only, add --classes {shlex.join(common)}; images "
+                "without them are kept."
+            )
+        raise InputError(
+            f"training and validation data have different classes, {'; '.join(parts)}. {advice}"
+        )
+    free = max(names) + 1
+    absent = {name: free + i for i, name in enumerate(n for n in labels if n not in ids)}
+    return [({**absent, **ids}[name], name) for name in labels]
 
 
 def select_images(

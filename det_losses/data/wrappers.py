@@ -24,6 +24,9 @@ Source = Dataset | Mapping[str, Any]  # a dataset or its config
 class _Selection(Dataset):
     """Samples of other datasets, whose classes are joined by name.
 
+    Attributes:
+        notes: Sentences on classes that some of the datasets lack.
+
     Args:
         datasets: The datasets.
         samples: (dataset, index in it, number of the copy) of each sample; every sample of the
@@ -116,7 +119,9 @@ class _Selection(Dataset):
                 )
         pairs = [list(zip(m["category_ids"], m["classes"], strict=True)) for m in metainfo]
         files = [getattr(each, "ann_file", None) for each in self.datasets]
-        ids = join_classes(pairs, [file or n for file, n in zip(files, names, strict=True)])
+        ids, self.notes = join_classes(
+            pairs, [file or n for file, n in zip(files, names, strict=True)]
+        )
         self._classes, self._category_ids = tuple(ids), tuple(ids.values())
         label_of = {name: label for label, name in enumerate(ids)}
         self._labels = [torch.tensor([label_of[name] for _, name in part]) for part in pairs]

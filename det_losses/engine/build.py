@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from det_losses.data.split_checks import check_boxes
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
@@ -21,7 +22,7 @@ from det_losses.engine.checks import (
     config_errors,
     fill_from_data,
 )
-from det_losses.engine.config import FastTextConfig, entries
+from det_losses.engine.config import FastTextConfig, entries, use_labels
 from det_losses.engine.runner import QuietRunner
 from det_losses.errors import InputError
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
@@ -67,7 +68,15 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _set_cosine_length(cfg)
     cfg.setdefault("default_scope", SCOPE)
     with config_errors():
-        metainfo = _metainfo(cfg)
+        datasets = build_datasets(cfg)
+    if train:
+        for key, dataset in datasets.items():
+            check_boxes(dataset, evaluation=key == "val_dataloader")
+    metainfo = {
+        key: dataset.metainfo
+        for key, dataset in datasets.items()
+        if "classes" in (getattr(dataset, "metainfo", None) or {})
+    }
     if metainfo:
         first, *others = metainfo.values()
         for other in others:
@@ -152,16 +161,23 @@ def _set_cosine_length(cfg: Config) -> None:
             scheduler.T_max = epochs - scheduler.get("begin", 0)
 
 
-def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:
-    """Build the datasets and return their metainfo by dataloader.
+def build_datasets(cfg: Config) -> dict[str, Any]:
+    """Build the datasets of all dataloaders; those of an evaluation get the training's classes.
 
     The Runner builds them again; annotation files are cached.
+
+    Args:
+        cfg: the config; the classes of the training data are added to the other datasets.
+
+    Returns:
+        Key of each dataloader -> its dataset.
     """
-    found = {}
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+    found: dict[str, Any] = {}
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", SCOPE)):
         for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
             if cfg.get(key) is not None:
-                metainfo = getattr(DATASETS.build(cfg[key].dataset), "metainfo", None)
-                if metainfo and "classes" in metainfo:
-                    found[key] = metainfo
+                found[key] = DATASETS.build(cfg[key].dataset)
+                classes = (getattr(found[key], "metainfo", None) or {}).get("classes")
+                if key == "train_dataloader" and classes:
+                    use_labels(cfg, classes)
     return found

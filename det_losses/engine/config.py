@@ -134,16 +134,79 @@ def _absolute(paths: str | Sequence[str]) -> str | list[str]:
 
 
 def skip_broken_images(cfg: Config) -> None:
-    """Let all datasets in COCO format leave out images that cannot be read."""
-    for loader in (*_LOADERS["train"], *_LOADERS["val"]):
+    """Leave out images that cannot be read.
+
+    Raises:
+        InputError: a dataset is not a CocoDataset.
+    """
+    for _, dataset in _coco_datasets(cfg, "--skip-broken"):
+        dataset.skip_broken = True
+
+
+def use_classes(cfg: Config, names: Sequence[str]) -> None:
+    """Use only these classes in training and evaluation, and keep the images without them.
+
+    A class that the validation data lacks has no boxes there.
+
+    Raises:
+        InputError: a dataset is not a CocoDataset.
+    """
+    for loader, dataset in _coco_datasets(cfg, "--classes"):
+        dataset.update(classes=list(names), keep_negatives=True)
+        if loader not in _LOADERS["train"]:
+            dataset.labels = list(names)
+
+
+def use_labels(cfg: Config, classes: Sequence[str]) -> None:
+    """Match the classes of validation and test data with those of the training data, by name.
+
+    Datasets for which classes were chosen in the config are not changed.
+
+    Args:
+        cfg: the config, changed in place.
+        classes: the names of the training data's classes by label.
+    """
+    for loader in _LOADERS["val"]:
         for dataset in _unwrapped(cfg[loader].dataset) if cfg.get(loader) else ():
-            if str(dataset.get("type")).split(".")[-1] == "CocoDataset":
-                dataset.skip_broken = True
+            if _is_coco(dataset) and (dataset.get("classes") is None or dataset.get("labels")):
+                dataset.labels = list(classes)
+
+
+def allow_outside(cfg: Config) -> None:
+    """Allow image files outside the image folders.
+
+    Raises:
+        InputError: a dataset is not a CocoDataset.
+    """
+    for _, dataset in _coco_datasets(cfg, "--allow-outside"):
+        dataset.allow_outside = True
+
+
+def _coco_datasets(cfg: Config, option: str) -> list[tuple[str, ConfigDict]]:
+    """Return the datasets of all dataloaders, also those in wrappers, with the loaders' keys."""
+    found = [
+        (loader, dataset)
+        for loaders in _LOADERS.values()
+        for loader in loaders
+        if cfg.get(loader) is not None
+        for dataset in _unwrapped(cfg[loader].dataset)
+    ]
+    for loader, dataset in found:
+        if not _is_coco(dataset):
+            raise InputError(
+                f"{option} requires data in COCO format, but {loader} has {dataset.get('type')}; "
+                "give your data with --train-ann, --train-images, --val-ann and --val-images"
+            )
+    return found
 
 
 def _unwrapped(dataset: ConfigDict) -> list[ConfigDict]:
     inner = dataset.get("datasets") or [dataset.get("dataset")]
     return [dataset] if inner[0] is None else [part for d in inner for part in _unwrapped(d)]
+
+
+def _is_coco(dataset: Mapping[str, Any]) -> bool:
+    return str(dataset.get("type", "")).split(".")[-1] == "CocoDataset"
 
 
 def use_folds(cfg: Config, count: int, key: str | None = None) -> None:

@@ -141,7 +141,7 @@ def test_broken_images_stop_training_before_it_starts_or_are_left_out(
     assert "1 of 12 images cannot be used: " in error and "second/images/000011.png: " in error
     assert not run.exists()
     assert main([*arguments, "--skip-broken"]) == 0
-    assert "1 of 12 images are broken and left out: second/images/000011.png" in (
+    assert "1 of 12 images cannot be read and are left out: second/images/000011.png" in (
         capsys.readouterr().out
     )
     assert json.loads((run / "metrics.json").read_text())["status"] == "done"

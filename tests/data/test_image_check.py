@@ -55,7 +55,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_broken_image_is_named_before_training(make, kind, messages):
+def test_a_broken_image_is_named_before_training(make, kind):
     damage, reason = DAMAGES[kind]
     folder, entries = make()
     damage(folder / "3.jpg")
@@ -64,7 +64,6 @@ def test_a_broken_image_is_named_before_training(make, kind, messages):
         with pytest.raises(ValueError, match=pattern):
             check_images(str(folder), entries, skip=False)
     assert list(check_images(str(folder), entries, skip=True)) == ["3.jpg"]
-    assert messages == [f"{folder}: 1 of 6 images are broken and left out: 3.jpg"]
 
 
 def test_the_first_three_are_shown_and_the_others_counted(make):

@@ -18,7 +18,10 @@ def other_ids(coco):
 def test_classes_are_joined_by_name_and_keep_the_first_ids():
     parts = [[(3, "cat"), (7, "dog")], [(7, "cat"), (1, "dog"), (3, "fish"), (20, "bird")]]
     # fish: its id 3 is cat's, the next free id after 20 is 21; bird keeps 20
-    assert join_classes(parts, "ab") == {"cat": 3, "dog": 7, "fish": 21, "bird": 20}
+    joined, notes = join_classes(parts, "ab")
+    assert joined == {"cat": 3, "dog": 7, "fish": 21, "bird": 20}
+    rest = "such objects in its images count as background"
+    assert notes == [f"a has no class bird, fish: {rest}"]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +72,11 @@ def test_two_files_are_one_dataset(tiny_coco, tmp_path):
     assert dataset.image_dir == str(tmp_path)
 
 
-def test_a_class_that_one_file_lacks_is_told(tiny_coco, messages):
+def test_a_class_that_one_file_lacks_is_told(tiny_coco):
     first, second = tiny_coco("first"), tiny_coco("second", change=other_ids)
-    load_joined(*zip(first, second, strict=True))
+    notes = load_joined(*zip(first, second, strict=True))[-1]
     rest = "such objects in its images count as background"
-    assert messages == [
+    assert notes == [
         f"{first.ann_file} has no class fish: {rest}",
         f"{second.ann_file} has no class bird: {rest}",
     ]

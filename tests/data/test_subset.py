@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from det_losses.data.coco import CocoDataset
-from det_losses.data.subset import make_subset, select_categories, select_images
+from det_losses.data.subset import (
+    make_subset,
+    match_categories,
+    select_categories,
+    select_images,
+)
 from det_losses.errors import ExistingFileError
 
 
@@ -38,6 +43,34 @@ def test_unknown_class_suggests_and_lists(name, hint):
     message = message if hint != "The cl" else f"x.json: no class '{name}'. The classes are car"
     with pytest.raises(ValueError, match=message):
         select_categories(data, [name], "x.json")
+
+
+def test_labels_are_matched_by_name():
+    data = made()  # a 10, b 20, c 30
+    assert match_categories(data, ["c", "a", "b"], None, "x.json") == [
+        (30, "c"),
+        (10, "a"),
+        (20, "b"),
+    ]
+    # what the json lacks gets the ids after its last one
+    labels = ["d", "c", "b", "e", "a"]
+    found = match_categories(data, labels, None, "x.json")
+    assert found == [(31, "d"), (30, "c"), (20, "b"), (32, "e"), (10, "a")]
+
+
+def test_labels_that_do_not_cover_the_boxes_are_refused_unless_classes_are_chosen():
+    data = made()
+    message = (
+        r"different classes, only in x.json: b, c; only in the training data: my dog. To use the "
+        r"common classes only, add --classes a; images without them are kept"
+    )
+    with pytest.raises(ValueError, match=message):
+        match_categories(data, ["a", "my dog"], None, "x.json")
+    assert match_categories(data, ["a"], ["a"], "x.json") == [(10, "a")]
+    data["annotations"] = [a for a in data["annotations"] if a["category_id"] == 10]
+    assert match_categories(data, ["a"], None, "x.json") == [(10, "a")]  # b and c are unused
+    with pytest.raises(ValueError, match=r"only in x\.json: a; only in the training data: A"):
+        match_categories(data, ["A"], None, "x.json")
 
 
 def test_class_named_twice():

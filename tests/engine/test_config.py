@@ -123,12 +123,13 @@ def test_own_data_of_several_files_replaces_a_wrapped_dataset(cfg):
 
 
 def test_broken_images_are_skipped_in_all_datasets_in_coco_format(cfg):
-    parts = [ConfigDict(type="CocoDataset", ann_file="a.json"), cfg.train_dataloader.dataset]
+    with pytest.raises(InputError, match="--skip-broken requires data in COCO format"):
+        skip_broken_images(cfg)
+    parts = [ConfigDict(type="CocoDataset", ann_file=f"{name}.json") for name in "ab"]
     joined = ConfigDict(type="ConcatDataset", datasets=parts)
     cfg.train_dataloader.dataset = ConfigDict(type="RepeatDataset", times=2, dataset=joined)
     skip_broken_images(cfg)
-    first, second = cfg.train_dataloader.dataset.dataset.datasets
-    assert first.skip_broken and "skip_broken" not in second
+    assert all(each.skip_broken for each in cfg.train_dataloader.dataset.dataset.datasets)
     assert cfg.val_dataloader.dataset.skip_broken
 
 
