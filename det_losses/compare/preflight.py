@@ -15,12 +15,14 @@ from mmengine.config import Config
 import det_losses
 from det_losses.compare.variants import Variant, slots_of
 from det_losses.data.split_checks import data_notes
-from det_losses.engine.build import build_datasets, build_runner
+from det_losses.engine.build import build_runner
+from det_losses.engine.config import folds_of, select_fold, use_labels
 from det_losses.engine.run import build_parts
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import count_boxes
 from det_losses.models.published import table_of
 from det_losses.models.slots import build_slot_losses
+from det_losses.registry import DATASETS
 
 _PACKAGES = ("torch", "torchvision", "mmengine-lite", "hotcoco")
 
@@ -39,8 +41,11 @@ def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
         build_slot_losses(model.type, slots, losses, classes, table_of(model))
 
 
-def check_runner(cfg: Config, variant: Variant) -> None:
+def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     """Build all objects of one run, without training.
+
+    Returns:
+        Name -> shape of its model's parameters, and of the buffers outside of losses.
 
     Raises:
         UserError: as the parts raise it.
@@ -48,9 +53,16 @@ def check_runner(cfg: Config, variant: Variant) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trial = variant.apply(cfg)
         trial.work_dir, trial.log_level = folder, "WARNING"
-        build_parts(build_runner(trial))
+        runner = build_runner(trial)
+        build_parts(runner)
+        shapes = {name: tuple(value.shape) for name, value in runner.model.named_parameters()}
+        for name, value in runner.model.named_buffers():
+            if not name.startswith("losses."):
+                shapes[name] = tuple(value.shape)
+        del runner
     gc.collect()
     torch.cuda.empty_cache()  # the runs need the memory
+    return shapes
 
 
 def describe(cfg: Config) -> dict[str, Any]:
@@ -59,18 +71,26 @@ def describe(cfg: Config) -> dict[str, Any]:
 
 
 def describe_data(cfg: Config) -> dict[str, Any]:
-    """Return classes, numbers of images and boxes, and the ground truth of the evaluation."""
-    datasets = build_datasets(copy.deepcopy(cfg))
-    train, val = datasets["train_dataloader"], datasets["val_dataloader"]
+    """Return classes, numbers of images and boxes, folds, and the evaluation's ground truth.
+
+    With folds, the training images are those of one run, the evaluated images those of all runs.
+    The ground truth has the ``fold`` of each image.
+    """
+    folds, evaluated = folds_of(cfg), copy.deepcopy(cfg)
+    select_fold(evaluated, None)
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    use_labels(evaluated, train.metainfo["classes"])
+    val = DATASETS.build(evaluated.val_dataloader.dataset)
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
     return {
         "classes": list(names.values()),
         "images": {"train": len(train), "val": len(val)},
+        **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
-        "data_notes": data_notes(train, val),
+        "data_notes": data_notes(train, None if folds else val),  # with folds, of one run
         "ground_truth": truth,
     }
 

@@ -20,7 +20,8 @@ from det_losses.data.box_faults import (
     turned_images,
     without_area,
 )
-from det_losses.data.coco_json import conversions, load_coco_json
+from det_losses.data.coco_json import CocoDict, conversions, load_coco_json
+from det_losses.data.folds import assign_folds
 from det_losses.data.image_files import locate_images
 from det_losses.data.images import ImageCache, exif_orientation
 from det_losses.data.subset import match_categories, select_categories, select_images
@@ -54,6 +55,9 @@ class CocoDataset(Dataset):
         subset_seed: Seed of the selection, see :func:`~det_losses.data.subset.select_images`.
         keep_negatives: Keep the images without the chosen classes, so that detections on them
             count as false positives.
+        folds: ``count`` and optionally ``key`` divide these images into folds
+            (:func:`~det_losses.data.folds.assign_folds`). With ``index``, those of this fold are
+            used in test mode, and all others otherwise. ``image`` has the ``fold`` of each image.
         test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
             process has a cache of its own.
@@ -65,8 +69,8 @@ class CocoDataset(Dataset):
 
     Raises:
         MissingFileError: The json, the image folder or an image is missing.
-        InputError: The json is not valid, a class is unknown, there are too few images, or image
-            files are outside the folder.
+        InputError: The json is not valid, a class is unknown, there are too few images, they cannot
+            be divided into folds, or image files are outside the folder.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class CocoDataset(Dataset):
         num_images: int | None = None,
         subset_seed: int = 0,
         keep_negatives: bool = False,
+        folds: Mapping[str, Any] | None = None,
         test_mode: bool = False,
         cache_mb: float = 0,
         labels: Sequence[str] | None = None,
@@ -99,9 +104,12 @@ class CocoDataset(Dataset):
             keep_negatives,
             source=str(ann_file),
         )
+        fold_of = {} if folds is None else self._select_fold(coco, **folds)
         images = {image["id"]: image for image in coco["images"]}
         fields = ("id", "file_name", "width", "height")
         self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
+        for image in self._images if fold_of else ():
+            image["fold"] = fold_of[image["id"]]
         names = [image["file_name"] for image in self._images]
         files, spelled = locate_images(self.image_dir, names, allow_outside)
         for image, file in zip(self._images, files, strict=True):
@@ -185,6 +193,20 @@ class CocoDataset(Dataset):
     def image_files(self) -> list[str]:
         """The paths of the image files, in the order of the samples."""
         return [os.path.join(self.image_dir, image["file_name"]) for image in self._images]
+
+    def _select_fold(
+        self, coco: CocoDict, count: int, key: str | None = None, index: int | None = None
+    ) -> dict[int, int]:
+        """Keep the images of a fold, or those of the others; return the fold of each image."""
+        fold_of = assign_folds(
+            coco, self.image_ids, self._category_ids, count, key, source=self.ann_file
+        )
+        if index is not None:
+            if not (isinstance(index, int) and 0 <= index < count):
+                raise InputError(f"folds: index must be from 0 to {count - 1}, got {index!r}")
+            chosen = [i for i in self.image_ids if (fold_of[i] == index) == self.test_mode]
+            self.image_ids = chosen
+        return fold_of
 
     def _read_annotations(self, annotations: list[dict[str, Any]], transformed: bool) -> None:
         """Store targets as flat tensors, which worker processes share without copying."""

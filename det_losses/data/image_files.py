@@ -12,7 +12,7 @@ _COMPARED = 5000  # names of a folder in which a near miss is looked for
 
 
 def locate_images(
-    image_dir: str, names: Sequence[str], allow_outside: bool = False
+    image_dir: str, names: Sequence[str], allow_outside: bool = False, skip_missing: bool = False
 ) -> tuple[list[str], list[str]]:
     r"""Find files by the names in an annotation file.
 
@@ -25,6 +25,7 @@ def locate_images(
         names: ``file_name`` of each image.
         allow_outside: whether files outside the folder may be read: by ``..``, by an absolute path
             or by a symbolic link in the folder.
+        skip_missing: whether to return the names of missing files as they are.
 
     Returns:
         The names as found, relative to ``image_dir``; and a sentence if some are spelled
@@ -41,12 +42,13 @@ def locate_images(
     folder = _Folder(image_dir)
     found = [folder.find(name) for name in names]
     missing = [name for name, file in zip(names, found, strict=True) if file is None]
-    if missing:
+    if missing and not skip_missing:
         raise MissingFileError(
             f"{image_dir}: {len(missing)} of {len(names)} images are missing, the first is "
             f"{missing[0]}. {folder.hint(missing[0])}Are the file names in the annotation file "
             "relative to this folder?"
         )
+    found = [name if file is None else file for name, file in zip(names, found, strict=True)]
     places = [folder.place(file) for file in found]
     if not allow_outside:
         _check_inside(folder, names, places)
@@ -79,7 +81,7 @@ class _Folder:
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(os.path.join(self.path, folder))
         path = os.path.join(self._real_folders[folder], base)
-        return os.path.realpath(path) if self._list(folder)[base] else path
+        return os.path.realpath(path) if self._list(folder).get(base) else path
 
     def hint(self, name: str) -> str:
         """Return a question that names the file that is probably meant, or nothing."""

@@ -11,7 +11,7 @@ from det_losses.errors import InputError, MissingFileError
 from det_losses.evaluation.ground_truth import read_truth
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE
 
-_SHARED = ("detector", "components", "config", "classes", "images")
+_SHARED = ("detector", "components", "config", "classes", "images", "fork")
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,24 @@ class Scores:
             object.__setattr__(self, name, value)
 
 
+def by_fold(scores: Scores, folds: int) -> Scores:
+    """Return the means over the runs of each fold, as scores of these folds instead of seeds.
+
+    A run with seed s is evaluated on fold s mod K. Further runs on the same fold are no further
+    images, so folds are what is independent. Folds without ground truth for the metric are left
+    out, unless all are.
+    """
+    runs: dict[int, list[int]] = {}
+    for column, seed in enumerate(scores.seeds):
+        runs.setdefault(seed % folds, []).append(column)
+    known = {f: own for f, own in runs.items() if not np.isnan(scores.full[own]).any()} or runs
+    return Scores(
+        tuple(known),
+        np.array([scores.full[own].mean() for own in known.values()]),
+        np.stack([scores.resampled[:, own].mean(axis=1) for own in known.values()], axis=1),
+    )
+
+
 def table(scores: Mapping[str, Scores]) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of L losses as arrays over the union of their S seeds.
 
@@ -94,7 +112,7 @@ class Estimates:
             0 where there are fewer than two.
         common: [L, L], :math:`S_j`, numbers of common seeds.
         share: [L, L], variance of the difference as a part of the variance of a per-seed
-            difference: 1 / S with all runs.
+            difference: 1 / S with all runs; with folds more, see :func:`estimate`.
         image: [..., L, L], :math:`v_c`, variance of the difference over images.
         images: I, number of images.
     """
@@ -169,7 +187,9 @@ class Estimates:
         return free - np.diag(np.diag(free))
 
 
-def estimate(full: np.ndarray, covariance: np.ndarray | None, images: int) -> Estimates:
+def estimate(
+    full: np.ndarray, covariance: np.ndarray | None, images: int, overlap: float = 0.0
+) -> Estimates:
     r"""Estimate all differences and the parts of their variance.
 
     The variance over images comes from resamples b of the images (pigeonhole bootstrap). With
@@ -182,17 +202,27 @@ def estimate(full: np.ndarray, covariance: np.ndarray | None, images: int) -> Es
     The second term removes the noise of single images in single runs, which the variance over seeds
     contains already. A pair with one common seed uses the mean of that term over the other pairs.
 
+    If each run is evaluated on images of its own (folds), the variance over runs contains the one
+    over images: :math:`v_c = 0`. It is too small, because the training sets of the runs have images
+    in common. Nadeau and Bengio correct it by the ratio of the numbers of images:
+
+    .. math::
+        v_1 = V_j \left(\frac{1}{S_j} + \frac{n_\mathrm{test}}{n_\mathrm{train}}\right)
+
     Args:
         full: [..., L, S], scores on all images. NaN is a missing run; the same runs are missing in
             all leading dimensions.
         covariance: [..., L * S, L * S], of the runs over resamples of the images; None without
             image noise.
         images: number of images.
+        overlap: :math:`n_\mathrm{test} / n_\mathrm{train}`, with folds; 0 if all runs are
+            evaluated on the same images.
 
     Raises:
         InputError: losses are not connected by common seeds.
 
-    Reference: A. B. Owen, "The Pigeonhole Bootstrap", Annals of Applied Statistics 1 (2007).
+    References: A. B. Owen, "The Pigeonhole Bootstrap", Annals of Applied Statistics 1 (2007);
+    C. Nadeau and Y. Bengio, "Inference for the Generalization Error", Machine Learning 52 (2003).
     """
     losses, seeds = full.shape[-2:]
     there = ~np.isnan(full.reshape(-1, losses, seeds)[0])
@@ -211,7 +241,10 @@ def estimate(full: np.ndarray, covariance: np.ndarray | None, images: int) -> Es
         means = full.mean(axis=-1)  # the same without rounding
     own = np.where(own < _NOTHING, 0, own)
     image = np.zeros_like(own)
-    if covariance is not None:
+    others = 1 - np.eye(losses, dtype=int)
+    if overlap and (common * others).max() > 1:
+        share = share + overlap * others
+    elif covariance is not None:
         image = _image_variance(covariance, weights, both, share)
     return Estimates(means, own, common, share, image, images)
 
