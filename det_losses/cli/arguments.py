@@ -153,7 +153,7 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
 
 
 def load_experiment(args: argparse.Namespace) -> Config:
-    """Return the config of CONFIG with all options applied: own data first, --folds last.
+    """Return the config of CONFIG with all options applied: those of own data first.
 
     Raises:
         MissingFileError: no such config.
@@ -166,18 +166,18 @@ def load_experiment(args: argparse.Namespace) -> Config:
     for split in ("train", "val"):
         ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
         config.use_own_data(cfg, split, ann_file, images)
-    if getattr(args, "skip_broken", False):
-        config.skip_broken_images(cfg)
-    if getattr(args, "classes", None):
-        config.use_classes(cfg, args.classes)
-    if getattr(args, "allow_outside", False):
-        config.allow_outside(cfg)
     if getattr(args, "amp", False):
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))
     config.apply_options(cfg, args.cfg_options)
     if getattr(args, "folds", None):
         config.use_folds(cfg, args.folds, args.fold_key)
+    if getattr(args, "classes", None):
+        config.use_classes(cfg, args.classes)
+    if getattr(args, "allow_outside", False):
+        config.allow_outside(cfg)
+    if getattr(args, "skip_broken", False):
+        config.skip_broken_images(cfg)
     return cfg
 
 

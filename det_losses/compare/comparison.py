@@ -232,7 +232,7 @@ def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> B
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
-    print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
+    print(printable(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}"))
     for note in itertools.chain(*facts.get("data_notes", {}).values()):
         print(f"data: {printable(note)}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
@@ -276,7 +276,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
         try:
             study = Study.load([root])
             file = write_report(study, root)
-            print(f"\n{summary(study)}\n")
+            print(f"\n{printable(summary(study))}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
             print(f"no report: {error}; fix this and run tools/report.py {root}")
     for row in rows:

@@ -15,13 +15,14 @@ from mmengine.config import Config
 import det_losses
 from det_losses.compare.variants import Variant, slots_of
 from det_losses.data.split_checks import data_notes
-from det_losses.engine.build import build_datasets, build_runner
-from det_losses.engine.config import folds_of, select_fold
+from det_losses.engine.build import build_runner
+from det_losses.engine.config import folds_of, select_fold, use_labels
 from det_losses.engine.run import build_parts
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import count_boxes
 from det_losses.models.published import table_of
 from det_losses.models.slots import build_slot_losses
+from det_losses.registry import DATASETS
 
 _PACKAGES = ("torch", "torchvision", "mmengine-lite", "hotcoco")
 
@@ -77,9 +78,9 @@ def describe_data(cfg: Config) -> dict[str, Any]:
     """
     folds, evaluated = folds_of(cfg), copy.deepcopy(cfg)
     select_fold(evaluated, None)
-    datasets = build_datasets(copy.deepcopy(cfg))
-    train = datasets["train_dataloader"]
-    val = build_datasets(evaluated)["val_dataloader"] if folds else datasets["val_dataloader"]
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    use_labels(evaluated, train.metainfo["classes"])
+    val = DATASETS.build(evaluated.val_dataloader.dataset)
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
@@ -89,7 +90,7 @@ def describe_data(cfg: Config) -> dict[str, Any]:
         **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
-        "data_notes": data_notes(train, datasets["val_dataloader"]),
+        "data_notes": data_notes(train, None if folds else val),  # with folds, of one run
         "ground_truth": truth,
     }
 

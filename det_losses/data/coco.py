@@ -197,6 +197,16 @@ class CocoDataset(Dataset):
             )
         return changed[0], *sample[1:]
 
+    @property
+    def num_boxes(self) -> int:
+        """The number of boxes that are targets."""
+        return len(self._labels)
+
+    @property
+    def image_files(self) -> list[str]:
+        """The paths of the image files, in the order of the samples."""
+        return [os.path.join(self.image_dir, image["file_name"]) for image in self._images]
+
     def _select_fold(
         self, coco: CocoDict, count: int, key: str | None = None, index: int | None = None
     ) -> dict[int, int]:
@@ -215,7 +225,7 @@ class CocoDataset(Dataset):
         """Replace file names by those on disk, and open all images."""
         names = [image["file_name"] for image in self._images]
         files, spelled = locate_images(
-            self.image_dir, names, allow_outside, allow_missing=skip_broken
+            self.image_dir, names, allow_outside, skip_missing=skip_broken
         )
         for image, file in zip(self._images, files, strict=True):
             image["file_name"] = file
@@ -228,16 +238,6 @@ class CocoDataset(Dataset):
                 f"{len(self.broken)} of {len(files)} images cannot be read and are left out: "
                 f"{', '.join(self.broken)}"
             )
-
-    @property
-    def num_boxes(self) -> int:
-        """The number of boxes that are targets."""
-        return len(self._labels)
-
-    @property
-    def image_files(self) -> list[str]:
-        """The paths of the image files, in the order of the samples."""
-        return [os.path.join(self.image_dir, image["file_name"]) for image in self._images]
 
     def _read_annotations(self, annotations: list[dict[str, Any]], transformed: bool) -> None:
         """Store targets as flat tensors, which worker processes share without copying."""

@@ -12,10 +12,7 @@ _COMPARED = 5000  # names of a folder in which a near miss is looked for
 
 
 def locate_images(
-    image_dir: str,
-    names: Sequence[str],
-    allow_outside: bool = False,
-    allow_missing: bool = False,
+    image_dir: str, names: Sequence[str], allow_outside: bool = False, skip_missing: bool = False
 ) -> tuple[list[str], list[str]]:
     r"""Find files by the names in an annotation file.
 
@@ -28,7 +25,7 @@ def locate_images(
         names: ``file_name`` of each image.
         allow_outside: whether files outside the folder may be read: by ``..``, by an absolute path
             or by a symbolic link in the folder.
-        allow_missing: whether files may be missing; their names are kept.
+        skip_missing: whether to return the names of missing files as they are.
 
     Returns:
         The names as found, relative to ``image_dir``; and a sentence if some are spelled
@@ -45,7 +42,7 @@ def locate_images(
     folder = _Folder(image_dir)
     found = [folder.find(name) for name in names]
     missing = [name for name, file in zip(names, found, strict=True) if file is None]
-    if missing and not allow_missing:
+    if missing and not skip_missing:
         raise MissingFileError(
             f"{image_dir}: {len(missing)} of {len(names)} images are missing, the first is "
             f"{missing[0]}. {folder.hint(missing[0])}Are the file names in the annotation file "

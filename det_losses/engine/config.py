@@ -21,6 +21,8 @@ _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_data
 _KEPT = ("transforms", "test_mode", "keep_negatives", "cache_mb")
 _WIDTH = 100  # characters per line
 
+Paths = str | Path | Sequence[str | Path]
+
 
 def read_config(name: str) -> Config:
     """Read a config by path or shipped name.
@@ -94,8 +96,8 @@ def use_losses(cfg: Config, options: list[str]) -> None:
 def use_own_data(
     cfg: Config,
     split: str,
-    ann_file: str | Sequence[str] | None,
-    image_dir: str | Sequence[str] | None,
+    ann_file: Paths | None,
+    image_dir: Paths | None,
 ) -> None:
     """Replace the dataset of ``"train"`` or of ``"val"`` (and test) by the user's data.
 
@@ -128,8 +130,9 @@ def use_own_data(
         )
 
 
-def _absolute(paths: str | Sequence[str]) -> str | list[str]:
-    found = [str(Path(p).absolute()) for p in ([paths] if isinstance(paths, str) else paths)]
+def _absolute(paths: Paths) -> str | list[str]:
+    single = isinstance(paths, (str, Path))
+    found = [str(Path(path).absolute()) for path in ([paths] if single else paths)]
     return found[0] if len(found) == 1 else found
 
 

@@ -154,7 +154,7 @@ class Study:
         merged = stored_from_files(Path(truth_file), files)
         study = cls(merged, baseline=baseline, metric=metric, resamples=resamples, within=within)
         for file in itertools.chain(*files.values()):
-            study._match(Path(file).absolute())
+            study._match(Path(file).absolute(), study.truth)
         return study
 
     def runs_of(self, label: str) -> list[dict[str, Any]]:

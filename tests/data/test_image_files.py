@@ -110,6 +110,11 @@ def test_one_file_under_two_names_is_refused(folder, again):
         locate_images(root, ["a.jpg", "b.jpg", again])
 
 
+def test_missing_files_can_be_left_to_the_reader(folder):
+    names = ["a.jpg", "b.jpg", "sub\\c.jpg"]
+    assert locate_images(folder("a.JPG"), names, skip_missing=True)[0] == ["a.JPG", *names[1:]]
+
+
 def test_a_broken_link_is_left_to_the_reader(folder):
     root = folder("a.jpg")
     os.symlink("nowhere.jpg", f"{root}/broken.jpg")

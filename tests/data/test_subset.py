@@ -277,13 +277,28 @@ def test_split_with_too_few_left(tiny_coco, tmp_path):
         make_subset(tmp_path / "out", tiny_coco().ann_file, num_val=2, num_train=5)
 
 
-def test_files_with_other_ids_for_a_class_are_refused(tiny_coco, tmp_path):
+def test_files_with_other_ids_keep_them(tiny_coco, tmp_path):
     def change(coco):
         coco["categories"][1]["id"] = 4
         for annotation in coco["annotations"]:
             annotation["category_id"] = {3: 4}.get(annotation["category_id"], 7)
 
     paths = tiny_coco("a").ann_file, tiny_coco("b", change=change).ann_file
-    with pytest.raises(ValueError, match=r"differ in their categories .*\(3, 'cat'\), \(4, 'cat'"):
+    manifest = make_subset(tmp_path / "out", *paths, classes=["cat", "dog"])
+    categories = [read(tmp_path / "out", name)["categories"] for name in ("train", "val")]
+    assert [[c["id"] for c in each] for each in categories] == [[3, 7], [4, 7]]
+    # cats are on the images 8 and 11, three of them
+    assert manifest["val"]["per_class"]["cat"] == manifest["train"]["per_class"]["cat"]
+    assert manifest["val"]["per_class"]["cat"]["boxes"] == 3
+
+
+def test_files_with_other_classes_are_refused_with_advice_that_works(tiny_coco, tmp_path):
+    def change(coco):
+        coco["categories"][1]["name"] = "lion"
+
+    paths = tiny_coco("a").ann_file, tiny_coco("b", change=change).ann_file
+    with pytest.raises(ValueError, match=r"differ in their classes, .*\['cat', 'lion'\]") as error:
         make_subset(tmp_path / "out", *paths)
-    make_subset(tmp_path / "out", *paths, classes=["dog"])
+    assert "Add --classes dog bird, and --keep-negatives" in str(error.value)
+    make_subset(tmp_path / "out", *paths, classes=["dog", "bird"], keep_negatives=True)
+    assert ids(read(tmp_path / "out", "val")) == [5, 8, 11, 20, 33, 42]
