@@ -87,6 +87,7 @@ def describe_data(cfg: Config) -> dict[str, Any]:
     return {
         "classes": list(names.values()),
         "images": {"train": count_images(train), "val": count_images(val)},
+        "epoch_samples": len(train),
         **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
