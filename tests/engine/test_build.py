@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 
 from det_losses.engine import build_runner, fill_from_data
+from det_losses.engine.build import build_datasets
 from det_losses.engine.run import build_parts
 from det_losses.errors import UserError
 from det_losses.registry import OPTIMIZERS
@@ -123,6 +124,28 @@ def test_set_epoch_is_called_for_each_epoch(toy_cfg):
     runner = build_runner(toy_cfg(epochs=2, randomness=dict(seed=5)))
     runner.train()
     assert runner.train_dataloader.dataset.epochs == [(0, 5), (1, 5)]
+
+
+def test_classes_of_joined_validation_data_are_matched_by_name(tiny_coco):
+    def other_ids(coco):
+        for entry in coco["categories"]:
+            entry["id"] = {3: 7, 7: 18, 18: 3}[entry["id"]]
+        coco["annotations"] = []
+
+    def coco(files, **options):
+        options = dict(ann_file=files.ann_file, image_dir=files.image_dir, **options)
+        return dict(type="CocoDataset", **options)
+
+    val = [coco(tiny_coco(name, change=other_ids), test_mode=True) for name in ("b", "c")]
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=coco(tiny_coco("a"))),
+            val_dataloader=dict(dataset=dict(type="ConcatDataset", datasets=val)),
+        )
+    )
+    classes = [dataset.metainfo["classes"] for dataset in build_datasets(cfg).values()]
+    # by their own ids, those of the validation data would be bird, cat, dog
+    assert classes == [("cat", "dog", "bird")] * 2
 
 
 def test_wrapped_datasets_train_are_evaluated_and_get_the_epoch(toy_cfg, record):
