@@ -174,6 +174,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return the ``meta`` of a checkpoint, as :func:`read_checkpoint` does; ``{}`` without one."""
+    return read_checkpoint(path).get("meta") or {}
+
+
 def _verify(path: Path) -> bool:
     """Check the CRCs of a file written by torch.save; False if it has the format without them."""
     with open(path, "rb") as file:

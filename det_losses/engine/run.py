@@ -4,6 +4,7 @@
 """
 
 import fcntl
+import itertools
 import multiprocessing
 import shutil
 from collections.abc import Iterator
@@ -17,13 +18,14 @@ from mmengine.dist import is_distributed, is_main_process
 from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
+from det_losses.data.split_checks import data_notes
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.checkpoint import check_resumable, checkpoints
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, printable
 from det_losses.files import read_json, write_text
 
 CONFIG_FILE = "config.py"
@@ -148,6 +150,9 @@ def train_run(runner: Runner, cfg: Config) -> None:
     stop = StopHook(interrupted(work_dir))
     runner.register_hook(stop, priority="LOWEST")
     others = multiprocessing.active_children()
+    datasets = [loop and loop.dataloader.dataset for loop in (runner.train_loop, runner.val_loop)]
+    for note in itertools.chain(*data_notes(*datasets).values()):
+        runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
         try:
             runner.train()
