@@ -108,6 +108,7 @@ def set_intervals(cfg: Config) -> None:
 
 def _count_iterations(cfg: Config) -> None:
     _check_whole("max_iters", cfg.train_cfg.get("max_iters"))
+    cfg.train_cfg.pop("max_epochs", None)  # of a base config
     cfg.setdefault("log_processor", {})["by_epoch"] = False
     checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
     if checkpoint and "by_epoch" not in checkpoint:
