@@ -104,6 +104,13 @@ class CocoDataset(Dataset):
             keep_negatives,
             source=str(ann_file),
         )
+        self.notes = list(conversions(ann_file))
+        negatives = len(coco["images"]) - len(self.image_ids) if num_images is None else 0
+        if negatives:
+            self.notes.append(
+                f"{negatives} of {len(coco['images'])} images have no box of the chosen classes "
+                "and are left out; keep_negatives=True keeps them"
+            )
         fold_of = {} if folds is None else self._select_fold(coco, **folds)
         images = {image["id"]: image for image in coco["images"]}
         fields = ("id", "file_name", "width", "height")
@@ -114,7 +121,7 @@ class CocoDataset(Dataset):
         files, spelled = locate_images(self.image_dir, names, allow_outside)
         for image, file in zip(self._images, files, strict=True):
             image["file_name"] = file
-        self.notes = [*conversions(ann_file), *spelled]
+        self.notes += spelled
         self._read_annotations(coco["annotations"], bool(transforms))
         self._cache = ImageCache(cache_mb)
         self._transforms = build_transforms(transforms)

@@ -64,8 +64,8 @@ def _load_cached(path: str, modified: int) -> tuple[CocoDict, tuple[str, ...]]:
     without_area = 0
     for annotation in coco["annotations"]:
         annotation.pop("segmentation", None)
-        if annotation.get("iscrowd") is None:
-            annotation["iscrowd"] = 0
+        if type(annotation.get("iscrowd")) is not int:  # None or a bool
+            annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
         if annotation.get("area") is None:
             annotation["area"] = abs(annotation["bbox"][2] * annotation["bbox"][3])
             without_area += 1

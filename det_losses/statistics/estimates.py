@@ -1,6 +1,6 @@
 """Differences between losses and their variances over seeds and over images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,22 +49,48 @@ class Scores:
             object.__setattr__(self, name, value)
 
 
-def by_fold(scores: Scores, folds: int) -> Scores:
+def by_fold(scores: Mapping[str, Scores], folds: int) -> dict[str, Scores]:
     """Return the means over the runs of each fold, as scores of these folds instead of seeds.
 
     A run with seed s is evaluated on fold s mod K. Further runs on the same fold are no further
-    images, so folds are what is independent. Folds without ground truth for the metric are left
+    images, so folds are what is independent. If some losses lack a run on a fold, their means are
+    those of the model loss + seed on this fold. Folds without ground truth for the metric are left
     out, unless all are.
     """
-    runs: dict[int, list[int]] = {}
-    for column, seed in enumerate(scores.seeds):
-        runs.setdefault(seed % folds, []).append(column)
-    known = {f: own for f, own in runs.items() if not np.isnan(scores.full[own]).any()} or runs
-    return Scores(
-        tuple(known),
-        np.array([scores.full[own].mean() for own in known.values()]),
-        np.stack([scores.resampled[:, own].mean(axis=1) for own in known.values()], axis=1),
-    )
+    seeds = sorted({seed for own in scores.values() for seed in own.seeds})
+    means: dict[str, dict[int, np.ndarray]] = {label: {} for label in scores}
+    for fold in sorted({seed % folds for seed in seeds}):
+        for label, own in _fold_means(scores, [s for s in seeds if s % folds == fold]).items():
+            means[label][fold] = own
+    return {label: _of_folds(own) for label, own in means.items()}
+
+
+def _fold_means(scores: Mapping[str, Scores], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return the mean of each loss with such runs, [1 + B]: on all images, and on resamples."""
+    runs = {label: own for label, own in scores.items() if set(own.seeds) & set(seeds)}
+    there = np.array([[seed in own.seeds for seed in seeds] for own in runs.values()])
+    draws = len(next(iter(runs.values())).resampled)
+    stacked = np.zeros((1 + draws, *there.shape))
+    for row, own in enumerate(runs.values()):
+        at = [own.seeds.index(seed) for seed in seeds if seed in own.seeds]
+        stacked[:, row, there[row]] = np.vstack([own.full[at], own.resampled[:, at]])
+    found = stacked.reshape(1 + draws, -1) @ _mean_weights(there).T
+    return dict(zip(runs, found.T, strict=True))
+
+
+def _mean_weights(there: np.ndarray) -> np.ndarray:
+    """Return the weights of the runs of a fold; plain means if no common seeds connect losses."""
+    try:
+        return _least_squares(there)
+    except InputError:
+        rows = there / there.sum(axis=1, keepdims=True)
+        return (np.eye(len(there))[:, :, None] * rows).reshape(len(there), -1)
+
+
+def _of_folds(means: Mapping[int, np.ndarray]) -> Scores:
+    known = {fold: own for fold, own in means.items() if not np.isnan(own[0])} or means
+    columns = np.stack(list(known.values()), axis=1)
+    return Scores(tuple(known), columns[0], columns[1:])
 
 
 def table(scores: Mapping[str, Scores]) -> tuple[np.ndarray, np.ndarray]:

@@ -330,7 +330,7 @@ def analyse(
     error = 1 - level if look is None else look_error(look, level)
     runs = scores
     if folds is not None:
-        scores = {label: by_fold(own, folds) for label, own in scores.items()}
+        scores = by_fold(scores, folds)
     scored = {label: own for label, own in scores.items() if not np.isnan(own.full).any()}
     informative = images if class_images is None else max(2, min(images, class_images))
     results = _Results(scored, baseline, informative, error, folds) if scored else None

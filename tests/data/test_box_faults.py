@@ -72,6 +72,8 @@ def test_good_boxes_raise_no_suspicion():
     boxes[0] = [90, 40, 30, 30]  # one that overshoots
     assert suspicions(*arrays(*boxes)) == []
     assert suspicions(*arrays([90, 40, 95, 45])) == []  # too few to tell
+    # near the corner, widths are larger than x like the second corner of a box would be
+    assert suspicions(*arrays(*[[i, i, 30 + i, 20 + i] for i in range(9)])) == []
 
 
 def test_normalised_boxes_are_suspected():

@@ -91,11 +91,13 @@ def test_missing_area_and_iscrowd_are_filled_and_masks_left_out(tiny_coco):
         first = coco["annotations"][0]
         del first["area"], first["iscrowd"]
         first["segmentation"] = [[0, 0, 1, 0, 1, 1]]
+        coco["annotations"][1]["iscrowd"] = True
 
     ann_file = tiny_coco(change=change).ann_file
     loaded = load_coco_json(ann_file)["annotations"][0]
     # the box is 40 px wide and 20 px high
     assert (loaded["area"], loaded["iscrowd"]) == (800, 0)
+    assert type(load_coco_json(ann_file)["annotations"][1]["iscrowd"]) is int
     assert "segmentation" not in loaded
     assert "segmentation" in read_coco_json(ann_file)["annotations"][0]
 

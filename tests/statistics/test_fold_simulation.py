@@ -69,9 +69,13 @@ def worst(world: str, losses: int, folds: int, seeds: int, count: int, correctio
 
 def test_runs_are_averaged_by_fold_as_in_the_simulation():
     full = draw(WORLDS["seeds only"], 2, 3, 7, 1)[0]
-    scores = by_fold(Scores(range(7), full[0], np.stack([full[0]] * 2)), 3)
-    expected = families(full[None], 3).estimates.means[0, 0]
-    assert scores.seeds == (0, 1, 2) and scores.full.mean() == pytest.approx(expected)
+    scores = {
+        k: Scores(range(7), own, np.stack([own] * 2)) for k, own in zip("ab", full, strict=True)
+    }
+    expected = families(full[None], 3).estimates.means[0]
+    found = by_fold(scores, 3)
+    assert found["a"].seeds == (0, 1, 2)
+    assert [own.full.mean() for own in found.values()] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("world", WORLDS)

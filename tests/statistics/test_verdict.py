@@ -414,3 +414,19 @@ def test_one_fold_has_intervals_for_other_images():
     (d,), (e,) = plain.against_baseline, folds.against_baseline
     assert (e.value, e.low, e.high, e.image_se) == (d.value, d.low, d.high, d.image_se)
     assert not folds.tested and folds.cautions == plain.cautions[:1]
+
+
+def test_a_run_that_is_missing_on_a_fold_is_compared_by_common_seeds():
+    """b lacks seed 3, which is 10 points better than seed 0 of the same fold for all losses."""
+    a = Scores((0, 1, 2, 3), [0.3, 0.4, 0.5, 0.4], np.tile([0.3, 0.4, 0.5, 0.4], (9, 1)))
+    full = [0.31, 0.42, 0.53]
+    b = Scores((0, 1, 2), full, np.tile(full, (9, 1)))
+    (d,) = analyse({"a": a, "b": b}, "a", 60, folds=3).against_baseline
+    assert (d.value, d.se) == pytest.approx((0.02, 0.01 * math.sqrt(1 / 3 + 1 / 2)))
+
+
+def test_runs_on_a_fold_without_a_common_seed_are_plain_means():
+    a = Scores((0, 1, 2), [0.3, 0.4, 0.5], np.ones((9, 3)))
+    b = Scores((3, 1, 2), [0.31, 0.42, 0.53], np.ones((9, 3)))
+    (d,) = analyse({"a": a, "b": b}, "a", 60, folds=3).against_baseline
+    assert d.value == pytest.approx(0.02) and d.seeds == 3
