@@ -283,7 +283,7 @@ def _check_entries(
 
 def _image_fault(image: dict[str, Any]) -> str | None:
     name = image.get("file_name")
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name or not _is_path(name):
         return (
             "'file_name' must be the image's path inside the image folder, got "
             f"{name!r:.80}. Set it, or remove the image."
@@ -296,6 +296,14 @@ def _image_fault(image: dict[str, Any]) -> str | None:
                 "the annotated image."
             )
     return None
+
+
+def _is_path(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _annotation_fault(

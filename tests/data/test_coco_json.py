@@ -59,6 +59,7 @@ def test_json_that_is_not_a_coco_file(tmp_path, content, message):
         (entry("annotations", 1, area=10**400), r"\(id 2\): 'area' must be a number.*got 1000"),
         (entry("images", 0, width=10**10), "'width' must be a positive integer.*got 10000000000"),
         (entry("images", 0, file_name="a\0b"), "'file_name' must be"),
+        (entry("images", 0, file_name="a\ud800b"), "'file_name' must be"),
         (entry("categories", 0, name="a\ud800b"), r"\(id 18\): 'name' is not valid Unicode"),
         (entry("annotations", 1, area="x"), r"\(id 2\): 'area' must be a number.*got 'x'"),
         (entry("annotations", 1, area=-5), r"\(id 2\): 'area' must be a number.*got -5"),
