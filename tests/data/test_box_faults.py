@@ -86,6 +86,7 @@ def test_normalised_boxes_are_suspected():
 def test_corners_are_suspected():
     boxes = random_boxes()
     boxes[:, 2:] += boxes[:, :2]
+    boxes[0] = [3, 3, 3, 20]  # an empty box among them
     beyond = int(((boxes[:, :2] + boxes[:, 2:]) > np.array(SIZE) + 1).any(1).sum())
     [text] = suspicions(*arrays(*boxes))
     assert text.startswith(f"{beyond} of 40 boxes reach beyond") and "x1, y1, x2, y2?" in text
