@@ -103,8 +103,23 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
         "own data", "your own data in COCO format; the config's subset options are ignored"
     )
     for split in ("train", "val") if train else ("val",):
-        group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
-        group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
+        group.add_argument(
+            f"--{split}-ann",
+            nargs="+",
+            metavar="FILE",
+            help="annotation json; the classes of several are joined by name",
+        )
+        group.add_argument(
+            f"--{split}-images",
+            nargs="+",
+            metavar="DIR",
+            help="folder of its images; one for all annotation files, or one for each",
+        )
+    group.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out images that cannot be read, and list them, instead of stopping",
+    )
     group.add_argument(
         "--classes",
         nargs="+",
@@ -161,6 +176,8 @@ def load_experiment(args: argparse.Namespace) -> Config:
         config.use_classes(cfg, args.classes)
     if getattr(args, "allow_outside", False):
         config.allow_outside(cfg)
+    if getattr(args, "skip_broken", False):
+        config.skip_broken_images(cfg)
     return cfg
 
 

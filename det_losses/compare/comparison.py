@@ -264,10 +264,10 @@ def _run_seconds(cfg: Config, variant: Variant, root: Path, jobs: int) -> float:
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
     print(printable(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}"))
+    if length := set_length(copy.deepcopy(cfg), facts["epoch_samples"]):
+        print(f"Each run: {length}")
     for note in itertools.chain(*facts.get("data_notes", {}).values()):
         print(f"data: {printable(note)}")
-    if length := set_length(copy.deepcopy(cfg), facts["images"]["train"]):
-        print(f"Each run: {length}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
 

@@ -86,13 +86,19 @@ def describe_data(cfg: Config) -> dict[str, Any]:
     counts = count_boxes(truth["annotations"], names)
     return {
         "classes": list(names.values()),
-        "images": {"train": len(train), "val": len(val)},
+        "images": {"train": count_images(train), "val": count_images(val)},
+        "epoch_samples": len(train),
         **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
         "data_notes": data_notes(train, None if folds else val),  # with folds, of one run
         "ground_truth": truth,
     }
+
+
+def count_images(dataset: Any) -> int:
+    """Return the number of different images; a dataset may repeat them within an epoch."""
+    return getattr(dataset, "num_images", len(dataset))
 
 
 def ground_truth(dataset: Any) -> dict[str, Any]:

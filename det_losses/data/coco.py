@@ -1,4 +1,4 @@
-"""A dataset in COCO format, or a subset of it by classes and number of images; its batches."""
+"""A dataset in COCO format, or a subset of it by classes and number of images."""
 
 import os
 import shlex
@@ -20,14 +20,16 @@ from det_losses.data.box_faults import (
     turned_images,
     without_area,
 )
-from det_losses.data.coco_json import CocoDict, conversions, load_coco_json
+from det_losses.data.coco_json import CocoDict
 from det_losses.data.folds import assign_folds
+from det_losses.data.image_check import check_images
 from det_losses.data.image_files import locate_images
 from det_losses.data.images import ImageCache, exif_orientation
+from det_losses.data.join import load_joined
 from det_losses.data.subset import match_categories, select_categories, select_images
 from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
 from det_losses.errors import InputError
-from det_losses.registry import DATASETS, FUNCTIONS
+from det_losses.registry import DATASETS
 
 
 @DATASETS.register_module()
@@ -41,9 +43,13 @@ class CocoDataset(Dataset):
     and its ``annotations`` of the chosen classes, including crowds, in original coordinates; those
     without area inside the image are excluded here too.
 
+    All images are opened at construction, see :func:`~det_losses.data.image_check.check_images`.
+
     Args:
-        ann_file: The annotation json.
-        image_dir: Folder to which the json's file names are relative.
+        ann_file: The annotation json, or a list of them, whose classes are joined by name, see
+            :func:`~det_losses.data.join.load_joined`.
+        image_dir: Folder to which the json's file names are relative; for a list of annotation
+            files, one folder for all or one for each.
         transforms: Dicts of torchvision.transforms.v2 names, see
             :func:`~det_losses.data.transforms.build_transforms`. In test mode they must not change
             size or boxes, because the detector resizes images.
@@ -61,6 +67,7 @@ class CocoDataset(Dataset):
         test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
             process has a cache of its own.
+        skip_broken: Leave out images that cannot be read; ``broken`` has their names and errors.
         allow_outside: Read image files outside of ``image_dir``: by ``..``, by an absolute path or
             by a symbolic link.
 
@@ -70,13 +77,13 @@ class CocoDataset(Dataset):
     Raises:
         MissingFileError: The json, the image folder or an image is missing.
         InputError: The json is not valid, a class is unknown, there are too few images, they cannot
-            be divided into folds, or image files are outside the folder.
+            be divided into folds, or an image is outside the folder or cannot be read.
     """
 
     def __init__(
         self,
-        ann_file: str | Path,
-        image_dir: str | Path,
+        ann_file: str | Path | Sequence[str | Path],
+        image_dir: str | Path | Sequence[str | Path],
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
         classes: Sequence[str] | None = None,
         num_images: int | None = None,
@@ -87,13 +94,14 @@ class CocoDataset(Dataset):
         cache_mb: float = 0,
         labels: Sequence[str] | None = None,
         allow_outside: bool = False,
+        skip_broken: bool = False,
     ) -> None:
-        coco = load_coco_json(ann_file)
+        coco, self.ann_file, self.image_dir, self.notes = load_joined(ann_file, image_dir)
         if labels is None:
-            categories = select_categories(coco, classes, str(ann_file))
+            categories = select_categories(coco, classes, self.ann_file)
         else:
-            categories = match_categories(coco, labels, classes, str(ann_file))
-        self.ann_file, self.image_dir, self.test_mode = str(ann_file), str(image_dir), test_mode
+            categories = match_categories(coco, labels, classes, self.ann_file)
+        self.test_mode = test_mode
         self._category_ids = tuple(category_id for category_id, _ in categories)
         self._classes = tuple(name for _, name in categories)
         self.image_ids = select_images(
@@ -102,9 +110,8 @@ class CocoDataset(Dataset):
             num_images,
             subset_seed,
             keep_negatives,
-            source=str(ann_file),
+            source=self.ann_file,
         )
-        self.notes = list(conversions(ann_file))
         negatives = len(coco["images"]) - len(self.image_ids) if num_images is None else 0
         if negatives:
             self.notes.append(
@@ -117,11 +124,8 @@ class CocoDataset(Dataset):
         self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
         for image in self._images if fold_of else ():
             image["fold"] = fold_of[image["id"]]
-        names = [image["file_name"] for image in self._images]
-        files, spelled = locate_images(self.image_dir, names, allow_outside)
-        for image, file in zip(self._images, files, strict=True):
-            image["file_name"] = file
-        self.notes += spelled
+        roots = [image_dir] if isinstance(image_dir, (str, Path)) else image_dir
+        self._find_images(roots, allow_outside, skip_broken)
         self._read_annotations(coco["annotations"], bool(transforms))
         self._cache = ImageCache(cache_mb)
         self._transforms = build_transforms(transforms)
@@ -147,17 +151,26 @@ class CocoDataset(Dataset):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        return self.sample(index)
+
+    def sample(self, index: int, copy: int = 0) -> tuple[Tensor, dict[str, Any]]:
+        """Return the sample; each ``copy`` of it in the same epoch is augmented differently."""
         entry = self._images[index]
         path = os.path.join(self.image_dir, entry["file_name"])
         image = self._cache.read(path, (entry["width"], entry["height"]))
         rows = slice(self._offsets[index], self._offsets[index + 1])
         sample = image, self._boxes[rows].clone(), self._labels[rows].clone()
         if self._transforms:
-            sample = self._transform(sample, entry)
+            sample = self._transform(sample, entry, copy)
         target = {"boxes": sample[1], "labels": sample[2], "image_id": entry["id"]}
         if self.test_mode:
             target["coco"] = self.ground_truth(index)
         return sample[0], target
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        """Return the labels of an image, each once; the name is mmengine's."""
+        rows = slice(self._offsets[index], self._offsets[index + 1])
+        return self._labels[rows].unique().tolist()
 
     def ground_truth(self, index: int) -> dict[str, Any]:
         """Return the ground truth of an image for an evaluation: the entries of the json.
@@ -171,13 +184,13 @@ class CocoDataset(Dataset):
         return {"image": dict(self._images[index]), "annotations": annotations}
 
     def _transform(
-        self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any]
+        self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any], copy: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         epoch, seed = self._epoch.tolist()
         if epoch < 0:
             changed = apply_transforms(self._transforms, *sample)
         else:
-            with seeded(seed, epoch, entry["id"]):
+            with seeded(seed, epoch, entry["id"], *([copy] if copy else [])):
                 changed = apply_transforms(self._transforms, *sample)
         if not self.test_mode:
             return changed
@@ -214,6 +227,26 @@ class CocoDataset(Dataset):
             chosen = [i for i in self.image_ids if (fold_of[i] == index) == self.test_mode]
             self.image_ids = chosen
         return fold_of
+
+    def _find_images(
+        self, roots: Sequence[str | Path], allow_outside: bool, skip_broken: bool
+    ) -> None:
+        """Replace file names by those on disk, and open all images."""
+        names = [image["file_name"] for image in self._images]
+        files, spelled = locate_images(
+            self.image_dir, names, allow_outside, skip_missing=skip_broken, roots=roots
+        )
+        for image, file in zip(self._images, files, strict=True):
+            image["file_name"] = file
+        self.notes += spelled
+        self.broken = check_images(self.image_dir, self._images, skip=skip_broken)
+        if self.broken:
+            self._images = [i for i in self._images if i["file_name"] not in self.broken]
+            self.image_ids = [image["id"] for image in self._images]
+            self.notes.append(
+                f"{len(self.broken)} of {len(files)} images cannot be read and are left out: "
+                f"{', '.join(self.broken)}"
+            )
 
     def _read_annotations(self, annotations: list[dict[str, Any]], transformed: bool) -> None:
         """Store targets as flat tensors, which worker processes share without copying."""
@@ -297,15 +330,3 @@ def _absent_classes(absent: Sequence[str], classes: Sequence[str], evaluation: b
     rest = [name for name in classes if name not in absent]
     option = f"--classes {shlex.join(rest)}" if len(rest) <= _MOST_NAMES else "--classes"
     return f"classes without boxes ({len(absent)}): {names}; {option} leaves them out"
-
-
-@FUNCTIONS.register_module()
-def detection_collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> dict[str, list]:
-    """Collate samples ``(image, target)`` to a batch ``dict(images=[...], targets=[...])``.
-
-    Images differ in size, so they are not stacked.
-    """
-    return {
-        "images": [image for image, _ in samples],
-        "targets": [target for _, target in samples],
-    }

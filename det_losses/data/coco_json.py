@@ -33,11 +33,9 @@ def load_coco_json(path: str | Path) -> CocoDict:
     return _load_cached(os.path.abspath(path), _modification_time(path))[0]
 
 
-def conversions(path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    """Return a sentence for each kind of value that reading a file, or several, converted."""
-    paths = [path] if isinstance(path, (str, Path)) else path
-    found = [_load_cached(os.path.abspath(each), _modification_time(each))[1] for each in paths]
-    return tuple(note for notes in found for note in notes)
+def conversions(path: str | Path) -> tuple[str, ...]:
+    """Return a sentence for each kind of value that reading the file converted or made."""
+    return _load_cached(os.path.abspath(path), _modification_time(path))[1]
 
 
 def read_coco_json(path: str | Path) -> CocoDict:

@@ -53,8 +53,8 @@ def data_notes(train: Any, val: Any) -> dict[str, list[str]]:
     """
     found = {
         name: [
-            f"{os.path.basename(str(getattr(part, 'ann_file', '')))}: {note}"
-            for part in parts_of(dataset)
+            f"{_source(part)}: {note}"
+            for part in dict.fromkeys([dataset, *parts_of(dataset)])
             for note in getattr(part, "notes", [])
         ]
         for name, dataset in (("train", train), ("val", val))
@@ -63,6 +63,12 @@ def data_notes(train: Any, val: Any) -> dict[str, list[str]]:
     if train is not None and val is not None:
         found["both"] = _shared_images(train, val)
     return {name: list(dict.fromkeys(notes)) for name, notes in found.items() if notes}
+
+
+def _source(dataset: Any) -> str:
+    """Return the names of a dataset's annotation files, or that of its class."""
+    files = str(getattr(dataset, "ann_file", type(dataset).__name__)).split(" + ")
+    return " + ".join(map(os.path.basename, files))
 
 
 def _shared_images(train: Any, val: Any) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -122,6 +123,28 @@ def test_own_data_needs_no_edited_file(tiny_config, tiny_coco, tmp_path):
     assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *own]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert [key for key in metrics if key.startswith("AP/")] == ["AP/cat"]
+
+
+def test_broken_images_stop_training_before_it_starts_or_are_left_out(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    # the files of the first set, and a second one with a broken image, as one
+    first, second = (tiny_coco(name) for name in ("first", "second"))
+    os.truncate(f"{second.image_dir}/000011.png", 100)
+    own = ["--train-ann", first.ann_file, second.ann_file]
+    own += ["--train-images", first.image_dir, second.image_dir]
+    run = tmp_path / "run"
+    arguments = [str(tiny_config), "--work-dir", str(run), *own]
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "1 of 12 images cannot be used: " in error and "second/images/000011.png: " in error
+    assert not run.exists()
+    assert main([*arguments, "--skip-broken"]) == 0
+    assert "1 of 12 images cannot be read and are left out: second/images/000011.png" in (
+        capsys.readouterr().out
+    )
+    assert json.loads((run / "metrics.json").read_text())["status"] == "done"
 
 
 def data_options(train, val):

@@ -7,8 +7,8 @@ from mmengine.runner import Runner
 from PIL import Image
 from pycocotools.coco import COCO
 
-from det_losses.data.coco import CocoDataset, detection_collate
-from det_losses.registry import DATASETS, FUNCTIONS, NotRegisteredError, find
+from det_losses.data.coco import CocoDataset
+from det_losses.registry import DATASETS, NotRegisteredError
 
 FLIP = dict(type="RandomHorizontalFlip", p=0.5)
 
@@ -116,7 +116,7 @@ def test_an_image_with_only_a_crowd_of_the_class_is_not_a_positive(tiny_coco):
     assert len(CocoDataset(*paths, classes=["dog"], keep_negatives=True)) == 6
 
 
-def test_boxes_are_clipped_and_those_without_area_counted(tiny_coco):
+def test_boxes_are_clipped_and_those_without_area_counted(tiny_coco, messages):
     def change(coco):
         boxes = [[-5, -5, 15, 15], [200, 0, 5, 5], [3, 3, 0, 9], [9, 9, 4, -1]]
         for number, box in enumerate(boxes):
@@ -189,12 +189,12 @@ def test_labels_match_classes_by_name(tiny_coco):
     assert other[2][1]["labels"].tolist() == plain[2][1]["labels"].tolist() == [0, 1]
 
 
-def rotated_photo(paths, image_id):
-    """Store an image turned by 90 degrees, with the EXIF orientation that turns it back."""
+def rotated_photo(paths, image_id, orientation=6):
+    """Store an image turned by 90 degrees; the EXIF orientation 6 turns it back, 1 does not."""
     file = f"{paths.image_dir}/{image_id:06d}.png"
     with Image.open(file) as image:
         exif = Image.Exif()
-        exif[0x0112] = 6
+        exif[0x0112] = orientation
         image.rotate(90, expand=True).save(file, exif=exif)
 
 
@@ -214,8 +214,9 @@ def test_boxes_of_the_upright_photo_are_told_and_the_advice_works(tiny_coco):
     image = dataset[1][0]
     assert image.shape == (3, 64, 96) and image[:, 10, 5].tolist() == [220, 40, 40]
     # without an orientation in the file, boxes that reach beyond are only clipped
-    notes = CocoDataset(*tiny_coco("plain", change=stored_size)).notes
-    assert not [note for note in notes if "EXIF" in note]
+    plain = tiny_coco("plain", change=stored_size)
+    rotated_photo(plain, 8, orientation=1)
+    assert not [note for note in CocoDataset(*plain).notes if "EXIF" in note]
 
 
 def test_transforms_see_image_and_boxes(tiny_coco):
@@ -324,18 +325,35 @@ def test_file_names_with_folders(tiny_coco):
 def test_size_that_contradicts_the_image(tiny_coco):
     paths = tiny_coco(change=lambda coco: coco["images"][1].update(width=65))
     with pytest.raises(ValueError, match=r"000005\.png: the annotation file says 65 x 96"):
-        CocoDataset(*paths)[0]
+        CocoDataset(*paths)
+
+
+def test_broken_images_are_left_out_after_the_selection(tiny_coco):
+    ann_file, image_dir = tiny_coco()
+    chosen = CocoDataset(ann_file, image_dir, num_images=4).image_ids
+    os.truncate(f"{image_dir}/{chosen[1]:06d}.png", 0)
+    os.remove(f"{image_dir}/{chosen[3]:06d}.png")
+    dataset = CocoDataset(ann_file, image_dir, num_images=4, skip_broken=True, test_mode=True)
+    assert dataset.image_ids == [chosen[0], chosen[2]]
+    assert [target["image_id"] for _, target in dataset] == dataset.image_ids
+    names = f"{chosen[1]:06d}.png, {chosen[3]:06d}.png"
+    assert f"2 of 4 images cannot be read and are left out: {names}" in dataset.notes
+    assert list(dataset.broken) == [f"{chosen[1]:06d}.png", f"{chosen[3]:06d}.png"]
+    plain = CocoDataset(*tiny_coco("plain"), test_mode=True)
+    for index, image_id in enumerate(dataset.image_ids):
+        boxes = plain[plain.image_ids.index(image_id)][1]["boxes"]
+        assert torch.equal(dataset[index][1]["boxes"], boxes)
+
+
+def test_copies_of_a_sample_are_augmented_differently(coco_subset):
+    spec = dict(type="RandomResizedCrop", size=(64, 64))
+    dataset = real(coco_subset, transforms=[spec], num_images=1)
+    dataset.set_epoch(1, 0)
+    assert torch.equal(dataset.sample(0)[0], dataset[0][0])
+    assert torch.equal(dataset.sample(0, 1)[0], dataset.sample(0, 1)[0])
+    assert not torch.equal(dataset.sample(0, 1)[0], dataset[0][0])
 
 
 def test_misspelt_transform_is_found_at_construction(tiny_coco):
     with pytest.raises(NotRegisteredError, match="'RandomHorizontalFlip'"):
         CocoDataset(*tiny_coco(), transforms=[dict(type="RandomHorizontalFlp")])
-
-
-def test_collate_does_not_stack_images():
-    first = torch.zeros(3, 4, 5, dtype=torch.uint8), {"image_id": 7}
-    second = torch.ones(3, 6, 2, dtype=torch.uint8), {"image_id": 9}
-    batch = detection_collate([first, second])
-    assert [image.shape for image in batch["images"]] == [(3, 4, 5), (3, 6, 2)]
-    assert batch["targets"] == [{"image_id": 7}, {"image_id": 9}]
-    assert find(FUNCTIONS, "detection_collate") is detection_collate

@@ -93,6 +93,15 @@ def test_files_outside_the_folder_are_refused_unless_allowed(folder, tmp_path, w
     assert os.path.samefile(os.path.join(root, found[1]), secret)
 
 
+def test_with_several_folders_files_between_them_are_outside(folder):
+    root = folder("a/1.jpg", "b/2.jpg", "secret.jpg", "c/3.jpg")
+    names, roots = ["a/1.jpg", "b/2.jpg"], [f"{root}/a", f"{root}/b"]
+    assert locate_images(root, names, roots=roots) == (names, [])
+    for other in ("secret.jpg", "c/3.jpg", "a/../secret.jpg"):
+        with pytest.raises(ValueError, match="1 of 3 images are files outside this folder"):
+            locate_images(root, [*names, other], roots=roots)
+
+
 def test_links_and_paths_inside_the_folder_are_not_outside(folder, tmp_path):
     root = folder("a.jpg", "sub/b.jpg", "c.jpg")
     os.symlink("c.jpg", f"{root}/link.jpg")
