@@ -62,7 +62,7 @@ def locate_images(
     notes = []
     if changed:
         examples = "; ".join(f"{name} is {file}" for name, file in changed[:3])
-        notes.append(f"{len(changed)} file names are spelled differently on disk: {examples}")
+        notes.append(f"file names spelled differently on disk ({len(changed)}): {examples}")
     return found, notes
 
 

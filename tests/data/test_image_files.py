@@ -45,7 +45,7 @@ def test_other_spellings_are_found_and_told(folder, on_disk, in_json):
     root = folder(on_disk, "another.jpg")
     found, notes = locate_images(root, [in_json, "another.jpg"])
     assert os.path.samefile(f"{root}/{found[0]}", f"{root}/{on_disk}")
-    assert notes == [f"1 file names are spelled differently on disk: {in_json} is {found[0]}"]
+    assert notes == [f"file names spelled differently on disk (1): {in_json} is {found[0]}"]
 
 
 def test_the_exact_name_is_preferred(folder):
