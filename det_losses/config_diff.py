@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from det_losses.terminal import short
+
 # Where a run is written and how it is started: these do not change its result. Configs of version
 # 0.1 also have a table of loss weights, which training does not read.
 _IGNORED = ("work_dir", "launcher", "resume", "loss_weights")
@@ -31,10 +33,7 @@ def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dic
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
     """Return lines such as ``train_cfg.max_epochs: 12 -> 24``; ``key`` is a common prefix."""
-    return [
-        f"{name}: {'(none)' if a is _NONE else repr(a)} -> {'(none)' if b is _NONE else repr(b)}"
-        for name, a, b in _walk(key, old, new)
-    ]
+    return [f"{name}: {_value(a)} -> {_value(b)}" for name, a, b in _walk(key, old, new)]
 
 
 def describe(lines: list[str], limit: int = 5) -> str:
@@ -44,6 +43,10 @@ def describe(lines: list[str], limit: int = 5) -> str:
 
 
 _NONE = object()
+
+
+def _value(value: Any) -> str:
+    return "(none)" if value is _NONE else short(repr(value), 200)
 
 
 def _walk(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

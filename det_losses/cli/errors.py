@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from det_losses.errors import UserError
+from det_losses.terminal import printable, short
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -29,7 +30,7 @@ def user_errors() -> Iterator[None]:
     except (UserError, OSError) as error:
         if not isinstance(error, UserError) and error.filename is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {short(printable(str(error)))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from det_losses.evaluation.backends import Curves
 from det_losses.evaluation.metrics import AREAS, LOGGED_METRICS, SIZE_METRICS, THRESHOLD_METRICS
+from det_losses.terminal import printable
 
 _WIDTH = 100  # characters of a line, without the logger's prefix
 
@@ -113,7 +114,7 @@ def _headline(numbers: Mapping[str, float]) -> list[str]:
 
 def _columns(numbers: Mapping[str, float], counts: Mapping[str, int]) -> list[str]:
     cells = [
-        (name, f"{_text(numbers[f'AP/{name}'])} ({count}{'' if count else ' boxes'})")
+        (printable(name), f"{_text(numbers[f'AP/{name}'])} ({count}{'' if count else ' boxes'})")
         for name, count in counts.items()
     ]
     name_width = max(len(name) for name, _ in cells)
