@@ -54,6 +54,22 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_whole_json(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a JSON file, or None if it does not exist or is damaged.
+
+    A disk that was full, or a copy that was interrupted, leaves a part of a file.
+    """
+    try:
+        return read_json(path)
+    except (ValueError, OSError):  # not JSON, not UTF-8, not readable
+        return None
+
+
+def is_damaged(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file exists, but is not whole JSON."""
+    return Path(path).exists() and read_whole_json(path) is None
+
+
 def finite(value: Any) -> Any:
     """Replace every NaN and infinity in nested dicts and lists by None."""
     if isinstance(value, float):
