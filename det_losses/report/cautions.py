@@ -190,10 +190,17 @@ def _file_cautions(study: Study) -> list[str]:
     sentences = []
     if gone := [_name(run) for run in done if missing_detections(run)]:
         sentences.append(
-            f"Not in the statistics, because their detections are missing: {listed(gone)}."
+            f"Not in the statistics, because their detections are missing: {listed(gone)}. To "
+            "evaluate such a run again, remove its metrics.json and repeat the comparison."
+        )
+    damaged = [text for run in done if not missing_detections(run) and (text := study.damage(run))]
+    if damaged:
+        sentences.append(
+            f"Not in the statistics, because their detections are damaged: {listed(damaged)}. To "
+            "evaluate such a run again, remove its metrics.json and repeat the comparison."
         )
     compared = study.compared if study.comparable else []
-    checked = [run for run in done if run["variant"] in compared and not missing_detections(run)]
+    checked = [run for run in done if run["variant"] in compared and study.usable(run)]
     if unlike := [text for run in checked if (text := _mismatch(study, run))]:
         sentences.append(
             "The statistics use the detections, whose AP differs from the recorded AP: "

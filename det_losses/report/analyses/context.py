@@ -51,9 +51,10 @@ class Context:
     def detection_stats(self) -> dict[str, list[DetectionStats]]:
         """Statistics of the detections of each finished run, by compared variant and seed."""
         truth, index = self.study.truth, COCO(self.study.coco)
+        most = self.study.max_dets
         return {
             label: [
-                detection_stats(truth, index, self.study.detections(run), run["seed"])
+                detection_stats(truth, index, self.study.detections(run), run["seed"], most)
                 for run in self.study.done(label)
             ]
             for label in self.labels
