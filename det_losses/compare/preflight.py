@@ -1,5 +1,6 @@
 """Checks before the first training, and the facts that results record."""
 
+import copy
 import gc
 import platform
 import tempfile
@@ -16,7 +17,7 @@ from torch import nn
 import det_losses
 from det_losses.compare.variants import Variant, slots_of
 from det_losses.engine.build import build_runner
-from det_losses.engine.config import entries
+from det_losses.engine.config import entries, folds_of, select_fold
 from det_losses.engine.loss_record import matches_config
 from det_losses.engine.run import build_parts
 from det_losses.errors import InputError, UserError
@@ -76,8 +77,11 @@ def check_length(cfg: Config) -> None:
             raise InputError(f"train_cfg.{key} must be a whole number of at least 1, got {value!r}")
 
 
-def check_runner(cfg: Config, variant: Variant) -> None:
+def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     """Build all objects of one run, without training.
+
+    Returns:
+        Name -> shape of its model's parameters, and of the buffers outside of losses.
 
     Raises:
         UserError: as the parts raise it.
@@ -89,8 +93,14 @@ def check_runner(cfg: Config, variant: Variant) -> None:
         runner = build_runner(trial)
         build_parts(runner)
         _try_evaluation(runner)
+        shapes = {name: tuple(value.shape) for name, value in runner.model.named_parameters()}
+        for name, value in runner.model.named_buffers():
+            if not name.startswith("losses."):
+                shapes[name] = tuple(value.shape)
+        del runner
     gc.collect()
     torch.cuda.empty_cache()  # the runs need the memory
+    return shapes
 
 
 def _try_evaluation(runner: Runner) -> None:
@@ -143,14 +153,22 @@ def describe(cfg: Config) -> dict[str, Any]:
 
 
 def describe_data(cfg: Config) -> dict[str, Any]:
-    """Return classes, numbers of images and boxes, and the ground truth of the evaluation."""
-    train, val = (DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val"))
+    """Return classes, numbers of images and boxes, folds, and the evaluation's ground truth.
+
+    With folds, the training images are those of one run, the evaluated images those of all runs.
+    The ground truth has the ``fold`` of each image.
+    """
+    folds, evaluated = folds_of(cfg), copy.deepcopy(cfg)
+    select_fold(evaluated, None)
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    val = DATASETS.build(evaluated.val_dataloader.dataset)
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
     return {
         "classes": list(names.values()),
         "images": {"train": len(train), "val": len(val)},
+        **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
         "ground_truth": truth,
