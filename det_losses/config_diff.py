@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.terminal import short
+from det_losses.errors import short
 
 # Where a run is written and how it is started: these do not change its result. Configs of version
 # 0.1 also have a table of loss weights, which training does not read.

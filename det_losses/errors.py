@@ -1,5 +1,7 @@
 """Errors that a user can fix. Any other exception is a bug and keeps its traceback."""
 
+import re
+
 
 class UserError(Exception):
     """The base of all errors whose message tells the user what to change.
@@ -29,3 +31,32 @@ class NotRegisteredError(UserError, KeyError):
     """A name is not in the registry."""
 
     __str__ = Exception.__str__  # KeyError quotes its message
+
+
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would execute: control characters except newline and tab.
+
+    Also marks that change the direction of text, and halves of surrogate pairs, which cannot be
+    encoded.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def short(text: str, longest: int = 1000) -> str:
+    """Return a text with about ``longest`` characters at most: its middle is left out.
+
+    >>> short("0123456789abcdef", 9)
+    '0123 ... cdef'
+    """
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} ... {text[-half:]}"

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from det_losses.errors import UserError
-from det_losses.terminal import printable, short
+from det_losses.errors import UserError, printable, short
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner

@@ -30,13 +30,12 @@ from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import MATCHED_FILE, match_variants
 from det_losses.data.folds import classes_in_one_fold
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, printable, short
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import counted, listed
 from det_losses.report.markdown import table
-from det_losses.terminal import printable, short
 
 
 def compare(

@@ -24,11 +24,10 @@ from det_losses.config_diff import describe, differences, plain
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import PROGRESS_FILE
 from det_losses.engine.run import CONFIG_FILE, METRICS_FILE, is_finished, read_metrics
-from det_losses.errors import InputError
+from det_losses.errors import InputError, printable
 from det_losses.files import is_damaged, read_whole_json, write_text
 from det_losses.paths import import_root
 from det_losses.report.formats import counted, duration
-from det_losses.terminal import printable
 
 LOG_FILE = "output.log"
 BUDGET_NOTE = (

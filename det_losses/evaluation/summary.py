@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from det_losses.errors import printable
 from det_losses.evaluation.backends import Curves
 from det_losses.evaluation.metrics import AREAS, LOGGED_METRICS, SIZE_METRICS, THRESHOLD_METRICS
-from det_losses.terminal import printable
 
 _WIDTH = 100  # characters of a line, without the logger's prefix
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from det_losses.errors import printable
 from det_losses.report import answer, cautions, markdown, next_step, tables, text
 from det_losses.report.study import Study
-from det_losses.terminal import printable
 
 __all__ = ["Study", "details", "summary", "write_report"]
 

@@ -261,6 +261,15 @@ def untrained(monkeypatch):
     return commands
 
 
+def test_the_terminal_says_which_signal_killed_a_run(shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "run_process", lambda *args, **kwargs: -9)
+    rows = compare(shapes, tmp_path, ["L1Loss"], seeds=[0])
+    assert rows[0]["status"] == "failed"
+    out = capsys.readouterr().out
+    assert "L1Loss seed 0  FAILED (killed by SIGKILL (out of memory?)), log: " in out
+    assert "failed: L1Loss seed 0: killed by SIGKILL (out of memory?)\n" in out
+
+
 def test_adding_a_loss_keeps_the_baseline_of_the_directory(shapes, tmp_path, untrained, capsys):
     commands = [["L1Loss"], ["GIoULoss"], ["GIoULoss", "EIoULoss"]]
     found = []

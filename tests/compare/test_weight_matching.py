@@ -328,6 +328,16 @@ def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_match
     assert set(stored["losses"]) == {"L1Loss", "GIoULoss", "DIoULoss"}
 
 
+def test_a_damaged_file_of_matched_weights_is_matched_again(cfg, tmp_path, fake_matching):
+    selection = select(cfg, ["L1Loss", "GIoULoss"], matched=True)
+    variants = match_variants(cfg, selection, tmp_path)
+    file = tmp_path / "matched_weights.json"
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 2])
+    assert match_variants(cfg, selection, tmp_path) == variants
+    assert (len(fake_matching), file.read_text()) == (2, whole)
+
+
 def test_weights_matched_to_a_different_baseline_are_an_error(cfg, tmp_path, fake_matching):
     match_variants(cfg, select(cfg, ["L1Loss", "GIoULoss"]), tmp_path)
     other = select(cfg, ["L1Loss", "GIoULoss"], baseline="GIoULoss")
