@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from det_losses.compare.budget import Budget
 from det_losses.compare.fork import FORK_FILE
-from det_losses.compare.plan import STATUS_FILE, Plan, PlannedRun, Results
+from det_losses.compare.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import PROGRESS_FILE
@@ -111,7 +111,7 @@ class PlanRunner:
         todo = []
         for index, run in enumerate(self.runs):
             title = f"[{index + 1}/{len(self.runs)}] {run.title}"
-            if is_finished(run.work_dir):
+            if is_finished(run.work_dir) and not _reopened(run, title):
                 _print_line(sys.stdout, f"{title}  {_outcome(run)} (already finished)")
             else:
                 self._say_lost(run, title)
@@ -137,7 +137,11 @@ class PlanRunner:
         record = run.work_dir / METRICS_FILE
         if is_damaged(record):
             _print_line(sys.stdout, f"{title}  {record} is damaged: evaluated again")
-        elif (run.variant.label, run.seed) in self.results.done_before and not record.exists():
+        elif (
+            (run.variant.label, run.seed) in self.results.done_before
+            and not record.exists()
+            and not any(run.work_dir.glob("*.pth"))
+        ):
             _print_line(sys.stdout, f"{title}  was finished, but {record} is missing: run again")
 
     @property
@@ -311,6 +315,17 @@ def _check_config(run: PlannedRun, cfg: Config) -> None:
             f"{file} is of a different run ({describe(lines)}); remove its folder, or give another "
             "--work-dir"
         )
+
+
+def _reopened(run: PlannedRun, title: str) -> bool:
+    """Reopen a finished run whose detections are lost, if its checkpoint can be evaluated again."""
+    detections = run.work_dir / DETECTIONS_FILE
+    trained = [*run.work_dir.glob("epoch_*.pth"), *run.work_dir.glob("iter_*.pth")]
+    if not trained or read_whole_json(detections) is not None:
+        return False
+    (run.work_dir / METRICS_FILE).unlink()
+    _print_line(sys.stdout, f"{title}  {detections} is missing or damaged: evaluated again")
+    return True
 
 
 def _outcome(run: PlannedRun) -> str:

@@ -15,6 +15,7 @@ from det_losses.statistics import Caution, CautionKind, Verdict
 from det_losses.statistics.cautions import FEW_CLASS_IMAGES
 
 FORK_BIAS = "half as large in the case that was measured, with a fork in the middle"
+_REPEAT = "The command of the comparison evaluates such a run again, from its last checkpoint."
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
@@ -226,14 +227,14 @@ def _file_cautions(study: Study) -> list[str]:
     sentences = []
     if gone := [_name(run) for run in done if missing_detections(run)]:
         sentences.append(
-            f"Not in the statistics, because their detections are missing: {listed(gone)}. To "
-            "evaluate such a run again, remove its metrics.json and repeat the comparison."
+            f"Not in the statistics, because their detections are missing: {listed(gone)}. "
+            f"{_REPEAT}"
         )
-    damaged = [text for run in done if not missing_detections(run) and (text := study.damage(run))]
-    if damaged:
+    broken = [run for run in done if not missing_detections(run) and study.damage(run)]
+    if damaged := [f"{_name(run)} ({study.damage(run).rstrip('.?')})" for run in broken]:
         sentences.append(
-            f"Not in the statistics, because their detections are damaged: {listed(damaged)}. To "
-            "evaluate such a run again, remove its metrics.json and repeat the comparison."
+            f"Not in the statistics, because their detections are damaged: {listed(damaged)}. "
+            f"{_REPEAT}"
         )
     compared = study.compared if study.comparable else []
     checked = [run for run in done if run["variant"] in compared and study.usable(run)]

@@ -118,7 +118,7 @@ def test_cautions_name_the_runs(make_comparison):
         "No finite, nonzero gradient of the loss was observed during training in "
         "base seed 0 (loss_bbox). Check that the training data has boxes." in found
     )
-    again = "To evaluate such a run again, remove its metrics.json and repeat the comparison."
+    again = "The command of the comparison evaluates such a run again, from its last checkpoint."
     missing = "Not in the statistics, because their detections are missing: new seed 1."
     assert f"{missing} {again}" in found
     assert (
