@@ -72,9 +72,9 @@ def check_length(cfg: Config) -> None:
     """
     train = cfg.get("train_cfg") or {}
     for key in ("max_epochs", "max_iters", "val_interval"):
-        value = train.get(key, 1)
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"train_cfg.{key} must be a whole number of at least 1, got {value!r}")
+        value = train.get(key)  # None: at the end only
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"train_cfg.{key} must be a whole number above 0, got {value!r}")
 
 
 def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:

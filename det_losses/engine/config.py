@@ -58,6 +58,8 @@ def apply_options(cfg: Config, options: list[str]) -> None:
             hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(sorted(cfg))}."
             raise InputError(f"--cfg-options {option}: the config has no {first!r}. {hint}")
         merged[key] = parse_value(value)
+    if "train_cfg.steps" in merged and "train_cfg.max_epochs" not in merged:
+        cfg.train_cfg.pop("max_epochs", None)  # which would take precedence
     try:
         cfg.merge_from_dict(merged)
     except (KeyError, TypeError, IndexError, AssertionError) as error:
