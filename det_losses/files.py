@@ -21,13 +21,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write bytes atomically, like :func:`write_text`."""
+    """Write bytes atomically, like :func:`write_text`.
+
+    Raises:
+        OSError: it cannot be written; the error names the file, also if the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
         os.replace(part, path)
+    except OSError as error:
+        if error.errno and error.filename is None:  # of a write: the system does not name the file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 
