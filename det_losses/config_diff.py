@@ -6,8 +6,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.errors import short
-
 # Where a run is written and how it is started: these do not change its result. Configs of version
 # 0.1 also have a table of loss weights, which training does not read.
 _IGNORED = ("work_dir", "launcher", "resume", "loss_weights")
@@ -46,7 +44,7 @@ _NONE = object()
 
 
 def _value(value: Any) -> str:
-    return "(none)" if value is _NONE else short(repr(value), 200)
+    return "(none)" if value is _NONE else f"{value!r:.200}"
 
 
 def _walk(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -48,15 +48,3 @@ def printable(text: str) -> str:
     'a\\x1b[31mb'
     """
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
-
-
-def short(text: str, longest: int = 1000) -> str:
-    """Return a text with about ``longest`` characters at most: its middle is left out.
-
-    >>> short("0123456789abcdef", 9)
-    '0123 ... cdef'
-    """
-    if len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[:half]} ... {text[-half:]}"

@@ -33,7 +33,7 @@ from det_losses.compare.weight_matching import MATCHED_FILE, match_variants
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
 from det_losses.engine.schedule import set_length
-from det_losses.errors import InputError, UserError, printable, short
+from det_losses.errors import InputError, UserError, printable
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
 from det_losses.registry import DATASETS
@@ -349,4 +349,4 @@ def _reason(row: Mapping[str, Any]) -> str:
     """Return why a run failed, in a line: the signal that killed it, or the end of its log."""
     lines = (row["error"] or "unknown").splitlines()
     killed = lines[0].startswith("killed by")
-    return short(lines[0].partition(";")[0] if killed else lines[-1], 300)
+    return (lines[0].partition(";")[0] if killed else lines[-1])[:300]
