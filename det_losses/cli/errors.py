@@ -59,7 +59,9 @@ def logged_errors(runner: Runner, what: str) -> Iterator[None]:
     except Exception as error:
         log = Path(runner.log_dir) / f"{runner.timestamp}.log"
         if isinstance(error, UserError):
-            runner.logger.error(f"{what} failed, log: {log}\n{type(error).__name__}: {error}")
+            runner.logger.error(
+                f"{what} failed, log: {log}\n{type(error).__name__}: {printable(str(error))}"
+            )
         else:
             runner.logger.exception(f"{what} failed, log: {log}")
         raise SystemExit(1) from None

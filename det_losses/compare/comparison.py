@@ -1,6 +1,7 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -283,9 +284,11 @@ def _run_seconds(cfg: Config, variant: Variant, root: Path, jobs: int) -> float:
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
-    print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
-    if length := set_length(copy.deepcopy(cfg), facts["images"]["train"]):
+    print(printable(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}"))
+    if length := set_length(copy.deepcopy(cfg), facts["epoch_samples"]):
         print(f"Each run: {length}")
+    for note in itertools.chain(*facts.get("data_notes", {}).values()):
+        print(f"data: {printable(note)}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
 

@@ -3,6 +3,7 @@
 ``config.py`` is written when training starts; ``metrics.json`` has the status "done" at its end.
 """
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +16,14 @@ from mmengine.dist import is_distributed, is_main_process
 from mmengine.runner import Runner
 
 from det_losses.config_diff import describe, differences, plain
+from det_losses.data.split_checks import data_notes
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.checkpoint import read_meta
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, printable
 from det_losses.files import read_whole_json, write_text
 
 CONFIG_FILE = "config.py"
@@ -118,6 +120,9 @@ def train_run(runner: Runner, cfg: Config) -> None:
     runner.register_hook(ProgressFileHook(work_dir))
     stop = StopHook()
     runner.register_hook(stop, priority="LOWEST")
+    datasets = [loop and loop.dataloader.dataset for loop in (runner.train_loop, runner.val_loop)]
+    for note in itertools.chain(*data_notes(*datasets).values()):
+        runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
         runner.train()
     if is_distributed():

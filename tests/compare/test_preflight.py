@@ -1,9 +1,16 @@
+import copy
 import json
 from pathlib import Path
 
 import pytest
 
-from det_losses.compare.preflight import check_losses, check_runner, describe, evaluator
+from det_losses.compare.preflight import (
+    check_losses,
+    check_runner,
+    describe,
+    describe_data,
+    evaluator,
+)
 from det_losses.compare.variants import Variant, select
 from det_losses.losses import L1Loss
 from det_losses.registry import MODELS
@@ -33,6 +40,7 @@ def test_the_facts_are_those_of_the_validation_file(shapes):
     assert [image["id"] for image in truth["images"]] == [image["id"] for image in coco["images"]]
     boxes = sorted((box["image_id"], box["bbox"]) for box in truth["annotations"])
     assert boxes == sorted((box["image_id"], box["bbox"]) for box in coco["annotations"])
+    assert facts["data_notes"] == {}  # nothing in this data is dropped
     assert {"det_losses", "python", "torch", "torchvision"} <= facts["versions"].keys()
 
 
@@ -79,3 +87,11 @@ def test_a_setting_of_the_evaluation_is_tried_before_training(shapes):
     message = "cannot evaluate the first validation image: TypeError: '>' not supported between"
     with pytest.raises(ValueError, match=message):
         check_runner(shapes, Variant("broken", {"model.score_thresh": "low"}))
+
+
+def test_repeated_images_count_once(shapes):
+    cfg = copy.deepcopy(shapes)
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=inner)
+    facts = describe_data(cfg)
+    assert facts["images"]["train"] == 160 and facts["epoch_samples"] == 3 * 160
