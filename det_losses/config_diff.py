@@ -31,10 +31,7 @@ def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dic
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
     """Return lines such as ``train_cfg.max_epochs: 12 -> 24``; ``key`` is a common prefix."""
-    return [
-        f"{name}: {'(none)' if a is _NONE else repr(a)} -> {'(none)' if b is _NONE else repr(b)}"
-        for name, a, b in _walk(key, old, new)
-    ]
+    return [f"{name}: {_value(a)} -> {_value(b)}" for name, a, b in _walk(key, old, new)]
 
 
 def describe(lines: list[str], limit: int = 5) -> str:
@@ -44,6 +41,10 @@ def describe(lines: list[str], limit: int = 5) -> str:
 
 
 _NONE = object()
+
+
+def _value(value: Any) -> str:
+    return "(none)" if value is _NONE else f"{value!r:.200}"
 
 
 def _walk(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -21,13 +21,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write bytes atomically, like :func:`write_text`."""
+    """Write bytes atomically, like :func:`write_text`.
+
+    Raises:
+        OSError: it cannot be written; the error names the file, also if the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
         os.replace(part, path)
+    except OSError as error:
+        if error.errno and error.filename is None:  # of a write: the system does not name the file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -52,6 +60,22 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_whole_json(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a JSON file, or None if it does not exist or is damaged.
+
+    A disk that was full, or a copy that was interrupted, leaves a part of a file.
+    """
+    try:
+        return read_json(path)
+    except (ValueError, OSError):  # not JSON, not UTF-8, not readable
+        return None
+
+
+def is_damaged(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file exists, but is not whole JSON."""
+    return Path(path).exists() and read_whole_json(path) is None
 
 
 def finite(value: Any) -> Any:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from det_losses.files import write_json
+from det_losses.files import is_damaged, read_whole_json, write_json
 
 
 def test_files_are_written_into_new_folders_without_temporary_files(tmp_path):
@@ -32,3 +32,23 @@ def test_failure_of_the_disk_leaves_no_part(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_json(tmp_path / "numbers.json", [1])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "numbers.json"
+    part = tmp_path / f"numbers.json.{os.getpid()}.part"
+    part.symlink_to("/dev/full")  # a device that is always full
+    with pytest.raises(OSError, match="No space left on device") as info:
+        write_json(path, [1])
+    assert info.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"AP": 0.', b"\xff\xfe{", b"[1] 2"])
+def test_a_damaged_file_has_no_content(tmp_path, content):
+    path = tmp_path / "numbers.json"
+    assert (read_whole_json(path), is_damaged(path)) == (None, False)
+    path.write_bytes(content)
+    assert (read_whole_json(path), is_damaged(path)) == (None, True)
+    write_json(path, [1])
+    assert (read_whole_json(path), is_damaged(path)) == ([1], False)

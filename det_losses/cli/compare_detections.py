@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from det_losses.cli.arguments import new_parser
+from det_losses.cli.arguments import new_parser, whole_number
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.cli.report import add_statistics
 from det_losses.errors import InputError
+from det_losses.evaluation.metrics import MAX_DETS
 
 EXAMPLE = """  det-losses compare_detections instances_val.json giou.json eiou.json
   det-losses compare_detections instances_val.json --out work_dirs/detections \\
@@ -28,10 +29,17 @@ def main(argv: list[str] | None = None) -> int:
         help="FILE, or NAME=FILE,FILE,... with one file per seed (default name: the file name)",
     )
     parser.add_argument("--out", metavar="DIR", help="also write the report into this folder")
+    parser.add_argument(
+        "--max-dets",
+        type=whole_number(1),
+        default=MAX_DETS,
+        metavar="N",
+        help="detections per image and class to evaluate, those of highest score (default: "
+        f"{MAX_DETS}, as in COCO)",
+    )
     add_statistics(parser)
     args = parser.parse_args(argv)
 
-    from det_losses.errors import printable
     from det_losses.report import Study, details, summary, write_report
 
     with interruptible(), user_errors():
@@ -42,10 +50,11 @@ def main(argv: list[str] | None = None) -> int:
             metric=args.metric,
             resamples=args.resamples,
             within=args.within,
+            max_dets=args.max_dets,
         )
         text = f"{summary(study)}\n\n{details(study)}"
         file = write_report(study, Path(args.out)) if args.out else None
-    print(printable(text))
+    print(text)
     if file:
         print(f"\nreport: {file} (report.md and differences.csv are in the same folder)")
     return 0

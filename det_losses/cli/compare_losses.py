@@ -18,6 +18,7 @@ from det_losses.cli.arguments import (
     whole_number,
 )
 from det_losses.cli.errors import interruptible, user_errors
+from det_losses.errors import InputError
 from det_losses.evaluation.metrics import METRICS
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
@@ -44,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     root = _work_dir(args)
     with interruptible(), user_errors():
+        for option in args.cfg_options:
+            if option.startswith("randomness.seed="):
+                raise InputError(
+                    f"--cfg-options {option}: a comparison takes its seeds from --seeds"
+                )
         from det_losses.compare.comparison import compare
         from det_losses.engine.signals import signals_as_interrupt
 

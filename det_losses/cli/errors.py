@@ -29,8 +29,18 @@ def user_errors() -> Iterator[None]:
     except (UserError, OSError) as error:
         if not isinstance(error, UserError) and error.filename is None:
             raise
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {_shortened(printable(str(error)))}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _shortened(text: str, longest: int = 1000) -> str:
+    """Return a text with about ``longest`` characters at most, without its middle.
+
+    >>> _shortened("0123456789abcdef", 9)
+    '0123 ... cdef'
+    """
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
 @contextmanager

@@ -24,12 +24,15 @@ def main(argv: list[str] | None = None) -> int:
     add_statistics(parser)
     args = parser.parse_args(argv)
 
+    from det_losses.compare.rebuild import rebuild
     from det_losses.report import Study, summary, write_report
 
     with interruptible(), user_errors():
         if len(args.dirs) > 1 and args.out is None:
             raise InputError(f"--out is required to merge {len(args.dirs)} directories")
         dirs = [Path(folder) for folder in args.dirs]
+        for sentence in (sentence for folder in dirs for sentence in rebuild(folder)):
+            print(f"{sentence}\n")
         study = Study.load(
             dirs,
             baseline=args.baseline,

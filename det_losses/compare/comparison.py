@@ -19,17 +19,23 @@ from det_losses.compare.looks import (
     scheduled,
     until_decided,
 )
-from det_losses.compare.plan import Plan
-from det_losses.compare.preflight import check_losses, check_runner, describe
+from det_losses.compare.plan import Plan, stored_results
+from det_losses.compare.preflight import (
+    check_length,
+    check_losses,
+    check_runner,
+    describe,
+    evaluator,
+)
 from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
-from det_losses.compare.weight_matching import match_variants
+from det_losses.compare.weight_matching import MATCHED_FILE, match_variants
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
 from det_losses.engine.schedule import set_length
 from det_losses.errors import InputError, UserError, printable
-from det_losses.files import RESULTS_FILE, read_json
+from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
 from det_losses.registry import DATASETS
 from det_losses.report import Study, summary, write_report
@@ -107,6 +113,7 @@ def compare(
     cfg = with_epochs(cfg)
     first = seeds or default_seeds(cfg)
     fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
+    _say_damaged(root)
     check(cfg, selection, root, first, screening, fork)
     if until:
         scheduled(seeds or LOOK_SEEDS)
@@ -209,9 +216,11 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
+    evaluator(cfg)
+    check_length(cfg)
     swept = selection.swept(selection.variants)
     plan = Plan.of(cfg, selection.components, swept, seeds, fork)
-    stored = Plan.load(root)
+    stored = plan.known(root)
     if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
@@ -224,6 +233,20 @@ def check(
     by_config = [variant for variant in selection.variants if not variant.factors]
     for variant in by_config or selection.variants[:1]:
         check_runner(cfg, variant)
+
+
+_SOURCES = {
+    PLAN_FILE: f"{RESULTS_FILE} and this command",
+    RESULTS_FILE: "the plan and the runs",
+    TRUTH_FILE: "the validation data",
+    MATCHED_FILE: "a new matching",
+}
+
+
+def _say_damaged(root: Path) -> None:
+    for name, source in _SOURCES.items():
+        if is_damaged(root / name):
+            print(f"{root / name} is damaged; it is rebuilt from {source}")
 
 
 def with_epochs(cfg: Config) -> Config:
@@ -241,11 +264,9 @@ def with_epochs(cfg: Config) -> Config:
 
 def _baseline(selection: Selection, root: Path) -> str:
     """Return the baseline of a report: adding variants to a directory does not change it."""
-    stored = Plan.load(root)
-    known = {variant.label for variant in stored.variants} if stored else set()
-    if known & {variant.label for variant in selection.swept(selection.variants)}:
+    meta, _ = stored_results(root)
+    if meta.get("variants", {}).keys() & {v.label for v in selection.swept(selection.variants)}:
         return selection.baseline
-    meta = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
     return meta.get("baseline") or selection.baseline
 
 
@@ -303,19 +324,32 @@ def _setting(value: Any) -> list[str]:
 
 
 def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the report; print the result, the failed runs and the paths of the files."""
-    file = None
+    """Write the report; print the result, the failed runs and the paths of the files.
+
+    Raises:
+        InputError: the report cannot be written. The results are not affected.
+    """
+    file = failure = None
     if any(row["status"] == "done" for row in rows):
         try:
             study = Study.load([root])
             file = write_report(study, root)
-            print(f"\n{printable(summary(study))}\n")
+            print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            print(f"no report: {error}; fix this and run tools/report.py {root}")
+            failure = f"no report: {error}; fix this and run tools/report.py {root}"
     for row in rows:
         if row["status"] == "failed":
-            print(f"failed: {row['variant']} seed {row['seed']}: {row['error'].splitlines()[-1]}")
+            print(printable(f"failed: {row['variant']} seed {row['seed']}: {_reason(row)}"))
             print(f"        log: {root / row['work_dir'] / LOG_FILE}")
+    if failure:
+        raise InputError(failure)
     if file:
         print(f"report: {file.absolute().as_uri()}")
         print(f"report.md, results.csv, differences.csv and results.json are in {root}")
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Return why a run failed, in a line: the signal that killed it, or the end of its log."""
+    lines = (row["error"] or "unknown").splitlines()
+    killed = lines[0].startswith("killed by")
+    return (lines[0].partition(";")[0] if killed else lines[-1])[:300]

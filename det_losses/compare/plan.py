@@ -26,7 +26,8 @@ from det_losses.files import (
     RESULTS_FILE,
     TRUTH_FILE,
     finite,
-    read_json,
+    is_damaged,
+    read_whole_json,
     write_json,
     write_text,
 )
@@ -40,6 +41,13 @@ _RECORDED = (
     "peak_memory_kind",
     "proof",
     "initial_weights",
+)
+
+
+_OF_DATA = ("classes", "images", "val_boxes", "folds")
+REBUILT_NOTE = (
+    f"{RESULTS_FILE} was damaged and was rebuilt from the runs. Its notes, its earlier commands, "
+    "and whether the number of seeds was fixed in advance, are lost."
 )
 
 
@@ -98,7 +106,7 @@ class PlannedRun:
         """
         record = read_metrics(self.work_dir)
         error = (record_error(record, self.variant) or self._fork_error(record)) if record else None
-        stored = {} if record else read_json(self.work_dir / STATUS_FILE) or {}
+        stored = {} if record else read_whole_json(self.work_dir / STATUS_FILE) or {}
         status = ("failed" if error else "done") if record else stored.get("status", "pending")
         return {
             "variant": self.variant.label,
@@ -284,13 +292,13 @@ class Plan:
 
     @classmethod
     def load(cls, root: Path) -> "Plan | None":
-        """Return the plan stored in a directory, or None.
+        """Return the plan stored in a directory, or None if its file is missing or damaged.
 
         Raises:
             InputError: the plan was written by a version that cannot be read.
         """
-        stored = read_json(root / PLAN_FILE)
-        if stored is None:
+        stored = read_whole_json(root / PLAN_FILE)
+        if not isinstance(stored, dict):
             return None
         if "variants" not in stored:
             raise InputError(
@@ -300,6 +308,29 @@ class Plan:
         variants = [Variant(**variant) for variant in stored.pop("variants")]
         fork = Fork(**stored.pop("fork")) if "fork" in stored else None
         return cls(variants=variants, fork=fork, **stored)
+
+    def known(self, root: Path) -> "Plan | None":
+        """Return the plan of the comparison in a directory, or None if there is none.
+
+        If plan.json is missing or damaged, its variants and seeds are those of results.json, and
+        the config is that of this plan: results.json has its hash.
+
+        Raises:
+            InputError: plan.json is missing or damaged, and the comparison has another config.
+        """
+        stored = Plan.load(root)
+        meta, rows = stored_results(root)
+        if stored or not meta:
+            return stored
+        if meta.get("hash") != self.hash:
+            raise InputError(
+                f"{root} contains a comparison with a different config, which cannot be shown "
+                f"because {PLAN_FILE} is missing or damaged; give another --work-dir"
+            )
+        variants = [Variant(label, **entries) for label, entries in meta["variants"].items()]
+        own = {v.label: [r["seed"] for r in rows if r["variant"] == v.label] for v in variants}
+        own = {label: seeds for label, seeds in own.items() if set(seeds) != set(meta["seeds"])}
+        return replace(self, variants=variants, seeds=meta["seeds"], own_seeds=own)
 
 
 def _folder(label: str) -> str:
@@ -322,6 +353,7 @@ class Results:
 
     Attributes:
         notes: sentences for the report.
+        done_before: label and seed of the runs that earlier commands recorded as done.
         looks: the looks that were taken (:mod:`~det_losses.compare.looks`); before the first one
             is taken, its seeds and error; None if the number of seeds was fixed in advance.
 
@@ -333,13 +365,18 @@ class Results:
         self._plan, self._root = plan, root
         self._facts = {key: value for key, value in facts.items() if key != "ground_truth"}
         self._writing = threading.Lock()
-        _store_truth(root / TRUTH_FILE, facts.get("ground_truth"))
-        previous = (read_json(root / RESULTS_FILE) or {}).get("meta", {})
+        previous, rows = stored_results(root)
+        self.done_before = {
+            (row["variant"], row["seed"]) for row in rows if row["status"] == "done"
+        }
+        store_truth(root / TRUTH_FILE, facts, previous)
         self._started = previous.get("started", _now())
         command = [facts["command"]] if "command" in facts else []
         self._commands = list(dict.fromkeys([*previous.get("commands", []), *command]))
         self.notes: list[str] = previous.get("notes", [])
         self.looks: list[dict[str, Any]] | None = previous.get("looks")
+        if is_damaged(root / RESULTS_FILE):
+            self.note(REBUILT_NOTE)
 
     def note(self, text: str) -> None:
         """Add a sentence to the report, unless it is there already."""
@@ -382,18 +419,38 @@ class Results:
         }
 
 
-def _store_truth(file: Path, truth: dict[str, Any] | None) -> None:
-    stored = read_json(file)
-    if truth is None:
+def stored_results(root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the metadata and rows of results.json; both are empty if it is missing or damaged."""
+    content = read_whole_json(root / RESULTS_FILE)
+    if not isinstance(content, dict) or not {"meta", "runs"} <= content.keys():
+        return {}, []
+    return content["meta"], content["runs"]
+
+
+def store_truth(file: Path, facts: dict[str, Any], previous: dict[str, Any]) -> None:
+    """Write the ground truth, or check that it is that of the earlier commands.
+
+    If the file is missing or damaged, the numbers of images and boxes of the earlier commands must
+    be those of the data.
+
+    Raises:
+        InputError: the data has changed.
+    """
+    if "ground_truth" not in facts:
         return
-    truth = json.loads(json.dumps(finite(truth)))
+    new = json.loads(json.dumps(finite(facts)))
+    stored = read_whole_json(file)
     if stored is None:
-        write_json(file, truth, indent=2)
-    elif stored != truth:
+        same = all(previous.get(key, new.get(key)) == new.get(key) for key in _OF_DATA)
+    else:
+        same = stored == new["ground_truth"]
+    if not same:
         raise InputError(
             f"{file}: the validation data has changed since this comparison was started; "
             "give another --work-dir"
         )
+    if stored is None:
+        write_json(file, new["ground_truth"], indent=2)
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:

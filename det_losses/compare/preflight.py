@@ -11,14 +11,19 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import nn
 
 import det_losses
 from det_losses.compare.variants import Variant, slots_of
 from det_losses.data.split_checks import data_notes
 from det_losses.engine.build import build_runner
-from det_losses.engine.config import folds_of, select_fold, use_labels
+from det_losses.engine.config import entries, folds_of, select_fold, use_labels
+from det_losses.engine.loss_record import matches_config
 from det_losses.engine.run import build_parts
+from det_losses.errors import InputError, UserError
 from det_losses.evaluation.ground_truth import ground_truth_json
+from det_losses.evaluation.metrics import MAX_DETS
 from det_losses.evaluation.summary import count_boxes
 from det_losses.models.published import table_of
 from det_losses.models.slots import build_slot_losses
@@ -38,7 +43,39 @@ def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
         slots = {k: slot for k, slot in slots_of(cfg).items() if f"model.{k}" in variant.changes}
         losses = {name: model[name] for name in slots}
         classes = model.get("num_classes") or 1
-        build_slot_losses(model.type, slots, losses, classes, table_of(model))
+        built, _ = build_slot_losses(model.type, slots, losses, classes, table_of(model))
+        for slot, loss in built.items():
+            _check_parameters(slot, losses[slot], loss)
+
+
+def _check_parameters(slot: str, config: Any, loss: nn.Module) -> None:
+    """Check that a loss can show its parameters, as each run does before its first step.
+
+    Raises:
+        InputError: it cannot, so a run could not prove that it trained with this loss.
+    """
+    try:
+        same, reason = matches_config(config, loss), "they differ from those that it was given"
+    except Exception as error:  # of a loss of another package
+        same, reason = False, f"{type(error).__name__}: {error}"
+    if not same:
+        raise InputError(
+            f"{slot}: {type(loss).__name__} cannot show its parameters ({reason:.200}). Store each "
+            "argument of the constructor in an attribute of the same name; **kwargs has none"
+        )
+
+
+def check_length(cfg: Config) -> None:
+    """Check that the training has a length and is evaluated.
+
+    Raises:
+        InputError: ``max_epochs``, ``max_iters`` or ``val_interval`` is not at least 1.
+    """
+    train = cfg.get("train_cfg") or {}
+    for key in ("max_epochs", "max_iters", "val_interval"):
+        value = train.get(key)  # None: at the end only
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"train_cfg.{key} must be a whole number above 0, got {value!r}")
 
 
 def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
@@ -52,9 +89,11 @@ def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     """
     with tempfile.TemporaryDirectory() as folder:
         trial = variant.apply(cfg)
+        check_length(trial)
         trial.work_dir, trial.log_level = folder, "WARNING"
         runner = build_runner(trial)
         build_parts(runner)
+        _try_evaluation(runner)
         shapes = {name: tuple(value.shape) for name, value in runner.model.named_parameters()}
         for name, value in runner.model.named_buffers():
             if not name.startswith("losses."):
@@ -65,9 +104,53 @@ def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _try_evaluation(runner: Runner) -> None:
+    """Evaluate one image with the untrained model.
+
+    Raises:
+        InputError: it fails, as each run would after its first epoch.
+    """
+    loader = runner.val_dataloader
+    batch = loader.collate_fn([loader.dataset[0]])
+    runner.model.eval()
+    try:
+        with torch.no_grad():
+            runner.model.val_step(batch)
+    except UserError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the model cannot evaluate the first validation image: {type(error).__name__}: "
+            f"{error}. Check the settings of the model"
+        ) from error
+
+
+def evaluator(cfg: Config) -> dict[str, Any]:
+    """Return the config of the metric whose detections and numbers a comparison uses.
+
+    Raises:
+        InputError: there is no CocoMetric or several of them, or its metrics have a prefix.
+    """
+    every = entries(cfg.get("val_evaluator"))
+    found = [each for each in every if str(each.get("type", "")).split(".")[-1] == "CocoMetric"]
+    if len(found) != 1:
+        names = ", ".join(str(each.get("type")) for each in every) or "none"
+        raise InputError(
+            f"val_evaluator: a comparison needs exactly one CocoMetric, which writes the "
+            f"detections that the statistics use; the config has {names}"
+        )
+    if found[0].get("prefix"):
+        raise InputError(
+            f"val_evaluator.prefix={found[0].prefix!r} renames the metrics that a comparison "
+            "reads; remove it"
+        )
+    return found[0]
+
+
 def describe(cfg: Config) -> dict[str, Any]:
-    """Return the facts about data, versions and hardware."""
-    return {**describe_data(cfg), **describe_machine()}
+    """Return the facts about data, metric, versions and hardware."""
+    max_dets = evaluator(cfg).get("max_dets", MAX_DETS)
+    return {**describe_data(cfg), "max_dets": max_dets, **describe_machine()}
 
 
 def describe_data(cfg: Config) -> dict[str, Any]:

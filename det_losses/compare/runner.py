@@ -19,13 +19,14 @@ from mmengine.config import Config
 
 from det_losses.compare.budget import Budget
 from det_losses.compare.fork import FORK_FILE
-from det_losses.compare.plan import STATUS_FILE, Plan, PlannedRun, Results
+from det_losses.compare.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
+from det_losses.config_diff import describe, differences, plain
 from det_losses.engine.checkpoint import newest_checkpoint
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import PROGRESS_FILE
-from det_losses.engine.run import CONFIG_FILE, is_finished, read_metrics
-from det_losses.errors import InputError
-from det_losses.files import read_json, write_text
+from det_losses.engine.run import CONFIG_FILE, METRICS_FILE, is_finished, read_metrics
+from det_losses.errors import InputError, printable
+from det_losses.files import is_damaged, read_whole_json, write_text
 from det_losses.paths import import_root
 from det_losses.report.formats import counted, duration
 
@@ -34,7 +35,7 @@ BUDGET_NOTE = (
     "The time budget ran out before all planned runs were trained. Repeat the command with a new "
     "budget to train the rest."
 )
-_GRACE = 20.0  # seconds that a terminated run gets to end its workers
+_GRACE = 4.0  # seconds that a terminated run gets to end its workers: stopping takes at most 5
 # glibc keeps freed memory for the next step instead of returning it to the system. On one core, 14%
 # of the quickstart's CPU time went into page faults without this.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
@@ -79,9 +80,12 @@ class PlanRunner:
         jobs: int = 1,
         budget: Budget | None = None,
     ) -> None:
-        stored = Plan.load(root)
+        stored = requested.known(root)
         self.plan = requested.added_to(stored, root) if stored else requested
         self.runs = requested.runs(root)
+        if stored is None:
+            for run in self.runs:
+                _check_config(run, cfg)
         self.results = Results(self.plan, root, facts)
         self.run_seconds: float | None = None
         if BUDGET_NOTE in self.results.notes:
@@ -110,9 +114,10 @@ class PlanRunner:
         todo = []
         for index, run in enumerate(self.runs):
             title = f"[{index + 1}/{len(self.runs)}] {run.title}"
-            if is_finished(run.work_dir):
-                print(f"{title}  {_outcome(run)} (already finished)")
+            if is_finished(run.work_dir) and not _reopened(run, title):
+                _print_line(sys.stdout, f"{title}  {_outcome(run)} (already finished)")
             else:
+                self._say_lost(run, title)
                 todo.append((title, run))
         self._expected = {run.work_dir / FORK_FILE for _, run in todo if not run.start}
         with ThreadPoolExecutor(self._jobs) as pool:
@@ -129,6 +134,18 @@ class PlanRunner:
         if self._budget and self._durations:
             self._budget.run_seconds = sum(self._durations) / len(self._durations)
         return self.results.write()
+
+    def _say_lost(self, run: PlannedRun, title: str) -> None:
+        """Print that a finished run lost its record, or all of its files."""
+        record = run.work_dir / METRICS_FILE
+        if is_damaged(record):
+            _print_line(sys.stdout, f"{title}  {record} is damaged: evaluated again")
+        elif (
+            (run.variant.label, run.seed) in self.results.done_before
+            and not record.exists()
+            and not any(run.work_dir.glob("*.pth"))
+        ):
+            _print_line(sys.stdout, f"{title}  was finished, but {record} is missing: run again")
 
     @property
     def todo(self) -> list[PlannedRun]:
@@ -181,6 +198,28 @@ class PlanRunner:
         return run.start not in self._expected or run.start.is_file()
 
     def _train(self, run: PlannedRun, title: str, following: int) -> None:
+        """Train a run, unless the comparison is stopping. A fault of its files ends only this run.
+
+        Its directory may have been removed, or the disk may be full.
+        """
+        if self._stop.is_set():
+            return
+        try:
+            self._train_in_directory(run, title, following)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                run.set_status("failed", f"{type(error).__name__}: {error}")
+            _print_line(sys.stdout, f"{title}  FAILED: {error}")
+            self._store()
+
+    def _store(self) -> None:
+        """Write the results; where that is impossible, the runs go on and write them later."""
+        try:
+            self.results.write()
+        except OSError as error:
+            _print_line(sys.stdout, f"the results cannot be written yet: {error}")
+
+    def _train_in_directory(self, run: PlannedRun, title: str, following: int) -> None:
         if self._budget and not self._budget.allows_run(self._durations, run.share):
             _print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
             self.results.note(BUDGET_NOTE)
@@ -213,9 +252,9 @@ class PlanRunner:
                 display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
             else:
                 run.set_status("failed", _tail(log, begin, status))
-                display.close(f"FAILED, log: {log}")
+                display.close(f"FAILED ({_ended(status)}), log: {log}")
         finally:
-            self.results.write()
+            self._store()
 
     def _give_up(self, run: PlannedRun, title: str) -> None:
         """Record that a forked run cannot start, unless its baseline's run is still to be trained.
@@ -223,14 +262,14 @@ class PlanRunner:
         A run that was stopped, or not started for lack of time, writes the checkpoint later.
         """
         source = f"{self.plan.fork.baseline} seed {run.seed}"
-        ended = read_json(run.start.parent / STATUS_FILE) or {}
+        ended = read_whole_json(run.start.parent / STATUS_FILE) or {}
         if is_finished(run.start.parent) or ended.get("status") == "failed":
             reason = f"{run.start} is missing, from which it starts; it is written by {source}"
             run.set_status("failed", reason)
             _print_line(sys.stdout, f"{title}  FAILED: {reason}")
         else:
             _print_line(sys.stdout, f"{title}  not started: it starts from {source}")
-        self.results.write()
+        self._store()
 
     def _watch(self, command: Sequence[str], log: Path, display: "RunDisplay") -> int:
         """Run a command; stop it on an interrupt, if another run raises or at the budget's end."""
@@ -255,18 +294,62 @@ class PlanRunner:
         return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
+def _check_config(run: PlannedRun, cfg: Config) -> None:
+    """Check that a run in a directory without a plan is the one that this command would train.
+
+    Raises:
+        InputError: its config differs, or cannot be read.
+    """
+    file = run.work_dir / CONFIG_FILE
+    if not file.is_file():
+        return
+    try:
+        lines = differences(plain(Config.fromfile(file)), plain(run.config(cfg)))
+    except Exception as error:  # the file is Python
+        lines = [f"it cannot be read: {type(error).__name__}: {error}"]
+    if lines:
+        raise InputError(
+            f"{file} is of a different run ({describe(lines)}); remove its folder, or give another "
+            "--work-dir"
+        )
+
+
+def _reopened(run: PlannedRun, title: str) -> bool:
+    """Reopen a finished run whose detections are lost, if its checkpoint can be evaluated again."""
+    detections = run.work_dir / DETECTIONS_FILE
+    trained = [*run.work_dir.glob("epoch_*.pth"), *run.work_dir.glob("iter_*.pth")]
+    if not trained or read_whole_json(detections) is not None:
+        return False
+    (run.work_dir / METRICS_FILE).unlink()
+    _print_line(sys.stdout, f"{title}  {detections} is missing or damaged: evaluated again")
+    return True
+
+
 def _outcome(run: PlannedRun) -> str:
-    value = read_metrics(run.work_dir)["metrics"].get("AP")
+    value = (read_metrics(run.work_dir).get("metrics") or {}).get("AP")
     return "AP n/a" if value is None else f"AP {value:.3f}"
 
 
 def _tail(log: Path, begin: int, status: int, lines: int = 8) -> str:
-    with log.open("rb") as file:
-        file.seek(begin)
-        text = file.read().decode("utf-8", "replace")
+    try:
+        with log.open("rb") as file:
+            file.seek(begin)
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"{_ended(status)}; the log cannot be read ({error})"
     last = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
-    ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-    return "\n".join([f"{ended}; last lines of the log:", *last])
+    return "\n".join([f"{_ended(status)}; last lines of the log:", *last])
+
+
+def _ended(status: int) -> str:
+    """Return how a process ended: its exit status, or the signal that killed it."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"killed by {name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
 
 
 @contextlib.contextmanager
@@ -400,7 +483,7 @@ class RunDisplay:
 
     def update(self) -> None:
         """Show the current progress if it has changed."""
-        state = read_json(self._file)
+        state = read_whole_json(self._file)
         if state is None:
             return
         self._first = self._first or state
@@ -446,7 +529,8 @@ class RunDisplay:
 
 def _print_line(stream: TextIO, text: str) -> None:
     """Print in one write: `print` writes the newline separately, and runs print in parallel."""
-    stream.write(f"{text}\n")
+    start = "\r" if text.startswith("\r") else ""  # to overwrite the progress line
+    stream.write(f"{start}{printable(text.removeprefix(start))}\n")
     stream.flush()
 
 

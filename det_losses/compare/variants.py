@@ -1,6 +1,8 @@
 """The variants of a comparison: each is a label and the config keys that it changes."""
 
 import copy
+import difflib
+import inspect
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
 
 from det_losses.errors import InputError
 from det_losses.losses.core.text import parse_loss, parse_value, split_arguments
@@ -204,6 +207,7 @@ def config_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant
         else:
             _check_key(cfg, key, text)
             others[key] = _as_stored(parse_value(value))
+    _check_common(cfg, others, text)
     model = Variant(label, others).apply(cfg).model
     kept = {s: model[s] for s in components if s not in losses and model.get(s) is not None}
     changes, sources = _complete(model, {**kept, **losses})
@@ -272,7 +276,7 @@ def _as_stored(value: Any) -> Any:
 def _check_key(cfg: Config, key: str, text: str) -> None:
     """Raise InputError unless the config has the entry that contains the key."""
     *parents, last = key.split(".")
-    inner: Any = dict(cfg.items())
+    inner: Any = dict.fromkeys(inspect.signature(Runner).parameters) | dict(cfg.items())
     missing = None if parents or last in inner else last
     for part in parents:
         try:
@@ -281,6 +285,46 @@ def _check_key(cfg: Config, key: str, text: str) -> None:
             missing = part
             break
     if missing is not None:
-        raise InputError(f"--variant {text!r}: the config has no {key!r} ({missing!r} is missing)")
+        near = difflib.get_close_matches(missing, inner, n=1) if isinstance(inner, Mapping) else []
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(
+            f"--variant {text!r}: the config has no {key!r} ({missing!r} is missing{hint})"
+        )
     if not isinstance(inner, (Mapping, list)):
-        raise InputError(f"--variant {text!r}: {key!r} is inside {inner!r}, which has no keys")
+        raise InputError(f"--variant {text!r}: {key!r} is inside {inner!r:.80}, which has no keys")
+
+
+# What every run of a comparison has in common, or gets from the comparison.
+_COMMON = {
+    "randomness.seed": "the seeds are those of --seeds",
+    "work_dir": "each run has its own directory",
+    "resume": "unfinished runs are always resumed",
+    "val_dataloader.dataset": "all variants must be evaluated on the same data",
+    "val_dataloader.sampler": "all variants must be evaluated on the same data",
+    "val_evaluator": "all variants must be evaluated with the same metric",
+    "test_dataloader": "a comparison evaluates on the validation data only",
+    "test_evaluator": "a comparison evaluates on the validation data only",
+}
+
+
+def _check_common(cfg: Config, changes: Mapping[str, Any], text: str) -> None:
+    """Raise InputError if a variant changes what variants must share.
+
+    Transforms of the validation data may differ: an input size belongs to its model.
+    """
+    before = copy.deepcopy(cfg)
+    (before.get("randomness") or {}).pop("seed", None)  # no run has that of the config
+    after = Variant("", dict(changes)).apply(before)
+    for own in (before, after):
+        dataset = _entry(own, "val_dataloader.dataset")
+        if isinstance(dataset, Mapping):
+            dataset.pop("transforms", None)
+    for key, reason in _COMMON.items():
+        if _entry(before, key) != _entry(after, key):
+            raise InputError(f"--variant {text!r} changes {key}, but {reason}")
+
+
+def _entry(cfg: Any, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, Mapping | Config) else None
+    return cfg

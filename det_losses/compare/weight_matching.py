@@ -5,7 +5,7 @@ import copy
 import gc
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from det_losses.engine.run import build_parts
 from det_losses.engine.runner import shows_bar
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError
-from det_losses.files import read_json, write_json
+from det_losses.files import read_whole_json, write_json
 from det_losses.generators import generators_kept
 from det_losses.losses import build_loss
 from det_losses.models.slots import box_layer_name
@@ -34,6 +34,7 @@ from det_losses.registry import MODELS, find
 MATCHED_FILE = "matched_weights.json"
 LEAST_BATCHES = 8
 BATCHES = 256
+_LOOKED_AT = 4  # times as many batches are looked at, if objects are rare
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Matching:
     Attributes:
         slot: such as ``"loss_bbox"``.
         baseline: label of the loss whose norm the others are matched to.
-        batches: number of batches that each norm is averaged over.
+        batches: number of batches that each norm is averaged over, those with positives.
         warmup_steps: training steps with the baseline before the measurement.
         seed: seed of the warm-up and the batches.
         losses: label -> weight and norms.
@@ -144,7 +145,7 @@ def match_variants(cfg: Config, selection: Selection, root: Path) -> list[Varian
     slot, baseline = selection.component, selection.baseline_loss
     losses = {variant.factors[slot]: variant.loss(slot) for variant in selection.variants}
     file = root / MATCHED_FILE
-    stored = read_json(file)
+    stored = read_whole_json(file)
     known = None if stored is None else Matching.from_dict(stored)
     if known and (known.slot, known.baseline) != (slot, baseline):
         raise InputError(
@@ -154,6 +155,11 @@ def match_variants(cfg: Config, selection: Selection, root: Path) -> list[Varian
     if known is None or not losses.keys() <= known.losses.keys():
         print("Matching loss weights after a short training with the baseline", flush=True)
         found = match_weights(cfg, slot, losses, baseline, work_dir=root)
+        if found.batches < BATCHES:
+            print(
+                f"Objects are rare: the weights are matched on {found.batches} batches with "
+                f"positives instead of {BATCHES}"
+            )
         known = known.joined(found) if known else found
         write_json(file, known.to_dict(), indent=2)
     variants = []
@@ -206,7 +212,7 @@ def match_weights(
         baseline: label of the baseline, which keeps its weight.
         work_dir: parent of the temporary folder of the warm-up.
         warmup_steps: steps of the warm-up; None: a tenth of training, but 100 to 1000 steps.
-        batches: number of fixed batches, at least 8.
+        batches: number of fixed batches with positives, at least 8; fewer if objects are rare.
         seed: seed of initial weights, warm-up and batches.
 
     Raises:
@@ -240,7 +246,7 @@ def match_weights(
             initial_norm=float(initial.mean()),
             error=ratio_error(reference, trained),
         )
-    return Matching(slot, baseline, batches, warmed.steps, seed, found)
+    return Matching(slot, baseline, len(reference), warmed.steps, seed, found)
 
 
 def ratio_error(first: np.ndarray, second: np.ndarray) -> float:
@@ -275,29 +281,56 @@ def _norms(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the norms of each loss at the initial and the trained weights, one per batch.
 
+    A batch in which no anchor or proposal is positive shows nothing and is not counted: up to
+    ``_LOOKED_AT * batches`` batches are looked at for those that have some.
+
     Raises:
-        InputError: a norm is not finite, or zero on all batches at the trained weights.
+        InputError: fewer than two batches have positives, or a norm is not finite, or zero on all
+            batches at the trained weights.
     """
-    counts = max(LEAST_BATCHES, batches // 4), batches
-    norms = {label: tuple(np.empty(count) for count in counts) for label in losses}
-    for number in range(batches):
+    first = max(LEAST_BATCHES, batches // 4)
+    initial: list[dict[str, float]] = []
+    trained: list[dict[str, float]] = []
+    for number in range(_LOOKED_AT * batches):
         batch = warmed.batches[number]
-        for row, model in enumerate((warmed.initial, warmed.trained)):
-            if number < counts[row]:
-                with generators_kept(seed, number):
-                    found = gradient_norms(model, batch, slot, losses)
-                for label, norm in found.items():
-                    norms[label][row][number] = norm
+        if not any(len(target["boxes"]) for target in batch["targets"]):
+            continue
+        with generators_kept(seed, number):
+            found = gradient_norms(warmed.trained, batch, slot, losses)
+        if not any(found.values()):
+            continue
+        trained.append(found)
+        if len(trained) <= first:
+            with generators_kept(seed, number):
+                initial.append(gradient_norms(warmed.initial, batch, slot, losses))
         bar.update()
-    for label, (initial, trained) in norms.items():
-        if not (np.isfinite(initial).all() and np.isfinite(trained).all()):
+        if len(trained) == batches:
+            break
+    _check_norms(initial, trained, _LOOKED_AT * batches)
+    return {
+        label: tuple(np.array([row[label] for row in rows]) for rows in (initial, trained))
+        for label in losses
+    }
+
+
+def _check_norms(
+    initial: Sequence[Mapping[str, float]], trained: Sequence[Mapping[str, float]], looked_at: int
+) -> None:
+    """Check that the norms determine the weights; see :func:`_norms`."""
+    if len(trained) < 2:
+        raise InputError(
+            f"an object was assigned to an anchor or proposal in {len(trained)} of {looked_at} "
+            "training batches, which is too few to match loss weights; check the boxes of the "
+            "training data, or compare without --match-weights"
+        )
+    for label in trained[0]:
+        if not all(math.isfinite(row[label]) for row in (*initial, *trained)):
             raise InputError(f"{label}: the gradient on the box output is NaN or infinite")
-        if not trained.any():
+        if not any(row[label] for row in trained):
             raise InputError(
-                f"{label}: the gradient on the box output is zero on all {batches} batches, so no "
-                "weight can match it; remove the loss or check the boxes of the data"
+                f"{label}: the gradient on the box output is zero on all {len(trained)} batches, "
+                "so no weight can match it; remove the loss or check the boxes of the data"
             )
-    return norms
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, printable
-from det_losses.files import read_json, write_text
+from det_losses.files import read_whole_json, write_text
 
 CONFIG_FILE = "config.py"
 METRICS_FILE = "metrics.json"
@@ -176,9 +176,12 @@ def _end_workers(others: list[multiprocessing.Process]) -> None:
 
 
 def read_metrics(work_dir: Path) -> dict[str, Any]:
-    """Return metrics.json of a finished run; an empty dict for any other."""
-    record = read_json(work_dir / METRICS_FILE) or {}
-    return record if record.get("status") == "done" else {}
+    """Return metrics.json of a finished run; an empty dict for any other.
+
+    A run whose metrics.json is damaged is unfinished: resuming it evaluates its last checkpoint.
+    """
+    record = read_whole_json(work_dir / METRICS_FILE)
+    return record if isinstance(record, dict) and record.get("status") == "done" else {}
 
 
 def is_finished(work_dir: Path) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from det_losses.errors import InputError
 from det_losses.evaluation.backends import BACKENDS
 from det_losses.evaluation.ground_truth import ground_truth_json
+from det_losses.evaluation.metrics import MAX_DETS
 from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
 from det_losses.files import write_json
 from det_losses.registry import METRICS
@@ -46,7 +47,7 @@ class CocoMetric(BaseMetric):
         self,
         backend: str = "hotcoco",
         out_file: str | None = None,
-        max_dets: int = 100,
+        max_dets: int = MAX_DETS,
         collect_device: str = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -56,8 +57,8 @@ class CocoMetric(BaseMetric):
             raise InputError(
                 f"CocoMetric: backend must be one of {list(BACKENDS)}, got {backend!r}"
             )
-        if max_dets <= 10:
-            raise InputError(f"CocoMetric: max_dets must be greater than 10, got {max_dets}")
+        if not isinstance(max_dets, int) or max_dets <= 10:
+            raise InputError(f"CocoMetric: max_dets must be greater than 10, got {max_dets!r}")
         self.backend, self.out_file, self.max_dets = backend, out_file, (1, 10, max_dets)
 
     def process(

@@ -17,7 +17,7 @@ import numpy as np
 from det_losses.errors import InputError
 from det_losses.evaluation.average_precision import Matches
 from det_losses.evaluation.ground_truth import GroundTruth
-from det_losses.evaluation.metrics import AREAS, THRESHOLDS
+from det_losses.evaluation.metrics import AREAS, MAX_DETS, THRESHOLDS
 
 _CHUNK = 2**20  # number of pairs of boxes whose IoU is computed at once
 _BITS = np.uint16(1) << np.arange(len(THRESHOLDS), dtype=np.uint16)
@@ -40,7 +40,7 @@ class MatchedPairs(NamedTuple):
     at: np.ndarray
 
 
-def match(truth: GroundTruth, detections: np.ndarray, max_dets: int = 100) -> Matches:
+def match(truth: GroundTruth, detections: np.ndarray, max_dets: int = MAX_DETS) -> Matches:
     """Match detections with the ground truth for all thresholds and areas, as required for AP.
 
     Args:
@@ -64,7 +64,9 @@ def match(truth: GroundTruth, detections: np.ndarray, max_dets: int = 100) -> Ma
     return _collect(truth, found, matched, hits)
 
 
-def match_pairs(truth: GroundTruth, detections: np.ndarray, max_dets: int = 100) -> MatchedPairs:
+def match_pairs(
+    truth: GroundTruth, detections: np.ndarray, max_dets: int = MAX_DETS
+) -> MatchedPairs:
     """Match detections with boxes of all sizes, including crowds; see :func:`match`."""
     found = rank_detections(truth, detections, max_dets)
     pairs = find_pairs(truth, found)

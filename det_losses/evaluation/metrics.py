@@ -12,6 +12,7 @@ AREAS = {
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, 1e10),
 }
+MAX_DETS = 100  # detections of one class on one image that COCO evaluates, those of highest score
 
 THRESHOLD_METRICS = tuple(f"AP{percent}" for percent in range(50, 100, 5))
 SIZE_METRICS = {"APs": "small", "APm": "medium", "APl": "large"}

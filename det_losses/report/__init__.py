@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from det_losses.errors import printable
 from det_losses.report import answer, cautions, markdown, next_step, tables, text
 from det_losses.report.study import Study
 
@@ -13,13 +14,15 @@ def summary(study: Study) -> str:
     step = next_step.next_step(study)
     following = ["\n  ".join([step.text, *step.commands])] if step else []
     table = markdown.as_text(tables.standings(study).table)
-    return "\n\n".join([answer.headline(study), *following, table, *cautions.cautions(study)])
+    parts = [answer.headline(study), *following, table, *cautions.cautions(study)]
+    return printable("\n\n".join(parts))
 
 
 def details(study: Study) -> str:
     """Return the other metrics, the power and all pairs as text for a terminal."""
     sections = [tables.other_metrics(study), text.power(study), tables.pairs(study)]
-    return "\n\n".join(block for s in sections if s for block in markdown.section_blocks(s))
+    blocks = [block for s in sections if s for block in markdown.section_blocks(s)]
+    return printable("\n\n".join(blocks))
 
 
 def write_report(study: Study, out: Path) -> Path:

@@ -15,6 +15,7 @@ from det_losses.statistics import Caution, CautionKind, Verdict
 from det_losses.statistics.cautions import FEW_CLASS_IMAGES
 
 FORK_BIAS = "half as large in the case that was measured, with a fork in the middle"
+_REPEAT = "The command of the comparison evaluates such a run again, from its last checkpoint."
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
@@ -226,10 +227,17 @@ def _file_cautions(study: Study) -> list[str]:
     sentences = []
     if gone := [_name(run) for run in done if missing_detections(run)]:
         sentences.append(
-            f"Not in the statistics, because their detections are missing: {listed(gone)}."
+            f"Not in the statistics, because their detections are missing: {listed(gone)}. "
+            f"{_REPEAT}"
+        )
+    broken = [run for run in done if not missing_detections(run) and study.damage(run)]
+    if damaged := [f"{_name(run)} ({study.damage(run).rstrip('.?')})" for run in broken]:
+        sentences.append(
+            f"Not in the statistics, because their detections are damaged: {listed(damaged)}. "
+            f"{_REPEAT}"
         )
     compared = study.compared if study.comparable else []
-    checked = [run for run in done if run["variant"] in compared and not missing_detections(run)]
+    checked = [run for run in done if run["variant"] in compared and study.usable(run)]
     if unlike := [text for run in checked if (text := _mismatch(study, run))]:
         sentences.append(
             "The statistics use the detections, whose AP differs from the recorded AP: "

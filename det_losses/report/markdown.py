@@ -85,14 +85,17 @@ def is_numeric(cells: Sequence[str]) -> bool:
 def escape(text: str) -> str:
     r"""Escape text that markdown would interpret as HTML.
 
-    >>> print(escape("<script> &lt; a < b & c"))
-    \<script> &amp;lt; a < b & c
+    A backslash before it is doubled, because it would cancel that of the escape.
+
+    >>> print(escape(r"<script> \<b> &lt; a < b & c"))
+    \<script> \\\<b> &amp;lt; a < b & c
     """
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\<", re.sub(r"&(?=#|\w+;)", "&amp;", text))
+    text = re.sub(r"&(?=#|\w+;)", "&amp;", text)
+    return re.sub(r"(\\*)<(?=[A-Za-z/!?])", r"\1\1\<", text)
 
 
 def _cell(text: str) -> str:
-    return escape(" ".join(text.split())).replace("|", "\\|")
+    return re.sub(r"(\\*)\|", r"\1\1\|", escape(" ".join(text.split())))
 
 
 def _fenced(code: str) -> str:

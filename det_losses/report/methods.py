@@ -31,9 +31,10 @@ def _metrics(study: Study) -> str:
     files = max((len(run.get("detections") or [0]) for run in study.runs), default=1)
     averaged = f" The metrics of a run are means over its last {files} evaluations."
     return f"""\
-Metrics follow COCO's definition, are computed from each run's detections, and are given in \
-points: an AP of 0.393 is 39.3.{averaged if files > 1 else ""} The mean and the standard deviation \
-(SD) of a variant are over its seeds."""
+Metrics follow COCO's definition with at most {study.max_dets} detections per image and class, are \
+computed from each run's detections, and are given in points: an AP of 0.393 is 39.3.\
+{averaged if files > 1 else ""} The mean and the standard deviation (SD) of a variant are over its \
+seeds."""
 
 
 def _fork(study: Study) -> str:

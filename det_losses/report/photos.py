@@ -4,6 +4,8 @@ import base64
 import hashlib
 import html
 import io
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from det_losses.data.images import read_image
+from det_losses.errors import InputError
 from det_losses.report.plotting import canvas, clean, inline
 
 COLOURS = {"truth": "#ffd92f", "right": "#56b4e9", "wrong": "#ff8c1a"}
@@ -64,6 +67,50 @@ def read_jpeg(path: Path, size: tuple[int, int], longest: int, quality: int = 78
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()
+
+
+class Jpegs:
+    """Reads image files as JPEGs for a limited time.
+
+    A decoder can take minutes for a damaged or enormous file. It runs in a thread that is given up
+    after that time and does not keep the process from ending.
+
+    Args:
+        seconds: for all files together.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self._left = seconds
+
+    def read(self, path: Path, size: tuple[int, int], longest: int) -> bytes:
+        """Return what :func:`read_jpeg` returns.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not a readable image, has another size, or the time is over.
+        """
+        if path.exists() and not path.is_file():  # reading from a FIFO or a device may never end
+            raise InputError(f"{path}: not a regular file")
+        found: list[bytes | Exception] = []
+
+        def decode() -> None:
+            try:
+                found.append(read_jpeg(path, size, longest))
+            except Exception as error:
+                found.append(error)
+
+        begin = time.monotonic()
+        thread = threading.Thread(target=decode, daemon=True)
+        thread.start()
+        thread.join(max(0.0, self._left))
+        self._left -= time.monotonic() - begin
+        if not found:
+            raise InputError(f"{path}: not decoded in time, so it is left out")
+        if isinstance(found[0], FileNotFoundError | ValueError):
+            raise found[0]
+        if isinstance(found[0], Exception):  # of the decoder: too many pixels, no memory
+            raise InputError(f"{path}: {found[0]}")
+        return found[0]
 
 
 def side_by_side(

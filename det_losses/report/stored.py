@@ -9,7 +9,7 @@ from typing import Any
 from det_losses.config_diff import describe, differences
 from det_losses.errors import InputError, MissingFileError
 from det_losses.evaluation.ground_truth import read_truth
-from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE
+from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, read_whole_json
 
 _SHARED = ("detector", "components", "config", "classes", "images", "fork")
 
@@ -41,8 +41,10 @@ def read_stored(folder: Path) -> Stored:
         InputError: one of them is not JSON, or does not describe a comparison.
     """
     file = folder / RESULTS_FILE
-    results = _read_json(file, "give the directory of a comparison")
+    results = _read_json(file, "give the directory of a comparison, or run it again")
     meta, rows = _checked_results(file, results)
+    if "max_dets" not in meta:  # an earlier version wrote it
+        meta = {**meta, "max_dets": _planned_max_dets(folder)}
     runs = [
         {**row, "directory": str((folder / row.get("work_dir", ".")).resolve())} for row in rows
     ]
@@ -73,12 +75,15 @@ def merge(stored: Sequence[Stored]) -> Stored:
     return Stored(first.folder, meta, runs, first.truth, first.truth_file)
 
 
-def stored_from_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> Stored:
+def stored_from_files(
+    truth_file: Path, files: Mapping[str, Sequence[Path]], max_dets: int
+) -> Stored:
     """Return COCO result files from any framework as a comparison with finished runs.
 
     Args:
         truth_file: the COCO json of the evaluated images.
         files: label -> one file per seed, in the same order for all labels.
+        max_dets: number of detections per image and class to evaluate.
 
     Raises:
         MissingFileError: a file is missing.
@@ -99,6 +104,7 @@ def stored_from_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> 
         "variants": {label: {"changes": {}, "factors": {}} for label in files},
         "baseline": next(iter(files)),
         "seeds": list(range(max(counts.values()))),
+        "max_dets": max_dets,
     }
     runs = [
         _row_of_file(label, seed, Path(path).absolute())
@@ -129,7 +135,7 @@ def _read_json(file: Path, advice: str) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not valid JSON ({error})") from None
+        raise InputError(f"{file} is not valid JSON ({error}); {advice}") from None
 
 
 def _checked_results(file: Path, results: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -157,7 +163,7 @@ def _checked_results(file: Path, results: Any) -> tuple[dict[str, Any], list[dic
 def _check_shared(first: Stored, other: Stored) -> None:
     """Raise InputError if two comparisons differ in more than losses and seeds."""
     if first.meta.get("hash") != other.meta.get("hash"):
-        plans = [_plan(part) for part in (first, other)]
+        plans = [_planned_config(part.folder) for part in (first, other)]
         lines = [
             line
             for key in _SHARED
@@ -178,10 +184,19 @@ def _check_shared(first: Stored, other: Stored) -> None:
         )
 
 
-def _plan(part: Stored) -> dict[str, Any]:
-    """Return the config in plan.json, or an empty dict without that file."""
-    file = part.folder / PLAN_FILE
-    return _read_json(file, "").get("config", {}) if file.is_file() else {}
+def _planned_config(folder: Path) -> dict[str, Any]:
+    """Return the config in plan.json, or an empty dict if that file is missing or damaged."""
+    stored = read_whole_json(folder / PLAN_FILE)
+    return stored.get("config", {}) if isinstance(stored, dict) else {}
+
+
+def _planned_max_dets(folder: Path) -> int | None:
+    """Return the number of detections that the metric of the config evaluates."""
+    evaluators = _planned_config(folder).get("val_evaluator") or []
+    for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
+            return evaluator.get("max_dets")
+    return None
 
 
 def _merged_variants(stored: Sequence[Stored]) -> dict[str, Any]:

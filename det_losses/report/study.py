@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from det_losses.errors import InputError
+from det_losses.errors import InputError, UserError
 from det_losses.evaluation.average_precision import Matches
 from det_losses.evaluation.ground_truth import GroundTruth, suspect
 from det_losses.evaluation.matching import match
-from det_losses.evaluation.metrics import METRICS
+from det_losses.evaluation.metrics import MAX_DETS, METRICS
 from det_losses.evaluation.resampling import draw_counts, resample
 from det_losses.evaluation.result_file import read_detections
 from det_losses.evaluation.summary import ap_numbers
@@ -60,6 +60,7 @@ class Study:
         truth: the same, prepared for matching.
         folds: number of folds, if the run with seed s is evaluated on the images of fold s modulo
             this number (:meth:`truth_of`); None if all runs are evaluated on all images.
+        max_dets: number of detections per image and class that were evaluated.
         origins: the merged comparisons; empty for result files of other frameworks.
     """
 
@@ -83,12 +84,14 @@ class Study:
         self._truth_file = merged.truth_file
         self.resamples = resamples or self.meta.get("resamples") or RESAMPLES
         self.within = within or self.meta.get("within") or WITHIN
+        self.max_dets = self.meta.get("max_dets") or MAX_DETS
         looks = self.meta.get("looks")
         self.look = looks[-1]["seeds"] if looks else None
         self.fork: dict[str, Any] | None = self.meta.get("fork")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
         self._metrics = names
+        self._damages: dict[tuple[Path, ...], str | None] = {}
         self._matches: dict[Path, Matches] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._resampled: dict[tuple[Path, ...], Resampled] = {}
@@ -136,6 +139,7 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
         within: float | None = None,
+        max_dets: int = MAX_DETS,
     ) -> "Study":
         """Read COCO result files from any framework.
 
@@ -146,12 +150,13 @@ class Study:
             metric: the primary metric; AP if None.
             resamples: number of resamples of the images; 1,000 if None.
             within: the difference that does not matter, in 0..1; 0.01 if None.
+            max_dets: number of detections per image and class to evaluate, those of highest score.
 
         Raises:
             MissingFileError: a file is missing.
             InputError: no label, unequal numbers of files, or an invalid file.
         """
-        merged = stored_from_files(Path(truth_file), files)
+        merged = stored_from_files(Path(truth_file), files, max_dets)
         study = cls(merged, baseline=baseline, metric=metric, resamples=resamples, within=within)
         for file in itertools.chain(*files.values()):
             study._match(Path(file).absolute(), study.truth)
@@ -163,12 +168,28 @@ class Study:
         return sorted(own, key=lambda run: run["seed"])
 
     def done(self, label: str) -> list[dict[str, Any]]:
-        """Return the rows of a variant's finished runs whose detections exist, by seed."""
-        return [
-            run
-            for run in self.runs_of(label)
-            if run["status"] == "done" and not missing_detections(run)
-        ]
+        """Return the rows of a variant's finished runs whose detections can be used, by seed."""
+        return [run for run in self.runs_of(label) if run["status"] == "done" and self.usable(run)]
+
+    def usable(self, run: Mapping[str, Any]) -> bool:
+        """Return whether a run's detections exist and are not damaged."""
+        return not missing_detections(run) and self.damage(run) is None
+
+    def damage(self, run: Mapping[str, Any]) -> str | None:
+        """Return why the detections of a run of a comparison cannot be read; None if they can.
+
+        Files of another framework are named by the user, so a damaged one is an error instead.
+        """
+        files = tuple(detection_files(run))
+        if self.origins and files not in self._damages:
+            truth = self.truth_of(run["seed"])
+            try:
+                for file in files:
+                    read_detections(file, truth)
+                self._damages[files] = None
+            except (UserError, OSError) as error:
+                self._damages[files] = str(error)
+        return self._damages.get(files)
 
     def coco_of(self, seed: int) -> dict[str, Any]:
         """Return the ground truth of the images on which a seed was evaluated, as COCO json."""
@@ -303,7 +324,7 @@ class Study:
         if cached:
             text = json.dumps(coco)
             for files in keys:
-                keys[files] = cache_key(text, files, self.resamples)
+                keys[files] = cache_key(text, files, self.resamples, self.max_dets)
                 found = _load(files[0].parent / CACHE_FILE, keys[files])
                 if found:
                     self._resampled[files] = found
@@ -339,7 +360,7 @@ class Study:
             if not self.origins:  # of other frameworks
                 self.meta["notes"] += [f"{file.name}: {n}." for n in suspect(self.coco, rows)]
             try:
-                self._matches[file] = match(truth, rows)
+                self._matches[file] = match(truth, rows, self.max_dets)
             except ValueError as error:
                 raise InputError(f"{file}: {error}") from None
         return self._matches[file]
@@ -382,15 +403,17 @@ class Resampled:
     draws: dict[str, np.ndarray]
 
 
-def cache_key(truth: str, files: Sequence[Path], resamples: int) -> str:
+def cache_key(truth: str, files: Sequence[Path], resamples: int, max_dets: int) -> str:
     """Return a SHA-256 of everything that the metrics of a run depend on.
 
     Args:
         truth: the ground truth's COCO json as text.
         files: the run's detections files.
         resamples: number of resamples.
+        max_dets: number of detections per image and class that are evaluated.
     """
-    digest = hashlib.sha256(json.dumps([_FORMAT, resamples, _SEED, truth]).encode())
+    numbers = [_FORMAT, resamples, max_dets, _SEED, truth]
+    digest = hashlib.sha256(json.dumps(numbers).encode())
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

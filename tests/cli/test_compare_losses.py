@@ -11,9 +11,10 @@ def statuses(folder):
     return {run["variant"]: run["status"] for run in runs}
 
 
-def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsys):
+def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monkeypatch, capsys):
     # With real processes: a run sends SIGTERM to the comparison that waits for it.
     once("stop_parent")
+    monkeypatch.setattr("det_losses.compare.runner._GRACE", 20)  # on a busy machine
     folder = tmp_path / "out"
     command = [str(tiny_config), "--work-dir", str(folder), "--seeds", "0", "--losses", "L1Loss"]
     assert main([*command, "GIoULoss"]) == 130
@@ -57,6 +58,25 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
             "RetinaNet has the slots loss_cls, los",
         ),
         (["--losses", "L1Loss", "--amp"], "mixed precision"),
+        (
+            ["--losses", "L1Loss", "--cfg-options", "randomness.seed=7"],
+            "--cfg-options randomness.seed=7: a comparison takes its seeds from --seeds",
+        ),
+        (["--losses", "L1Loss", "--cfg-options", "train_cfg.max_epochs=0"], "max_epochs"),
+        (["--losses", "L1Loss", "--cfg-options", "train_cfg.val_interval=0"], "val_interval"),
+        (
+            ["--losses", "L1Loss", "--cfg-options", "model.score_thresh=low"],
+            "cannot evaluate the first validation image",
+        ),
+        (
+            ["--losses", "L1Loss", "--cfg-options", "val_evaluator.prefix=val"],
+            "val_evaluator.prefix='val' renames the metrics",
+        ),
+        (["--variant", "a:loss_bbox=L1Loss", "b:load_from=x.pth"], "checkpoint 'x.pth': no such"),
+        (
+            ["--variant", "a:loss_bbox=L1Loss", "b:randomness.seed=7"],
+            "changes randomness.seed, but the seeds are those of --seeds",
+        ),
         (
             ["--losses", "L1Loss", "--screen", "--cfg-options", "train_cfg.max_epochs=1"],
             "--screen requires a training of at least 2 epochs",
@@ -148,6 +168,9 @@ def test_an_invalid_duration_is_an_error(text):
         (["--within", "0"], "must be above 0, got 0"),
         (["--fork-at", "1"], "must be below 1, got 1"),
         (["--jobs", "0"], "must be at least 1, got 0"),
+        (["--seeds", "-1"], "--seeds: must be from 0 to 4294967295, got -1"),
+        (["--seeds", "0", "1.5"], "--seeds: must be a whole number, got '1.5'"),
+        (["--resamples", "1"], "--resamples: must be at least 100, got 1"),
         (["--metric", "mAP"], "invalid choice: 'mAP'"),
     ],
 )

@@ -57,3 +57,12 @@ def test_an_interrupt_is_one_line_and_status_130(capsys):
         raise KeyboardInterrupt
     assert exit_info.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_error_is_a_few_lines_and_does_not_control_the_terminal(capsys):
+    with pytest.raises(SystemExit), user_errors():
+        raise InputError("class \x1b[2Jcat\u202e: " + 10000 * "x" + " the end")
+    error = capsys.readouterr().err
+    assert error.startswith("error: class \\x1b[2Jcat\\u202e: xxx")
+    assert error.endswith("xxx the end\n")
+    assert len(error) < 1100

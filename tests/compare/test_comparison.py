@@ -13,7 +13,7 @@ import pytest
 from mmengine.config import Config
 
 from det_losses import list_losses
-from det_losses.cli import train
+from det_losses.cli import report, train
 from det_losses.compare import comparison, runner, weight_matching
 from det_losses.compare.budget import Budget
 from det_losses.compare.comparison import compare, with_epochs
@@ -76,7 +76,7 @@ def story(shapes, tmp_path_factory):
         checkpoint = folder / run_of(folder, GIVEN)["work_dir"] / "epoch_1.pth"
         command.made = checkpoint.stat().st_mtime_ns
         commands.append(command)
-    return SimpleNamespace(folder=folder, commands=commands)
+    return SimpleNamespace(cfg=cfg, folder=folder, commands=commands)
 
 
 def test_a_failed_run_does_not_stop_the_others(story):
@@ -133,6 +133,69 @@ def test_seeds_give_a_report_with_an_interval(story):
     names = {path.name for path in story.folder.iterdir()}
     assert {"report.html", "report.md", "differences.csv", "results.csv"} <= names
     assert "does not support a ranking" in story.commands[1].out  # its AP is far too low
+
+
+def test_damaged_files_of_a_finished_comparison_are_rebuilt(story, capsys):
+    before = results(story.folder)
+    names = ["plan.json", "ground_truth.json", f"{run_of(story.folder, GIVEN)['work_dir']}/"]
+    names[2] += "metrics.json"
+    names.append(f"{run_of(story.folder, GIVEN, 1)['work_dir']}/detections.json")
+    whole = {name: (story.folder / name).read_bytes() for name in names}
+    for name, content in whole.items():
+        (story.folder / name).write_bytes(content[: len(content) // 2])
+    cfg = copy.deepcopy(story.cfg)
+    with runs_in_this_process():
+        compare(cfg, story.folder, [GIVEN, "GIoULoss"], seeds=[0, 1], resamples=100)
+    after = results(story.folder)
+    for old, new in zip(before["runs"], after["runs"], strict=True):
+        assert (old["status"], old["metrics"]) == (new["status"], new["metrics"])
+        assert old["proof"] == new["proof"]  # no step was repeated
+    out = capsys.readouterr().out
+    for name in names:
+        assert f"{story.folder / name} is " in out
+    for name in (*names[:2], names[3]):
+        assert (story.folder / name).read_bytes() == whole[name]
+
+
+def test_a_report_that_cannot_be_written_is_an_error_after_the_runs(story, monkeypatch):
+    def full_disk(study, root):
+        raise OSError(28, "No space left on device", str(root / "report.html"))
+
+    monkeypatch.setattr(comparison, "write_report", full_disk)
+    with pytest.raises(ValueError, match=r"no report: .*No space left .*run tools/report.py"):
+        compare(story.cfg, story.folder, [GIVEN], seeds=[0], resamples=100)
+    assert run_of(story.folder, GIVEN)["status"] == "done"
+
+
+@pytest.mark.parametrize("lost", [["results.json"], ["ground_truth.json"], None])
+def test_the_report_tool_rebuilds_what_is_damaged(story, capsys, lost):
+    before = results(story.folder)
+    truth = (story.folder / "ground_truth.json").read_bytes()
+    for name in lost or ["results.json", "ground_truth.json"]:
+        (story.folder / name).write_text("{")
+    assert report.main([str(story.folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("was missing or damaged; it was rebuilt") == len(lost or "ab")
+    assert (story.folder / "ground_truth.json").read_bytes() == truth
+    after = results(story.folder)
+    assert after["runs"] == before["runs"]
+    data = ("classes", "images", "val_boxes", "image_dir", "variants", "seeds", "hash")
+    assert {key: after["meta"][key] for key in data} == {key: before["meta"][key] for key in data}
+    assert report.main([str(story.folder)]) == 0
+    assert "rebuilt" not in capsys.readouterr().out.replace("was rebuilt from the runs", "")
+
+
+def test_validation_data_that_changed_does_not_replace_a_damaged_ground_truth(story, monkeypatch):
+    file = story.folder / "ground_truth.json"
+    whole = file.read_bytes()
+    file.write_text("{")
+    monkeypatch.setattr(
+        "det_losses.compare.rebuild.describe_data",
+        lambda cfg: {**describe_data(cfg), "val_boxes": {"all": 1}},
+    )
+    with pytest.raises(SystemExit):
+        report.main([str(story.folder)])
+    file.write_bytes(whole)
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +256,20 @@ def untrained(monkeypatch):
 
     def fake(command, *args, **kwargs):
         commands.append(command)
+        return 1
 
     monkeypatch.setattr(runner, "run_process", fake)
     monkeypatch.setattr(runner, "_tail", lambda *args: "nothing ran")
     return commands
+
+
+def test_the_terminal_says_which_signal_killed_a_run(shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "run_process", lambda *args, **kwargs: -9)
+    rows = compare(shapes, tmp_path, ["L1Loss"], seeds=[0])
+    assert rows[0]["status"] == "failed"
+    out = capsys.readouterr().out
+    assert "L1Loss seed 0  FAILED (killed by SIGKILL (out of memory?)), log: " in out
+    assert "failed: L1Loss seed 0: killed by SIGKILL (out of memory?)\n" in out
 
 
 def test_adding_a_loss_keeps_the_baseline_of_the_directory(shapes, tmp_path, untrained, capsys):

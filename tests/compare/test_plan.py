@@ -163,10 +163,20 @@ def test_results_keep_commands_and_notes_of_earlier_commands(plan, tmp_path):
 
 
 def test_other_validation_data_in_the_same_directory_are_refused(plan, tmp_path):
-    Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
-    Results(plan, tmp_path, {"ground_truth": {"annotations": [{"area": 4.0}]}})
+    facts = {"ground_truth": {"annotations": [{"area": 4.0}]}, "val_boxes": {"all": 1}}
+    Results(plan, tmp_path, facts).write()
+    Results(plan, tmp_path, facts)
+    other = {"ground_truth": {"annotations": []}, "val_boxes": {"all": 0}}
     with pytest.raises(ValueError, match="the validation data has changed"):
-        Results(plan, tmp_path, {"ground_truth": {"annotations": []}})
+        Results(plan, tmp_path, other)
+    # A damaged file is written again, if the stored numbers of boxes are those of the data.
+    file = tmp_path / "ground_truth.json"
+    whole = file.read_text()
+    file.write_text(whole[:9])
+    with pytest.raises(ValueError, match="the validation data has changed"):
+        Results(plan, tmp_path, other)
+    Results(plan, tmp_path, facts)
+    assert file.read_text() == whole
 
 
 def test_the_csv_is_sorted_by_ap_and_holds_classes(plan, tmp_path, finish):

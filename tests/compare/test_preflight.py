@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from det_losses.compare.preflight import check_losses, describe, describe_data
+from det_losses.compare.preflight import (
+    check_losses,
+    check_runner,
+    describe,
+    describe_data,
+    evaluator,
+)
 from det_losses.compare.variants import Variant, select
+from det_losses.losses import L1Loss
+from det_losses.registry import MODELS
 
 
 def test_a_loss_that_does_not_fit_its_slot_is_an_error(cfg):
@@ -21,6 +29,7 @@ def test_the_facts_are_those_of_the_validation_file(shapes):
     file = Path(shapes.val_dataloader.dataset.data_root) / "val.json"
     coco = json.loads(file.read_text())
     assert facts["images"] == {"train": 160, "val": 4}
+    assert facts["max_dets"] == 100
     assert facts["classes"] == [category["name"] for category in coco["categories"]]
     areas = [box["area"] for box in coco["annotations"]]
     counts = facts["val_boxes"]
@@ -33,6 +42,51 @@ def test_the_facts_are_those_of_the_validation_file(shapes):
     assert boxes == sorted((box["image_id"], box["bbox"]) for box in coco["annotations"])
     assert facts["data_notes"] == {}  # nothing in this data is dropped
     assert {"det_losses", "python", "torch", "torchvision"} <= facts["versions"].keys()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ([], "needs exactly one CocoMetric, .* the config has none"),
+        ([{"type": "VOCMetric"}], "the config has VOCMetric"),
+        ([{"type": "CocoMetric"}, {"type": "CocoMetric", "prefix": "b"}], "exactly one CocoMetric"),
+        ({"type": "CocoMetric", "prefix": "val"}, "val_evaluator.prefix='val' renames the metrics"),
+    ],
+)
+def test_a_metric_that_the_report_cannot_use_is_found_before_training(cfg, metrics, message):
+    cfg.val_evaluator = metrics
+    with pytest.raises(ValueError, match=message):
+        evaluator(cfg)
+
+
+class ForwardingLoss(L1Loss):
+    """A loss of a user whose constructor has arguments without a name."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+
+class ForgetfulLoss(L1Loss):
+    """A loss of a user that stores something other than its argument."""
+
+    def __init__(self, factor=1.0, **given):
+        super().__init__(**given)
+        self.factor, self.given = 2 * factor, {}
+
+
+@pytest.mark.parametrize("loss", ["ForwardingLoss", "ForgetfulLoss(factor=3.0)"])
+def test_a_loss_that_cannot_show_its_parameters_is_found_before_training(cfg, monkeypatch, loss):
+    for cls in (ForwardingLoss, ForgetfulLoss):
+        monkeypatch.setitem(MODELS._module_dict, cls.__name__, cls)
+    with pytest.raises(ValueError, match=r"loss_bbox: F\w+ cannot show its parameters"):
+        check_losses(cfg, select(cfg, [loss]).variants)
+
+
+def test_a_setting_of_the_evaluation_is_tried_before_training(shapes):
+    check_runner(shapes, Variant("as it is", {}))
+    message = "cannot evaluate the first validation image: TypeError: '>' not supported between"
+    with pytest.raises(ValueError, match=message):
+        check_runner(shapes, Variant("broken", {"model.score_thresh": "low"}))
 
 
 def test_repeated_images_count_once(shapes):

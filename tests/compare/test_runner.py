@@ -1,6 +1,8 @@
+import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +70,98 @@ class TestPlanRunner:
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         assert list(trained) == ["GIoULoss seed 0"]
 
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [
+            ("removed", "exit status 1; the log cannot be read"),
+            ("disk full", "OSError: [Errno 28] No space left on device"),
+        ],
+    )
+    def test_a_fault_of_one_run_does_not_end_the_others(
+        self, cfg, plan, tmp_path, finish, monkeypatch, capsys, fault, message
+    ):
+        def fake(command, log, tick, *, keep_open, env):
+            run = next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent)
+            if run.title == "GIoULoss seed 0":
+                if fault == "disk full":
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                shutil.rmtree(log.parent)
+                return 1
+            finish(run)
+            return 0
+
+        monkeypatch.setattr(module, "run_process", fake)
+        rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
+        assert message in rows[1]["error"]
+        assert "GIoULoss seed 0  FAILED" in capsys.readouterr().out
+        assert statuses(tmp_path) == [row["status"] for row in rows]
+
+    def test_results_that_cannot_be_written_for_a_while_do_not_end_the_runs(
+        self, cfg, plan, tmp_path, trained, monkeypatch, capsys
+    ):
+        write, calls = module.Results.write, []
+
+        def full_disk(results):
+            calls.append(results)
+            if 2 <= len(calls) <= 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results.json")
+            return write(results)
+
+        monkeypatch.setattr(module.Results, "write", full_disk)
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert statuses(tmp_path) == ["done", "failed", "done", "done"]
+        assert capsys.readouterr().out.count("cannot be written yet: [Errno 28] No space left") == 2
+
+    @pytest.mark.parametrize("left", [0.5, 0.0])
+    @pytest.mark.parametrize(
+        "name", ["plan.json", "results.json", "runs/SmoothL1Loss/seed_0/metrics.json"]
+    )
+    def test_a_damaged_file_is_rebuilt(self, cfg, plan, tmp_path, trained, name, left):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        trained.clear()
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: int(left * len(whole))])
+        # The command names one loss and one seed only. The others are known from the other files.
+        fewer = type(plan).of(cfg, ["loss_bbox"], plan.variants[:1], [0])
+        rows = PlanRunner(cfg, fewer, tmp_path, 0, FACTS).execute()
+        assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
+        assert list(trained) == (["SmoothL1Loss seed 0"] if "metrics" in name else [])
+        notes = json.loads((tmp_path / "results.json").read_text())["meta"]["notes"]
+        assert any("was damaged and was rebuilt" in note for note in notes) == (
+            name == "results.json"
+        )
+        if name != "results.json":
+            assert (tmp_path / name).read_bytes() == whole
+
+    def test_a_finished_run_whose_folder_was_removed_is_trained_again(
+        self, cfg, plan, tmp_path, trained, capsys
+    ):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        shutil.rmtree(tmp_path / "runs" / "SmoothL1Loss" / "seed_1")
+        trained.clear()
+        capsys.readouterr()
+        rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert list(trained) == ["GIoULoss seed 0", "SmoothL1Loss seed 1"]  # the first had failed
+        assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
+        assert "SmoothL1Loss seed 1  was finished, but" in capsys.readouterr().out
+
+    def test_a_damaged_plan_of_another_config_is_refused(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        (tmp_path / "plan.json").write_text("{")
+        cfg.model.num_convs = 3
+        other = type(plan).of(cfg, ["loss_bbox"], plan.variants, [0])
+        with pytest.raises(
+            ValueError, match=r"different config, .* plan\.json is missing or damag"
+        ):
+            PlanRunner(cfg, other, tmp_path, 0, FACTS)
+        # Without results.json too, the runs are known by their own configs.
+        (tmp_path / "results.json").unlink()
+        with pytest.raises(
+            ValueError, match=r"different run \(model.num_convs: 2 -> 3\); remove its"
+        ):
+            PlanRunner(cfg, other, tmp_path, 0, FACTS)
+
     def test_results_keep_what_an_earlier_command_trained(self, cfg, plan, tmp_path, trained):
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         fewer = type(plan).of(cfg, ["loss_bbox"], plan.variants[:1], [0])
@@ -81,7 +175,7 @@ class TestPlanRunner:
     ):
         commands = []
         monkeypatch.setattr(
-            module, "run_process", lambda command, *a, **k: commands.append(command)
+            module, "run_process", lambda command, *a, **k: commands.append(command) or 1
         )
         monkeypatch.setattr(module, "_tail", lambda *a: "")
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
@@ -195,6 +289,19 @@ class TestRunProcess:
         assert self.start("import sys; print('err', file=sys.stderr)", tmp_path) == 0
         # Appended, as the output of a resumed run is.
         assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+    def test_a_killed_run_is_told_as_that(self, cfg, plan, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(
+            module, "train_command", lambda *paths: ["sh", "-c", "echo begun; kill -KILL $$"]
+        )
+        rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert rows[0]["error"].splitlines()[0] == (
+            "killed by SIGKILL (out of memory?); last lines of the log:"
+        )
+        assert "FAILED (killed by SIGKILL (out of memory?)), log:" in capsys.readouterr().out
+
+    def test_stopping_takes_at_most_5_seconds(self):
+        assert module._GRACE + 0.3 < 5  # the time between two calls of tick
 
     def test_the_status_of_a_killed_run_is_the_negative_signal(self, tmp_path):
         assert self.start("import os; os.kill(os.getpid(), 9)", tmp_path) == -9

@@ -154,9 +154,36 @@ def test_a_config_variant_keeps_the_loss_of_the_config(cfg):
         ("x:lr=1", "the config has no 'lr'"),
         ("x:model.num_convs.more=1", "is inside 2, which has no keys"),
         ("x:loss_bbox=SmoothL1Loss(bta=1)", "beta"),
+        ("x:modle.num_convs=1", "did you mean 'model'?"),
+        ("x:randomness.seed=7", "changes randomness.seed, but the seeds are those of --seeds"),
+        ("x:randomness.seed=5", "changes randomness.seed"),  # also if the config has that one
+        ("x:randomness={seed: 7}", "changes randomness"),
+        ("x:work_dir=a", "changes work_dir, but each run has its own directory"),
+        ("x:resume=true", "changes resume, but unfinished runs are always resumed"),
+        ("x:val_dataloader.dataset.num_images=3", "must be evaluated on the same data"),
+        ("x:val_dataloader.dataset.ann_file=b.json", "must be evaluated on the same data"),
+        ("x:val_dataloader={dataset: 1}", "changes val_dataloader.dataset"),
+        ("x:val_evaluator.max_dets=500", "must be evaluated with the same metric"),
+        ("x:test_evaluator={type: CocoMetric}", "changes test_evaluator, but a comparison"),
     ],
 )
 def test_a_variant_that_cannot_be_read_is_refused(cfg, text, message):
+    cfg.val_dataloader = {"batch_size": 1, "dataset": {"ann_file": "a.json", "transforms": []}}
     with pytest.raises((ValueError, TypeError)) as info:
         config_variant(cfg, text, [])
     assert message in str(info.value)
+    assert len(str(info.value)) < 500
+
+
+def test_a_variant_may_change_weights_training_data_and_transforms(cfg):
+    cfg.train_dataloader = {"dataset": {"ann_file": "a.json"}}
+    cfg.val_dataloader = {"batch_size": 1, "dataset": {"ann_file": "b.json", "transforms": []}}
+    keys = {
+        "load_from": "x.pth",  # not in the config: mmengine's Runner has it
+        "train_dataloader.dataset.ann_file": "c.json",
+        "val_dataloader.batch_size": 2,
+        "val_dataloader.dataset.transforms": ["Pad"],
+        "randomness.deterministic": True,
+    }
+    text = ",".join(f"{key}={value}" for key, value in keys.items())
+    assert config_variant(cfg, f"x:{text}", []).changes == keys

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -266,6 +267,36 @@ def test_a_loss_without_a_usable_gradient_is_named(
         match_weights(shapes, "loss_bbox", LOSSES, "SmoothL1Loss", work_dir=tmp_path, batches=8)
 
 
+@pytest.mark.parametrize("every", [1, 3, 15, 16])
+def test_batches_without_positives_are_not_counted(shapes, models, tmp_path, monkeypatch, every):
+    """Of 32 batches that are looked at for 8, each ``every``-th has positives, from the first."""
+    numbers = []
+
+    class Batches:
+        def __getitem__(self, number):
+            numbers.append(number)
+            # A batch without boxes, or with boxes that no anchor is assigned to.
+            return {"targets": [{"boxes": [0] * (number % 2)}, {"boxes": [0] * (number % 5 == 0)}]}
+
+    def norms(model, batch, slot, losses):
+        assert any(len(target["boxes"]) for target in batch["targets"])
+        shown = numbers[-1] % every == 0
+        return {label: (number + 1.0) * shown for number, label in enumerate(losses)}
+
+    monkeypatch.setattr(weight_matching, "gradient_norms", norms)
+    rare = replace(models, batches=Batches())
+    monkeypatch.setattr(weight_matching, "warm_up", lambda *args: rare)
+    arguments = {"work_dir": tmp_path, "batches": 8}
+    positive = [n for n in range(32) if n % every == 0 and (n % 2 or n % 5 == 0)]
+    if len(positive) < 2:
+        with pytest.raises(ValueError, match=rf"in {len(positive)} of 32 training batches"):
+            match_weights(shapes, "loss_bbox", LOSSES, "SmoothL1Loss", **arguments)
+        return
+    found = match_weights(shapes, "loss_bbox", LOSSES, "SmoothL1Loss", **arguments)
+    assert found.batches == min(8, len(positive))
+    assert found.losses["L1Loss"].loss_weight == pytest.approx(1 / 2)  # twice the norm
+
+
 @pytest.fixture
 def fake_matching(monkeypatch):
     """Replace the matching by fixed numbers; return the losses of each call."""
@@ -295,6 +326,16 @@ def test_matched_weights_are_kept_for_the_next_command(cfg, tmp_path, fake_match
     assert fake_matching == [["L1Loss", "GIoULoss"], ["L1Loss", "DIoULoss"]]
     stored = json.loads((tmp_path / "matched_weights.json").read_text())
     assert set(stored["losses"]) == {"L1Loss", "GIoULoss", "DIoULoss"}
+
+
+def test_a_damaged_file_of_matched_weights_is_matched_again(cfg, tmp_path, fake_matching):
+    selection = select(cfg, ["L1Loss", "GIoULoss"], matched=True)
+    variants = match_variants(cfg, selection, tmp_path)
+    file = tmp_path / "matched_weights.json"
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 2])
+    assert match_variants(cfg, selection, tmp_path) == variants
+    assert (len(fake_matching), file.read_text()) == (2, whole)
 
 
 def test_weights_matched_to_a_different_baseline_are_an_error(cfg, tmp_path, fake_matching):

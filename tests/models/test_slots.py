@@ -272,3 +272,18 @@ def test_a_derived_detector_has_the_layers_of_its_base():
 def test_slots_without_a_box_layer_are_refused(detector, slot, message):
     with pytest.raises(ValueError, match=message):
         box_layer_name(detector, slot)
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_a_training_that_starts_without_objects_calls_every_loss(build):
+    """Each run checks after its first step that its losses were called."""
+    model, called = build().train(), []
+    for slot, loss in model.losses.items():
+        loss.register_forward_hook(lambda *_, slot=slot: called.append(slot))
+    images, _ = batch()
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    found = model(images, [empty, empty], mode="loss")
+    assert set(called) == set(model.losses)
+    assert all(found[slot].isfinite() for slot in model.losses)
+    assert found["loss_bbox"] == 0 and found["loss_cls"] > 0
+    sum(found.values()).backward()

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from verdicts import verdict_of
 
+from det_losses.evaluation.metrics import METRICS
 from det_losses.report import answer as module
+from det_losses.report import details, summary
 from det_losses.report.answer import answer, headline, supports_ranking
 from det_losses.report.study import Study
 from det_losses.statistics import Scores, analyse
@@ -205,3 +207,13 @@ def test_nothing_detected_and_nothing_to_detect(make_comparison):
     for seed in range(3):
         (root / f"runs/base/seed_{seed}/detections.json").write_text("[]")
     assert headline(Study.load([root])).startswith("No result: differences cannot be")
+
+
+def test_one_seed_decides_nothing_whatever_metric_is_chosen_afterwards(make_comparison):
+    """With the planted difference every metric but one of few boxes would look convincing."""
+    root = make_comparison(seeds=(0,), noise={"base": 0.16, "new": 0.03})
+    for metric in (*METRICS, "AP/cat", "AP/dog", "AP/bird"):
+        study = Study.load([root], metric=metric)
+        assert headline(study).startswith("One seed cannot show which variant is better")
+        text = summary(study) + details(study)
+        assert not re.search(r"beats|is better than|is the best|Use (new|base)|worse than", text)

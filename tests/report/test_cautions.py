@@ -118,7 +118,9 @@ def test_cautions_name_the_runs(make_comparison):
         "No finite, nonzero gradient of the loss was observed during training in "
         "base seed 0 (loss_bbox). Check that the training data has boxes." in found
     )
-    assert "Not in the statistics, because their detections are missing: new seed 1." in found
+    again = "The command of the comparison evaluates such a run again, from its last checkpoint."
+    missing = "Not in the statistics, because their detections are missing: new seed 1."
+    assert f"{missing} {again}" in found
     assert (
         "No training curves, because history.jsonl is missing or cannot be read: new seed 2."
         in found

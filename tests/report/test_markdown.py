@@ -5,7 +5,7 @@ import pytest
 
 from det_losses.report import analyses, details, summary
 from det_losses.report.document import document
-from det_losses.report.markdown import markdown, table
+from det_losses.report.markdown import escape, markdown, table
 from det_losses.report.section import Figure, Section
 from det_losses.report.study import Study
 
@@ -65,3 +65,19 @@ def test_importing_the_report_loads_no_plotting_and_no_templates():
     code = "import sys, det_losses.report as r; print({'matplotlib', 'jinja2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# CommonMark: a backslash before punctuation makes it text. An even number of them are pairs, and
+# what follows is markup.
+@pytest.mark.parametrize("text", ["<b>", r"\<b>", r"\\<b>", "<!-- x", "</p>", "<?php"])
+def test_no_text_becomes_html(text):
+    before = escape(text).partition("<")[0]
+    assert len(before) - len(before.rstrip("\\")) == len(text.partition("<")[0]) * 2 + 1
+
+
+def test_names_do_not_control_the_terminal(make_comparison):
+    noise = {"base": 0.1, "\x1b]0;title\x07new\x9b2J": 0.05}
+    study = Study.load([make_comparison(seeds=(0,), noise=noise, images=8)])
+    text = summary(study) + details(study)
+    assert "\\x1b]0;title\\x07new\\x9b2J" in text
+    assert not set(text) & {"\x1b", "\x07", "\x9b"}

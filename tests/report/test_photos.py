@@ -1,5 +1,8 @@
 import io
+import os
 import re
+import threading
+import time
 from xml.etree import ElementTree
 
 import numpy as np
@@ -7,7 +10,8 @@ import pytest
 from PIL import Image
 from svg_checks import check_figures, texts_of
 
-from det_losses.report.photos import DrawnBox, Panel, read_jpeg, side_by_side
+from det_losses.report import photos
+from det_losses.report.photos import DrawnBox, Jpegs, Panel, read_jpeg, side_by_side
 
 JPEG = b"\xff\xd8not looked at"
 
@@ -100,3 +104,25 @@ def test_a_missing_or_broken_image_is_named(tmp_path):
         read_jpeg(tmp_path / "none.jpg", (4, 4), 100)
     with pytest.raises(ValueError, match=r"text\.jpg: not a readable image"):
         read_jpeg(tmp_path / "text.jpg", (4, 4), 100)
+
+
+def test_a_fifo_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    for name in ("a.png", "link.png"):
+        with pytest.raises(ValueError, match=rf"{name}: not a regular file"):
+            Jpegs().read(tmp_path / name, (400, 200), 100)
+    with pytest.raises(FileNotFoundError):
+        Jpegs().read(tmp_path / "absent.png", (400, 200), 100)
+
+
+def test_images_that_cannot_be_decoded_share_a_limited_time(tmp_path, monkeypatch):
+    going, read = threading.Event(), photos.read_image
+    monkeypatch.setattr(photos, "read_image", lambda *args: going.wait(60) and read(*args))
+    (tmp_path / "a.png").touch()
+    jpegs, begin = Jpegs(0.1), time.monotonic()
+    for _ in range(8):  # as many as a report shows
+        with pytest.raises(ValueError, match=r"a\.png: not decoded in time"):
+            jpegs.read(tmp_path / "a.png", (400, 200), 100)
+    assert time.monotonic() - begin < 5
+    going.set()  # ends the threads

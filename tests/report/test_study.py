@@ -6,6 +6,10 @@ import pytest
 
 from det_losses.evaluation.metrics import METRICS
 from det_losses.report import study as study_module
+from det_losses.report import write_report
+from det_losses.report.analyses.context import Context
+from det_losses.report.cautions import cautions
+from det_losses.report.methods import methods
 from det_losses.report.study import Study
 
 
@@ -139,6 +143,21 @@ def test_runs_without_detections_or_history(make_comparison):
     assert study.history(study.runs_of("b")[0])[0]["kind"] == "train"
 
 
+@pytest.mark.parametrize("content", ["", "[{", "{}", '[{"image_id": 1}]', "[1]"])
+def test_damaged_detections_of_a_run_leave_out_only_this_run(make_comparison, content):
+    root = make_comparison(noise={"a": 0.1, "b": 0.05})
+    file = root / "runs/b/seed_1/detections.json"
+    file.write_text(content)
+    study = Study.load([root])
+    assert [run["seed"] for run in study.done("b")] == [0, 2]
+    assert study.verdict().summaries[0].label == "b"
+    (found,) = [text for text in cautions(study) if "are damaged" in text]
+    assert str(file) in found
+    write_report(study, root / "out")
+    with pytest.raises(ValueError, match=r"seed_1/detections\.json"):  # the user names this file
+        Study.from_detections(root / "ground_truth.json", {"b": [file]}).scores("AP")
+
+
 def test_names_that_do_not_exist(make_comparison):
     root = make_comparison(seeds=(0,), noise={"a": 0.1, "b": 0.05})
     with pytest.raises(ValueError, match="baseline 'c' is not one of a and b"):
@@ -174,6 +193,62 @@ def test_files_that_cannot_be_read_are_named(make_comparison, tmp_path):
     edit(found, lambda entries: entries[0].update(image_id=999999))
     with pytest.raises(ValueError, match=r"detections\.json: .*999999"):
         Study.from_detections(truth, {"a": [found]}).scores("AP")
+
+
+@pytest.fixture
+def dense(tmp_path):
+    """A comparison on two images with 169 objects each, all of which both runs find."""
+    places = [(9 * x, 9 * y) for x in range(13) for y in range(13)]
+    image = {"file_name": "absent.png", "width": 128, "height": 128}
+    boxes = [
+        {"image_id": number, "category_id": 1, "bbox": [x, y, 7, 7], "area": 49, "iscrowd": 0}
+        for number in (1, 2)
+        for x, y in places
+    ]
+    truth = {
+        "images": [{**image, "id": number} for number in (1, 2)],
+        "annotations": [{**box, "id": number} for number, box in enumerate(boxes, 1)],
+        "categories": [{"id": 1, "name": "dot"}],
+    }
+    found = [{**box, "score": 0.9} for box in boxes]
+    meta = {"variants": {"a": {}, "b": {}}, "baseline": "a", "resamples": 100}
+    runs = [{"variant": label, "seed": 0, "status": "done", "work_dir": label} for label in "ab"]
+    for name, content in {
+        "ground_truth.json": truth,
+        "results.json": {"meta": meta, "runs": runs},
+        "a/detections.json": found,
+        "b/detections.json": found,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    return tmp_path
+
+
+# 100 of 169 objects reach the recalls 0, .01, ... .59, which are 60 of COCO's 101.
+@pytest.mark.parametrize(("max_dets", "expected"), [(None, 60 / 101), (500, 1.0)])
+def test_the_statistics_use_as_many_detections_as_the_metric_of_the_runs(dense, max_dets, expected):
+    Study.load([dense]).scores("AP")  # and its numbers are cached
+    if max_dets:
+        edit(dense / "results.json", lambda content: content["meta"].update(max_dets=max_dets))
+    study = Study.load([dense])
+    assert study.scores("AP")["a"].full == pytest.approx([expected])
+    assert f"at most {max_dets or 100} detections" in methods(study).text
+    (stats,) = Context(study).detection_stats["a"]
+    # All objects of an image are its detections of highest score, as many as are evaluated.
+    assert stats.image_scores == pytest.approx([1.0 if max_dets else 100 / 169] * 2)
+
+
+def test_an_earlier_version_stored_the_number_of_detections_in_the_plan_only(dense):
+    evaluator = {"type": "CocoMetric", "max_dets": 500}
+    (dense / "plan.json").write_text(json.dumps({"config": {"val_evaluator": evaluator}}))
+    assert Study.load([dense]).scores("AP")["a"].full == [1.0]
+
+
+def test_other_frameworks_may_evaluate_more_detections(dense):
+    files = {"a": [dense / "a" / "detections.json"]}
+    options = {"resamples": 100, "max_dets": 500}
+    study = Study.from_detections(dense / "ground_truth.json", files, **options)
+    assert study.scores("AP")["a"].full == [1.0]
 
 
 def test_with_folds_a_run_is_evaluated_on_the_images_of_its_fold(make_comparison):

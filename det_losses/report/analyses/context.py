@@ -65,7 +65,9 @@ class Context:
             truth, fold = study.truth_of(seed), study.fold_of(seed)
             if fold not in indices:
                 indices[fold] = COCO(study.coco_of(seed))
-            found = detection_stats(truth, indices[fold], study.detections(run), seed)
+            found = detection_stats(
+                truth, indices[fold], study.detections(run), seed, study.max_dets
+            )
             scores = np.full(len(study.truth.image_ids), np.nan)
             scores[np.searchsorted(study.truth.image_ids, truth.image_ids)] = found.image_scores
             return replace(found, image_scores=scores)

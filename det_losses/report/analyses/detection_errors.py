@@ -37,10 +37,10 @@ def localisation_section(context: Context) -> Section | None:
     text = (
         "Accuracy of the boxes, regardless of their scores: the IoU of each detection with its "
         "object. Detections are matched as in COCO's evaluation at IoU .5: in each image and class "
-        "in descending order of score (at most 100), each with the unmatched object of highest "
-        "IoU, if that is at least .5. Detections matched with crowds are excluded. A variant that "
-        "finds more of the difficult objects may have a lower mean IoU; therefore the second "
-        "figure includes the objects that were not found."
+        f"in descending order of score (at most {context.study.max_dets}), each with the unmatched "
+        "object of highest IoU, if that is at least .5. Detections matched with crowds are "
+        "excluded. A variant that finds more of the difficult objects may have a lower mean IoU; "
+        "therefore the second figure includes the objects that were not found."
     )
     text += context.last_evaluation_note
     return Section("Localisation", text, _iou_figures(context), (_iou_table(context),))

@@ -7,7 +7,7 @@ from hotcoco import COCO, COCOeval
 
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import MatchedPairs, match_pairs, rank_within
-from det_losses.evaluation.metrics import THRESHOLDS
+from det_losses.evaluation.metrics import MAX_DETS, THRESHOLDS
 
 ERROR_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 
@@ -32,7 +32,7 @@ class DetectionStats:
 
 
 def detection_stats(
-    truth: GroundTruth, index: COCO, detections: np.ndarray, seed: int
+    truth: GroundTruth, index: COCO, detections: np.ndarray, seed: int, max_dets: int = MAX_DETS
 ) -> DetectionStats:
     """Compute the statistics of a run.
 
@@ -41,26 +41,29 @@ def detection_stats(
         index: the ground truth as hotcoco's index.
         detections: ``[N, 7]`` of the run.
         seed: seed of the run.
+        max_dets: number of detections per image and class that are evaluated.
     """
-    pairs = match_pairs(truth, detections)
+    pairs = match_pairs(truth, detections, max_dets)
     ious = pairs.iou[pairs.at[:, 0] & ~truth.crowds[pairs.truth]]
     top, hits = top_detections(truth, detections, pairs)
     scores = image_scores(truth, detections[top, 0], hits[top])
     objects = int((~truth.crowds).sum())
-    return DetectionStats(seed, objects, ious, tide_errors(index, detections), scores)
+    return DetectionStats(seed, objects, ious, tide_errors(index, detections, max_dets), scores)
 
 
-def tide_errors(index: COCO, detections: np.ndarray) -> dict[str, float]:
+def tide_errors(index: COCO, detections: np.ndarray, max_dets: int = MAX_DETS) -> dict[str, float]:
     """Return the AP50 lost by each of TIDE's error types.
 
     Args:
         index: the ground truth.
         detections: ``[N, 7]``.
+        max_dets: number of detections per image and class that are evaluated.
 
     Reference: D. Bolya, S. Foley, J. Hays, J. Hoffman, "TIDE: A General Toolbox for Identifying
     Object Detection Errors", arXiv:2008.08115, 2020.
     """
     evaluation = COCOeval(index, index.load_res(detections), "bbox")
+    evaluation.params.maxDets = [max_dets]
     evaluation.evaluate()
     gains = evaluation.tide_errors()["delta_ap"]
     return {name: float(gains[name]) for name in ERROR_TYPES}

@@ -8,7 +8,7 @@ from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import match_pairs
 from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.detection_stats import boxes_by_image, nan_mean, top_detections
-from det_losses.report.photos import DrawnBox, Panel, read_jpeg, side_by_side
+from det_losses.report.photos import DrawnBox, Jpegs, Panel, side_by_side
 from det_losses.report.plotting import clean
 from det_losses.report.section import Figure, Section
 from det_losses.statistics import Verdict
@@ -94,6 +94,7 @@ class _Pictures:
         common = set.intersection(*({run.seed for run in stats[label]} for label in pair))
         self.seeds = sorted(common)
         self._study = context.study
+        self._jpegs = Jpegs()
         self._scores = {
             label: nan_mean([run.image_scores for run in stats[label] if run.seed in common])
             for label in pair
@@ -132,7 +133,8 @@ class _Pictures:
         image_id = int(truth.image_ids[place])
         entry = next(image for image in self._study.coco["images"] if image["id"] == image_id)
         size = (entry["width"], entry["height"])
-        jpeg = read_jpeg(Path(self._study.meta["image_dir"], entry["file_name"]), size, _LONGEST)
+        path = Path(self._study.meta["image_dir"], entry["file_name"])
+        jpeg = self._jpegs.read(path, size, _LONGEST)
         objects = objects_of(truth, place)
         panels = [Panel(f"ground truth ({len(objects)})", objects)]
         seeds = self._seeds_on(place)
