@@ -22,6 +22,7 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
+from det_losses.engine.settings import check_settings
 from det_losses.errors import InputError, UserError
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
@@ -184,6 +185,7 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
+    check_settings(cfg)
     plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
     stored = Plan.load(root)
     if stored:  # without the variants, whose weights may still be matched

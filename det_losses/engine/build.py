@@ -16,13 +16,14 @@ from mmengine.runner import Runner
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
-    check_optimizer,
     check_same_classes,
     config_errors,
     fill_from_data,
+    set_monitors,
 )
 from det_losses.engine.config import FastTextConfig, entries
 from det_losses.engine.runner import QuietRunner
+from det_losses.engine.settings import check_settings
 from det_losses.errors import InputError
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
@@ -59,23 +60,24 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _select_parts(cfg, train)
+    check_settings(cfg)
     check_amp(cfg.get("optim_wrapper"))
-    check_optimizer(cfg.get("optim_wrapper"))
     check_checkpoint(cfg.get("load_from"))
     _set_directories(cfg)
     _set_collate(cfg)
     _set_cosine_length(cfg)
     cfg.setdefault("default_scope", SCOPE)
-    with config_errors():
+    with config_errors(cfg):
         metainfo = _metainfo(cfg)
     if metainfo:
         first, *others = metainfo.values()
         for other in others:
             check_same_classes(first, other)
         fill_from_data(cfg.model, first)
+        set_monitors(cfg, metainfo.get("val_dataloader", {}))
     # mmengine 0.10 uses deprecated names of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
-    with config_errors():
+    with config_errors(cfg):
         return QuietRunner.from_cfg(FastTextConfig.of(cfg))
 
 

@@ -40,7 +40,7 @@ class FPNBackbone(nn.Module):
             torchvision's default, that of ImageNet.
 
     Raises:
-        InputError: unknown ``extra_levels``.
+        InputError: unknown ``extra_levels``, or ``out_channels`` below 1.
     """
 
     image_mean: list[float] | None = None
@@ -57,6 +57,8 @@ class FPNBackbone(nn.Module):
         super().__init__()
         if extra_levels not in EXTRA_LEVELS:
             raise InputError(f"extra_levels must be 'pool', 'p6p7' or None, got {extra_levels!r}")
+        if out_channels < 1:
+            raise InputError(f"out_channels must be at least 1, got {out_channels}")
         extra: ExtraFPNBlock | None = None
         if extra_levels:
             p6p7 = extra_levels == "p6p7"

@@ -1,6 +1,5 @@
 """Build a loss from its name or config, and list the registered losses."""
 
-import difflib
 import inspect
 import math
 import re
@@ -11,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from det_losses.errors import InputError, InputTypeError
+from det_losses.errors import InputError, InputTypeError, did_you_mean
 from det_losses.losses.core.base import Loss
 from det_losses.losses.core.text import loss_text, parse_loss
 from det_losses.registry import MODELS, find
@@ -76,10 +75,13 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
     del arguments["type"]
     check_arguments(cls, arguments)
     try:
-        return cls(**arguments)
+        built = cls(**arguments)
     except (ValueError, TypeError) as error:
         kind = InputError if isinstance(error, ValueError) else InputTypeError
         raise kind(_constructor_message(cls, arguments, error)) from error
+    if isinstance(built, Loss):
+        built.params()  # raises if the class does not store its arguments
+    return built
 
 
 def loss_config(loss: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -168,8 +170,7 @@ def _argument_message(
     hints = "".join(f" {name}: {refused[name]}." for name in arguments if name in refused)
     for name in arguments:
         if name not in known and name not in refused:
-            near = difflib.get_close_matches(name, known, n=1)
-            hints += f" Did you mean {near[0]!r}?" if near else ""
+            hints += f" {did_you_mean(name, known)}".rstrip()
     signatures = (
         str(parameter.replace(annotation=parameter.empty)) for parameter in known.values()
     )
