@@ -1,6 +1,6 @@
 """One training step of a config: time, memory, and the lines that wait for the GPU.
 
-    python benchmarks/training_step.py quickstart/retinanet_shapes [--amp] [KEY=VALUE ...]
+    python benchmarks/training_step.py quickstart/retinanet_shapes [--amp] [--options KEY=VALUE ...]
 
 Each line of Python that makes the CPU wait for the GPU is listed with the number of times that it
 does so in a step. Data loading is not included: one batch is used again and again.
@@ -45,7 +45,7 @@ def main() -> None:
     """Parse, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
-    parser.add_argument("options", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--amp", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()

@@ -1,0 +1,497 @@
+"""Kill, damage and misuse small trainings and comparisons, and report what was lost.
+
+    python benchmarks/injected_faults.py WORK_DIR [--kills 30] [--only kills damage inputs settings]
+
+Every fault is followed by a repeat of the same command. The result is compared with that of a run
+without a fault: the weights, the metrics and the history must be equal. docs/reliability.md has the
+table that this script prints. The 150 commands of the defaults take about 25 minutes on one core.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+CONFIG = "quickstart/retinanet_shapes"
+EPOCHS = 3
+TIMEOUT = 120.0
+EXACT, SAME_METRICS, ONE_ERROR = "exact result", "exact metrics", "one error"
+RAN, TRACEBACK, HANG, WRONG = "ran", "traceback", "no end", "another result"
+
+
+@dataclass
+class Tally:
+    """Outcomes of each kind of fault: kind -> outcome -> count, with the unexpected ones."""
+
+    counts: dict[str, Counter] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, outcome: str, wanted: tuple[str, ...], what: str, text: str) -> None:
+        """Count an outcome; keep the last line of an unexpected one."""
+        self.counts.setdefault(kind, Counter())[outcome] += 1
+        good = outcome in wanted
+        last = text.strip().splitlines()[-1][:200] if text.strip() else ""
+        print(f"{'ok  ' if good else 'BAD '} {kind}: {what}: {outcome}  {last}", flush=True)
+        if not good:
+            self.unexpected.append(f"{kind}: {what}: {outcome}: {last}")
+
+    def table(self) -> str:
+        """Return the outcomes as a markdown table."""
+        lines = ["| fault | times | outcome |", "|---|---|---|"]
+        for kind, counts in self.counts.items():
+            outcomes = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+            lines.append(f"| {kind} | {sum(counts.values())} | {outcomes} |")
+        return "\n".join(lines)
+
+
+def options(data: Path) -> list[str]:
+    """Return config options of a training of a few seconds on generated data in ``data``."""
+    parts = [
+        f"{split}_dataloader.dataset.{key}={value}"
+        for split in ("train", "val")
+        for key, value in dict(data_root=data, num_train=48, num_val=24, image_size=64).items()
+    ]
+    length = [f"train_cfg.max_epochs={EPOCHS}", "train_cfg.val_interval=1"]
+    saved = ["default_hooks.checkpoint.interval=1", "train_dataloader.batch_size=8"]
+    return ["--cfg-options", *parts, *length, *saved]
+
+
+def command(tool: str, *arguments: str) -> list[str]:
+    """Return the command line of a tool."""
+    return [sys.executable, "-m", "det_losses", tool, *arguments]
+
+
+def call(arguments: list[str], kill: tuple[float, int] | None = None, limit: float = TIMEOUT):
+    """Run a command.
+
+    Args:
+        arguments: the command line.
+        kill: seconds after which a signal is sent to it, and the signal.
+        limit: seconds after which it counts as never ending.
+
+    Returns:
+        The exit status and the output; status None if it did not end.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        if kill:
+            try:
+                return process.wait(kill[0]), process.communicate()[0]
+            except subprocess.TimeoutExpired:
+                if kill[1] == signal.SIGKILL:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.send_signal(kill[1])
+        output = process.communicate(timeout=limit)[0]
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return None, process.communicate()[0]
+
+
+def outcome_of(status: int | None, output: str) -> str:
+    """Name how a command ended."""
+    if status is None:
+        return HANG
+    if "Traceback (most recent call last)" in output:
+        return TRACEBACK
+    if status == 0:
+        return RAN
+    return ONE_ERROR if "error: " in output else f"exit status {status}"
+
+
+# Results
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint of the last epoch in a run's directory."""
+    files = sorted(run.glob("epoch_*.pth"), key=lambda file: int(file.stem.split("_")[1]))
+    return files[-1] if files else None
+
+
+def result_of(run: Path) -> dict:
+    """Return weights, metrics and history of a finished run."""
+    state = torch.load(newest_checkpoint(run), weights_only=True)["state_dict"]
+    lines = map(json.loads, (run / "history.jsonl").read_text().splitlines())
+    metrics = json.loads((run / "metrics.json").read_text())["metrics"]
+    history = [
+        (line["kind"], line["step"], line.get("losses") or line.get("metrics")) for line in lines
+    ]
+    return {"weights": state, "metrics": repr(metrics), "history": repr(history)}
+
+
+def same(found: dict, expected: dict) -> bool:
+    """Whether two results are equal bit by bit."""
+    weights, others = found["weights"], expected["weights"]
+    equal = weights.keys() == others.keys() and all(
+        torch.equal(weights[key], others[key]) for key in weights
+    )
+    return equal and all(found[key] == expected[key] for key in ("metrics", "history"))
+
+
+def judge(run: Path, status: int | None, output: str, expected: dict) -> str:
+    """Name the outcome of a training that should have ended with the expected result."""
+    outcome = outcome_of(status, output)
+    if outcome != RAN and not (run / "metrics.json").is_file():
+        return outcome
+    try:
+        return EXACT if same(result_of(run), expected) else WRONG
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        return f"{WRONG} ({type(error).__name__})"
+
+
+# Kills
+
+
+def kills(root: Path, count: int, tally: Tally, reference: "Reference") -> None:
+    """Kill trainings and comparisons at random times, and repeat their commands to the end."""
+    draw = random.Random(0)
+    killed, chain = 0, 0
+    while killed < count:
+        chain += 1
+        run = root / f"killed_{chain}"
+        train = reference.train(run)
+        status, output = None, ""
+        for _ in range(20):
+            begun = run.is_dir() and any(run.glob("*.pth"))
+            chosen = [*train, "--resume"] if begun else train
+            after = draw.uniform(0.3, 1.05) * reference.seconds if killed < count else TIMEOUT
+            status, output = call(chosen, kill=(after, signal.SIGKILL))
+            if status == 0 or (run / "metrics.json").is_file():
+                break
+            killed += status == -signal.SIGKILL
+        outcome = judge(run, status, output, reference.result)
+        tally.add("training killed (SIGKILL), chains", outcome, (EXACT,), run.name, output)
+        shutil.rmtree(run, ignore_errors=True)
+    tally.counts["training killed (SIGKILL), kills"] = Counter({"in these chains": killed})
+    expected = reference.comparison()
+    killed = 0
+    while killed < count:
+        chain += 1
+        folder = root / f"compare_{chain}"
+        for _ in range(20):
+            number = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+            after = draw.uniform(0.2, 1.0) * reference.compare_seconds
+            finished = {file: file.stat().st_mtime_ns for file in folder.rglob("metrics.json")}
+            limited = (after, number) if killed < count else None
+            status, output = call(reference.compare(folder), kill=limited, limit=3 * TIMEOUT)
+            lost = [file for file, at in finished.items() if file.stat().st_mtime_ns != at]
+            if lost:
+                tally.add(
+                    "comparison killed, finished runs", "trained again", (), str(lost), output
+                )
+            if status == 0:
+                break
+            killed += 1
+            time.sleep(1.5)  # a run of a killed comparison keeps the lock until it ends
+        exact = scores_of(folder) == expected
+        outcome = EXACT if exact else WRONG if status == 0 else outcome_of(status, output)
+        tally.add("comparison killed, chains", outcome, (EXACT,), folder.name, output)
+        shutil.rmtree(folder, ignore_errors=True)
+    tally.counts["comparison killed (KILL, TERM, INT), kills"] = Counter(
+        {"in these chains": killed}
+    )
+
+
+def scores_of(folder: Path) -> dict | None:
+    """Return the metrics of all runs of a comparison."""
+    file = folder / "results.json"
+    if not file.is_file():
+        return None
+    rows = json.loads(file.read_text())["runs"]
+    return {(row["variant"], row["seed"]): row["metrics"] for row in rows}
+
+
+# Damage
+
+
+def truncate(file: Path) -> None:
+    """Keep the first half of a file."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file: Path) -> None:
+    """Remove the contents of a file."""
+    file.write_bytes(b"")
+
+
+def flip(file: Path) -> None:
+    """Flip one bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def remove(file: Path) -> None:
+    """Delete a file or a folder."""
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+DAMAGES: tuple[Callable[[Path], None], ...] = (truncate, empty, flip, remove)
+
+
+def damage(root: Path, tally: Tally, reference: "Reference") -> None:
+    """Damage the files of an interrupted training and of a comparison, and repeat the command."""
+    started = root / "interrupted"
+    call(reference.train(started), kill=(reference.until_second_checkpoint, signal.SIGKILL))
+    names = [file.name for file in started.glob("*") if file.is_file()]
+    newest = newest_checkpoint(started)
+    names = [name for name in names if not name.endswith((".pth", ".log"))] + (
+        [newest.name] if newest else []
+    )
+    for name in sorted(names):
+        for change in DAMAGES:
+            run = root / "damaged"
+            shutil.rmtree(run, ignore_errors=True)
+            shutil.copytree(started, run)
+            change(run / name)
+            status, output = call([*reference.train(run), "--resume"])
+            outcome = judge(run, status, output, reference.result)
+            what = f"{change.__name__} {name}"
+            tally.add("damaged file of a training", outcome, (EXACT, ONE_ERROR), what, output)
+    moved = root / "moved"
+    shutil.rmtree(moved, ignore_errors=True)
+    shutil.copytree(started, moved)
+    shutil.rmtree(started)
+    status, output = call([*reference.train(moved), "--resume"])
+    outcome = judge(moved, status, output, reference.result)
+    tally.add("training in a folder that was moved", outcome, (EXACT,), "mv", output)
+    expected = reference.comparison()
+    for what, change in _comparison_damages():
+        folder = root / "damaged_comparison"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(reference.compared, folder)
+        change(folder)
+        status, output = call(reference.compare(folder), limit=3 * TIMEOUT)
+        exact = scores_of(folder) == expected
+        outcome = outcome_of(status, output)
+        outcome = SAME_METRICS if exact and outcome == RAN else outcome
+        wanted = (SAME_METRICS, ONE_ERROR)
+        tally.add("damaged file of a comparison", outcome, wanted, what, output)
+
+
+def _comparison_damages() -> Iterator[tuple[str, Callable[[Path], None]]]:
+    for name in ("plan.json", "results.json", "ground_truth.json"):
+        for change in DAMAGES:
+            yield f"{change.__name__} {name}", lambda root, n=name, c=change: c(root / n)
+    for name in ("metrics.json", "detections.json", "config.py", "history.jsonl"):
+        for change in (truncate, empty, remove):
+            yield (
+                f"{change.__name__} {name} of a run",
+                lambda root, n=name, c=change: c(next(iter(sorted(root.glob(f"runs/*/*/{n}"))))),
+            )
+    yield "remove a run", lambda root: remove(next(iter(sorted(root.glob("runs/*/*")))))
+
+
+# Bad inputs and settings
+
+
+def first_box(change: Callable[[dict], object]) -> Callable[[dict], object]:
+    """Return a change of the first annotation."""
+    return lambda coco: change(coco["annotations"][0])
+
+
+def every_box(change: Callable[[dict], object]) -> Callable[[dict], object]:
+    """Return a change of every annotation."""
+    return lambda coco: [change(ann) for ann in coco["annotations"]]
+
+
+INPUTS: dict[str, Callable[[dict], object]] = {
+    "no annotations": lambda coco: coco.update(annotations=[]),
+    "no images": lambda coco: coco.update(images=[]),
+    "no categories": lambda coco: coco.update(categories=[]),
+    "missing key images": lambda coco: coco.pop("images"),
+    "missing bbox": first_box(lambda ann: ann.pop("bbox")),
+    "bbox of three numbers": first_box(lambda ann: ann.update(bbox=[1, 2, 3])),
+    "bbox of text": first_box(lambda ann: ann.update(bbox=["a", 1, 2, 3])),
+    "bbox with NaN": first_box(lambda ann: ann.update(bbox=[float("nan"), 1, 2, 3])),
+    "bbox with 10**400": first_box(lambda ann: ann.update(bbox=[10**400, 1, 2, 3])),
+    "unknown category": first_box(lambda ann: ann.update(category_id=99)),
+    "unknown image": first_box(lambda ann: ann.update(image_id=10**6)),
+    "two images with one id": lambda coco: coco["images"][1].update(id=coco["images"][0]["id"]),
+    "one file under two ids": lambda coco: coco["images"][1].update(
+        file_name=coco["images"][0]["file_name"]
+    ),
+    "missing image file": lambda coco: coco["images"][0].update(file_name="none.png"),
+    "file outside the folder": lambda coco: coco["images"][0].update(file_name="../meta.json"),
+    "image id 2**53": lambda coco: _renumber(coco, 2**53),
+    "negative image id": lambda coco: _renumber(coco, -3),
+    "swapped width and height": lambda coco: coco["images"][0].update(width=10, height=500),
+    "boxes in 0..1": every_box(lambda ann: ann.update(bbox=[x / 64 for x in ann["bbox"]])),
+    "boxes without area": every_box(lambda ann: ann.update(bbox=[1, 1, 0, 0])),
+    "only crowds": every_box(lambda ann: ann.update(iscrowd=1)),
+    "surrogate in a class name": lambda coco: coco["categories"][0].update(name="\ud800"),
+    "string ids": lambda coco: [image.update(id=str(image["id"])) for image in coco["images"]],
+    "annotations without ids": every_box(lambda ann: ann.pop("id", None)),
+    "annotations without area": every_box(lambda ann: ann.pop("area", None)),
+}
+
+SETTINGS = (
+    "optim_wraper.optimizer.lr=0.1",
+    "optim_wrapper.optimizer.lr=fast",
+    "optim_wrapper.optimizer.lr=0,001",
+    "optim_wrapper.optimizer.type=Adamm",
+    "optim_wrapper.optimizer.momentumm=0.9",
+    "train_cfg.max_epochs=0",
+    "train_cfg.max_epochs=ten",
+    "train_cfg.val_interval=0",
+    "train_dataloader.batch_size=0",
+    "train_dataloader.num_workers=-1",
+    "train_dataloader.dataset.type=CocoDatset",
+    "model.type=RetinaNett",
+    "model.loss_bbox=GIoULos",
+    "model.loss_bbox.loss_weight=-1",
+    "model.backbone.type=None",
+    "model.backbone.width=3",
+    "model.anchors.size=3",
+    "model.score_thresh=low",
+    "default_hooks.checkpoint.save_best=mAP",
+    "default_hooks.checkpoint.intervall=1",
+    "val_evaluator.type=CocoMetrics",
+    "val_evaluator.max_dets=many",
+    "val_cfg.type=ValLop",
+    "param_scheduler.0.type=LinearLr",
+)
+
+
+def _renumber(coco: dict, new: int) -> None:
+    old = coco["images"][0]["id"]
+    coco["images"][0]["id"] = new
+    for ann in coco["annotations"]:
+        if ann["image_id"] == old:
+            ann["image_id"] = new
+
+
+def inputs(root: Path, tally: Tally, reference: "Reference") -> None:
+    """Train one epoch on damaged data: it works, or one error says what is wrong."""
+    for split in ("train", "val"):
+        for what, change in INPUTS.items():
+            coco = json.loads((reference.data / f"{split}.json").read_text())
+            change(coco)
+            file = root / "changed.json"
+            file.write_text(json.dumps(coco))
+            files = {name: reference.data / f"{name}.json" for name in ("train", "val")}
+            files[split] = file
+            run = root / "input"
+            shutil.rmtree(run, ignore_errors=True)
+            data = [
+                argument
+                for name, path in files.items()
+                for argument in (f"--{name}-ann", path, f"--{name}-images", reference.images)
+            ]
+            chosen = ["--work-dir", run, *data, "--cfg-options", "train_cfg.max_epochs=1"]
+            status, output = call(command("train", CONFIG, *map(str, chosen)))
+            wanted = (RAN, ONE_ERROR)
+            tally.add(f"{split} data", outcome_of(status, output), wanted, what, output)
+
+
+def settings(root: Path, tally: Tally, reference: "Reference") -> None:
+    """Start trainings with wrong settings: one error each, before training."""
+    for setting in SETTINGS:
+        run = root / "setting"
+        shutil.rmtree(run, ignore_errors=True)
+        status, output = call([*reference.train(run), setting])
+        outcome = outcome_of(status, output)
+        if outcome == ONE_ERROR and any(run.glob("*.pth")):
+            outcome = "error after training"
+        tally.add("wrong setting", outcome, (ONE_ERROR,), setting, output)
+
+
+class Reference:
+    """The training and the comparison without faults.
+
+    Attributes:
+        data: folder of the generated data.
+        images: folder of its images.
+        result: weights, metrics and history of the training.
+        seconds: its wall-clock time.
+        until_second_checkpoint: seconds until the second checkpoint was written.
+        compared: directory of the comparison.
+        compare_seconds: its wall-clock time.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.data, self.compared = root / "data", root / "compared"
+        self.images = self.data / "images"
+        run = root / "reference"
+        call(self.train(root / "warm-up"))  # makes the data
+        begin, at = time.monotonic(), time.time()
+        status, output = call(self.train(run))
+        if status != 0:
+            raise SystemExit(f"the training without a fault failed:\n{output}")
+        self.seconds = time.monotonic() - begin
+        second = (run / "history.jsonl").stat().st_mtime
+        stamps = sorted(file.stat().st_mtime for file in run.glob("epoch_*.pth"))
+        self.until_second_checkpoint = (stamps[-1] if stamps else second) - at - 0.4
+        self.result = result_of(run)
+        self.compare_seconds = 0.0
+
+    def train(self, run: Path) -> list[str]:
+        """Return the command of the training in a directory."""
+        return command("train", CONFIG, "--work-dir", str(run), *options(self.data))
+
+    def compare(self, folder: Path) -> list[str]:
+        """Return the command of the comparison in a directory."""
+        losses = ["--losses", "SmoothL1Loss", "GIoULoss", "--seeds", "0", "1"]
+        arguments = ["--resamples", "100", "--work-dir", str(folder), *losses]
+        return command("compare", CONFIG, *arguments, *options(self.data))
+
+    def comparison(self) -> dict:
+        """Return the metrics of the comparison's runs; it is trained at the first call."""
+        if not self.compare_seconds:
+            begin = time.monotonic()
+            status, output = call(self.compare(self.compared), limit=5 * TIMEOUT)
+            if status != 0:
+                raise SystemExit(f"the comparison without a fault failed:\n{output}")
+            self.compare_seconds = time.monotonic() - begin
+        return scores_of(self.compared)
+
+
+def main() -> int:
+    """Run all faults and print the table; return 1 if an outcome was unexpected."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("--kills", type=int, default=30)
+    parts = ("kills", "damage", "inputs", "settings")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    args = parser.parse_args()
+    root = args.work_dir.absolute()
+    if root.exists():
+        parser.error(f"{root} exists; give a new directory")
+    root.mkdir(parents=True)
+    tally, reference = Tally(), Reference(root)
+    if "kills" in args.only:
+        kills(root, args.kills, tally, reference)
+    if "damage" in args.only:
+        damage(root, tally, reference)
+    if "inputs" in args.only:
+        inputs(root, tally, reference)
+    if "settings" in args.only:
+        settings(root, tally, reference)
+    print(f"\n{tally.table()}")
+    print("\n".join(["", "unexpected:", *tally.unexpected] if tally.unexpected else []))
+    return bool(tally.unexpected)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
