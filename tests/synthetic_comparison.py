@@ -96,6 +96,7 @@ def write_comparison(
     unfinished: dict[tuple[str, int], str] | None = None,
     meta: dict[str, Any] | None = None,
     factors: dict[str, dict[str, str]] | None = None,
+    folds: int | None = None,
 ) -> Path:
     """Write results.json, ground_truth.json, images and runs; return ``root``.
 
@@ -109,18 +110,32 @@ def write_comparison(
         unfinished: (label, seed) -> "failed", "interrupted" or "pending".
         meta: entries that replace those of results.json's meta.
         factors: label -> slot -> what a two-factor grid calls it there.
+        folds: number of folds; the run of a seed is evaluated on the images of its fold only.
     """
     image_dir = root.parent / "images"
     truth = draw_truth(images, image_dir)
+    if folds:
+        meta = {"folds": {"count": folds, "key": None}, **(meta or {})}
+        for number, image in enumerate(truth["images"]):
+            image["fold"] = number % folds
     _write(root / "ground_truth.json", truth)
     rows = []
     for seed in seeds:
         for label, error in noise.items():
             status = (unfinished or {}).get((label, seed), "done")
-            rows.append(_write_run(root, truth, label, seed, error, status, evaluations))
+            part = fold_of(truth, seed % folds) if folds else truth
+            rows.append(_write_run(root, part, label, seed, error, status, evaluations))
     stored = {**_meta(truth, list(noise), list(seeds), image_dir, factors or {}), **(meta or {})}
     _write(root / "results.json", {"meta": stored, "runs": rows})
     return root
+
+
+def fold_of(truth: dict[str, Any], fold: int) -> dict[str, Any]:
+    """Return the part of a COCO json with the images of a fold."""
+    images = [image for image in truth["images"] if image["fold"] == fold]
+    ids = [image["id"] for image in images]
+    boxes = [box for box in truth["annotations"] if box["image_id"] in ids]
+    return {**truth, "images": images, "annotations": boxes}
 
 
 def _write_run(

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from det_losses.errors import did_you_mean
+from det_losses.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -106,8 +106,27 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
         group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
 
 
+def add_folds(parser: argparse.ArgumentParser) -> None:
+    """Add --folds and --fold-key."""
+    group = parser.add_argument_group("folds of the training data, instead of validation data")
+    group.add_argument(
+        "--folds",
+        type=whole_number(2),
+        metavar="K",
+        help="divide the training data into K parts of about equal size; seed s trains on all but "
+        "part s mod K and is evaluated on that one, so every image is evaluated (default seeds: 0 "
+        "to K - 1). 5 is a good number",
+    )
+    group.add_argument(
+        "--fold-key",
+        metavar="KEY",
+        help="entry of the json's images, such as video_id or patient: images with the same value "
+        "stay in one part",
+    )
+
+
 def load_experiment(args: argparse.Namespace) -> Config:
-    """Return the config of CONFIG, own data, --amp, --loss and --cfg-options, in that order.
+    """Return the config of CONFIG, own data, --amp, --loss, --cfg-options, --folds, in that order.
 
     Raises:
         MissingFileError: no such config.
@@ -116,6 +135,7 @@ def load_experiment(args: argparse.Namespace) -> Config:
     from det_losses.engine import config
 
     cfg = config.read_config(args.config)
+    _check_folds(args)
     for split in ("train", "val"):
         ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
         config.use_own_data(cfg, split, ann_file, images)
@@ -123,4 +143,22 @@ def load_experiment(args: argparse.Namespace) -> Config:
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))
     config.apply_options(cfg, args.cfg_options)
+    if getattr(args, "folds", None):
+        config.use_folds(cfg, args.folds, args.fold_key)
     return cfg
+
+
+def _check_folds(args: argparse.Namespace) -> None:
+    """Check --folds and --fold-key against the other options.
+
+    Raises:
+        InputError: --fold-key without --folds, or validation data with --folds.
+    """
+    if getattr(args, "folds", None) is None:
+        if getattr(args, "fold_key", None) is not None:
+            raise InputError("--fold-key requires --folds")
+    elif args.val_ann is not None or args.val_images is not None:
+        raise InputError(
+            "--folds evaluates on parts of the training data; leave out --val-ann and "
+            "--val-images, or --folds"
+        )

@@ -10,6 +10,7 @@ from det_losses.cli.arguments import (
     RESAMPLES,
     SEED,
     add_config,
+    add_folds,
     add_own_data,
     add_training,
     load_experiment,
@@ -25,6 +26,8 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --cross loss_cls CrossEntropyLoss FocalLoss --budget 8h
   det-losses compare quickstart/retinanet_shapes --losses L1Loss GIoULoss EIoULoss \\
       --until-decided --within 1 --budget 8h
+  det-losses compare small/retinanet_lite0 --losses L1Loss GIoULoss EIoULoss \\
+      --train-ann FILE --train-images DIR --folds 5
   det-losses compare quickstart/retinanet_shapes --losses L1Loss EIoULoss \\
       --match-weights gradient
   det-losses compare quickstart/retinanet_shapes \\
@@ -63,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
                     until=args.until_decided,
                     within=args.within / 100,
                     screening=args.screen,
+                    fork_at=args.fork_at,
                     resamples=args.resamples,
                     facts={
                         "command": shlex.join(["python", "-m", "det_losses", "compare", *given]),
@@ -86,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_runs(parser.add_argument_group("runs"))
     add_training(parser)
     add_own_data(parser, train=True)
+    add_folds(parser)
     return parser
 
 
@@ -151,8 +156,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "--seeds",
         nargs="+",
         type=SEED,
-        help="seeds (default: 0 1 2; with --budget, as many as fit; with --until-decided, as many "
-        "of 0 to 7 as are needed)",
+        help="seeds (default: 0 1 2; with --folds, one for each fold; with --budget, as many as "
+        "fit; with --until-decided, as many of 0 to 7 as are needed)",
     )
     group.add_argument(
         "--jobs",
@@ -189,6 +194,15 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "dropped",
     )
     group.add_argument(
+        "--fork-at",
+        type=_fraction,
+        metavar="F",
+        help="train the first part of the epochs, such as 0.5, with the baseline only, and "
+        "continue from there with each loss. This costs less but measures something else: what it "
+        "changes to switch the loss late. Such differences are smaller than those of whole "
+        "trainings (docs/noise.md)",
+    )
+    group.add_argument(
         "--resamples",
         type=RESAMPLES,
         default=1000,
@@ -210,6 +224,13 @@ def _above_zero(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = _above_zero(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f"must be below 1, got {text}")
     return number
 
 

@@ -29,7 +29,7 @@ class Budget:
 
     Attributes:
         seconds: length of the budget, counted from its construction.
-        run_seconds: estimated time of one run, used until a run has finished.
+        run_seconds: estimated time of one whole training, used until a run has finished.
         jobs: number of parallel runs.
     """
 
@@ -43,18 +43,23 @@ class Budget:
         """Seconds until the end."""
         return self.seconds - (time.monotonic() - self.start)
 
-    def allows_run(self, finished: Sequence[float]) -> bool:
-        """Return whether one more run is expected to finish in time."""
+    def allows_run(self, finished: Sequence[float], share: float = 1.0) -> bool:
+        """Return whether one more run is expected to finish in time.
+
+        Args:
+            finished: seconds of finished runs, if they were whole trainings.
+            share: the fraction of a whole training that the run trains.
+        """
         expected = sum(finished) / len(finished) if finished else self.run_seconds
-        return expected <= self.left
+        return share * expected <= self.left
 
     def seeds(
-        self, unfinished: Callable[[int], int], given: Sequence[int] | None, limit: int = 10
+        self, unfinished: Callable[[int], float], given: Sequence[int] | None, limit: int = 10
     ) -> list[int]:
         """Return the seeds that fit in the budget, in order.
 
         Args:
-            unfinished: seed -> number of its runs that are not finished.
+            unfinished: seed -> number of its runs that are not finished, in whole trainings.
             given: the seeds given by the user; None: 0, 1, ...
             limit: maximum number of seeds if the user gave none.
 
@@ -70,7 +75,7 @@ class Budget:
         ]
         if not fit:
             raise InputError(
-                f"--budget {duration(self.seconds)}: one seed needs {runs[0]} runs and about "
+                f"--budget {duration(self.seconds)}: one seed needs {runs[0]:.3g} runs and about "
                 f"{duration(self._seconds_of(runs[0]))} ({duration(self.run_seconds)} per run). "
                 "Compare fewer variants, shorten the runs (--cfg-options train_cfg.max_epochs=...) "
                 "or increase the budget"
@@ -81,7 +86,7 @@ class Budget:
         """Return a budget with the same end, for runs shortened to a fraction of their length."""
         return replace(self, run_seconds=self.run_seconds * fraction)
 
-    def _seconds_of(self, runs: int) -> float:
+    def _seconds_of(self, runs: float) -> float:
         return math.ceil(runs / self.jobs) * self.run_seconds
 
 

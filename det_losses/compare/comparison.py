@@ -9,9 +9,10 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.fork import Fork, check_fork, fork_of
 from det_losses.compare.looks import (
-    DEFAULT_SEEDS,
     LOOK_SEEDS,
+    default_seeds,
     likely_to_find,
     scheduled,
     until_decided,
@@ -22,6 +23,7 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
+from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.settings import check_settings
 from det_losses.errors import InputError, UserError
 from det_losses.files import RESULTS_FILE, read_json
@@ -49,6 +51,7 @@ def compare(
     until: bool = False,
     within: float = 0.01,
     screening: bool = False,
+    fork_at: float | None = None,
     resamples: int = 1000,
     facts: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
@@ -68,13 +71,15 @@ def compare(
         metric: the primary metric.
         match: whether loss weights are set so that gradient norms match the baseline's.
         multiples: factors by which each loss weight is multiplied.
-        seeds: seeds of the runs; None: 0, 1 and 2; with a budget as many as fit; with ``until`` as
-            many of 0 to 7 as are needed.
+        seeds: seeds of the runs; None: 0, 1 and 2, or one for each fold; with a budget as many as
+            fit; with ``until`` as many of 0 to 7 as are needed.
         jobs: number of parallel runs.
         seconds: the time budget; None: unlimited.
         until: whether to add seeds for the candidates for the best variant until it is decided.
         within: a difference that does not matter, in 0..1.
         screening: whether to drop the worse half of the variants after a short training.
+        fork_at: the fraction of the training, in 0..1, that only the baseline trains; all other
+            variants continue from there. None: every variant trains from scratch.
         resamples: number of resamples of the validation images, for the intervals.
         facts: further entries of the results' metadata (``command``, ``config``).
 
@@ -95,8 +100,9 @@ def compare(
         multiples=multiples,
         matched=match,
     )
-    first = seeds or DEFAULT_SEEDS
-    check(cfg, selection, root, first, screening)
+    first = seeds or default_seeds(cfg)
+    fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
+    check(cfg, selection, root, first, screening, fork)
     if until:
         scheduled(seeds or LOOK_SEEDS)
         if len(selection.swept(selection.variants)) < 2:
@@ -115,7 +121,7 @@ def compare(
             variants, dropped = screen(cfg, variants, selection.baseline, root, metric, train)
             notes = [*map(str, dropped), RISK] if dropped else []
             print("\n".join(notes) or "Screening dropped no variant")
-        plan = Plan.of(cfg, selection.components, variants, first)
+        plan = Plan.of(cfg, selection.components, variants, first, fork)
 
         def start(asked: Plan) -> PlanRunner:
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
@@ -158,6 +164,9 @@ def _until_decided(
     _say_likely(root, len(labels), looks[-1], looks[-1])
 
     def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
+        if plan.fork:  # which trains the first part for the others, whether it is still in or not
+            every = [seed for own_seeds in own.values() for seed in own_seeds]
+            own = {plan.fork.baseline: list(dict.fromkeys(every)), **own}
         chosen = [variant for variant in plan.variants if variant.label in own]
         used = [seed for seed in seeds if any(seed in own_seeds for own_seeds in own.values())]
         per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
@@ -173,7 +182,12 @@ def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) ->
 
 
 def check(
-    cfg: Config, selection: Selection, root: Path, seeds: Sequence[int], screening: bool
+    cfg: Config,
+    selection: Selection,
+    root: Path,
+    seeds: Sequence[int],
+    screening: bool,
+    fork: Fork | None = None,
 ) -> None:
     """Check everything that can fail without training.
 
@@ -186,13 +200,18 @@ def check(
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
     check_settings(cfg)
-    plan = Plan.of(cfg, selection.components, selection.swept(selection.variants), seeds)
+    swept = selection.swept(selection.variants)
+    plan = Plan.of(cfg, selection.components, swept, seeds, fork)
     stored = Plan.load(root)
     if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
     if screening:
         shorten(cfg)
     check_losses(cfg, selection.variants)
+    if fork:
+        baseline = next(variant for variant in swept if variant.label == fork.baseline)
+        check_fork(cfg, selection.variants, baseline)
+        return
     by_config = [variant for variant in selection.variants if not variant.factors]
     for variant in by_config or selection.variants[:1]:
         check_runner(cfg, variant)
@@ -214,9 +233,22 @@ def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> B
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
-    images, classes = facts["images"], counted(len(facts["classes"]), "class")
-    print(f"{images['train']} training and {images['val']} validation images, {classes}")
+    print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
+
+
+def _images(facts: Mapping[str, Any]) -> str:
+    """Return the numbers of images, and with folds what is trained on and evaluated."""
+    images, folds = facts["images"], facts.get("folds")
+    if not folds:
+        return f"{images['train']} training and {images['val']} validation images"
+    together = f"; images with the same {folds['key']} stay in one fold" if folds["key"] else ""
+    untrained = classes_in_one_fold(facts["ground_truth"])
+    alone = f" (only in one fold, so no model learns it: {listed(untrained)})" if untrained else ""
+    return (
+        f"{images['val']} images in {folds['count']} folds: seed s trains on all but fold "
+        f"s mod {folds['count']} and is evaluated on that one{together}{alone}"
+    )
 
 
 def settings_table(variants: Sequence[Variant]) -> str:

@@ -1,11 +1,15 @@
 """Looks at a comparison while it trains: which losses get further seeds, and when to stop."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from det_losses.compare.runner import PlanRunner
+from det_losses.engine.config import folds_of
 from det_losses.errors import InputError, UserError
 from det_losses.files import finite
 from det_losses.report import Study
@@ -15,8 +19,9 @@ from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, n
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family
 
-DEFAULT_SEEDS = (0, 1, 2)
 LOOK_SEEDS = tuple(range(max(LOOKS)))
+
+_FEWEST_SEEDS = 3  # that a comparison needs
 
 # label -> the seeds to train now; the runner that trains them
 Start = Callable[[Mapping[str, Sequence[int]]], PlanRunner]
@@ -33,6 +38,13 @@ class Step:
 
     going: tuple[str, ...]
     text: str
+
+
+def default_seeds(cfg: Config) -> list[int]:
+    """Return the seeds of a comparison if none are given: with folds, the same number in each."""
+    folds = folds_of(cfg)
+    round_ = folds.count if folds else 1
+    return list(range(round_ * math.ceil(_FEWEST_SEEDS / round_)))
 
 
 def scheduled(seeds: Sequence[int]) -> list[int]:
@@ -158,6 +170,7 @@ def verdict_at(
         metric=settings["metric"],
         within=settings["within"],
         look=len(seeds),
+        folds=study.folds,
     )
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from det_losses.compare.fork import FORK_FILE, Fork
 from det_losses.compare.variants import Variant
 from det_losses.config_diff import describe, differences, plain
-from det_losses.engine.config import entries
+from det_losses.engine.config import entries, select_fold
 from det_losses.engine.run import is_finished, read_metrics
 from det_losses.errors import InputError
 from det_losses.evaluation.metrics import LOGGED_METRICS
@@ -44,25 +45,44 @@ _RECORDED = (
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of a comparison, in its own directory."""
+    """One training of a comparison, in its own directory.
+
+    Attributes:
+        variant: what it trains.
+        seed: its seed.
+        work_dir: its directory.
+        fork: where the runs of the comparison fork; None if all of them train from scratch.
+        start: the checkpoint from which this run starts; None: from scratch.
+    """
 
     variant: Variant
     seed: int
     work_dir: Path
+    fork: Fork | None = None
+    start: Path | None = None
 
     @property
     def title(self) -> str:
         """The name of the run in messages."""
         return f"{self.variant.label} seed {self.seed}"
 
+    @property
+    def share(self) -> float:
+        """The fraction of a whole training that this run trains."""
+        return self.fork.share if self.start else 1.0
+
     def config(self, cfg: Config) -> Config:
-        """Return the shared config with the changes, seed and result file of this run."""
+        """Return the shared config with the changes, seed, fold and result file of this run."""
         own = self.variant.apply(cfg)
+        select_fold(own, self.seed)
         own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": self.seed})
         for key in ("val_evaluator", "test_evaluator"):
             for evaluator in entries(own.get(key)):
                 if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
                     evaluator.out_file = DETECTIONS_FILE
+        if self.fork and not self.start:
+            keep = dict(type="ForkHook", epoch=self.fork.epoch, filename=FORK_FILE)
+            own.custom_hooks = [*(own.get("custom_hooks") or []), keep]
         return own
 
     def set_status(self, status: str, error: str | None = None) -> None:
@@ -77,7 +97,7 @@ class PlannedRun:
         report has a caution.
         """
         record = read_metrics(self.work_dir)
-        error = record_error(record, self.variant) if record else None
+        error = (record_error(record, self.variant) or self._fork_error(record)) if record else None
         stored = {} if record else read_json(self.work_dir / STATUS_FILE) or {}
         status = ("failed" if error else "done") if record else stored.get("status", "pending")
         return {
@@ -92,6 +112,15 @@ class PlannedRun:
             "detections": [DETECTIONS_FILE],
             "history": "history.jsonl",
         }
+
+    def _fork_error(self, record: dict[str, Any]) -> str | None:
+        """Return why a finished run did not start where it should."""
+        wanted = self.fork.epoch if self.start else None
+        found = (record.get("fork") or {}).get("epoch")
+        if found == wanted:
+            return None
+        places = ["from scratch" if e is None else f"after epoch {e}" for e in (found, wanted)]
+        return f"started {places[0]}, not {places[1]} as planned"
 
 
 def record_error(record: dict[str, Any], variant: Variant) -> str | None:
@@ -126,6 +155,7 @@ class Plan:
         variants: the variants in the given order.
         seeds: the seeds.
         own_seeds: label -> its seeds, of the variants that do not have all of ``seeds``.
+        fork: where the runs fork; None if all of them train from scratch.
     """
 
     components: list[str]
@@ -134,6 +164,7 @@ class Plan:
     variants: list[Variant] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     own_seeds: dict[str, list[int]] = field(default_factory=dict)
+    fork: Fork | None = None
 
     @classmethod
     def of(
@@ -142,6 +173,7 @@ class Plan:
         components: Sequence[str],
         variants: Sequence[Variant],
         seeds: Sequence[int],
+        fork: Fork | None = None,
     ) -> "Plan":
         """Return the plan of a command.
 
@@ -155,12 +187,14 @@ class Plan:
                 raise InputError(f"{name} contains {', '.join(map(str, twice))} twice")
         without = [f"model.{component}" for component in components]
         shared = plain(cfg, without=[*without, "randomness.seed"])
-        return cls(list(components), cfg.model.type, shared, list(variants), list(seeds))
+        parts = list(components), cfg.model.type, shared, list(variants), list(seeds)
+        return cls(*parts, fork=fork)
 
     @property
     def hash(self) -> str:
         """SHA-256 of what all runs share."""
         shared = [self.components, self.detector, self.config]
+        shared += [asdict(self.fork)] if self.fork else []
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
 
     def seeds_of(self, label: str) -> list[int]:
@@ -170,16 +204,24 @@ class Plan:
     def runs(self, root: Path) -> list[PlannedRun]:
         """Return all runs, each seed with all variants that have it before the next seed."""
         return [
-            PlannedRun(variant, seed, root / "runs" / _folder(variant.label) / f"seed_{seed}")
+            self._run(variant, seed, root)
             for seed in self.seeds
             for variant in self.variants
             if seed in self.seeds_of(variant.label)
         ]
 
-    def unfinished(self, root: Path, seed: int) -> int:
-        """Return the number of unfinished runs of a seed."""
+    def _run(self, variant: Variant, seed: int, root: Path) -> PlannedRun:
+        def folder(label: str) -> Path:
+            return root / "runs" / _folder(label) / f"seed_{seed}"
+
+        forked = self.fork and variant.label != self.fork.baseline
+        start = folder(self.fork.baseline) / FORK_FILE if forked else None
+        return PlannedRun(variant, seed, folder(variant.label), self.fork, start)
+
+    def unfinished(self, root: Path, seed: int) -> float:
+        """Return the number of unfinished runs of a seed; a forked run counts for its part."""
         runs = replace(self, seeds=[seed]).runs(root)
-        return sum(not is_finished(run.work_dir) for run in runs)
+        return sum(run.share for run in runs if not is_finished(run.work_dir))
 
     def added_to(self, stored: "Plan", root: Path) -> "Plan":
         """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
@@ -190,7 +232,10 @@ class Plan:
             InputError: the stored plan has a different config, or a different variant with the same
                 label.
         """
-        old, new = ({"components": p.components, **p.config} for p in (stored, self))
+        old, new = (
+            {"components": p.components, **p.config, "--fork-at": p.fork and asdict(p.fork)}
+            for p in (stored, self)
+        )
         lines = differences(old, new)
         if lines:
             raise InputError(
@@ -221,10 +266,11 @@ class Plan:
         return replace(self, variants=variants, seeds=seeds, own_seeds=own_seeds)
 
     def save(self, root: Path) -> None:
-        """Write ``plan.json``; ``own_seeds`` only if seeds differ."""
+        """Write ``plan.json``, without ``own_seeds`` and ``fork`` if there are none."""
         content = {**asdict(self), "hash": self.hash}
-        if not self.own_seeds:
-            del content["own_seeds"]
+        for key in ("own_seeds", "fork"):
+            if not content[key]:
+                del content[key]
         write_json(root / PLAN_FILE, content, indent=2)
 
     @classmethod
@@ -243,7 +289,8 @@ class Plan:
             )
         stored.pop("hash")
         variants = [Variant(**variant) for variant in stored.pop("variants")]
-        return cls(variants=variants, **stored)
+        fork = Fork(**stored.pop("fork")) if "fork" in stored else None
+        return cls(variants=variants, fork=fork, **stored)
 
 
 def _folder(label: str) -> str:
@@ -322,6 +369,7 @@ class Results:
             "finished": _now(),
             "notes": self.notes,
             **({} if self.looks is None else {"looks": self.looks}),
+            **({"fork": asdict(self._plan.fork)} if self._plan.fork else {}),
         }
 
 

@@ -1,5 +1,6 @@
 """Checks before the first training, and the facts that results record."""
 
+import copy
 import gc
 import platform
 import tempfile
@@ -14,6 +15,7 @@ from mmengine.config import Config
 import det_losses
 from det_losses.compare.variants import Variant, slots_of
 from det_losses.engine.build import build_runner
+from det_losses.engine.config import folds_of, select_fold
 from det_losses.engine.run import build_parts
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import count_boxes
@@ -38,8 +40,11 @@ def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
         build_slot_losses(model.type, slots, losses, classes, table_of(model))
 
 
-def check_runner(cfg: Config, variant: Variant) -> None:
+def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     """Build all objects of one run, without training.
+
+    Returns:
+        Name -> shape of its model's parameters, and of the buffers outside of losses.
 
     Raises:
         UserError: as the parts raise it.
@@ -47,9 +52,16 @@ def check_runner(cfg: Config, variant: Variant) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trial = variant.apply(cfg)
         trial.work_dir, trial.log_level = folder, "WARNING"
-        build_parts(build_runner(trial))
+        runner = build_runner(trial)
+        build_parts(runner)
+        shapes = {name: tuple(value.shape) for name, value in runner.model.named_parameters()}
+        for name, value in runner.model.named_buffers():
+            if not name.startswith("losses."):
+                shapes[name] = tuple(value.shape)
+        del runner
     gc.collect()
     torch.cuda.empty_cache()  # the runs need the memory
+    return shapes
 
 
 def describe(cfg: Config) -> dict[str, Any]:
@@ -58,14 +70,22 @@ def describe(cfg: Config) -> dict[str, Any]:
 
 
 def describe_data(cfg: Config) -> dict[str, Any]:
-    """Return classes, numbers of images and boxes, and the ground truth of the evaluation."""
-    train, val = (DATASETS.build(cfg[f"{split}_dataloader"].dataset) for split in ("train", "val"))
+    """Return classes, numbers of images and boxes, folds, and the evaluation's ground truth.
+
+    With folds, the training images are those of one run, the evaluated images those of all runs.
+    The ground truth has the ``fold`` of each image.
+    """
+    folds, evaluated = folds_of(cfg), copy.deepcopy(cfg)
+    select_fold(evaluated, None)
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    val = DATASETS.build(evaluated.val_dataloader.dataset)
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
     return {
         "classes": list(names.values()),
         "images": {"train": len(train), "val": len(val)},
+        **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
         "ground_truth": truth,

@@ -18,7 +18,8 @@ from typing import Any, TextIO
 from mmengine.config import Config
 
 from det_losses.compare.budget import Budget
-from det_losses.compare.plan import Plan, PlannedRun, Results
+from det_losses.compare.fork import FORK_FILE
+from det_losses.compare.plan import STATUS_FILE, Plan, PlannedRun, Results
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import PROGRESS_FILE
 from det_losses.engine.run import CONFIG_FILE, is_finished, read_metrics
@@ -36,6 +37,7 @@ _GRACE = 20.0  # seconds that a terminated run gets to end its workers
 # glibc keeps freed memory for the next step instead of returning it to the system. On one core, 14%
 # of the quickstart's CPU time went into page faults without this.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+_INTERVAL = 0.3  # seconds between two looks at a running process, or at what a run waits for
 _FEW_EPOCHS = 30  # with more epochs, a file gets a line per tenth of a run, not per epoch
 
 
@@ -84,7 +86,9 @@ class PlanRunner:
         self._cfg, self._root, self._lock = cfg, root, lock
         self._jobs, self._budget = jobs, budget
         self._stop = threading.Event()
-        self._durations: list[float] = []
+        self._durations: list[float] = []  # of finished runs, in seconds per whole training
+        self._choosing = threading.Lock()
+        self._expected: set[Path] = set()  # checkpoints that runs of this command will write
 
     def execute(self) -> list[dict[str, Any]]:
         """Train the unfinished runs and write the results after each of them.
@@ -107,11 +111,9 @@ class PlanRunner:
                 print(f"{title}  {_outcome(run)} (already finished)")
             else:
                 todo.append((title, run))
+        self._expected = {run.work_dir / FORK_FILE for _, run in todo if not run.start}
         with ThreadPoolExecutor(self._jobs) as pool:
-            futures = []
-            for index, (title, run) in enumerate(todo):
-                following = max(0, math.ceil((len(todo) - index) / self._jobs) - 1)
-                futures.append(pool.submit(self._train, run, title, following))
+            futures = [pool.submit(self._train_next, todo) for _ in list(todo)]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
                 for future in futures:
@@ -140,24 +142,55 @@ class PlanRunner:
             return f"seeds {seeds}: all {counted(len(self.runs), 'run')} are finished"
         if each is None:
             return f"{text}; the estimated time is shown once the first one trains"
-        total = duration(math.ceil(len(todo) / self._jobs) * each)
-        text += f" of about {duration(each)} each, {self._jobs} in parallel; estimated time {total}"
+        whole = sum(run.share for run in todo)  # in whole trainings
+        total = duration(math.ceil(whole / self._jobs) * each)
+        forked = f" (forked ones {self.plan.fork.share:.0%} of it)" if self.plan.fork else ""
+        text += f" of about {duration(each)} each{forked}, {self._jobs} in parallel"
+        text += f"; estimated time {total}"
         return f"{text} of {duration(self._budget.seconds)}" if self._budget else text
 
     def _expected_seconds(self) -> float | None:
-        """Return the mean time of the finished runs, or what was measured for the budget."""
-        records = [read_metrics(run.work_dir) for run in self.plan.runs(self._root)]
-        known = [record["train_seconds"] for record in records if record.get("train_seconds")]
+        """Return the mean time of a whole training, or what was measured for the budget."""
+        known = [
+            record["train_seconds"] / run.share
+            for run in self.plan.runs(self._root)
+            if (record := read_metrics(run.work_dir)).get("train_seconds")
+        ]
         if known:
             return sum(known) / len(known)
         return self._budget.run_seconds if self._budget else None
 
+    def _train_next(self, todo: list[tuple[str, PlannedRun]]) -> None:
+        """Take the first run that can start from the list, and train it.
+
+        A forked run waits until its checkpoint exists, or can no longer be expected.
+        """
+        while not self._stop.is_set():
+            with self._choosing:
+                found = next((item for item in todo if self._can_start(item[1])), None)
+                if found:
+                    todo.remove(found)
+                following = math.ceil((1 + sum(run.share for _, run in todo)) / self._jobs) - 1
+            if found:
+                title, run = found
+                try:
+                    self._train(run, title, following)
+                finally:
+                    self._expected.discard(run.work_dir / FORK_FILE)
+                return
+            self._stop.wait(_INTERVAL)
+
+    def _can_start(self, run: PlannedRun) -> bool:
+        return run.start not in self._expected or run.start.is_file()
+
     def _train(self, run: PlannedRun, title: str, following: int) -> None:
-        if self._stop.is_set():
-            return
-        if self._budget and not self._budget.allows_run(self._durations):
+        if self._budget and not self._budget.allows_run(self._durations, run.share):
             _print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
             self.results.note(BUDGET_NOTE)
+            return
+        begun = any(run.work_dir.glob("*.pth"))
+        if run.start and not begun and not run.start.is_file():
+            self._give_up(run, title)
             return
         config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
         if not config.is_file():
@@ -166,7 +199,8 @@ class PlanRunner:
         display = RunDisplay(title, run.work_dir, self._durations, following, live=self._jobs == 1)
         display.say(f"started, log: {log}")
         try:
-            status = self._watch(train_command(config, run.work_dir), log, display)
+            command = train_command(config, run.work_dir, None if begun else run.start)
+            status = self._watch(command, log, display)
         except BudgetSpent:
             run.set_status("interrupted", "the time budget ran out")
             display.close("stopped: the time budget ran out")
@@ -178,13 +212,28 @@ class PlanRunner:
             raise
         else:
             if is_finished(run.work_dir):
-                self._durations.append(display.elapsed)
+                self._durations.append(display.elapsed / run.share)
                 display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
             else:
                 run.set_status("failed", _tail(log, begin, status))
                 display.close(f"FAILED, log: {log}")
         finally:
             self.results.write()
+
+    def _give_up(self, run: PlannedRun, title: str) -> None:
+        """Record that a forked run cannot start, unless its baseline's run is still to be trained.
+
+        A run that was stopped, or not started for lack of time, writes the checkpoint later.
+        """
+        source = f"{self.plan.fork.baseline} seed {run.seed}"
+        ended = read_json(run.start.parent / STATUS_FILE) or {}
+        if is_finished(run.start.parent) or ended.get("status") == "failed":
+            reason = f"{run.start} is missing, from which it starts; it is written by {source}"
+            run.set_status("failed", reason)
+            _print_line(sys.stdout, f"{title}  FAILED: {reason}")
+        else:
+            _print_line(sys.stdout, f"{title}  not started: it starts from {source}")
+        self.results.write()
 
     def _watch(self, command: Sequence[str], log: Path, display: "RunDisplay") -> int:
         """Run a command; stop it on an interrupt, if another run raises or at the budget's end."""
@@ -248,10 +297,11 @@ def locked(root: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def train_command(config: Path, work_dir: Path) -> list[str]:
-    """Return the command of a run: the ``train`` tool."""
+def train_command(config: Path, work_dir: Path, start: Path | None = None) -> list[str]:
+    """Return the command of a run: the ``train`` tool; ``start`` is the checkpoint of a fork."""
     tool = [sys.executable, "-m", "det_losses", "train"]
-    return [*tool, str(config), "--work-dir", str(work_dir), "--resume"]
+    resume = ["--resume", str(start)] if start else ["--resume"]
+    return [*tool, str(config), "--work-dir", str(work_dir), *resume]
 
 
 def run_process(
@@ -261,7 +311,7 @@ def run_process(
     *,
     keep_open: int | None = None,
     env: Mapping[str, str] | None = None,
-    interval: float = 0.3,
+    interval: float = _INTERVAL,
 ) -> int:
     """Run a command and append its output to a file.
 
@@ -316,7 +366,7 @@ class RunDisplay:
     Args:
         title: start of each line.
         work_dir: directory of the run, which writes its progress there.
-        finished: durations of the comparison's finished runs, seconds.
+        finished: durations of the comparison's finished runs, seconds per whole training.
         following: number of runs that this job still has to train after this one.
         stream: output stream; default stdout.
         live: whether the line may be rewritten on a terminal; False if several runs write to it.
@@ -383,7 +433,7 @@ class RunDisplay:
         # A resumed run trains only the rest: extrapolate from the steps since its start.
         pace = self.elapsed / done * fraction if done > 0 else self.elapsed
         current, total = remaining(
-            self._finished, self._following, pace, fraction if done > 0 else 0.0
+            self._finished, self._following, pace, fraction if done > 0 or self._finished else 0.0
         )
         parts = [f"{self._title}  {state['step']}/{state['steps']} steps"]
         if state["loss"] is not None:

@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from det_losses.data.coco_json import load_coco_json
+from det_losses.data.coco_json import CocoDict, load_coco_json
+from det_losses.data.folds import assign_folds
 from det_losses.data.images import ImageCache
 from det_losses.data.subset import select_categories, select_images
 from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
@@ -41,13 +42,17 @@ class CocoDataset(Dataset):
         subset_seed: Seed of the selection, see :func:`~det_losses.data.subset.select_images`.
         keep_negatives: Keep the images without the chosen classes, so that detections on them
             count as false positives.
+        folds: ``count`` and optionally ``key`` divide these images into folds
+            (:func:`~det_losses.data.folds.assign_folds`). With ``index``, those of this fold are
+            used in test mode, and all others otherwise. ``image`` has the ``fold`` of each image.
         test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
             process has a cache of its own.
 
     Raises:
         MissingFileError: The json, the image folder or an image is missing.
-        InputError: The json is not valid, a class is unknown, or there are too few images.
+        InputError: The json is not valid, a class is unknown, there are too few images, or they
+            cannot be divided into folds.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class CocoDataset(Dataset):
         num_images: int | None = None,
         subset_seed: int = 0,
         keep_negatives: bool = False,
+        folds: Mapping[str, Any] | None = None,
         test_mode: bool = False,
         cache_mb: float = 0,
     ) -> None:
@@ -75,9 +81,12 @@ class CocoDataset(Dataset):
             keep_negatives,
             source=str(ann_file),
         )
+        fold_of = {} if folds is None else self._select_fold(coco, **folds)
         images = {image["id"]: image for image in coco["images"]}
         fields = ("id", "file_name", "width", "height")
         self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
+        for image in self._images if fold_of else ():
+            image["fold"] = fold_of[image["id"]]
         check_image_files(self.image_dir, [image["file_name"] for image in self._images])
         self._read_annotations(coco["annotations"])
         self._cache = ImageCache(cache_mb)
@@ -147,6 +156,20 @@ class CocoDataset(Dataset):
                 "Resize, crops and flips; the detector resizes images."
             )
         return changed[0], *sample[1:]
+
+    def _select_fold(
+        self, coco: CocoDict, count: int, key: str | None = None, index: int | None = None
+    ) -> dict[int, int]:
+        """Keep the images of a fold, or those of the others; return the fold of each image."""
+        fold_of = assign_folds(
+            coco, self.image_ids, self._category_ids, count, key, source=self.ann_file
+        )
+        if index is not None:
+            if not (isinstance(index, int) and 0 <= index < count):
+                raise InputError(f"folds: index must be from 0 to {count - 1}, got {index!r}")
+            chosen = [i for i in self.image_ids if (fold_of[i] == index) == self.test_mode]
+            self.image_ids = chosen
+        return fold_of
 
     def _read_annotations(self, annotations: list[dict[str, Any]]) -> None:
         """Store targets as flat tensors, which worker processes share without copying."""

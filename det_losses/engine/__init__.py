@@ -4,6 +4,7 @@ from det_losses.engine.build import build_runner
 from det_losses.engine.checkpoint import SafeCheckpointHook
 from det_losses.engine.checks import fill_from_data
 from det_losses.engine.config import config_text
+from det_losses.engine.fork import ForkHook
 from det_losses.engine.history import HistoryHook
 from det_losses.engine.loss_record import LossRecordError, LossRecordHook, losses_of
 from det_losses.engine.non_finite import NonFiniteError, NonFiniteHook
@@ -14,6 +15,7 @@ from det_losses.engine.seed import SeedHook
 
 __all__ = [
     "CompactLogProcessor",
+    "ForkHook",
     "HistoryHook",
     "LossRecordError",
     "LossRecordHook",

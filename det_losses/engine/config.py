@@ -1,5 +1,6 @@
 """Configs of experiments: read by name, change by options, write as text."""
 
+import copy
 import inspect
 import keyword
 import math
@@ -130,6 +131,54 @@ def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str |
             image_dir=str(Path(image_dir).absolute()),
             **{key: base[key] for key in _KEPT if key in base},
         )
+
+
+def use_folds(cfg: Config, count: int, key: str | None = None) -> None:
+    """Evaluate on folds of the training data: train on all but one of them, evaluate on that one.
+
+    The validation dataset (and that of a test) gets the images of the training dataset, and keeps
+    its transforms and options of loading. Fold 0 is selected; a comparison selects the fold of
+    each run by its seed.
+
+    Args:
+        cfg: the config, changed in place.
+        count: number of folds.
+        key: entry of the json's images; images with the same value stay in one fold.
+
+    Raises:
+        InputError: the training dataset is not a CocoDataset.
+    """
+    train = cfg.train_dataloader.dataset
+    if str(train.get("type", "")).split(".")[-1] != "CocoDataset":
+        raise InputError(
+            f"--folds requires training data in COCO format, not {train.get('type')}; give it "
+            "with --train-ann and --train-images"
+        )
+    train.folds = ConfigDict(count=count, key=key, index=0)
+    for loader in _LOADERS["val"]:
+        if cfg.get(loader) is not None:
+            own = {key: cfg[loader].dataset.get(key) for key in ("transforms", "cache_mb")}
+            kept = {key: value for key, value in own.items() if value is not None}
+            shared = {k: v for k, v in copy.deepcopy(train).items() if k not in own}
+            cfg[loader].dataset = ConfigDict(**shared, **kept, test_mode=True)
+
+
+def folds_of(cfg: Config) -> ConfigDict | None:
+    """Return the folds on which runs are evaluated: ``count``, ``key`` and ``index``; or None."""
+    return cfg.val_dataloader.dataset.get("folds")
+
+
+def select_fold(cfg: Config, index: int | None) -> None:
+    """Select the fold on which the config is evaluated; None: all images. Without folds, nothing.
+
+    Args:
+        cfg: the config, changed in place.
+        index: a fold; a larger number counts modulo the number of folds.
+    """
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        folds = (cfg.get(loader) or {}).get("dataset", {}).get("folds")
+        if folds:
+            folds.index = None if index is None else index % folds.count
 
 
 def use_amp(cfg: Config) -> None:

@@ -34,7 +34,9 @@ class RunRecordHook(Hook):
     loading; null if there was no step after the warm-up), ``peak_memory_mb`` and
     ``peak_memory_kind`` ("cuda": memory allocated on the GPU; "rss": resident memory of the
     training process), ``initial_weights`` (:func:`weights_hash` after loading, before the first
-    step) and ``proof`` (see :class:`~det_losses.engine.loss_record.LossRecordHook`).
+    step) and ``proof`` (see :class:`~det_losses.engine.loss_record.LossRecordHook`). A run that was
+    forked from another one (:class:`~det_losses.engine.fork.ForkHook`) also has ``fork``; its times
+    are its own, and its ``initial_weights`` are those of the other run.
 
     A resumed run continues to count. If a run was interrupted between its last checkpoint and the
     last evaluation, the evaluation is done at the end of the resumed run.
@@ -144,6 +146,8 @@ class RunRecordHook(Hook):
             "initial_weights": runner.message_hub.get_info("initial_weights"),
             "proof": runner.message_hub.get_info("loss_proof", {}),
         }
+        if "fork" in runner.message_hub.runtime_info:
+            record["fork"] = runner.message_hub.get_info("fork")
         write_json(os.path.join(runner.work_dir, self.filename), record, indent=2)
 
 

@@ -24,6 +24,9 @@ def headline(study: Study) -> str:
             f"{points(_best_ap(study))}, below {points(TOO_LOW)}. Train longer, on more images or "
             "on fewer classes."
         )
+    if study.fork:  # the answer is about a part of the training
+        switched = f"With the loss switched after epoch {study.fork['epoch']}"
+        return f"{switched} of {study.fork['epochs']}: {answer(study.verdict())}"
     return answer(study.verdict())
 
 

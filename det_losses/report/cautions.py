@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from det_losses.data.folds import classes_in_one_fold
 from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
 from det_losses.report.formats import counted, listed, points
 from det_losses.report.stored import missing_detections
@@ -13,16 +14,31 @@ from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict
 from det_losses.statistics.cautions import FEW_CLASS_IMAGES
 
+FORK_BIAS = "half as large in the case that was measured, with a fork in the middle"
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
-    found = limits(study.verdict()) if study.comparable else []
+    found = forked(study) + (limits(study.verdict()) if study.comparable else [])
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
     return found + list(study.meta.get("notes") or [])
+
+
+def forked(study: Study) -> list[str]:
+    """Return what the differences of a forked comparison mean; nothing for other comparisons."""
+    if not study.fork:
+        return []
+    epoch, epochs, baseline = (study.fork[key] for key in ("epoch", "epochs", "baseline"))
+    return [
+        f"Forked after epoch {epoch} of {epochs}: up to there, only {baseline} was trained, and "
+        "all variants continue from it. The differences are those of switching the loss for the "
+        f"last {counted(epochs - epoch, 'epoch')}. They are smaller than those of whole trainings "
+        f"({FORK_BIAS}), so variants that are close here may differ more if each is trained from "
+        "scratch."
+    ]
 
 
 def limits(verdict: Verdict) -> list[str]:
@@ -34,40 +50,48 @@ def limits(verdict: Verdict) -> list[str]:
     return found
 
 
+def _repeat(verdict: Verdict) -> str:
+    """Return what a variant is repeated over."""
+    return "seed" if verdict.folds is None else "fold"
+
+
 def _one_seed(caution: Caution, verdict: Verdict) -> str:
     return (
-        "With one seed, the intervals are for other images with the same trained models, not for "
-        "other trainings. Use at least three seeds."
+        f"With one {_repeat(verdict)}, the intervals are for other images with the same trained "
+        f"models, not for other trainings. Use at least three {_repeat(verdict)}s."
     )
 
 
 def _two_seeds(caution: Caution, verdict: Verdict) -> str:
     return (
-        "With two seeds, the variance between trainings is poorly known, and intervals are very "
-        "wide. Use at least three seeds."
+        f"With two {_repeat(verdict)}s, the variance between trainings is poorly known, and "
+        f"intervals are very wide. Use at least three {_repeat(verdict)}s."
     )
 
 
 def _unequal_seeds(caution: Caution, verdict: Verdict) -> str:
     return (
-        f"Not all variants have the same seeds ({counted(int(caution.value), 'run')} missing of "
-        f"{listed(caution.labels)}). Means and differences are estimated for all seeds, by least "
-        "squares of the model variant + seed."
+        f"Not all variants have the same {_repeat(verdict)}s "
+        f"({counted(int(caution.value), 'run')} missing of {listed(caution.labels)}). Means and "
+        f"differences are estimated for all {_repeat(verdict)}s, by least squares of the model "
+        f"variant + {_repeat(verdict)}."
     )
 
 
 def _outlying_run(caution: Caution, verdict: Verdict) -> str:
     where = "above" if caution.value > 0 else "below"
     return (
-        f"{caution.labels[0]} seed {caution.seed} is {points(abs(caution.value))} points {where} "
-        f"the other seeds of that variant. It may have diverged: look at its log and curves."
+        f"{caution.labels[0]} {_repeat(verdict)} {caution.seed} is {points(abs(caution.value))} "
+        f"points {where} the other {_repeat(verdict)}s of that variant. It may have diverged: look "
+        "at its log and curves."
     )
 
 
 def _unequal_variance(caution: Caution, verdict: Verdict) -> str:
     return (
-        f"{caution.labels[0]} varies more between seeds than the others (variance ratio "
-        f"{caution.value:.0f}). Intervals for it may be too narrow, those of the others too wide."
+        f"{caution.labels[0]} varies more between {_repeat(verdict)}s than the others (variance "
+        f"ratio {caution.value:.0f}). Intervals for it may be too narrow, those of the others too "
+        "wide."
     )
 
 
@@ -125,6 +149,8 @@ def _rare_classes(study: Study) -> list[str]:
     """Return a caution about classes in few images, if the metric is a mean over classes."""
     if not study.comparable or study.metric.startswith("AP/") or len(study.truth.names) < 2:
         return []
+    if study.folds:
+        return _untrained_classes(study)
     rare = [n for n in study.truth.names if 0 < study.class_images(n) < FEW_CLASS_IMAGES]
     if not rare:
         return []
@@ -132,6 +158,16 @@ def _rare_classes(study: Study) -> list[str]:
     return [
         f"Fewer than {FEW_CLASS_IMAGES} evaluated images have objects of {listed(rare)}. Intervals "
         f"of a mean over classes are less accurate, and those of {alone} alone are too narrow."
+    ]
+
+
+def _untrained_classes(study: Study) -> list[str]:
+    untrained = classes_in_one_fold(study.coco)
+    if not untrained:
+        return []
+    return [
+        f"All objects of {listed(untrained)} are in one fold. The runs that are evaluated on it "
+        "were trained without any, so their AP for it is about 0."
     ]
 
 

@@ -9,10 +9,10 @@ def methods(study: Study) -> Section:
     """Return how the numbers were computed; folded."""
     parts = [
         _metrics(study),
+        _fork(study),
         _differences(study),
         _SEEDS,
-        _images(study),
-        _STANDARD_ERROR,
+        *([_folds(study)] if study.folds else [_images(study), _STANDARD_ERROR]),
         _baseline(study),
         _BEST,
         _PAIRS,
@@ -36,14 +36,27 @@ points: an AP of 0.393 is 39.3.{averaged if files > 1 else ""} The mean and the 
 (SD) of a variant are over its seeds."""
 
 
+def _fork(study: Study) -> str:
+    if not study.fork:
+        return ""
+    epoch, epochs, baseline = (study.fork[key] for key in ("epoch", "epochs", "baseline"))
+    return f"""\
+Fork. For each seed, {baseline} was trained from scratch and kept a checkpoint after epoch {epoch} \
+of {epochs}. Every other variant continued from it, with the same weights, optimizer state, \
+learning-rate schedule, data order and random numbers; running statistics of its losses started \
+there. The spread over seeds is that of forked runs: it includes the first part, which differs \
+between seeds and is shared by the variants."""
+
+
 def _differences(study: Study) -> str:
     pairs = (
         "Two runs with the same seed have the same initial weights, data order and augmentation"
         if study.origins
         else "Files at the same position in the lists of two variants form a pair"
     )
+    images = "all runs are" if not study.folds else "these are trained and"
     return f"""\
-Differences are paired. {pairs}, and all runs are evaluated on the same images. Below, one variant \
+Differences are paired. {pairs}, and {images} evaluated on the same images. Below, one variant \
 is the reference; d is the difference of variant j to it, k the number of the other variants, S_j \
 the number of common seeds, and s_j² the variance of the per-seed differences. In the table of \
 variants the reference is the baseline."""
@@ -69,6 +82,19 @@ difference on resample b in seed s, and M(b) its mean over the S seeds. The seco
 subtracted because the variance over seeds contains it already:
 
 vc = max(0, var_b M(b) - Σ_s var_b [D(b, s) - M(b)] / (S (S - 1)))"""
+
+
+def _folds(study: Study) -> str:
+    return f"""\
+Folds. The run with seed s was trained on all images but those of fold s mod {study.folds}, and \
+evaluated on these. The results are about other training sets of this size, other images and \
+other seeds. Runs on the same fold are averaged first, and S_j counts folds. Their variance \
+contains that over images, which is not resampled. Because the training sets of any two folds have \
+images in common, the variance of the mean is corrected by the ratio of evaluated to training \
+images (Nadeau and Bengio 2003), for {study.folds} folds 1 / {study.folds - 1}. SE has nu degrees \
+of freedom:
+
+SE² = V_j (1 / S_j + 1 / {study.folds - 1})"""
 
 
 _STANDARD_ERROR = """\

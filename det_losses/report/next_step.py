@@ -64,6 +64,9 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
     purpose = f"To tell {_them(verdict)} apart to within {margin(verdict)}"
     now = _seeds_now(study)
     wanted = _wanted(verdict, now)
+    if wanted is None and verdict.folds:
+        again = "more annotated images, or another run on each fold, which may not be enough"
+        return _fixed_seeds(study, purpose, verdict.folds, again)
     if wanted is None:
         return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
     look = min((look for look in LOOKS if look >= wanted), default=None)
@@ -77,7 +80,10 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
     if _used_seeds(study) != list(range(now)):
         options += ["--seeds", *map(str, _with_further(study, max(LOOKS) - now))]
     commands = _extended(study, options)
-    time = _time(study, list(verdict.candidates) * more) if commands else ""
+    trained = list(verdict.candidates)
+    if study.fork and study.fork["baseline"] not in trained:
+        trained.append(study.fork["baseline"])  # it trains the first part for the others
+    time = _time(study, trained * more) if commands else ""
     about = f"about {counted(more, 'more seed')}"
     return _step(f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
 

@@ -135,17 +135,32 @@ def data(study: Study) -> Section:
         if boxes
         else ""
     )
-    counted_boxes = ~truth.crowds
+    counted_boxes, each = ~truth.crowds, " in each run" if study.folds else ""
     text = (
-        f"{f'{trained} training images. ' if trained else ''}{len(truth.image_ids)} evaluated "
-        f"images with {int(counted_boxes.sum())} boxes{sizes} of "
-        f"{counted(len(truth.names), 'class')}, crowds excluded."
+        f"{f'{trained} training images{each}. ' if trained else ''}"
+        f"{len(truth.image_ids)} evaluated images with {int(counted_boxes.sum())} boxes{sizes} of "
+        f"{counted(len(truth.names), 'class')}, crowds excluded.{_folds(study)}"
     )
     rows = [
         [name, str(int((counted_boxes & (truth.category_index == index)).sum()))]
         for index, name in enumerate(truth.names)
     ]
     return Section("Data", text, tables=(Table(["class", "boxes"], rows),))
+
+
+def _folds(study: Study) -> str:
+    """Return how the images are divided for training and evaluation; empty without folds."""
+    if not study.folds:
+        return ""
+    done, key = study.evaluated_folds, study.meta["folds"].get("key")
+    apart = f" Images with the same {key} are in one fold." if key else ""
+    missing = study.folds - len(done)
+    left = f" {counted(missing, 'fold')} not evaluated yet." if missing else ""
+    return (
+        f" They are divided into {study.folds} folds of about equal size. The run with seed s was "
+        f"trained on all but fold s mod {study.folds} and evaluated on that one, so the result is "
+        f"about other training sets of this size as well as other seeds.{apart}{left}"
+    )
 
 
 def reproduction(study: Study) -> Section | None:

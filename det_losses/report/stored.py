@@ -10,7 +10,7 @@ from det_losses.config_diff import describe, differences
 from det_losses.errors import InputError, MissingFileError
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE
 
-_SHARED = ("detector", "components", "config", "classes", "images")
+_SHARED = ("detector", "components", "config", "classes", "images", "fork")
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,12 @@ class Study:
         within: differences up to this one do not matter, in 0..1.
         look: number of seeds of the scheduled look that this is; None if their number counts as
             fixed in advance.
-        coco: the ground truth as COCO json.
-        truth: the ground truth, prepared for matching.
+        fork: where the runs fork (``epoch``, ``epochs``, ``baseline``); None if all of them were
+            trained from scratch.
+        coco: the ground truth of all runs as COCO json.
+        truth: the same, prepared for matching.
+        folds: number of folds, if the run with seed s is evaluated on the images of fold s modulo
+            this number (:meth:`truth_of`); None if all runs are evaluated on all images.
         origins: the merged comparisons; empty for result files of other frameworks.
     """
 
@@ -72,11 +76,15 @@ class Study:
         self.origins = tuple(origins)
         self.labels = list(self.meta["variants"])
         self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "baseline")
-        self.truth = _ground_truth(merged)
+        self.truth = _ground_truth(merged.truth, merged.truth_file)
+        self.folds: int | None = (self.meta.get("folds") or {}).get("count")
+        self._parts: dict[int | None, tuple[dict[str, Any], GroundTruth]] = {}
+        self._truth_file = merged.truth_file
         self.resamples = resamples or self.meta.get("resamples") or RESAMPLES
         self.within = within or self.meta.get("within") or WITHIN
         looks = self.meta.get("looks")
         self.look = looks[-1]["seeds"] if looks else None
+        self.fork: dict[str, Any] | None = self.meta.get("fork")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
         self._metrics = names
@@ -158,6 +166,32 @@ class Study:
             if run["status"] == "done" and not missing_detections(run)
         ]
 
+    def coco_of(self, seed: int) -> dict[str, Any]:
+        """Return the ground truth of the images on which a seed was evaluated, as COCO json."""
+        return self._part(self.fold_of(seed))[0]
+
+    def truth_of(self, seed: int) -> GroundTruth:
+        """Return the same, prepared for matching."""
+        return self._part(self.fold_of(seed))[1]
+
+    def fold_of(self, seed: int) -> int | None:
+        """Return the fold on which the runs of a seed were evaluated; None without folds."""
+        return seed % self.folds if self.folds else None
+
+    @property
+    def evaluated_folds(self) -> list[int]:
+        """The folds on which a finished run was evaluated; an empty list without folds."""
+        done = [run for label in self.labels for run in self.done(label)]
+        return sorted({run["seed"] % self.folds for run in done}) if self.folds else []
+
+    def _part(self, fold: int | None) -> tuple[dict[str, Any], GroundTruth]:
+        if fold is None:
+            return self.coco, self.truth
+        if fold not in self._parts:
+            coco = _only_fold(self.coco, fold, self._truth_file)
+            self._parts[fold] = coco, _ground_truth(coco, self._truth_file)
+        return self._parts[fold]
+
     def detections(self, run: Mapping[str, Any]) -> np.ndarray:
         """Return the detections of a run's last evaluation, [N, 7]."""
         return read_detections(detection_files(run)[-1])
@@ -227,6 +261,7 @@ class Study:
                 within=self.within,
                 look=self.look if metric == self.metric else None,  # others are exploratory
                 class_images=self.class_images(metric[3:]) if metric[:3] == "AP/" else None,
+                folds=self.folds,
             )
         return self._verdicts[metric]
 
@@ -236,7 +271,7 @@ class Study:
         return len(np.unique(self.truth.image_index[own & ~self.truth.crowds]))
 
     def full(self, run: Mapping[str, Any]) -> dict[str, float]:
-        """Return all metrics of a run on all images, computed from its detections."""
+        """Return all metrics of a run on all its images, computed from its detections."""
         return self._resample([run])[0].full
 
     def _scores(self, runs: Sequence[Mapping[str, Any]], metric: str) -> Scores:
@@ -249,35 +284,43 @@ class Study:
 
     def _resample(self, runs: Sequence[Mapping[str, Any]]) -> list["Resampled"]:
         """Return the metrics of runs: from memory, from their cache files, or computed."""
-        wanted = [tuple(detection_files(run)) for run in runs]
-        keys = {files: "" for files in wanted if files not in self._resampled}
+        wanted = [(self.fold_of(run["seed"]), tuple(detection_files(run))) for run in runs]
+        for fold in dict.fromkeys(fold for fold, _ in wanted):
+            self._resample_part(
+                fold, [f for other, f in wanted if other == fold and f not in self._resampled]
+            )
+        return [self._resampled[files] for _, files in wanted]
+
+    def _resample_part(self, fold: int | None, wanted: Sequence[tuple[Path, ...]]) -> None:
+        """Add the metrics of runs on one fold, or without folds, given by their detections."""
+        coco, truth = self._part(fold)
+        keys = dict.fromkeys(wanted, "")
         cached = bool(self.origins and keys)  # no caches next to other frameworks' files
         if cached:
-            truth = json.dumps(self.coco)
+            text = json.dumps(coco)
             for files in keys:
-                keys[files] = cache_key(truth, files, self.resamples)
+                keys[files] = cache_key(text, files, self.resamples)
                 found = _load(files[0].parent / CACHE_FILE, keys[files])
                 if found:
                     self._resampled[files] = found
         absent = [files for files in keys if files not in self._resampled]
-        for files, result in zip(absent, self._compute(absent), strict=True):
+        for files, result in zip(absent, self._compute(absent, truth), strict=True):
             self._resampled[files] = result
             if cached:
                 _save(files[0].parent / CACHE_FILE, keys[files], result)
-        return [self._resampled[files] for files in wanted]
 
-    def _compute(self, runs: Sequence[Sequence[Path]]) -> list["Resampled"]:
-        """Return the metrics of runs, given by their detections files."""
+    def _compute(self, runs: Sequence[Sequence[Path]], truth: GroundTruth) -> list["Resampled"]:
+        """Return the metrics of runs on the same images, given by their detections files."""
         if not runs:
             return []
-        matched = [[self._match(file) for file in files] for files in runs]
-        counts = draw_counts(len(self.truth.image_ids), self.resamples, _SEED)
+        matched = [[self._match(file, truth) for file in files] for files in runs]
+        counts = draw_counts(len(truth.image_ids), self.resamples, _SEED)
         drawn = resample([matches for run in matched for matches in run], counts)
         results, start = [], 0
         for run in matched:
             columns = slice(start, start + len(run))
             start += len(run)
-            full = [ap_numbers(matches.average_precision(), self.truth.names) for matches in run]
+            full = [ap_numbers(matches.average_precision(), truth.names) for matches in run]
             results.append(
                 Resampled(
                     {name: float(np.mean([values[name] for values in full])) for name in full[0]},
@@ -286,22 +329,32 @@ class Study:
             )
         return results
 
-    def _match(self, file: Path) -> Matches:
+    def _match(self, file: Path, truth: GroundTruth) -> Matches:
         if file not in self._matches:
             rows = read_detections(file)
             try:
-                self._matches[file] = match(self.truth, rows)
+                self._matches[file] = match(truth, rows)
             except ValueError as error:
                 raise InputError(f"{file}: {error}") from None
         return self._matches[file]
 
 
-def _ground_truth(merged: Stored) -> GroundTruth:
+def _ground_truth(coco: dict[str, Any], file: Path) -> GroundTruth:
     try:
-        return GroundTruth(merged.truth)
+        return GroundTruth(coco)
     except (ValueError, TypeError) as error:
         reason = str(error).removeprefix("ground truth: ")
-        raise InputError(f"{merged.truth_file}: {reason}") from None
+        raise InputError(f"{file}: {reason}") from None
+
+
+def _only_fold(coco: dict[str, Any], fold: int, file: Path) -> dict[str, Any]:
+    """Return the part of a ground truth with the images of one fold."""
+    if any("fold" not in image for image in coco["images"]):
+        raise InputError(f"{file}: an image has no `fold`, but the runs were evaluated on folds")
+    images = [image for image in coco["images"] if image["fold"] == fold]
+    ids = {image["id"] for image in images}
+    boxes = [box for box in coco["annotations"] if box["image_id"] in ids]
+    return {**coco, "images": images, "annotations": boxes}
 
 
 def _one_of(name: str, names: Sequence[str], what: str) -> str:

@@ -13,10 +13,12 @@ from det_losses.statistics import Difference, Verdict
 
 
 def title(study: Study) -> str:
-    """Return a title with the compared slots and the detector."""
+    """Return a title with the compared slots, the detector and the epoch of a fork."""
     components, detector = study.meta.get("components"), study.meta.get("detector")
+    fork = study.fork
+    forked = f", forked after epoch {fork['epoch']} of {fork['epochs']}" if fork else ""
     if components and detector:
-        return f"Comparison of {listed(components)} in {detector}"
+        return f"Comparison of {listed(components)} in {detector}{forked}"
     return f"Comparison of variants of {detector}" if detector else "Comparison of detections"
 
 
@@ -52,7 +54,9 @@ def power(study: Study) -> Section | None:
     known = [d for d in verdict.against_baseline if not math.isnan(d.p) and d.se > 0]
     if known:
         sentences.append(_detectable(verdict))
-        sentences += [_seeds_needed(verdict), *_variance_sources(known)]
+        sentences.append(_seeds_needed(verdict))
+        if not study.folds:
+            sentences += _variance_sources(known)
     sentences = list(filter(None, sentences))
     return Section("Seed variance and power", " ".join(sentences)) if sentences else None
 
@@ -70,6 +74,11 @@ def _detectable(verdict: Verdict) -> str:
 def _seeds_needed(verdict: Verdict) -> str:
     wanted = verdict.seeds_needed(verdict.within)
     if wanted is None:
+        if verdict.folds:
+            return (
+                f"More images are needed to detect {margin(verdict)}; further seeds on the same "
+                "folds reduce only the part of the variance that is not due to the images."
+            )
         return f"No number of seeds would detect {margin(verdict)} on so few images."
     return f"To detect {margin(verdict)}, {wanted} seeds of each variant would be needed."
 

@@ -58,7 +58,7 @@ class Caution:
         kind: what it is.
         value: how much, see :class:`CautionKind`.
         labels: the variants concerned; empty if it concerns all.
-        seed: the run concerned; None if it is not one run.
+        seed: the run concerned (with folds, the fold); None if it is not one run.
     """
 
     kind: CautionKind
@@ -68,14 +68,17 @@ class Caution:
 
 
 def find_cautions(
-    scores: Mapping[str, Scores], baseline: str, images: int, class_images: int | None = None
+    scores: Mapping[str, Scores],
+    baseline: str,
+    images: int | None,
+    class_images: int | None = None,
 ) -> list[Caution]:
     """Return the cautions, in the order of the kinds.
 
     Args:
         scores: label -> scores, of the variants for which the metric is defined.
         baseline: label of the baseline.
-        images: number of evaluated images.
+        images: number of images that are resampled; None if they are not.
         class_images: number of images with the metric's class; None if it is not of one class.
     """
     found = [
@@ -85,7 +88,7 @@ def find_cautions(
         *_identical_runs(scores),
         *_unlike_baseline(scores, baseline),
     ]
-    if images < FEW_IMAGES:
+    if images is not None and images < FEW_IMAGES:
         found.append(Caution(CautionKind.FEW_IMAGES, images))
     if class_images is not None and class_images < FEW_CLASS_IMAGES:
         found.append(Caution(CautionKind.RARE_CLASS, class_images))

@@ -1,6 +1,6 @@
 """Differences between losses and their variances over seeds and over images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,50 @@ class Scores:
             object.__setattr__(self, name, value)
 
 
+def by_fold(scores: Mapping[str, Scores], folds: int) -> dict[str, Scores]:
+    """Return the means over the runs of each fold, as scores of these folds instead of seeds.
+
+    A run with seed s is evaluated on fold s mod K. Further runs on the same fold are no further
+    images, so folds are what is independent. If some losses lack a run on a fold, their means are
+    those of the model loss + seed on this fold. Folds without ground truth for the metric are left
+    out, unless all are.
+    """
+    seeds = sorted({seed for own in scores.values() for seed in own.seeds})
+    means: dict[str, dict[int, np.ndarray]] = {label: {} for label in scores}
+    for fold in sorted({seed % folds for seed in seeds}):
+        for label, own in _fold_means(scores, [s for s in seeds if s % folds == fold]).items():
+            means[label][fold] = own
+    return {label: _of_folds(own) for label, own in means.items()}
+
+
+def _fold_means(scores: Mapping[str, Scores], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return the mean of each loss with such runs, [1 + B]: on all images, and on resamples."""
+    runs = {label: own for label, own in scores.items() if set(own.seeds) & set(seeds)}
+    there = np.array([[seed in own.seeds for seed in seeds] for own in runs.values()])
+    draws = len(next(iter(runs.values())).resampled)
+    stacked = np.zeros((1 + draws, *there.shape))
+    for row, own in enumerate(runs.values()):
+        at = [own.seeds.index(seed) for seed in seeds if seed in own.seeds]
+        stacked[:, row, there[row]] = np.vstack([own.full[at], own.resampled[:, at]])
+    found = stacked.reshape(1 + draws, -1) @ _mean_weights(there).T
+    return dict(zip(runs, found.T, strict=True))
+
+
+def _mean_weights(there: np.ndarray) -> np.ndarray:
+    """Return the weights of the runs of a fold; plain means if no common seeds connect losses."""
+    try:
+        return _least_squares(there)
+    except InputError:
+        rows = there / there.sum(axis=1, keepdims=True)
+        return (np.eye(len(there))[:, :, None] * rows).reshape(len(there), -1)
+
+
+def _of_folds(means: Mapping[int, np.ndarray]) -> Scores:
+    known = {fold: own for fold, own in means.items() if not np.isnan(own[0])} or means
+    columns = np.stack(list(known.values()), axis=1)
+    return Scores(tuple(known), columns[0], columns[1:])
+
+
 def table(scores: Mapping[str, Scores]) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of L losses as arrays over the union of their S seeds.
 
@@ -94,7 +138,7 @@ class Estimates:
             0 where there are fewer than two.
         common: [L, L], :math:`S_j`, numbers of common seeds.
         share: [L, L], variance of the difference as a part of the variance of a per-seed
-            difference: 1 / S with all runs.
+            difference: 1 / S with all runs; with folds more, see :func:`estimate`.
         image: [..., L, L], :math:`v_c`, variance of the difference over images.
         images: I, number of images.
     """
@@ -169,7 +213,9 @@ class Estimates:
         return free - np.diag(np.diag(free))
 
 
-def estimate(full: np.ndarray, covariance: np.ndarray | None, images: int) -> Estimates:
+def estimate(
+    full: np.ndarray, covariance: np.ndarray | None, images: int, overlap: float = 0.0
+) -> Estimates:
     r"""Estimate all differences and the parts of their variance.
 
     The variance over images comes from resamples b of the images (pigeonhole bootstrap). With
@@ -182,17 +228,27 @@ def estimate(full: np.ndarray, covariance: np.ndarray | None, images: int) -> Es
     The second term removes the noise of single images in single runs, which the variance over seeds
     contains already. A pair with one common seed uses the mean of that term over the other pairs.
 
+    If each run is evaluated on images of its own (folds), the variance over runs contains the one
+    over images: :math:`v_c = 0`. It is too small, because the training sets of the runs have images
+    in common. Nadeau and Bengio correct it by the ratio of the numbers of images:
+
+    .. math::
+        v_1 = V_j \left(\frac{1}{S_j} + \frac{n_\mathrm{test}}{n_\mathrm{train}}\right)
+
     Args:
         full: [..., L, S], scores on all images. NaN is a missing run; the same runs are missing in
             all leading dimensions.
         covariance: [..., L * S, L * S], of the runs over resamples of the images; None without
             image noise.
         images: number of images.
+        overlap: :math:`n_\mathrm{test} / n_\mathrm{train}`, with folds; 0 if all runs are
+            evaluated on the same images.
 
     Raises:
         InputError: losses are not connected by common seeds.
 
-    Reference: A. B. Owen, "The Pigeonhole Bootstrap", Annals of Applied Statistics 1 (2007).
+    References: A. B. Owen, "The Pigeonhole Bootstrap", Annals of Applied Statistics 1 (2007);
+    C. Nadeau and Y. Bengio, "Inference for the Generalization Error", Machine Learning 52 (2003).
     """
     losses, seeds = full.shape[-2:]
     there = ~np.isnan(full.reshape(-1, losses, seeds)[0])
@@ -211,7 +267,10 @@ def estimate(full: np.ndarray, covariance: np.ndarray | None, images: int) -> Es
         means = full.mean(axis=-1)  # the same without rounding
     own = np.where(own < _NOTHING, 0, own)
     image = np.zeros_like(own)
-    if covariance is not None:
+    others = 1 - np.eye(losses, dtype=int)
+    if overlap and (common * others).max() > 1:
+        share = share + overlap * others
+    elif covariance is not None:
         image = _image_variance(covariance, weights, both, share)
     return Estimates(means, own, common, share, image, images)
 

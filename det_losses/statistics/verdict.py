@@ -11,7 +11,7 @@ import numpy as np
 
 from det_losses.errors import InputError
 from det_losses.statistics.cautions import Caution, find_cautions
-from det_losses.statistics.estimates import Scores, estimate, table
+from det_losses.statistics.estimates import Scores, by_fold, estimate, table
 from det_losses.statistics.families import Families, Spread, detectable_difference
 from det_losses.statistics.letters import letters
 from det_losses.statistics.looks import look_error
@@ -60,7 +60,7 @@ class Difference:
         p: two-sided p-value, adjusted for the family.
         seed_se: part of `se` from seeds; se^2 = seed_se^2 + image_se^2.
         image_se: part of `se` from images.
-        seeds: number of common seeds.
+        seeds: number of common seeds, or of common folds.
         detectable: true difference that the family's test detects with 80% power.
     """
 
@@ -103,6 +103,7 @@ class Precision:
         image_variance: of a difference over images, median of the variants.
         images: number of images.
         error: family-wise error.
+        folds: number of folds; None if all runs are evaluated on the same images.
     """
 
     losses: int
@@ -110,11 +111,19 @@ class Precision:
     image_variance: float
     images: int
     error: float
+    folds: int | None = None
 
     def with_seeds(self, seeds: int, family: Family) -> tuple[float, float, float]:
-        """Return standard error, degrees of freedom and critical value with that many seeds."""
-        others = self.losses - 1
-        v1, df = self.seed_variance / seeds, 4 * others * (seeds - 1) / (others + 3)
+        """Return standard error, degrees of freedom and critical value with that many seeds.
+
+        Further runs on the same folds count as no gain, because it is not known how much of the
+        variance is that of the images.
+        """
+        others, overlap = self.losses - 1, 0.0
+        if self.folds is not None:
+            seeds, overlap = min(seeds, self.folds), 1 / (self.folds - 1)
+        v1 = self.seed_variance * (1 / seeds + overlap)
+        df = 4 * others * (seeds - 1) / (others + 3)
         parts = map(np.asarray, (v1, df, self.image_variance))
         spread = Spread(*parts, self.images, cochran_cox=seeds == 2)
         c = spread.critical(self.error, family, self.losses)
@@ -149,6 +158,7 @@ class Verdict:
             tested.
         precision: for planning; None if not tested.
         cautions: what may make these results unreliable.
+        folds: number of folds; None if all runs are evaluated on the same images.
     """
 
     metric: str
@@ -166,6 +176,7 @@ class Verdict:
     detectable: Detectable
     precision: Precision | None
     cautions: tuple[Caution, ...]
+    folds: int | None = None
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -270,6 +281,7 @@ def analyse(
     within: float = 0.01,
     look: int | None = None,
     class_images: int | None = None,
+    folds: int | None = None,
 ) -> Verdict:
     r"""Compare variants over seeds and images by simultaneous intervals.
 
@@ -300,6 +312,10 @@ def analyse(
             of the error is used; None if the number of seeds was fixed in advance.
         class_images: number of images with objects of the metric's class, if it is of one class:
             these determine its degrees of freedom.
+        folds: number of folds, K, if the run with seed s was trained on the other folds and
+            evaluated on fold s mod K. The means over the runs of each fold then take the place of
+            runs, and the variance is corrected for training sets with common images
+            (:func:`~det_losses.statistics.estimates.estimate`).
 
     Raises:
         InputError: an argument has a value that cannot be used, or variants have no seed in common.
@@ -312,10 +328,13 @@ def analyse(
     """
     _check(scores, baseline, images, level, within)
     error = 1 - level if look is None else look_error(look, level)
+    runs = scores
+    if folds is not None:
+        scores = by_fold(scores, folds)
     scored = {label: own for label, own in scores.items() if not np.isnan(own.full).any()}
     informative = images if class_images is None else max(2, min(images, class_images))
-    results = _Results(scored, baseline, informative, error) if scored else None
-    summaries = _summaries(scores, results)
+    results = _Results(scored, baseline, informative, error, folds) if scored else None
+    summaries = _summaries(runs, results)
     ranked = [summary.label for summary in summaries]
     to_baseline = [(label, baseline) for label in ranked if label != baseline]
     all_pairs = list(combinations(ranked, 2))
@@ -325,6 +344,7 @@ def analyse(
         against = results.differences(Family.BASELINE, to_baseline)
         pairs = results.differences(Family.PAIRS, all_pairs)
     tested = results is not None and results.tested
+    resampled = (images, class_images) if folds is None else (None, None)
     groups = dict.fromkeys(ranked, "")
     if tested:
         groups |= _letters(pairs, error, [label for label in ranked if label in scored])
@@ -343,7 +363,8 @@ def analyse(
         regrets=results.regrets() if tested else {},
         detectable=_detectable(against),
         precision=results.precision() if tested else None,
-        cautions=tuple(find_cautions(scored, baseline, images, class_images)),
+        cautions=tuple(find_cautions(scored, baseline, *resampled)),
+        folds=folds,
     )
 
 
@@ -363,10 +384,18 @@ def _check(
 class _Results:
     """Families of tests of the variants with a score, by label."""
 
-    def __init__(self, scores: Mapping[str, Scores], baseline: str, images: int, error: float):
-        self.labels = tuple(scores)
+    def __init__(
+        self,
+        scores: Mapping[str, Scores],
+        baseline: str,
+        images: int,
+        error: float,
+        folds: int | None,
+    ):
+        self.labels, self.folds = tuple(scores), folds
         full, covariance = table(scores)
-        self.estimates = estimate(full, covariance, images)
+        overlap = 1 / (folds - 1) if folds else 0.0
+        self.estimates = estimate(full, covariance, images, overlap)
         reference = self.labels.index(baseline) if baseline in self.labels else 0
         self.families = Families(self.estimates, reference)
         self.reference = reference
@@ -418,7 +447,8 @@ class _Results:
         per_seed = spread.seed[self.reference, others] / share[self.reference, others]
         image = spread.image[self.reference, others]
         medians = float(np.median(per_seed)), float(np.median(image))
-        return Precision(len(self.labels), *medians, self.estimates.images, self.error)
+        images = self.estimates.images
+        return Precision(len(self.labels), *medians, images, self.error, self.folds)
 
 
 def _undefined(first: str, second: str) -> Difference:
@@ -440,7 +470,8 @@ def _summaries(scores: Mapping[str, Scores], results: _Results | None) -> list[S
     """Return the variants, best first; those without a score last."""
     found = []
     for label, own in scores.items():
-        sd = float(own.full.std(ddof=1)) if len(own.seeds) > 1 else None
+        known = own.full[~np.isnan(own.full)]
+        sd = float(known.std(ddof=1)) if len(known) > 1 else None
         mean = results.mean(label) if results and label in results.labels else math.nan
         found.append(Summary(label, mean, sd, len(own.seeds)))
     return sorted(found, key=lambda s: math.inf if math.isnan(s.mean) else -s.mean)

@@ -60,6 +60,14 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
             "--until-decided looks at 3, 5 and 8 seeds; give at least 3",
         ),
         (["--losses", "L1Loss", "--val-ann", "absent.json", "--val-images", "."], "absent.json"),
+        (["--losses", "L1Loss", "--folds", "2", "--val-ann", "a.json"], "leave out --val-ann and"),
+        (["--losses", "L1Loss", "--fold-key", "video_id"], "--fold-key requires --folds"),
+        (["--losses", "L1Loss", "--folds", "7"], "7 folds need at least 7 images, got 6"),
+        (["--losses", "L1Loss", "--folds", "1"], "--folds: must be at least 2, got 1"),
+        (
+            ["--losses", "L1Loss", "--folds", "2", "--fold-key", "video_id"],
+            "has no 'video_id' to group it by; it has file_name, height, id, width",
+        ),
         (["--losses", "L1Loss", "--cfg-options", "model.num_classes=9"], "model.num_classes is 9"),
         (
             ["--losses", "L1Loss", "--cfg-options", "model.type=ResNetFPN"],
@@ -93,7 +101,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
     options += ["--variant", "v:x=1", "--baseline", "B", "--metric", "AP75", "--seeds", "3", "4"]
     options += ["--match-weights", "gradient", "--weights", "0.5", "1", "--jobs", "2"]
     options += ["--budget", "90min", "--screen", "--resamples", "200"]
-    options += ["--until-decided", "--within", "0.5"]
+    options += ["--until-decided", "--within", "0.5", "--fork-at", "0.25"]
     assert main([str(tiny_config), *options, "--cfg-options", "model.num_convs=2"]) == 1
     assert seen.pop("cfg").model.num_convs == 2
     facts = seen.pop("facts")
@@ -115,6 +123,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         "until": True,
         "within": 0.005,
         "screening": True,
+        "fork_at": 0.25,
         "resamples": 200,
     }
 
@@ -130,6 +139,7 @@ def test_an_invalid_duration_is_an_error(text):
     [
         (["--weights", "0"], "must be above 0, got 0"),
         (["--within", "0"], "must be above 0, got 0"),
+        (["--fork-at", "1"], "must be below 1, got 1"),
         (["--jobs", "0"], "must be at least 1, got 0"),
         (["--metric", "mAP"], "invalid choice: 'mAP'"),
     ],

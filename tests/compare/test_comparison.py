@@ -4,7 +4,9 @@ import contextlib
 import copy
 import io
 import json
+from collections import Counter
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +20,9 @@ from det_losses.compare.comparison import compare
 from det_losses.compare.preflight import describe_data
 from det_losses.compare.screening import short_trainer
 from det_losses.compare.variants import select
+from det_losses.engine.config import use_folds, use_own_data
 from det_losses.engine.signals import StopHook
-from det_losses.registry import MODELS
+from det_losses.registry import DATASETS, MODELS
 
 ENDLESS = "L1Loss(loss_weight=1e39)"  # infinite in float32
 GIVEN = "SmoothL1Loss(beta=0.5)"
@@ -129,6 +132,57 @@ def test_seeds_give_a_report_with_an_interval(story):
     names = {path.name for path in story.folder.iterdir()}
     assert {"report.html", "report.md", "differences.csv", "results.csv"} <= names
     assert "does not support a ranking" in story.commands[1].out  # its AP is far too low
+
+
+@pytest.fixture(scope="module")
+def folds(shapes, tmp_path_factory):
+    """Two losses on three folds of 13 images, then a third loss by the same command."""
+    cfg = copy.deepcopy(shapes)
+    root = Path(DATASETS.build(cfg.train_dataloader.dataset).ann_file).parent
+    use_own_data(cfg, "train", root / "train.json", root / "images")
+    cfg.train_dataloader.dataset.num_images = 13
+    use_folds(cfg, 3)
+    folder = tmp_path_factory.mktemp("folds") / "out"
+    printed = []
+    for losses in ([GIVEN, "GIoULoss"], [GIVEN, "EIoULoss"]):
+        with runs_in_this_process(), contextlib.redirect_stdout(io.StringIO()) as out:
+            compare(cfg, folder, losses, resamples=100)
+        printed.append(out.getvalue())
+    return SimpleNamespace(cfg=cfg, folder=folder, printed=printed)
+
+
+def test_each_seed_is_evaluated_on_the_fold_that_it_was_not_trained_on(folds):
+    truth = json.loads((folds.folder / "ground_truth.json").read_text())
+    fold_of = {image["id"]: image["fold"] for image in truth["images"]}
+    assert sorted(Counter(fold_of.values()).values()) == [4, 4, 5]
+    rows = results(folds.folder)["runs"]
+    assert [(row["seed"], row["status"]) for row in rows] == [
+        (seed, "done") for seed in range(3) for _ in range(3)
+    ]
+    for row in rows:
+        run = folds.folder / row["work_dir"]
+        found = {d["image_id"] for d in json.loads((run / "detections.json").read_text())}
+        assert found <= {i for i, fold in fold_of.items() if fold == row["seed"]}
+        cfg = Config.fromfile(run / "config.py")  # which repeats this run by hand
+        train = DATASETS.build(cfg.train_dataloader.dataset)
+        assert train.image_ids == [i for i, fold in fold_of.items() if fold != row["seed"]]
+
+
+def test_what_is_said_of_folds(folds):
+    first, second = folds.printed
+    assert "13 images in 3 folds: seed s trains on all but fold s mod 3 and is" in first
+    assert second.count("(already finished)") == 3  # the baseline; GIoULoss was not asked for
+    report = (folds.folder / "report.md").read_text()
+    assert "images in each run. 13 evaluated images" in report and "divided into 3 folds" in report
+    assert "about other training sets of this size as well as other seeds" in report
+    assert "SE² = V_j (1 / S_j + 1 / 2)" in report and "Owen" not in report
+
+
+def test_other_folds_are_another_config(folds):
+    cfg = copy.deepcopy(folds.cfg)
+    use_folds(cfg, 4)
+    with pytest.raises(ValueError, match=r"folds.count: 3 -> 4"):
+        compare(cfg, folds.folder, [GIVEN])
 
 
 @pytest.fixture
@@ -284,3 +338,40 @@ def test_screening_trains_briefly_and_then_the_remaining_variants(shapes, tmp_pa
     assert "Screening dropped " in printed
     assert "can be dropped although it is the best" in printed
     assert "can be dropped although it is the best" in results(tmp_path)["meta"]["notes"][1]
+
+
+def test_forked_runs_continue_the_baseline_and_losses_can_be_added(shapes, tmp_path):
+    cfg = copy.deepcopy(shapes)
+    cfg.train_dataloader.dataset.num_images = 8  # an epoch of two steps
+    cfg.train_cfg.max_epochs = 2
+    options = dict(baseline=GIVEN, fork_at=0.5, seeds=[0], resamples=100)
+    with runs_in_this_process():
+        compare(cfg, tmp_path, ["GIoULoss", GIVEN], **options)
+        base = tmp_path / run_of(tmp_path, GIVEN)["work_dir"]
+        made = (base / "metrics.json").stat().st_mtime_ns
+        rows = compare(cfg, tmp_path, [GIVEN, "MSELoss"], **options)
+    steps = {row["variant"]: row["proof"]["loss_bbox"]["calls"] for row in rows}
+    assert steps == {"GIoULoss": 2, GIVEN: 4, "MSELoss": 2}
+    assert len({row["initial_weights"] for row in rows}) == 1
+    assert (base / "metrics.json").stat().st_mtime_ns == made
+    stored = json.loads((tmp_path / rows[0]["work_dir"] / "metrics.json").read_text())["fork"]
+    assert (stored["epoch"], stored["losses"]["loss_bbox"][:12]) == (1, "SmoothL1Loss")
+    assert ", forked after epoch 1 of 2" in (tmp_path / "report.md").read_text()
+    with pytest.raises(ValueError, match=r"different config \(--fork-at: "):
+        compare(cfg, tmp_path, [GIVEN, "MSELoss"], **{**options, "fork_at": None})
+
+
+def test_the_baseline_of_a_fork_gets_the_seeds_of_the_candidates(
+    shapes, tmp_path, untrained, monkeypatch
+):
+    """It trains the first part for them, also if it is no candidate any more."""
+    cfg = copy.deepcopy(shapes)
+    cfg.train_cfg.max_epochs = 2
+
+    def second_look(start, root, labels, seeds, settings):
+        return start({"GIoULoss": [3, 4]}).execute()
+
+    monkeypatch.setattr(comparison, "until_decided", second_look)
+    compare(cfg, tmp_path, ["L1Loss", "GIoULoss", "MSELoss"], fork_at=0.5, until=True)
+    runs = {(run["variant"], run["seed"]) for run in results(tmp_path)["runs"]}
+    assert runs == {(label, seed) for label in ("L1Loss", "GIoULoss") for seed in (3, 4)}

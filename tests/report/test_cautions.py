@@ -148,3 +148,18 @@ def test_merged_machines_are_named(make_comparison):
         f"Merged from {roots[0]} and {roots[1]}. "
         "The machines differ, so times and memory are not comparable."
     )
+
+
+def test_cautions_with_folds(make_comparison):
+    """Images are not resampled, so few of them are no problem; a class in one fold is."""
+    root = make_comparison(folds=2, seeds=(0, 1), noise={"a": 0.1, "b": 0.1}, images=12)
+    truth = json.loads((root / "ground_truth.json").read_text())
+    fold_of = {image["id"]: image["fold"] for image in truth["images"]}
+    for box in truth["annotations"]:
+        if box["category_id"] == 18 and fold_of[box["image_id"]] == 0:
+            box["category_id"] = 7
+    (root / "ground_truth.json").write_text(json.dumps(truth))
+    found = " ".join(cautions.cautions(Study.load([root])))
+    assert "All objects of bird are in one fold." in found
+    assert "With two folds, the variance between trainings is poorly known" in found
+    assert "Fewer than" not in found and "were evaluated" not in found

@@ -66,3 +66,19 @@ def test_detections_of_other_frameworks_have_no_sections_about_training(planted_
     titles = [section.title for section in contents.sections]
     assert not {"Training", "Loss weights", "Losses that ran", "How to reproduce"} & set(titles)
     assert "Methods" in titles
+
+
+def test_a_forked_comparison_says_so_in_every_place(make_comparison):
+    fork = {"at": 0.5, "epoch": 2, "epochs": 4, "baseline": "base"}
+    noise = {"base": 0.1, "new": 0.05}
+    study = Study.load([make_comparison(noise=noise, meta={"fork": fork})])
+    found = document(study)
+    assert found.title.endswith(", forked after epoch 2 of 4")
+    assert found.headline.startswith("With the loss switched after epoch 2 of 4: ")
+    assert found.cautions[0].startswith("Forked after epoch 2 of 4: up to there, only base was")
+    assert "smaller than those of whole trainings" in found.cautions[0]
+    sections = {section.title: section for section in found.sections}
+    assert "base was trained from scratch and kept a checkpoint" in sections["Methods"].text
+    assert "where the curves of the others begin" in sections["Training"].text
+    # No table of the time to reach an AP, which the forked runs owe in part to the baseline.
+    assert [table.headers[1] for table in sections["Training"].tables] == ["s / iteration"]

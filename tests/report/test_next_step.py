@@ -133,3 +133,12 @@ def test_options_on_seeds_are_replaced(options):
 @pytest.mark.parametrize("options", ["--until-decided", "--budget 2h", "--within 2", "--seeds=1"])
 def test_a_config_after_an_option_on_seeds_is_kept(options):
     assert without_seeds(f"c {options} x --losses a") == "c x --losses a"
+
+
+def test_with_folds_a_further_round_is_the_next_step(make_comparison):
+    """Three folds are not precise enough, and more of them do not exist."""
+    study = study_of(make_comparison, noise=SAME, folds=3, within=0.001)
+    assert study.verdict().seeds_to_decide() is None
+    found = next_step(study)
+    assert "more annotated images, or another run on each fold" in found.text
+    assert found.commands[0].endswith("--seeds 0 1 2 3 4 5")

@@ -174,3 +174,35 @@ def test_files_that_cannot_be_read_are_named(make_comparison, tmp_path):
     edit(found, lambda entries: entries[0].update(image_id=999999))
     with pytest.raises(ValueError, match=r"detections\.json: .*999999"):
         Study.from_detections(truth, {"a": [found]}).scores("AP")
+
+
+def test_with_folds_a_run_is_evaluated_on_the_images_of_its_fold(make_comparison):
+    root = make_comparison(folds=3, seeds=(0, 1, 2, 3), noise={"a": 0.1, "b": 0.1})
+    study = Study.load([root])
+    for run in study.done("a"):
+        assert study.truth_of(run["seed"]).image_ids.tolist() == [
+            image["id"] for image in study.coco["images"] if image["fold"] == run["seed"] % 3
+        ]
+        # recorded: by hotcoco, on that part of the ground truth
+        assert study.full(run)["AP"] == pytest.approx(run["metrics"]["AP"], abs=1e-12)
+    assert study.evaluated_folds == [0, 1, 2]
+    verdict = study.verdict()
+    (found,) = verdict.against_baseline
+    assert (found.seeds, found.image_se, verdict.folds) == (3, 0, 3)
+    assert [s.seeds for s in verdict.summaries] == [4, 4]
+    # the means of the two runs on fold 0 count once
+    scores = study.scores("AP")
+    first = {label: scores[label].full[[0, 3]].mean() for label in "ab"}
+    rest = {label: scores[label].full[1:3] for label in "ab"}
+    expected = np.mean([first["b"] - first["a"], *(rest["b"] - rest["a"])])
+    assert found.value == pytest.approx(expected)
+    # and from the caches
+    again = Study.load([root])
+    assert again.verdict().against_baseline[0] == found
+
+
+def test_folds_without_the_fold_of_each_image_are_refused(make_comparison):
+    root = make_comparison(folds=2, seeds=(0, 1), noise={"a": 0.1})
+    edit(root / "ground_truth.json", lambda truth: truth["images"][3].pop("fold"))
+    with pytest.raises(ValueError, match=r"ground_truth\.json: an image has no `fold`"):
+        Study.load([root]).verdict()

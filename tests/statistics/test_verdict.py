@@ -372,3 +372,61 @@ def test_the_undefined_difference_has_no_numbers():
     verdict = analyse({"none": undefined, **study({"a": 0.3, "b": 0.31})}, "a", 500)
     (d,) = (d for d in verdict.against_baseline if d.first == "none")
     assert isinstance(d, Difference) and math.isnan(d.detectable) and d.seeds == 0
+
+
+def test_folds_by_hand():
+    """Differences (1, 2, 3) hundredths on three folds: variance 1, SE^2 = 1 (1/3 + 1/2).
+
+    The second seeds of folds 0 and 2 change the means of their folds only, here not at all. The
+    draws of the images do not matter, because the images of each run are others.
+    """
+    rng = np.random.default_rng(0)
+    seeds, first = (0, 1, 2, 3, 5), np.array([0.3, 0.4, 0.5, 0.3, 0.5])
+    full = {"a": first, "b": first + 0.01 * np.array([1, 2, 3, 1, 3])}
+    scores = {k: Scores(seeds, v, v + rng.standard_normal((9, 5))) for k, v in full.items()}
+    verdict = analyse(scores, "a", 60, folds=3)
+    (d,) = verdict.against_baseline
+    assert (d.value, d.se, d.df, d.seeds) == pytest.approx((0.02, 0.01 * math.sqrt(5 / 6), 2, 3))
+    assert d.image_se == 0
+    assert [s.seeds for s in verdict.summaries] == [5, 5]
+    assert not [c for c in verdict.cautions if c.kind is CautionKind.FEW_IMAGES]
+    # further seeds on the same folds are not counted on
+    se, df, c = verdict.precision.with_seeds(9, Family.BASELINE)
+    assert (se, df, c) == pytest.approx((d.se, d.df, d.critical))
+    se, df, _ = verdict.precision.with_seeds(2, Family.BASELINE)
+    assert (se, df) == pytest.approx((0.01, 1))
+
+
+def test_folds_without_the_class_are_left_out():
+    """Fold 1 has no object of the class: its scores are NaN for all losses."""
+    nan = math.nan
+    scores = constant({"a": [0.3, nan, 0.4, 0.5], "b": [0.31, nan, 0.42, 0.53]})
+    verdict = analyse(scores, "a", 60, class_images=5, folds=4)
+    (d,) = verdict.against_baseline
+    assert (d.value, d.seeds) == pytest.approx((0.02, 3))
+    assert d.se == pytest.approx(0.01 * math.sqrt(1 / 3 + 1 / 3))
+    assert verdict.summaries[0].sd == pytest.approx(0.11)
+
+
+def test_one_fold_has_intervals_for_other_images():
+    scores = study({"a": 0.3, "b": 0.4}, seeds=(2,))
+    plain, folds = (analyse(scores, "a", 60, folds=count) for count in (None, 5))
+    (d,), (e,) = plain.against_baseline, folds.against_baseline
+    assert (e.value, e.low, e.high, e.image_se) == (d.value, d.low, d.high, d.image_se)
+    assert not folds.tested and folds.cautions == plain.cautions[:1]
+
+
+def test_a_run_that_is_missing_on_a_fold_is_compared_by_common_seeds():
+    """b lacks seed 3, which is 10 points better than seed 0 of the same fold for all losses."""
+    a = Scores((0, 1, 2, 3), [0.3, 0.4, 0.5, 0.4], np.tile([0.3, 0.4, 0.5, 0.4], (9, 1)))
+    full = [0.31, 0.42, 0.53]
+    b = Scores((0, 1, 2), full, np.tile(full, (9, 1)))
+    (d,) = analyse({"a": a, "b": b}, "a", 60, folds=3).against_baseline
+    assert (d.value, d.se) == pytest.approx((0.02, 0.01 * math.sqrt(1 / 3 + 1 / 2)))
+
+
+def test_runs_on_a_fold_without_a_common_seed_are_plain_means():
+    a = Scores((0, 1, 2), [0.3, 0.4, 0.5], np.ones((9, 3)))
+    b = Scores((3, 1, 2), [0.31, 0.42, 0.53], np.ones((9, 3)))
+    (d,) = analyse({"a": a, "b": b}, "a", 60, folds=3).against_baseline
+    assert d.value == pytest.approx(0.02) and d.seeds == 3

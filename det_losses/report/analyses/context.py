@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from hotcoco import COCO
 
-from det_losses.report.analyses.detection_stats import DetectionStats, detection_stats
+from det_losses.report.analyses.detection_stats import (
+    DetectionStats,
+    detection_stats,
+    nan_mean,
+)
 from det_losses.report.formats import difference, points
 from det_losses.report.plotting import Style, styles
 from det_losses.report.section import Table
@@ -49,15 +53,24 @@ class Context:
 
     @cached_property
     def detection_stats(self) -> dict[str, list[DetectionStats]]:
-        """Statistics of the detections of each finished run, by compared variant and seed."""
-        truth, index = self.study.truth, COCO(self.study.coco)
-        return {
-            label: [
-                detection_stats(truth, index, self.study.detections(run), run["seed"])
-                for run in self.study.done(label)
-            ]
-            for label in self.labels
-        }
+        """Statistics of the detections of each finished run, by compared variant and seed.
+
+        Scores are of all images, NaN for those on which a run was not evaluated.
+        """
+        study = self.study
+        indices: dict[int | None, COCO] = {}
+
+        def of_run(run: dict[str, Any]) -> DetectionStats:
+            seed = run["seed"]
+            truth, fold = study.truth_of(seed), study.fold_of(seed)
+            if fold not in indices:
+                indices[fold] = COCO(study.coco_of(seed))
+            found = detection_stats(truth, indices[fold], study.detections(run), seed)
+            scores = np.full(len(study.truth.image_ids), np.nan)
+            scores[np.searchsorted(study.truth.image_ids, truth.image_ids)] = found.image_scores
+            return replace(found, image_scores=scores)
+
+        return {label: [of_run(run) for run in study.done(label)] for label in self.labels}
 
     @cached_property
     def last_evaluation_note(self) -> str:
@@ -100,7 +113,7 @@ class Context:
         for cells, metric in rows:
             found, scores = self.differences(metric), self.study.scores(metric)
             values = [
-                mean_and_difference(float(scores[label].full.mean()), found.get(label))
+                mean_and_difference(float(nan_mean(scores[label].full)), found.get(label))
                 for label in self.labels
             ]
             table.append([*cells, *values])

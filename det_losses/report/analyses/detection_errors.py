@@ -88,8 +88,9 @@ def _iou_figures(context: Context) -> tuple[Figure, ...]:
         label: np.concatenate([run.ious for run in runs])
         for label, runs in context.detection_stats.items()
     }
-    boxes = int(context.boxes.sum())
-    counts = {label: boxes * len(runs) for label, runs in context.detection_stats.items()}
+    counts = {
+        label: sum(run.objects for run in runs) for label, runs in context.detection_stats.items()
+    }
     found = {label: fraction_above(ious, _IOUS) for label, ious in pooled.items()}
     every = {label: fraction_above(ious, _IOUS, counts[label]) for label, ious in pooled.items()}
     return (
@@ -130,13 +131,14 @@ def _iou_table(context: Context) -> Table:
     rows = []
     for label, runs in context.detection_stats.items():
         counts = np.array([len(run.ious) for run in runs])
+        objects = np.array([run.objects for run in runs])
         means = np.array([nan_mean(run.ious) for run in runs])
         fractions = np.array([fraction_above(run.ious, np.array(_LEVELS)) for run in runs])
         rows.append(
             [
                 label,
                 f"{counts.mean():.0f}",
-                _percent(counts / boxes if boxes else np.full(len(counts), np.nan)),
+                _percent(np.where(objects > 0, counts / np.maximum(objects, 1), np.nan)),
                 _mean_and_sd(means, "{:.3f}"),
                 *(_percent(column) for column in fractions.T),
             ]

@@ -18,12 +18,14 @@ class DetectionStats:
 
     Attributes:
         seed: seed of the run.
+        objects: number of objects on the evaluated images, without crowds.
         ious: ``[M]`` IoU of the detections that are matched with an object at IoU .5.
         errors: TIDE's error type -> gain in AP50 without errors of that type.
         image_scores: ``[I]`` R-precision of each image (:func:`image_scores`), NaN without objects.
     """
 
     seed: int
+    objects: int
     ious: np.ndarray
     errors: dict[str, float]
     image_scores: np.ndarray
@@ -44,7 +46,8 @@ def detection_stats(
     ious = pairs.iou[pairs.at[:, 0] & ~truth.crowds[pairs.truth]]
     top, hits = top_detections(truth, detections, pairs)
     scores = image_scores(truth, detections[top, 0], hits[top])
-    return DetectionStats(seed, ious, tide_errors(index, detections), scores)
+    objects = int((~truth.crowds).sum())
+    return DetectionStats(seed, objects, ious, tide_errors(index, detections), scores)
 
 
 def tide_errors(index: COCO, detections: np.ndarray) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """Example images on which the two most different variants differ most."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,7 +48,7 @@ def image_section(context: Context) -> Section | None:
     if not drawn:
         return Section(_TITLE, text)
     caption = (
-        f"Solid boxes are correct at IoU .5, dashed ones are wrong; seed {pictures.seeds[0]}. The "
+        f"Solid boxes are correct at IoU .5, dashed ones are wrong; {pictures.seed_note}. The "
         f"images on which {pair[0]} is better come first, then those on which {pair[1]} is. Class "
         "names that would overlap others are left out."
     )
@@ -102,10 +100,26 @@ class _Pictures:
         }
         gains = self._scores[pair[0]] - self._scores[pair[1]]
         self.places = chosen_images(gains, boxes_by_image(self._study.truth))
-        self._detections = {label: self._study.detections(self._run(label)) for label in pair}
+        self._detections: dict[tuple[str, int], np.ndarray] = {}
 
-    def _run(self, label: str) -> Mapping[str, Any]:
-        return next(run for run in self._study.done(label) if run["seed"] == self.seeds[0])
+    @property
+    def seed_note(self) -> str:
+        """Which seed's detections are drawn."""
+        if self._study.folds:
+            return "the first seed that was evaluated on the image"
+        return f"seed {self.seeds[0]}"
+
+    def _seeds_on(self, place: int) -> list[int]:
+        """Return the seeds whose runs were evaluated on an image."""
+        image_id = self._study.truth.image_ids[place]
+        return [seed for seed in self.seeds if image_id in self._study.truth_of(seed).image_ids]
+
+    def _found(self, label: str, seed: int) -> np.ndarray:
+        """Return the detections of a run."""
+        if (label, seed) not in self._detections:
+            run = next(run for run in self._study.done(label) if run["seed"] == seed)
+            self._detections[label, seed] = self._study.detections(run)
+        return self._detections[label, seed]
 
     def draw(self, place: int) -> str:
         """Return the ground truth and both variants' detections on an image.
@@ -121,12 +135,14 @@ class _Pictures:
         jpeg = read_jpeg(Path(self._study.meta["image_dir"], entry["file_name"]), size, _LONGEST)
         objects = objects_of(truth, place)
         panels = [Panel(f"ground truth ({len(objects)})", objects)]
-        for label, found in self._detections.items():
+        seeds = self._seeds_on(place)
+        for label in self._scores:
+            found = self._found(label, seeds[0])
             boxes = judged(truth, found[found[:, 0] == image_id])
             right = sum(box.kind == "right" for box in boxes)
             panels.append(Panel(f"{clean(label, 30)} ({right} of {len(boxes)} correct)", boxes))
         means = [f"{label} {100 * values[place]:.0f}%" for label, values in self._scores.items()]
-        over = "mean over seeds" if len(self.seeds) > 1 else "one seed"
+        over = "mean over seeds" if len(seeds) > 1 else "one seed"
         caption = f"{entry['file_name']}: score {', '.join(means)} ({over})"
         return side_by_side(jpeg, size, panels, caption, "image")
 

@@ -43,13 +43,20 @@ def training_section(context: Context) -> Section | None:
         for label in study.labels
     }
     histories = {label: own for label, own in histories.items() if own}
-    tables = [table for table in (_time_table(context, histories), cost_table(context)) if table]
+    # A forked run did not learn alone what it had learned by the time it reached a level.
+    times = None if study.fork else _time_table(context, histories)
+    tables = [table for table in (times, cost_table(context)) if table]
     if not histories and not tables:
         return None
     text = (
         "How fast each variant learns, and its cost. Losses of different kinds have different "
         "scales: compare the shape of their curves, not the values."
     )
+    if study.fork:
+        text += (
+            f" The baseline {study.fork['baseline']} trained alone up to epoch "
+            f"{study.fork['epoch']}, where the curves of the others begin."
+        )
     missing = [
         label for label in study.labels if context.finished(label) and label not in histories
     ]

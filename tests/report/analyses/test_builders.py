@@ -155,3 +155,21 @@ def test_eighty_classes_and_few_boxes(make_truth, rows, tmp_path):
     assert len([text for text in texts_of(shown.svg) if text.startswith("class ")]) <= 20
     assert len(class_table_section(context).tables[0].rows) == 80
     check_figures([sizes.svg, shown.svg])
+
+
+def test_runs_that_are_evaluated_on_folds(make_context):
+    """Each run has scores, errors and IoUs of the images of its fold only; sections are complete.
+
+    A class that is missing in some folds has the mean over the others.
+    """
+    context = make_context(folds=3, seeds=(0, 1, 2, 3), noise={"A": 0.1, "B": 0.05}, images=24)
+    for runs in context.detection_stats.values():
+        seen = np.array([~np.isnan(run.image_scores) for run in runs])
+        assert (seen[0] == seen[3]).all()  # the same fold
+        assert (seen[:3].sum(axis=0) <= 1).all() and seen[:3].sum() == 23  # one has no object
+        assert sum(run.objects for run in runs[:3]) == context.boxes.sum()
+    sections = built(context)
+    assert [section.title for section in sections] == TITLES
+    check_figures(figures_of(sections))
+    (pictures,) = [s for s in sections if s.title == "Images that differ most"]
+    assert "the first seed that was evaluated on the image" in pictures.figures[0].caption
