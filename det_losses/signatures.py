@@ -84,23 +84,22 @@ def parameters(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter]
     is_class = inspect.isclass(target)
     found: dict[str, inspect.Parameter] = {}
     further = getattr(target, "further_parameters", None)
-    functions = _constructors(target) if is_class else [target]
-    for function in functions[:1] if further else functions:
+    for index, function in enumerate(_constructors(target) if is_class else [target]):
         try:
             signature = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):  # a builtin
             return found, True
+        is_open = any(each.kind is each.VAR_KEYWORD for each in signature)
+        if index and further and not is_open:
+            break  # a base class that its subclasses call with arguments of their own
         hints = _annotations(function)
-        is_open = False
         for parameter in list(signature)[1 if is_class else 0 :]:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                is_open = True
-            elif parameter.kind is not parameter.VAR_POSITIONAL:
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 annotation = hints.get(parameter.name, parameter.empty)
                 found.setdefault(parameter.name, parameter.replace(annotation=annotation))
         if not is_open:
             return found, False
-    return (found, True) if further is None else ({**further(), **found}, False)
+    return (found, True) if further is None else ({**found, **further(), **found}, False)
 
 
 def _constructors(cls: type) -> list[Callable[..., Any]]:
@@ -148,7 +147,8 @@ def _check_type(target: Callable[..., Any], parameter: inspect.Parameter, value:
 
 
 def _type_error(name: str, value: Any, expected: str) -> Exception:
-    comma = _COMMA.fullmatch(value) if isinstance(value, str) else None
+    text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    comma = _COMMA.fullmatch(text) if "number" in expected else None
     hint = f"; write {comma[1]}.{comma[2]}" if comma else ""
     return _error(InputTypeError, name, f"must be {expected}, got {reprlib.repr(value)}{hint}")
 

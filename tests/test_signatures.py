@@ -27,6 +27,27 @@ class Open:
         pass
 
 
+class Adapter:
+    """Its subclasses pass unknown arguments to a function."""
+
+    def __init__(self, hidden):
+        pass
+
+    @classmethod
+    def further_parameters(cls):
+        return parameters(function)[0]
+
+
+class Adapted(Adapter):
+    def __init__(self, own, text=3, **kwargs):
+        super().__init__(1)
+
+
+class Further(Adapted):
+    def __init__(self, more=1, **kwargs):
+        super().__init__(**kwargs)
+
+
 def function(
     number: float = 1.0,
     whole: int = 1,
@@ -64,6 +85,15 @@ def test_a_class_that_takes_anything_is_not_judged():
         check_call(Open, dict(whatever=1), also=[Base])
 
 
+def test_a_class_may_declare_further_arguments():
+    known, is_open = parameters(Further)
+    assert not is_open
+    assert {"more", "own", "text", "number", "table"} <= set(known)
+    assert known["text"].default == 3
+    assert "hidden" not in known
+    assert list(parameters(Adapter)[0]) == ["hidden"]
+
+
 def test_a_missing_argument_is_named_unless_the_caller_adds_it():
     with pytest.raises(TypeError, match=r"^own: is missing; Derived needs it$"):
         check_call(Derived, {})
@@ -87,7 +117,7 @@ def test_right_types_pass(arguments, monkeypatch):
     ("arguments", "message"),
     [
         (dict(number="0,01"), "number: must be a number, got '0,01'; write 0.01"),
-        (dict(number=(0, 1)), "number: must be a number, got (0, 1)"),
+        (dict(number=(0, 1)), "number: must be a number, got (0, 1); write 0.1"),
         (dict(number=None), "number: must be a number, got None"),
         (dict(whole=2.5), "whole: must be a whole number, got 2.5"),
         (dict(whole=float("inf")), "whole: must be a whole number, got inf"),

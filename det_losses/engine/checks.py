@@ -116,6 +116,8 @@ def set_monitors(cfg: Mapping[str, Any], metainfo: Mapping[str, Sequence[Any]]) 
     for key, hook in hooks.items():
         for name in ("save_best", "monitor") if isinstance(hook, Mapping) else ():
             given = hook.get(name)
+            if name == "monitor" and "ReduceOnPlateau" in str(hook.get("type")):
+                given = given or "loss"  # mmengine's default, which no validation returns
             if given is None:
                 continue
             if given in ("auto", ["auto"]):

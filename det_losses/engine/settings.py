@@ -265,7 +265,8 @@ def _hooks(cfg: Mapping[str, Any]) -> Iterator[_Section]:
 def _runtime(cfg: Mapping[str, Any]) -> Iterator[_Section]:
     visualizer = cfg.get("visualizer")
     if isinstance(visualizer, Mapping):
-        yield _Section("visualizer", visualizer, ours.VISUALIZERS, "Visualizer")
+        given = ("name", "save_dir")
+        yield _Section("visualizer", visualizer, ours.VISUALIZERS, "Visualizer", given)
         for key, each in _numbered("visualizer.vis_backends", visualizer.get("vis_backends") or []):
             yield _Section(key, each, ours.VISBACKENDS, None, ("save_dir",))
     processor, least = cfg.get("log_processor"), _LEAST["log_processor"]
@@ -294,7 +295,7 @@ def _numbered(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 # The settings that mmengine reads from a dict, as signatures.
 
 
-def _auto_scale_lr(*, base_batch_size: int, enable: bool = False) -> None: ...
+def _auto_scale_lr(*, base_batch_size: int | None = None, enable: bool = False) -> None: ...
 
 
 def _env_cfg(

@@ -11,6 +11,7 @@ from det_losses.engine.config import config_text, read_config
 from det_losses.engine.settings import check_settings
 from det_losses.errors import UserError
 from det_losses.paths import shipped_configs
+from det_losses.registry import DATASETS
 
 NORMALIZE = "[dict(type='Normalize', mean=[0, 0, 0], std=[1, 1, 1])]"
 # An option, and the parts of the message: the key, then what is wrong or what to do.
@@ -30,6 +31,7 @@ WRONG = [
     # backbone
     ("model.backbone.type=SmalResNetFPN", ("model.backbone.type: ", "'SmallResNetFPN'")),
     ("model.backbone.widts=[4]", ("model.backbone.widts: ", "Did you mean 'widths'?")),
+    ("model.backbone.body=3", ("model.backbone.body: ", "widths, norm, out_channels, extra_l")),
     ("model.backbone.widths=7", ("model.backbone.widths: must be a list",)),
     ("model.backbone.widths=[4]", ("model.backbone: widths must be three or more",)),
     ("model.backbone.norm=XX", ("model.backbone: norm must be one of 'BN'",)),
@@ -68,6 +70,10 @@ WRONG = [
     (
         "param_scheduler=[dict(type='LinearLR', start_factor=7)]",
         ("param_scheduler.0: ", "Starting multiplicative factor"),
+    ),
+    (
+        "param_scheduler=[dict(type='ReduceOnPlateauLR')]",
+        ("param_scheduler.0.monitor: no metric 'loss'. It has AP, AP50",),
     ),
     ("auto_scale_lr.base_batch_siz=3", ("auto_scale_lr.base_batch_siz: ", "'base_batch_size'")),
     # loops
@@ -153,6 +159,7 @@ def experiment(tmp_path_factory):
     small = dict(num_train=12, num_val=12, image_size=96, level="easy", data_root=str(folder / "d"))
     for split in ("train", "val", "test"):
         cfg[f"{split}_dataloader"].dataset.update(small)
+    DATASETS.build(cfg.train_dataloader.dataset)  # draws the images
     file = folder / "experiment.py"
     file.write_text(config_text(cfg))
     return file
