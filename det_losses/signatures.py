@@ -1,5 +1,6 @@
 """Check settings against the signature that receives them, before the call."""
 
+import contextlib
 import inspect
 import os
 import re
@@ -8,10 +9,11 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
+from math import inf
 from numbers import Integral, Real
 from typing import Any
 
-from det_losses.errors import InputError, InputTypeError, did_you_mean
+from det_losses.errors import InputError, InputTypeError, did_you_mean, one_line
 
 # Libraries whose annotations have been checked against the values that they accept.
 _ANNOTATED = ("det_losses", "mmengine", "torch", "torchvision")
@@ -62,17 +64,24 @@ def check_call(
             raise _error(InputTypeError, key, f"is missing; {title} needs it")
 
 
-def check_at_least(arguments: Mapping[str, Any], low: Mapping[str, float]) -> None:
-    """Raise InputError for a number below its limit; other values are not checked.
+def check_ranges(arguments: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise InputError for a number, or a number of a list, outside of its range.
 
     Args:
-        arguments: by name.
-        low: the smallest allowed value by name.
+        arguments: by name; values of other types are not checked.
+        ranges: the smallest and the largest allowed value by name.
     """
-    for key, least in low.items():
-        value = arguments.get(key)
-        if isinstance(value, Real) and not value >= least:
-            raise _error(InputError, key, f"must be at least {least}, got {value!r}")
+    for name, (low, high) in ranges.items():
+        value = arguments.get(name)
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(number, Real) and not low <= number <= high:
+                expected = f"at least {low}" if high == inf else f"from {low} to {high}"
+                raise _error(InputError, name, f"must be {expected}, got {short(value)}")
+
+
+def short(value: Any) -> str:
+    """Return a value as short text for a message."""
+    return one_line(reprlib.repr(value), 80)
 
 
 @cache
@@ -110,10 +119,14 @@ def _constructors(cls: type) -> list[Callable[..., Any]]:
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # whatever evaluating the text of an annotation raises
-        return {}
+    function = inspect.unwrap(function)
+    found = {}
+    for name, text in getattr(function, "__annotations__", {}).items():
+        one = types.SimpleNamespace(__annotations__={name: text})
+        # Evaluating an annotation raises if only type checkers import a name in it.
+        with contextlib.suppress(Exception):
+            found |= typing.get_type_hints(one, function.__globals__)
+    return found
 
 
 def _required(target: Callable[..., Any]) -> list[str]:
@@ -135,12 +148,14 @@ def _check_type(target: Callable[..., Any], parameter: inspect.Parameter, value:
     if parameter.name in _TOO_NARROW:
         return
     default, annotation = parameter.default, parameter.annotation
-    if value is None and (default is None or default is parameter.empty):
+    if value is None and default is None:
         return
     if annotation is parameter.empty:
-        # A default only excludes text: torchvision's min_size is 800 or a tuple, for example.
-        number = isinstance(default, Real)
-        if number and isinstance(value, str):
+        # A number may be a list of numbers: torchvision's min_size is 800 or a tuple, for example.
+        kind = type(default)
+        if kind in (int, float):
+            kind = float | Sequence[float]
+        if isinstance(default, Real) and (value == [] or not _fits(value, kind)):
             raise _type_error(parameter.name, value, _words(type(default)))
     elif not _fits(value, annotation):
         raise _type_error(parameter.name, value, _words(annotation))
@@ -150,7 +165,7 @@ def _type_error(name: str, value: Any, expected: str) -> Exception:
     text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
     comma = _COMMA.fullmatch(text) if "number" in expected else None
     hint = f"; write {comma[1]}.{comma[2]}" if comma else ""
-    return _error(InputTypeError, name, f"must be {expected}, got {reprlib.repr(value)}{hint}")
+    return _error(InputTypeError, name, f"must be {expected}, got {short(value)}{hint}")
 
 
 def _error(kind: type[InputError | InputTypeError], key: str, message: str) -> Exception:
@@ -173,16 +188,15 @@ def _fits(value: Any, annotation: Any) -> bool:
     kind = origin or annotation
     if kind is bool:
         return isinstance(value, Integral) and value in (0, 1)
-    if kind is int:
-        return isinstance(value, Real) and value == int(value) if _is_finite(value) else False
-    if kind is float:
-        return isinstance(value, Real)
+    if kind in (int, float):
+        number = isinstance(value, Real) and not isinstance(value, bool) and value == value
+        return number and (kind is float or (abs(value) < inf and value == int(value)))
     if kind is type(None):
         return value is None
     if kind is str or _is_a(kind, os.PathLike):
         return isinstance(value, (str, os.PathLike))
     if _is_a(kind, Mapping):
-        return not isinstance(value, (str, Real, list, tuple))
+        return value is not None and not isinstance(value, (str, Real, list, tuple))
     if kind in _LISTS:
         return _fits_list(value, kind, args)
     # A tensor, a module, a function: a config has none of them as text or number. Any other class
@@ -197,10 +211,6 @@ def _fits_list(value: Any, kind: type, args: tuple[Any, ...]) -> bool:
     if kind is tuple and Ellipsis not in args:
         return all(map(_fits, items, args))
     return all(_fits(item, args[0]) for item in items) if args else True
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Integral) or (isinstance(value, Real) and abs(value) < float("inf"))
 
 
 def _is_tensor(kind: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional, Union
 import pytest
 from torch import Tensor
 
-from det_losses.signatures import check_at_least, check_call, parameters
+from det_losses.signatures import check_call, check_ranges, parameters
 
 
 class Base:
@@ -132,6 +132,10 @@ def test_right_types_pass(arguments, monkeypatch):
         (dict(choice="c"), "choice: must be one of 'a', 'b', got 'c'"),
         (dict(tensor="x"), "tensor: must be a number, got 'x'"),
         (dict(undeclared="x"), "undeclared: must be a number, got 'x'"),
+        (dict(undeclared=None), "undeclared: must be a number, got None"),
+        (dict(undeclared=[]), "undeclared: must be a number, got []"),
+        (dict(number=float("nan")), "number: must be a number, got nan"),
+        (dict(whole=True), "whole: must be a whole number, got True"),
     ],
 )
 def test_wrong_types_are_named(arguments, message, monkeypatch):
@@ -147,9 +151,10 @@ def test_types_of_other_packages_and_unknown_types_are_not_judged(monkeypatch):
     check_call(unresolvable, dict(name=[1]))
 
 
-def test_numbers_below_their_limit():
-    check_at_least(dict(a=1, b="text"), dict(a=1, b=1, c=1))
+def test_numbers_outside_of_their_range():
+    check_ranges(dict(a=1, b="text", c=[1, 2]), dict(a=(1, 2), b=(1, 2), c=(1, 2), d=(1, 2)))
+    for value in (0, 3, [1, 3], float("nan")):
+        with pytest.raises(ValueError, match=r"^a: must be from 1 to 2, got "):
+            check_ranges(dict(a=value), dict(a=(1, 2)))
     with pytest.raises(ValueError, match=r"^a: must be at least 1, got 0$"):
-        check_at_least(dict(a=0), dict(a=1))
-    with pytest.raises(ValueError, match="got nan"):
-        check_at_least(dict(a=float("nan")), dict(a=1))
+        check_ranges(dict(a=0), dict(a=(1, float("inf"))))

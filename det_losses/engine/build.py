@@ -23,8 +23,8 @@ from det_losses.engine.checks import (
 )
 from det_losses.engine.config import FastTextConfig, entries
 from det_losses.engine.runner import QuietRunner
-from det_losses.engine.settings import check_settings
-from det_losses.errors import InputError
+from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
+from det_losses.errors import InputError, located
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -62,7 +62,9 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _select_parts(cfg, train)
     check_settings(cfg)
     check_amp(cfg.get("optim_wrapper"))
-    check_checkpoint(cfg.get("load_from"))
+    with located("load_from"):
+        check_checkpoint(cfg.get("load_from"))
+    _drop_hooks(cfg)
     _set_directories(cfg)
     _set_collate(cfg)
     _set_cosine_length(cfg)
@@ -82,7 +84,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
 
 
 def _select_parts(cfg: Config, train: bool) -> None:
-    if "model" not in cfg:
+    if cfg.get("model") is None:
         raise InputError(f"the config {cfg.filename or ''} has no `model`")
     if not train:
         for ours, theirs in zip(_TEST, _VALIDATION, strict=True):
@@ -97,6 +99,13 @@ def _select_parts(cfg: Config, train: bool) -> None:
             raise InputError(
                 f"the config {cfg.filename or ''} has no `{key}`, which {purpose} requires"
             )
+
+
+def _drop_hooks(cfg: Config) -> None:
+    """Remove the default hooks that are None; mmengine itself removes its own only."""
+    hooks = cfg.get("default_hooks") or {}
+    for name in [name for name in hooks if hooks[name] is None and name not in MMENGINE_HOOKS]:
+        del hooks[name]
 
 
 def _set_directories(cfg: Config) -> None:

@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import Any
+from math import inf
+from typing import Any, Literal
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmengine.runner import Runner, set_random_seed
@@ -21,7 +23,7 @@ from torch.utils.data import DataLoader
 from det_losses import registry as ours
 from det_losses.errors import InputError, InputTypeError, did_you_mean, located
 from det_losses.registry import SCOPE, find
-from det_losses.signatures import check_at_least, check_call
+from det_losses.signatures import check_call, check_ranges, short
 
 # Top-level keys that are read, in addition to the arguments of mmengine's Runner.
 _ALSO_READ = (
@@ -33,23 +35,29 @@ _PARAMWISE = (
     "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "dwconv_decay_mult",
     "flat_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate",
 )  # fmt: skip
-# Names of the default hooks: mmengine's and those of configs/_base_/runtime.py.
-_HOOK_NAMES = (
+MMENGINE_HOOKS = (
     "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
-    "safe_checkpoint", "seed", "non_finite", "loss_record", "progress", "run_record", "history",
+)  # fmt: skip
+_HOOK_NAMES = (
+    *MMENGINE_HOOKS, "safe_checkpoint", "seed", "non_finite", "loss_record", "progress",
+    "run_record", "history",
 )  # fmt: skip
 _CHOICES = {
     "launcher": ("none", "pytorch", "slurm", "mpi"),
     "log_level": ("DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL", "NOTSET"),
 }
-_LEAST: Mapping[str, Mapping[str, float]] = {
-    "train_cfg": {"max_epochs": 1, "max_iters": 1, "val_interval": 1, "val_begin": 0},
-    "optim_wrapper": {"accumulative_counts": 1},
-    "auto_scale_lr": {"base_batch_size": 1},
-    "log_processor": {"window_size": 1},
-    "CheckpointHook": {"save_begin": 0},
-    "LoggerHook": {"interval": 1},
+_RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "train_cfg": dict.fromkeys(("max_epochs", "max_iters", "val_interval"), (1, inf)),
+    "optim_wrapper": {"accumulative_counts": (1, inf)},
+    "optimizer": {"lr": (0, 1000)},
+    "clip_grad": {"max_norm": (1e-9, inf), "clip_value": (1e-9, inf)},
+    "param_scheduler": {"begin": (0, inf), "end": (0, inf)},
+    "auto_scale_lr": {"base_batch_size": (1, inf)},
+    "log_processor": {"window_size": (1, inf)},
+    "randomness": {"seed": (0, 2**32 - 1)},
+    "LoggerHook": {"interval": (1, inf)},
 }
+_LARGEST = 2**63 - 1  # numbers beyond it overflow in torch
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class _Section:
         target: what is called without a ``type``.
         given: arguments that mmengine adds.
         extra: further entries that mmengine reads.
-        least: smallest allowed values.
+        ranges: smallest and largest allowed values.
     """
 
     key: str
@@ -72,7 +80,7 @@ class _Section:
     target: str | Callable[..., Any] | None = None
     given: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
-    least: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def check_settings(cfg: Mapping[str, Any]) -> None:
@@ -86,6 +94,7 @@ def check_settings(cfg: Mapping[str, Any]) -> None:
         InputTypeError: an unknown or missing argument, or a value of the wrong type.
         NotRegisteredError: a ``type`` is not registered.
     """
+    _check_size(cfg)
     _check_top_level(cfg)
     for section in _sections(cfg):
         with located(section.key):
@@ -95,28 +104,47 @@ def check_settings(cfg: Mapping[str, Any]) -> None:
 def _check(section: _Section) -> None:
     config = section.config
     if not isinstance(config, Mapping):
-        if isinstance(config, (str, int, float, list, tuple)):
-            raise InputTypeError(f"must be a dict of settings, got {config!r}")
+        if config is None or isinstance(config, (str, int, float, list, tuple)):
+            raise InputTypeError(f"must be a dict of settings, got {short(config)}")
         return  # an object that is built already
-    target, also = section.target, []
-    if section.registry is not None:
-        target = config.get("type", target)
-        if target is None:
-            *_, name = section.key.split(".")
-            hint = did_you_mean(name, _HOOK_NAMES) if "hooks" in section.key else ""
-            raise InputError(f"needs a `type`, the name of its class. {hint}".rstrip())
-        if isinstance(target, str):
-            with located("type"):
-                target = find(section.registry, target)
-    arguments = {k: v for k, v in config.items() if k not in ("type", "_scope_", *section.extra)}
-    if getattr(target, "__name__", None) == "CheckpointHook":
-        also = [Runner.save_checkpoint]
-    elif getattr(target, "__name__", None) == "EMAHook":
-        also = [find(ours.MODELS, config.get("ema_type", "ExponentialMovingAverage"))]
+    target = section.target if section.registry is None else _target(section)
     name = getattr(target, "__name__", "")
+    arguments = {k: v for k, v in config.items() if k not in ("type", "_scope_", *section.extra)}
+    also = []
+    if name == "CheckpointHook":
+        also = [Runner.save_checkpoint]
+    elif name == "EMAHook":
+        also = [find(ours.MODELS, config.get("ema_type", "ExponentialMovingAverage"))]
     title = section.key if name.startswith("_") else None
     check_call(target, arguments, given=section.given, also=also, title=title)
-    check_at_least(arguments, {**_LEAST.get(name, {}), **section.least})
+    check_ranges(arguments, {**_RANGES.get(name, {}), **section.ranges})
+
+
+def _target(section: _Section) -> Callable[..., Any]:
+    """Return the class that the ``type`` of a section names."""
+    target = section.config.get("type", section.target)
+    if target is None:
+        *_, name = section.key.split(".")
+        hint = did_you_mean(name, _HOOK_NAMES) if "hooks" in section.key else ""
+        raise InputError(f"needs a `type`, the name of its class. {hint}".rstrip())
+    with located("type"):
+        found = find(section.registry, target) if isinstance(target, str) else target
+        if not callable(found):
+            raise InputTypeError(f"must be the name of a class, got {short(target)}")
+    return found
+
+
+def _check_size(value: Any, key: str = "") -> None:
+    """Raise InputError for a whole number that does not fit into 64 bits."""
+    with located(key):
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise InputError(f"must fit into 64 bits, got a number of {len(str(value))} digits")
+        if isinstance(value, (Mapping, Config)):
+            for name in value:
+                _check_size(value[name], str(name))
+        elif isinstance(value, (list, tuple)):
+            for index, each in enumerate(value):
+                _check_size(each, str(index))
 
 
 def _sections(cfg: Mapping[str, Any]) -> Iterator[_Section]:
@@ -153,22 +181,24 @@ def _data(cfg: Mapping[str, Any]) -> Iterator[_Section]:
     for split in ("train", "val", "test"):
         key = f"{split}_dataloader"
         loader = cfg.get(key)
-        if not isinstance(loader, Mapping):
+        if loader is None:
             continue
         nested = ("dataset", "sampler", "batch_sampler", "collate_fn", "worker_init_fn")
         extra = (*nested, "num_batch_per_epoch")
         yield _Section(key, loader, None, DataLoader, nested, extra)
+        if not isinstance(loader, Mapping):
+            continue
         yield from _dataset(f"{key}.dataset", loader.get("dataset"))
         for name, registry, given in (
             ("sampler", ours.DATA_SAMPLERS, ("dataset", "seed")),
             ("batch_sampler", ours.DATA_SAMPLERS, ("sampler", "batch_size")),
         ):
-            if isinstance(loader.get(name), Mapping):
+            if loader.get(name) is not None:
                 yield _Section(f"{key}.{name}", loader[name], registry, None, given)
         collate = loader.get("collate_fn")
-        if isinstance(collate, Mapping) and isinstance(collate.get("type"), str):
-            with located(f"{key}.collate_fn.type"):
-                find(ours.FUNCTIONS, collate["type"])
+        if isinstance(collate, Mapping):
+            with located(f"{key}.collate_fn"):
+                _target(_Section("", collate, ours.FUNCTIONS))
 
 
 def _dataset(key: str, dataset: Any) -> Iterator[_Section]:
@@ -197,28 +227,23 @@ def _training(cfg: Mapping[str, Any]) -> Iterator[_Section]:
     if cfg.get("train_cfg") is not None:
         by_epoch = isinstance(cfg["train_cfg"], Mapping) and cfg["train_cfg"].get("by_epoch", True)
         if by_epoch not in (True, False):
-            raise InputTypeError(f"train_cfg.by_epoch must be true or false, got {by_epoch!r}")
+            raise InputTypeError(f"train_cfg.by_epoch must be true or false, got {short(by_epoch)}")
         loop = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
         given = ("runner", "dataloader")
-        least = _LEAST["train_cfg"]
-        yield _Section("train_cfg", cfg["train_cfg"], ours.LOOPS, loop, given, ("by_epoch",), least)
+        ranges = _RANGES["train_cfg"]
+        yield _Section(
+            "train_cfg", cfg["train_cfg"], ours.LOOPS, loop, given, ("by_epoch",), ranges
+        )
     yield from _optimizer(cfg.get("optim_wrapper"))
     schedulers = cfg.get("param_scheduler") or []
-    single = isinstance(schedulers, Mapping) and "type" in schedulers
-    if single or not isinstance(
-        schedulers, Mapping
-    ):  # else one list for each of several optimizers
-        for key, each in _numbered("param_scheduler", schedulers):
-            extra = ("convert_to_iter_based",)
-            yield _Section(key, each, ours.PARAM_SCHEDULERS, None, ("optimizer",), extra)
-    if cfg.get("auto_scale_lr") is not None:
-        yield _Section(
-            "auto_scale_lr",
-            cfg["auto_scale_lr"],
-            None,
-            _auto_scale_lr,
-            least=_LEAST["auto_scale_lr"],
-        )
+    if isinstance(schedulers, Mapping) and "type" not in schedulers:
+        schedulers = []  # one list for each of several optimizers
+    for key, each in _numbered("param_scheduler", schedulers):
+        extra, ranges = ("convert_to_iter_based",), _RANGES["param_scheduler"]
+        yield _Section(key, each, ours.PARAM_SCHEDULERS, None, ("optimizer",), extra, ranges)
+    scaling, ranges = cfg.get("auto_scale_lr"), _RANGES["auto_scale_lr"]
+    if scaling is not None:
+        yield _Section("auto_scale_lr", scaling, None, _auto_scale_lr, ranges=ranges)
 
 
 def _optimizer(wrapper: Any) -> Iterator[_Section]:
@@ -227,17 +252,23 @@ def _optimizer(wrapper: Any) -> Iterator[_Section]:
         return
     if not isinstance(wrapper, (Mapping, str, int, float, list)):
         return  # built already
-    extra, least = ("optimizer", "paramwise_cfg"), _LEAST["optim_wrapper"]
+    extra, ranges = ("optimizer", "paramwise_cfg"), _RANGES["optim_wrapper"]
     registry = ours.OPTIM_WRAPPERS
-    yield _Section("optim_wrapper", wrapper, registry, "OptimWrapper", ("optimizer",), extra, least)
+    yield _Section(
+        "optim_wrapper", wrapper, registry, "OptimWrapper", ("optimizer",), extra, ranges
+    )
     optimizer = wrapper.get("optimizer")
     if optimizer is None:
         raise InputError("optim_wrapper.optimizer is missing: training needs an optimizer")
-    yield _Section("optim_wrapper.optimizer", optimizer, ours.OPTIMIZERS, None, ("params",))
+    key, ranges = "optim_wrapper.optimizer", _RANGES["optimizer"]
+    yield _Section(key, optimizer, ours.OPTIMIZERS, None, ("params",), (), ranges)
     clip = wrapper.get("clip_grad")
     if isinstance(clip, Mapping):
         function = clip_grad_value_ if clip.get("type") == "value" else clip_grad_norm_
-        yield _Section("optim_wrapper.clip_grad", clip, None, function, ("parameters",), ("type",))
+        ranges = _RANGES["clip_grad"]
+        yield _Section(
+            "optim_wrapper.clip_grad", clip, None, function, ("parameters",), ("type",), ranges
+        )
     for name in wrapper.get("paramwise_cfg") or ():
         if name not in _PARAMWISE:
             hint = did_you_mean(name, _PARAMWISE, f"Its keys are {', '.join(_PARAMWISE)}.")
@@ -250,7 +281,11 @@ def _evaluators(cfg: Mapping[str, Any]) -> Iterator[_Section]:
         if isinstance(evaluator, Mapping) and "metrics" in evaluator:
             yield _Section(key, evaluator, ours.EVALUATOR, "Evaluator")
             key, evaluator = f"{key}.metrics", evaluator["metrics"]
-        for name, metric in _numbered(key, evaluator or []):
+        if evaluator is None:
+            continue
+        if evaluator in ([], ()):
+            raise InputError(f"{key} is empty: an evaluation needs a metric, such as CocoMetric")
+        for name, metric in _numbered(key, evaluator):
             yield _Section(name, metric, ours.METRICS)
 
 
@@ -266,22 +301,21 @@ def _runtime(cfg: Mapping[str, Any]) -> Iterator[_Section]:
     visualizer = cfg.get("visualizer")
     if isinstance(visualizer, Mapping):
         given = ("name", "save_dir")
-        yield _Section("visualizer", visualizer, ours.VISUALIZERS, "Visualizer", given)
-        for key, each in _numbered("visualizer.vis_backends", visualizer.get("vis_backends") or []):
+        yield _Section("visualizer", visualizer, ours.VISUALIZERS, None, given)
+        backends = visualizer.get("vis_backends")
+        for key, each in _numbered("visualizer.vis_backends", [] if backends is None else backends):
             yield _Section(key, each, ours.VISBACKENDS, None, ("save_dir",))
-    processor, least = cfg.get("log_processor"), _LEAST["log_processor"]
+    processor, ranges = cfg.get("log_processor"), _RANGES["log_processor"]
     if processor is not None:
         yield _Section(
-            "log_processor", processor, ours.LOG_PROCESSORS, "LogProcessor", (), (), least
+            "log_processor", processor, ours.LOG_PROCESSORS, "LogProcessor", (), (), ranges
         )
     if cfg.get("randomness") is not None:
-        yield _Section("randomness", cfg["randomness"], None, set_random_seed)
+        ranges = _RANGES["randomness"]
+        yield _Section("randomness", cfg["randomness"], None, set_random_seed, ranges=ranges)
     if cfg.get("env_cfg") is not None:
         yield _Section("env_cfg", cfg["env_cfg"], None, _env_cfg)
-        if isinstance(cfg["env_cfg"], Mapping) and isinstance(
-            cfg["env_cfg"].get("mp_cfg"), Mapping
-        ):
-            yield _Section("env_cfg.mp_cfg", cfg["env_cfg"]["mp_cfg"], None, _mp_cfg)
+        yield _Section("env_cfg.mp_cfg", cfg["env_cfg"].get("mp_cfg", {}), None, _mp_cfg)
 
 
 def _numbered(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -307,7 +341,11 @@ def _env_cfg(
 ) -> None: ...
 
 
-def _mp_cfg(*, mp_start_method: str = "fork", opencv_num_threads: int = 0) -> None: ...
+def _mp_cfg(
+    *,
+    mp_start_method: Literal["fork", "forkserver", "spawn"] = "fork",
+    opencv_num_threads: int = 0,
+) -> None: ...
 
 
 # The top level
@@ -316,11 +354,13 @@ def _mp_cfg(*, mp_start_method: str = "fork", opencv_num_threads: int = 0) -> No
 def _check_top_level(cfg: Mapping[str, Any]) -> None:
     """Check the top-level values, and the spelling of keys that nothing reads."""
     parameters = inspect.signature(Runner).parameters
-    values = {key: cfg[key] for key in cfg if key in parameters and cfg[key] is not None}
+    optional = ("work_dir", "default_scope")
+    names = [key for key in cfg if key in parameters]
+    values = {key: cfg[key] for key in names if cfg[key] is not None or key not in optional}
     check_call(Runner, values, given=parameters)
     for key, known in _CHOICES.items():
-        value = cfg.get(key)
-        if isinstance(value, str) and value not in known:
+        value = cfg.get(key, known[0])
+        if not isinstance(value, int) and value not in known:
             hint = did_you_mean(value, known, f"It is one of {', '.join(known)}.")
             raise InputError(f"{key}: no such value {value!r}. {hint}")
     known = {*parameters, *_ALSO_READ}

@@ -5,7 +5,6 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from math import inf
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.errors import InputError, located
 from det_losses.models.fpn import load_weights
-from det_losses.signatures import check_call, parameters
+from det_losses.signatures import check_call, check_ranges, parameters
 from det_losses.tensors import upcast
 
 # Parts of the names of torchvision's arguments that our detectors set themselves.
@@ -269,14 +268,15 @@ def check_torchvision_arguments(detector: type[Detector], kwargs: Mapping[str, A
         InputError: a number is out of range.
     """
     check_call(detector, kwargs, given=("backbone", "num_classes"))
-    for name, value in kwargs.items():
-        limits = next((each for pattern, each in _LIMITS if re.fullmatch(pattern, name)), None)
-        for number in value if isinstance(value, (list, tuple)) else [value]:
-            if limits and isinstance(number, Real) and not limits[0] <= number <= limits[1]:
-                low, high = limits
-                expected = f"at least {low}" if high == inf else f"from {low} to {high}"
-                with located(name):
-                    raise InputError(f"must be {expected}, got {value!r}")
+    check_ranges(
+        kwargs,
+        {
+            name: limits
+            for name in kwargs
+            for pattern, limits in _LIMITS
+            if re.fullmatch(pattern, name)
+        },
+    )
 
 
 def with_normalisation(body: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:

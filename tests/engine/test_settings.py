@@ -8,6 +8,7 @@ from mmengine.config import Config
 from det_losses.cli.train import main
 from det_losses.engine import build_runner
 from det_losses.engine.config import config_text, read_config
+from det_losses.engine.run import build_parts
 from det_losses.engine.settings import check_settings
 from det_losses.errors import UserError
 from det_losses.paths import shipped_configs
@@ -50,7 +51,8 @@ WRONG = [
     ("optim_wrapper.optimizer.type=AdmW", ("optim_wrapper.optimizer.type: ", "'AdamW'")),
     ("optim_wrapper.optimizer.lr=0,001", ("optim_wrapper.optimizer.lr: ", "write 0.001")),
     ("optim_wrapper.optimizer.lr=fast", ("optim_wrapper.optimizer.lr: must be a number",)),
-    ("optim_wrapper.optimizer.lr=-1", ("optim_wrapper.optimizer: ", "Invalid learning rate")),
+    ("optim_wrapper.optimizer.lr=-1", ("optim_wrapper.optimizer.lr: must be from 0 to 1000",)),
+    ("optim_wrapper.optimizer.weight_decay=-1", ("optim_wrapper.optimizer: ", "Invalid weight")),
     ("optim_wrapper.optimizer.lrr=1", ("optim_wrapper.optimizer.lrr: ", "'lr'")),
     ("optim_wrapper.type=OptimWraper", ("optim_wrapper.type: ", "'OptimWrapper'")),
     ("optim_wrapper.clip_grad.max_nrm=1", ("optim_wrapper.clip_grad.max_nrm: ", "'max_norm'")),
@@ -144,6 +146,23 @@ WRONG = [
     ("env_cfg.mp_cfg.mp_start_methd=fork", ("env_cfg.mp_cfg.mp_start_methd: ",)),
     ("log_level=LOUD", ("log_level: no such value 'LOUD'. It is one of DEBUG",)),
     ("load_from=3", ("load_from: must be text or None, got 3",)),
+    # types, None and numbers that do not fit
+    ("model.type=[1]", ("model.type: must be the name of a class, got [1]",)),
+    ("model.loss_bbox.type=3", ("model.loss_bbox: the type of a loss must be its name, got 3",)),
+    ("train_dataloader.collate_fn.type=3", ("collate_fn.type: must be the name of a class",)),
+    ("train_dataloader.sampler=3", ("train_dataloader.sampler: must be a dict of settings",)),
+    ("train_dataloader.num_workers=2.5", ("train_dataloader.num_workers: must be a whole",)),
+    ("train_dataloader=none", ("no `train_dataloader`, which training requires",)),
+    ("model.min_size=none", ("model.min_size: must be a whole number, got None",)),
+    ("model.anchors.sizes=none", ("model.anchors.sizes: must be a list of lists of numbers",)),
+    ("optim_wrapper.clip_grad.max_norm=-1", ("optim_wrapper.clip_grad.max_norm: must be at",)),
+    (f"train_cfg.max_epochs={'9' * 400}", ("train_cfg.max_epochs: must fit into 64 bits",)),
+    ("optim_wrapper.optimizer.lr=1e999", ("optim_wrapper.optimizer.lr: must be",)),
+    ("randomness.seed=-1", ("randomness.seed: must be from 0 to 4294967295, got -1",)),
+    ("env_cfg=none", ("env_cfg: must be a dict, got None",)),
+    ("env_cfg.mp_cfg.mp_start_method=x", ("mp_cfg.mp_start_method: must be one of 'fork'",)),
+    ("val_evaluator=[]", ("val_evaluator is empty: an evaluation needs a metric",)),
+    ("load_from=none.pth", ("load_from: checkpoint 'none.pth': no such file",)),
     # options
     ("optim_wraper.type=OptimWrapper", ("--cfg-options", "Did you mean 'optim_wrapper'?")),
     (f"model{'.a' * 2000}=1", ("--cfg-options model.a.a", "nested deeper than")),
@@ -200,6 +219,39 @@ def test_a_wrong_line_of_a_config_is_an_error(experiment, tmp_path, capsys, line
     for part in parts:
         assert part in error
     assert list(tmp_path.iterdir()) == [file]
+
+
+def keys_of(value, key=()):
+    """Every key of a config, and of the first entry of each list."""
+    if key:
+        yield key
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1])
+    for name, each in items if isinstance(value, (dict, list)) else ():
+        yield from keys_of(each, (*key, name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["x", -1, [], {}, None, True, 3.7, 10**400, [[1]], float("nan")])
+def test_no_value_of_any_key_is_a_traceback(experiment, tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)  # a data_root of "x" is made
+    original = Config.fromfile(experiment).to_dict()
+    read = [key for key in keys_of(original) if not key[0].startswith(("test_", "work_dir"))]
+    assert len(read) > 90
+    for key in read:
+        cfg = Config(copy.deepcopy(original))
+        cfg.work_dir, cfg.log_level = str(tmp_path / "run"), "ERROR"
+        *outer, last = key
+        inner = cfg._cfg_dict
+        for name in outer:
+            inner = inner[name]
+        inner[last] = copy.deepcopy(value)
+        try:
+            build_parts(build_runner(cfg))
+        except UserError as error:
+            assert "\n" not in str(error)
+            assert len(str(error)) < 400
+        except Exception as error:
+            pytest.fail(f"{'.'.join(map(str, key))}={value!r}: {type(error).__name__}: {error}")
 
 
 VARIABLES = dict(
@@ -292,12 +344,21 @@ def test_a_higher_ap_is_better(experiment, tmp_path, given, found):
     assert all(hook.is_better_than[name](2, 1) for name in names)
 
 
+def test_none_removes_a_default_hook(experiment, tmp_path):
+    cfg = Config.fromfile(experiment)
+    cfg.work_dir, cfg.log_level = str(tmp_path), "ERROR"
+    cfg.default_hooks.progress = cfg.default_hooks.timer = None
+    names = {type(hook).__name__ for hook in build_runner(cfg).hooks}
+    assert names & {"ProgressHook", "IterTimerHook", "HistoryHook"} == {"HistoryHook"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("resume", "maybe", "resume: must be true or false, got 'maybe'"),
         ("launcher", "slurmm", "launcher: no such value 'slurmm'. Did you mean 'slurm'?"),
         ("test_evaluator", dict(type="CocoMetic"), "test_evaluator.type: 'CocoMetic' is not in"),
+        ("visualizer", {}, "visualizer: needs a `type`, the name of its class."),
         ("test_cfg", dict(fp=1), "test_cfg.fp: TestLoop has no argument 'fp'"),
     ],
 )

@@ -88,7 +88,7 @@ def loss_config(loss: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a loss as a new dict, parsed from text or copied.
 
     Raises:
-        InputTypeError: neither text nor a config.
+        InputTypeError: neither text nor a config, or its ``type`` is neither a name nor a class.
         InputError: text that cannot be read, or a config without ``type``.
     """
     if isinstance(loss, str):
@@ -98,6 +98,8 @@ def loss_config(loss: str | Mapping[str, Any]) -> dict[str, Any]:
     config = dict(loss.items())
     if "type" not in config:
         raise InputError(f"a loss config needs a type, as in dict(type='GIoULoss'), got {loss!r}")
+    if not isinstance(config["type"], str) and not callable(config["type"]):
+        raise InputTypeError(f"the type of a loss must be its name, got {config['type']!r}")
     return config
 
 
