@@ -12,5 +12,5 @@ _base_ = [
     "../_base_/runtime.py",
 ]
 optim_wrapper = dict(optimizer=dict(lr=4e-3, fused=True))
-train_cfg = dict(max_epochs=9, val_interval=9)
-default_hooks = dict(checkpoint=dict(interval=5))
+train_cfg = dict(max_epochs=9)
+default_hooks = dict(checkpoint=dict(interval=None))  # in the middle and at the end

@@ -21,6 +21,8 @@ from det_losses.report.formats import duration
 
 WARM_UP, TIMED = 2, 6  # training steps of a measurement
 _START = 10.0  # seconds for a process to start and import torch
+_LIMIT = 10.0  # seconds of steps after which a measurement ends
+_MOST_EVALUATION = 0.2  # of the training time
 
 
 @dataclass
@@ -90,8 +92,41 @@ class Budget:
         return math.ceil(runs / self.jobs) * self.run_seconds
 
 
-def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
-    """Estimate the seconds of a run from a few training steps and one evaluated batch.
+@dataclass(frozen=True)
+class RunTime:
+    """What a run is expected to take.
+
+    Attributes:
+        start: seconds until training begins.
+        training: seconds of all steps.
+        evaluation: seconds of all evaluations.
+        evaluations: their number.
+    """
+
+    start: float
+    training: float
+    evaluation: float
+    evaluations: int
+
+    @property
+    def seconds(self) -> float:
+        """The whole run."""
+        return self.start + self.training + self.evaluation
+
+    @property
+    def note(self) -> str | None:
+        """A sentence if evaluation is expensive: how to evaluate less."""
+        share = self.evaluation / self.training
+        if share <= _MOST_EVALUATION:
+            return None
+        key = "val_dataloader.dataset.num_images=N evaluates fewer images"
+        if self.evaluations > 1:
+            key = "train_cfg.val_interval=N evaluates less often"
+        return f"Evaluation will take {share:.0%} of the training time; {key}"
+
+
+def measure_run(cfg: Config, variant: Variant, jobs: int) -> RunTime:
+    """Estimate the time of a run from a few training steps and one evaluated batch.
 
     Args:
         cfg: the config of the comparison.
@@ -110,19 +145,22 @@ def measure_run(cfg: Config, variant: Variant, jobs: int) -> float:
     loop = runner.train_loop
     length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     evaluations = math.ceil(length / loop.val_interval)
-    return _START + built + step * runner.max_iters + evaluation * evaluations
+    training = step * runner.max_iters
+    return RunTime(_START + built, training, evaluation * evaluations, evaluations)
 
 
 def _time_steps(runner: Runner) -> float:
+    """Return the mean seconds of a step, of those that the time limit allows."""
     runner.model.train()
-    seconds = []
+    seconds: list[float] = []
     batches = _endless(runner.train_dataloader)
-    for _ in range(WARM_UP + TIMED):
+    while len(seconds) < WARM_UP + TIMED and (len(seconds) < 2 or sum(seconds) < _LIMIT):
         begin = time.perf_counter()
         runner.model.train_step(next(batches), runner.optim_wrapper)
         _synchronise()
         seconds.append(time.perf_counter() - begin)
-    return sum(seconds[WARM_UP:]) / TIMED
+    timed = seconds[min(WARM_UP, len(seconds) - 1) :]
+    return sum(timed) / len(timed)
 
 
 def _time_evaluation(runner: Runner) -> float:

@@ -1,8 +1,9 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import match_variants
 from det_losses.data.folds import classes_in_one_fold
+from det_losses.engine.config import select_fold
+from det_losses.engine.schedule import set_length
 from det_losses.engine.settings import check_settings
 from det_losses.errors import InputError, UserError
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
+from det_losses.registry import DATASETS
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import counted, listed
 from det_losses.report.markdown import table
@@ -100,6 +104,7 @@ def compare(
         multiples=multiples,
         matched=match,
     )
+    cfg = with_epochs(cfg)
     first = seeds or default_seeds(cfg)
     fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
     check(cfg, selection, root, first, screening, fork)
@@ -109,12 +114,13 @@ def compare(
             raise InputError("--until-decided requires at least two variants")
     baseline = baseline or _baseline(selection, root)
     settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
-    facts = {**(facts or {}), **settings, **describe(cfg)}
+    facts = {**(facts or {}), **settings, **describe(cfg), "budget": seconds}
     with locked(root) as lock:
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)
         _announce(cfg, variants, facts)
-        budget = None if seconds is None else _start_budget(cfg, variants[0], seconds, jobs)
+        run_seconds = cache(partial(_run_seconds, cfg, variants[0], root, jobs))
+        budget = None if seconds is None else Budget(seconds, run_seconds(), jobs)
         notes: list[str] = []
         if screening:
             train = short_trainer(facts, first[0], lock, jobs, budget)
@@ -127,10 +133,11 @@ def compare(
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
             for note in notes:
                 runner.results.note(note)
+            runner.run_seconds = run_seconds() if runner.todo else None
             return runner
 
         if until:
-            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, settings, budget)
+            rows = _until_decided(start, plan, root, seeds or LOOK_SEEDS, facts, budget)
         else:
             if budget:
                 fit = budget.seeds(partial(plan.unfinished, root), seeds)
@@ -138,7 +145,7 @@ def compare(
             runner = start(plan)
             print(runner.forecast(), flush=True)
             if runner.todo:
-                _say_likely(root, len(variants), len(plan.seeds))
+                _say_likely(root, facts, len(variants), len(plan.seeds))
             rows = runner.execute()
         _report(root, rows)
     return rows
@@ -149,7 +156,7 @@ def _until_decided(
     plan: Plan,
     root: Path,
     seeds: Sequence[int],
-    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
     budget: Budget | None,
 ) -> list[dict[str, Any]]:
     """Train from look to look; a budget too small for one seed is an error."""
@@ -158,10 +165,11 @@ def _until_decided(
         budget.seeds(partial(plan.unfinished, root), seeds[: looks[0]])
     labels = [variant.label for variant in plan.variants]
     at = listed([str(look) for look in looks])
-    if settings["baseline"] not in labels:  # that of the directory, in a comparison of others
-        settings = {**settings, "baseline": labels[0]}
+    if facts["baseline"] not in labels:  # that of the directory, in a comparison of others
+        facts = {**facts, "baseline": labels[0]}
     print(f"Looks at {at} seeds, at most {counted(len(labels) * looks[-1], 'run')}")
-    _say_likely(root, len(labels), looks[-1], looks[-1])
+    if any(plan.unfinished(root, seed) for seed in seeds):
+        _say_likely(root, facts, len(labels), looks[-1], looks[-1])
 
     def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
         if plan.fork:  # which trains the first part for the others, whether it is still in or not
@@ -172,11 +180,13 @@ def _until_decided(
         per_variant = {label: list(own_seeds) for label, own_seeds in own.items()}
         return start(replace(plan, variants=chosen, seeds=used, own_seeds=per_variant))
 
-    return until_decided(start_some, root, labels, seeds, settings)
+    return until_decided(start_some, root, labels, seeds, facts)
 
 
-def _say_likely(root: Path, losses: int, seeds: int, look: int | None = None) -> None:
-    sentence = likely_to_find(root, losses, seeds, look)
+def _say_likely(
+    root: Path, facts: Mapping[str, Any], losses: int, seeds: int, look: int | None = None
+) -> None:
+    sentence = likely_to_find(root, facts["images"]["val"], losses, seeds, look)
     if sentence:
         print(sentence)
 
@@ -217,6 +227,19 @@ def check(
         check_runner(cfg, variant)
 
 
+def with_epochs(cfg: Config) -> Config:
+    """Return the config with the number of epochs, if it has a number of steps.
+
+    So all runs of a comparison have the same length, which is part of what they share.
+    """
+    if "steps" not in (cfg.get("train_cfg") or {}):
+        return cfg
+    own, one_run = copy.deepcopy(cfg), copy.deepcopy(cfg)
+    select_fold(one_run, 0)
+    set_length(own, len(DATASETS.build(one_run.train_dataloader.dataset)))
+    return own
+
+
 def _baseline(selection: Selection, root: Path) -> str:
     """Return the baseline of a report: adding variants to a directory does not change it."""
     stored = Plan.load(root)
@@ -227,13 +250,23 @@ def _baseline(selection: Selection, root: Path) -> str:
     return meta.get("baseline") or selection.baseline
 
 
-def _start_budget(cfg: Config, variant: Variant, seconds: float, jobs: int) -> Budget:
+def _run_seconds(cfg: Config, variant: Variant, root: Path, jobs: int) -> float:
+    """Return the time of a run: that of the finished ones, or else measured."""
+    stored = Plan.load(root)
+    known = stored.seconds_per_run(root) if stored else None
+    if known:
+        return known
     print("Measuring the time per run", flush=True)
-    return Budget(seconds, measure_run(cfg, variant, jobs), jobs)
+    measured = measure_run(cfg, variant, jobs)
+    if measured.note:
+        print(measured.note)
+    return measured.seconds
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
     print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
+    if length := set_length(copy.deepcopy(cfg), facts["images"]["train"]):
+        print(f"Each run: {length}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
 

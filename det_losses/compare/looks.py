@@ -18,8 +18,13 @@ from det_losses.report.formats import at_most, counted, listed, points
 from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, next_look
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family
+from det_losses.statistics.verdict import Precision
 
 LOOK_SEEDS = tuple(range(max(LOOKS)))
+# Of a difference in AP between two losses, measured on the quickstart: docs/noise.md.
+SEED_SD = 0.010  # over seeds
+IMAGE_SD = 0.035  # over images, times the square root of their number
+_LEVEL = 0.95
 
 _FEWEST_SEEDS = 3  # that a comparison needs
 
@@ -174,30 +179,44 @@ def verdict_at(
     )
 
 
-def likely_to_find(root: Path, losses: int, seeds: int, look: int | None = None) -> str | None:
-    """Return which difference a comparison is likely to find, by the noise of the stored runs.
+def likely_to_find(
+    root: Path, images: int, losses: int, seeds: int, look: int | None = None
+) -> str | None:
+    """Return which difference a comparison is likely to find.
+
+    The noise is that of the stored runs. If they are too few, it is assumed to be that of the
+    quickstart, measured in docs/noise.md; the image part for the number of images.
 
     Args:
         root: the directory of the comparison.
+        images: number of evaluated images.
         losses: how many variants it will have.
         seeds: how many seeds each of them will have.
         look: the scheduled look at which it ends; None if seeds are fixed in advance.
 
     Returns:
-        None if nothing is known of the noise, or there is nothing to compare.
+        None if there is nothing to compare.
     """
+    if losses < 2 or seeds < 2 or images < 2:
+        return None
     try:
         verdict = Study.load([root]).verdict()
+        known, metric, level = verdict.precision, verdict.metric, verdict.level
     except UserError:
-        return None
-    if verdict.precision is None or losses < 2 or seeds < 2:
-        return None
-    error = 1 - verdict.level if look is None else look_error(look, verdict.level)
-    planned = replace(verdict.precision, losses=losses, error=error)
+        known, metric, level = None, "AP", _LEVEL
+    error = 1 - level if look is None else look_error(look, level)
+    assumed = Precision(losses, SEED_SD**2, IMAGE_SD**2 / images, images, error)
+    planned = replace(known, losses=losses, error=error) if known else assumed
     found = detectable_difference(*planned.with_seeds(seeds, Family.BASELINE))
+    source = (
+        "by the noise of the stored runs"
+        if known
+        else f"if differences vary as in the quickstart: SD {points(SEED_SD)} AP over seeds, "
+        f"{points(IMAGE_SD / images**0.5)} AP over {images} images (docs/noise.md)"
+    )
     return (
-        f"By the noise of the stored runs, {counted(seeds, 'seed')} are likely (80%) to find a "
-        f"difference of {points(float(found))} {verdict.metric} to the baseline"
+        f"{counted(seeds, 'seed')} are likely (80%) to find a difference of "
+        f"{points(float(found))} {metric if known else 'AP'} to the baseline, {source}"
     )
 
 

@@ -223,6 +223,15 @@ class Plan:
         runs = replace(self, seeds=[seed]).runs(root)
         return sum(run.share for run in runs if not is_finished(run.work_dir))
 
+    def seconds_per_run(self, root: Path) -> float | None:
+        """Return the mean time of a whole training, of the finished runs; None without them."""
+        known = [
+            record["train_seconds"] / run.share
+            for run in self.runs(root)
+            if (record := read_metrics(run.work_dir)).get("train_seconds")
+        ]
+        return sum(known) / len(known) if known else None
+
     def added_to(self, stored: "Plan", root: Path) -> "Plan":
         """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
 

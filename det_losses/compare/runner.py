@@ -62,6 +62,7 @@ class PlanRunner:
         plan: the plan of the directory, including earlier commands.
         runs: the runs of this command.
         results: writer of the results of the plan.
+        run_seconds: estimated time of a run, used until one has finished; None: unknown.
 
     Raises:
         InputError: the directory contains a comparison with a different config or ground truth.
@@ -81,6 +82,7 @@ class PlanRunner:
         self.plan = requested.added_to(stored, root) if stored else requested
         self.runs = requested.runs(root)
         self.results = Results(self.plan, root, facts)
+        self.run_seconds: float | None = None
         if BUDGET_NOTE in self.results.notes:
             self.results.notes.remove(BUDGET_NOTE)  # it concerns an earlier command
         self._cfg, self._root, self._lock = cfg, root, lock
@@ -150,15 +152,9 @@ class PlanRunner:
         return f"{text} of {duration(self._budget.seconds)}" if self._budget else text
 
     def _expected_seconds(self) -> float | None:
-        """Return the mean time of a whole training, or what was measured for the budget."""
-        known = [
-            record["train_seconds"] / run.share
-            for run in self.plan.runs(self._root)
-            if (record := read_metrics(run.work_dir)).get("train_seconds")
-        ]
-        if known:
-            return sum(known) / len(known)
-        return self._budget.run_seconds if self._budget else None
+        """Return the mean time of a whole training, or the estimate."""
+        estimate = self._budget.run_seconds if self._budget else self.run_seconds
+        return self.plan.seconds_per_run(self._root) or estimate
 
     def _train_next(self, todo: list[tuple[str, PlannedRun]]) -> None:
         """Take the first run that can start from the list, and train it.

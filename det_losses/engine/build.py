@@ -23,6 +23,7 @@ from det_losses.engine.checks import (
 )
 from det_losses.engine.config import FastTextConfig, entries
 from det_losses.engine.runner import QuietRunner
+from det_losses.engine.schedule import set_intervals, set_length
 from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
 from det_losses.errors import InputError, located
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
@@ -40,8 +41,9 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     The config is not changed. Missing entries get defaults: ``default_scope``; ``work_dir``
     (``work_dirs/<name of the config>``); the model's number of classes from the training dataset
     (for testing: the test dataset); ``test_*`` from ``val_*``; the dataloaders' ``collate_fn``
-    (``detection_collate``); the length of a cosine schedule (the whole training). The evaluators'
-    ``out_file`` is relative to the work_dir.
+    (``detection_collate``); the number of epochs from ``train_cfg.steps`` and the number of images;
+    the intervals and the length of a cosine schedule that are left open
+    (:mod:`~det_losses.engine.schedule`). The evaluators' ``out_file`` is relative to the work_dir.
 
     Args:
         cfg: the config; ``launcher``, ``resume``, ``load_from`` and ``randomness`` as in mmengine.
@@ -67,12 +69,16 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _drop_hooks(cfg)
     _set_directories(cfg)
     _set_collate(cfg)
-    _set_cosine_length(cfg)
     cfg.setdefault("default_scope", SCOPE)
     with config_errors(cfg):
-        metainfo = _metainfo(cfg)
-    if metainfo:
-        first, *others = metainfo.values()
+        datasets = build_datasets(cfg)
+    length = None
+    if train:
+        length = set_length(cfg, len(datasets["train_dataloader"]))
+        set_intervals(cfg)
+    metainfo = {key: getattr(dataset, "metainfo", None) or {} for key, dataset in datasets.items()}
+    if known := [each for each in metainfo.values() if "classes" in each]:
+        first, *others = known
         for other in others:
             check_same_classes(first, other)
         fill_from_data(cfg.model, first)
@@ -80,7 +86,10 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     # mmengine 0.10 uses deprecated names of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
     with config_errors(cfg):
-        return QuietRunner.from_cfg(FastTextConfig.of(cfg))
+        runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
+    if length:
+        runner.logger.info(str(length))
+    return runner
 
 
 def _select_parts(cfg: Config, train: bool) -> None:
@@ -148,31 +157,14 @@ def _set_collate(cfg: Config) -> None:
                 collate["type"] = f"{SCOPE}.{collate['type']}"
 
 
-def _set_cosine_length(cfg: Config) -> None:
-    """Set the length of a cosine schedule without one to the length of the training.
-
-    mmengine's cosine is periodic: after a shorter period the learning rate would rise again.
-    """
-    for scheduler in entries(cfg.get("param_scheduler")):
-        is_cosine = "CosineAnnealing" in str(scheduler.get("type"))
-        has_length = scheduler.get("T_max") is not None or scheduler.get("end") is not None
-        if is_cosine and scheduler.get("by_epoch", True) and not has_length:
-            epochs = cfg.train_cfg.get("max_epochs")
-            if not isinstance(epochs, int):
-                raise InputError(f"train_cfg.max_epochs must be a whole number, got {epochs!r}")
-            scheduler.T_max = epochs - scheduler.get("begin", 0)
-
-
-def _metainfo(cfg: Config) -> dict[str, dict[str, Any]]:
-    """Build the datasets and return their metainfo by dataloader.
+def build_datasets(cfg: Config) -> dict[str, Any]:
+    """Build the datasets of a config and return them by dataloader.
 
     The Runner builds them again; annotation files are cached.
     """
-    found = {}
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
-            if cfg.get(key) is not None:
-                metainfo = getattr(DATASETS.build(cfg[key].dataset), "metainfo", None)
-                if metainfo and "classes" in metainfo:
-                    found[key] = metainfo
-    return found
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or SCOPE):
+        return {
+            key: DATASETS.build(cfg[key].dataset)
+            for key in ("train_dataloader", "val_dataloader", "test_dataloader")
+            if cfg.get(key) is not None
+        }

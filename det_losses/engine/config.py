@@ -64,6 +64,8 @@ def apply_options(cfg: Config, options: list[str]) -> None:
             raise InputError(
                 f"--cfg-options {one_line(option, 80)}: nested deeper than {_DEPTH} levels"
             )
+    if "train_cfg.steps" in merged and "train_cfg.max_epochs" not in merged:
+        cfg.train_cfg.pop("max_epochs", None)  # which would take precedence
     try:
         cfg.merge_from_dict(merged)
     except (KeyError, TypeError, IndexError, AssertionError) as error:

@@ -47,7 +47,7 @@ _CHOICES = {
     "log_level": ("DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL", "NOTSET"),
 }
 _RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "train_cfg": dict.fromkeys(("max_epochs", "max_iters", "val_interval"), (1, inf)),
+    "train_cfg": dict.fromkeys(("max_epochs", "max_iters", "steps", "val_interval"), (1, inf)),
     "optim_wrapper": {"accumulative_counts": (1, inf)},
     "optimizer": {"lr": (0, 1000)},
     "clip_grad": {"max_norm": (1e-9, inf), "clip_value": (1e-9, inf)},
@@ -55,6 +55,7 @@ _RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "auto_scale_lr": {"base_batch_size": (1, inf)},
     "log_processor": {"window_size": (1, inf)},
     "randomness": {"seed": (0, 2**32 - 1)},
+    "DataLoader": {"batch_size": (1, inf)},
     "LoggerHook": {"interval": (1, inf)},
 }
 _LARGEST = 2**63 - 1  # numbers beyond it overflow in torch
@@ -115,6 +116,8 @@ def _check(section: _Section) -> None:
         also = [Runner.save_checkpoint]
     elif name == "EMAHook":
         also = [find(ours.MODELS, config.get("ema_type", "ExponentialMovingAverage"))]
+    elif name in ("EpochBasedTrainLoop", "IterBasedTrainLoop"):
+        also = [_length]
     title = section.key if name.startswith("_") else None
     check_call(target, arguments, given=section.given, also=also, title=title)
     check_ranges(arguments, {**_RANGES.get(name, {}), **section.ranges})
@@ -229,11 +232,7 @@ def _training(cfg: Mapping[str, Any]) -> Iterator[_Section]:
         if by_epoch not in (True, False):
             raise InputTypeError(f"train_cfg.by_epoch must be true or false, got {short(by_epoch)}")
         loop = "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"
-        given = ("runner", "dataloader")
-        ranges = _RANGES["train_cfg"]
-        yield _Section(
-            "train_cfg", cfg["train_cfg"], ours.LOOPS, loop, given, ("by_epoch",), ranges
-        )
+        yield from _loop(cfg["train_cfg"], loop)
     yield from _optimizer(cfg.get("optim_wrapper"))
     schedulers = cfg.get("param_scheduler") or []
     if isinstance(schedulers, Mapping) and "type" not in schedulers:
@@ -244,6 +243,17 @@ def _training(cfg: Mapping[str, Any]) -> Iterator[_Section]:
     scaling, ranges = cfg.get("auto_scale_lr"), _RANGES["auto_scale_lr"]
     if scaling is not None:
         yield _Section("auto_scale_lr", scaling, None, _auto_scale_lr, ranges=ranges)
+
+
+def _loop(train: Any, loop: str) -> Iterator[_Section]:
+    """List the settings of the training loop; engine/schedule.py sets those that are left open."""
+    given, extra = ("runner", "dataloader"), ("by_epoch",)
+    if isinstance(train, Mapping):
+        if "steps" in train:
+            given = (*given, "max_epochs", "max_iters")
+        open_keys = ("max_epochs", "max_iters", "val_interval")
+        train = {k: v for k, v in train.items() if v is not None or k not in open_keys}
+    yield _Section("train_cfg", train, ours.LOOPS, loop, given, extra, _RANGES["train_cfg"])
 
 
 def _optimizer(wrapper: Any) -> Iterator[_Section]:
@@ -291,6 +301,8 @@ def _evaluators(cfg: Mapping[str, Any]) -> Iterator[_Section]:
 
 def _hooks(cfg: Mapping[str, Any]) -> Iterator[_Section]:
     for name, hook in (cfg.get("default_hooks") or {}).items():
+        if isinstance(hook, Mapping) and hook.get("interval", 1) is None:
+            hook = {k: v for k, v in hook.items() if k != "interval"}  # set by engine/schedule.py
         if hook is not None:
             yield _Section(f"default_hooks.{name}", hook, ours.HOOKS, extra=("priority",))
     for key, hook in _numbered("custom_hooks", cfg.get("custom_hooks") or []):
@@ -327,6 +339,9 @@ def _numbered(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 # The settings that mmengine reads from a dict, as signatures.
+
+
+def _length(*, steps: int | None = None) -> None: ...
 
 
 def _auto_scale_lr(*, base_batch_size: int | None = None, enable: bool = False) -> None: ...

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from det_losses.report.answer import margin, supports_ranking
 from det_losses.report.formats import counted, rough_duration
+from det_losses.report.stored import Stored
 from det_losses.report.study import WITHIN, Study
 from det_losses.statistics import LOOKS, Verdict
 
@@ -40,8 +41,8 @@ def next_step(study: Study) -> NextStep | None:
     if unfinished := [run["variant"] for run in study.runs if run["status"] != "done"]:
         runs = "missing run" if len(unfinished) == 1 else f"{len(unfinished)} missing runs"
         commands = _stored_commands(study)
-        time = _time(study, unfinished) if commands else ""
-        return _step(f"Finish the {runs} first{f' ({time})' if time else ''}", commands)
+        time = _time(study, unfinished, study.meta.get("budget")) if commands else ""
+        return _step(study, f"Finish the {runs} first{f' ({time})' if time else ''}", commands)
     if verdict is None:
         return None
     return _decide(study, verdict) if verdict.tested else _first_result(study)
@@ -68,9 +69,12 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
         again = "more annotated images, or another run on each fold, which may not be enough"
         return _fixed_seeds(study, purpose, verdict.folds, again)
     if wanted is None:
-        return _step(f"{purpose}, evaluate more images: further seeds alone are not enough", ())
+        return _step(
+            study, f"{purpose}, evaluate more images: further seeds alone are not enough", ()
+        )
     look = min((look for look in LOOKS if look >= wanted), default=None)
-    if look is None or len(_distinct(study)) > 1 or now < _FIRST_LOOK:
+    several = len(study.origins) > 1 or len(_distinct(study)) > 1
+    if look is None or several or now < _FIRST_LOOK:
         more = wanted - now
         return _fixed_seeds(study, purpose, more, f"about {counted(more, 'more seed')}")
     more = look - now
@@ -79,13 +83,13 @@ def _decide(study: Study, verdict: Verdict) -> NextStep:
         options += ["--within", f"{100 * verdict.within:.3g}"]
     if _used_seeds(study) != list(range(now)):
         options += ["--seeds", *map(str, _with_further(study, max(LOOKS) - now))]
-    commands = _extended(study, options)
+    commands = tuple(_with(command, options) for command in _distinct(study))
     trained = list(verdict.candidates)
     if study.fork and study.fork["baseline"] not in trained:
         trained.append(study.fork["baseline"])  # it trains the first part for the others
     time = _time(study, trained * more) if commands else ""
     about = f"about {counted(more, 'more seed')}"
-    return _step(f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
+    return _step(study, f"{purpose}: {', '.join(filter(None, [about, time]))}", commands)
 
 
 def _wanted(verdict: Verdict, now: int) -> int | None:
@@ -101,13 +105,23 @@ def _wanted(verdict: Verdict, now: int) -> int | None:
 
 
 def _fixed_seeds(study: Study, purpose: str, more: int, what: str) -> NextStep:
-    commands = _extended(study, ["--seeds", *map(str, _with_further(study, more))])
+    """Return the commands that give each variant further seeds; a merged one in each directory."""
+    further = _with_further(study, more)[-more:]
+    commands = tuple(
+        _with(command, ["--seeds", *map(str, [*_seeds_in(part), *further])]) + _place(study, part)
+        for part in _training_parts(study)
+        for command in _distinct_of(part)
+    )
+    commands = commands if len(commands) <= _MOST_COMMANDS else ()
     time = _time(study, study.compared * more) if commands else ""
-    return _step(f"{purpose}: {', '.join(filter(None, [what, time]))}", commands)
+    return _step(study, f"{purpose}: {', '.join(filter(None, [what, time]))}", commands)
 
 
-def _step(text: str, commands: tuple[str, ...]) -> NextStep:
-    return NextStep(text + (":" if commands else "."), commands)
+def _step(study: Study, text: str, commands: tuple[str, ...]) -> NextStep:
+    if not commands:
+        return NextStep(f"{text}.")
+    merge = ", then merge the directories again" if len(study.origins) > 1 else ""
+    return NextStep(f"{text}{merge}:", commands)
 
 
 def _seeds_now(study: Study) -> int:
@@ -128,8 +142,14 @@ def _them(verdict: Verdict) -> str:
     return "the two" if count == 2 else f"the {count}"
 
 
-def _time(study: Study, variants: Sequence[str]) -> str:
-    """Return how long runs of these variants take here: "40 minutes here"; empty if unknown."""
+def _time(study: Study, variants: Sequence[str], budget: float | None = None) -> str:
+    """Return how long runs of these variants take here: "40 minutes here"; empty if unknown.
+
+    Args:
+        study: the comparison.
+        variants: the variant of each run.
+        budget: seconds after which the command stops; it is repeated if they are not enough.
+    """
     times: dict[str, list[float]] = {}
     for run in study.runs:
         if run["status"] == "done" and run.get("train_seconds"):
@@ -139,7 +159,11 @@ def _time(study: Study, variants: Sequence[str]) -> str:
     means = {label: sum(own) / len(own) for label, own in times.items()}
     usual = sum(means.values()) / len(means)
     total = sum(means.get(label, usual) for label in variants)
-    return f"{rough_duration(total / min(_jobs(study), len(variants)))} here"
+    seconds = total / min(_jobs(study), len(variants))
+    text = f"{rough_duration(seconds)} here"
+    if budget and seconds > budget:
+        text += f"; each command trains for {rough_duration(budget)}, so repeat it"
+    return text
 
 
 def _jobs(study: Study) -> int:
@@ -149,27 +173,58 @@ def _jobs(study: Study) -> int:
 
 
 def _stored_commands(study: Study) -> tuple[str, ...]:
-    """Return the commands that finish a comparison; none if it was merged."""
-    stored = _commands(study)
-    return stored[-1:] if len(_distinct(study)) == 1 else stored
+    """Return the commands that finish the missing runs of each directory."""
+    missing = {(run["variant"], run["seed"]) for run in study.runs if run["status"] != "done"}
+    found: list[str] = []
+    for part in study.origins:
+        if missing & {(run["variant"], run["seed"]) for run in part.runs}:
+            stored = _commands(part)
+            stored = stored[-1:] if len(_distinct_of(part)) == 1 else stored
+            found += [command + _place(study, part) for command in stored]
+    return _at_most(found)
 
 
-def _extended(study: Study, options: Sequence[str]) -> tuple[str, ...]:
-    return tuple(shlex.join([*shlex.split(command), *options]) for command in _distinct(study))
+def _training_parts(study: Study) -> list[Stored]:
+    """Return directories that together have all compared variants: the first one of each."""
+    first: dict[str, Stored] = {}
+    for part in study.origins:
+        for label in part.meta["variants"]:
+            first.setdefault(label, part)
+    wanted = [first[label].folder for label in study.compared if label in first]
+    return [part for part in study.origins if part.folder in wanted]
+
+
+def _seeds_in(part: Stored) -> list[int]:
+    return sorted({run["seed"] for run in part.runs})
+
+
+def _place(study: Study, part: Stored) -> str:
+    """Return the directory of a command as a comment, if several are merged."""
+    return f"  # {part.folder}" if len(study.origins) > 1 else ""
+
+
+def _with(command: str, options: Sequence[str]) -> str:
+    return shlex.join([*shlex.split(command), *options])
 
 
 def _distinct(study: Study) -> tuple[str, ...]:
-    """Return the commands without their seeds and budget; none if there are many."""
-    found = tuple(dict.fromkeys(map(without_seeds, _commands(study))))
-    return found if len(found) <= _MOST_COMMANDS else ()
+    """Return the commands of all directories without seeds and budget; none if there are many."""
+    return _at_most([command for part in study.origins for command in _distinct_of(part)])
 
 
-def _commands(study: Study) -> tuple[str, ...]:
-    """Return the commands of a comparison, without repetitions; none if it was merged."""
-    if len(study.origins) != 1:
-        return ()
-    command = study.meta.get("command")
-    return tuple(study.meta.get("commands") or ([command] if command else []))
+def _distinct_of(part: Stored) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(without_seeds, _commands(part))))
+
+
+def _at_most(commands: Sequence[str]) -> tuple[str, ...]:
+    distinct = tuple(dict.fromkeys(commands))
+    return distinct if len(distinct) <= _MOST_COMMANDS else ()
+
+
+def _commands(part: Stored) -> tuple[str, ...]:
+    """Return the commands of a directory, without repetitions."""
+    command = part.meta.get("command")
+    return tuple(part.meta.get("commands") or ([command] if command else []))
 
 
 def without_seeds(command: str) -> str:

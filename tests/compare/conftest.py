@@ -1,6 +1,8 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from det_losses.compare import comparison
+from det_losses.compare.budget import RunTime
 from det_losses.compare.plan import Plan
 from det_losses.compare.variants import Variant
 from det_losses.files import write_json
@@ -30,6 +32,12 @@ def cfg():
             "val_evaluator": {"type": "CocoMetric"},
         }
     )
+
+
+@pytest.fixture(autouse=True)
+def not_measured(monkeypatch):
+    """A comparison takes a run to last a minute, instead of measuring it."""
+    monkeypatch.setattr(comparison, "measure_run", lambda *args: RunTime(10.0, 50.0, 0.0, 1))
 
 
 @pytest.fixture(scope="session")

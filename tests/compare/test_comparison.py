@@ -16,9 +16,10 @@ from det_losses import list_losses
 from det_losses.cli import train
 from det_losses.compare import comparison, runner, weight_matching
 from det_losses.compare.budget import Budget
-from det_losses.compare.comparison import compare
+from det_losses.compare.comparison import compare, with_epochs
+from det_losses.compare.plan import Plan
 from det_losses.compare.preflight import describe_data
-from det_losses.compare.screening import short_trainer
+from det_losses.compare.screening import short_trainer, shorten
 from det_losses.compare.variants import select
 from det_losses.engine.config import use_folds, use_own_data
 from det_losses.engine.signals import StopHook
@@ -276,10 +277,7 @@ def test_matched_and_swept_weights_reach_the_runs(shapes, tmp_path, untrained, m
     assert matched != 2.5
 
 
-def test_a_budget_plans_the_seeds_that_fit_and_says_so(
-    shapes, tmp_path, untrained, monkeypatch, capsys
-):
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
+def test_a_budget_plans_the_seeds_that_fit_and_says_so(shapes, tmp_path, untrained, capsys):
     compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seconds=300)
     assert results(tmp_path)["meta"]["seeds"] == [0, 1]
     assert "seeds 0, 1: 4 runs of about 1 min 00 s" in capsys.readouterr().out
@@ -288,7 +286,6 @@ def test_a_budget_plans_the_seeds_that_fit_and_says_so(
 def test_no_run_is_started_after_the_end_of_the_budget(
     shapes, tmp_path, untrained, monkeypatch, capsys
 ):
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
     monkeypatch.setattr(Budget, "allows_run", lambda *args: False)
     compare(shapes, tmp_path, ["L1Loss"], seconds=300)
     assert untrained == []
@@ -338,6 +335,37 @@ def test_screening_trains_briefly_and_then_the_remaining_variants(shapes, tmp_pa
     assert "Screening dropped " in printed
     assert "can be dropped although it is the best" in printed
     assert "can be dropped although it is the best" in results(tmp_path)["meta"]["notes"][1]
+
+
+def test_all_runs_have_the_epochs_of_a_number_of_steps(shapes, tmp_path, untrained, capsys):
+    # 160 images in batches of 4 are 40 steps per epoch.
+    cfg = copy.deepcopy(shapes)
+    cfg.train_cfg = dict(by_epoch=True, steps=90, val_interval=None)
+    compare(cfg, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0], resamples=100)
+    assert "Each run: 160 images, batch size 4: 2 epochs (80 steps)" in capsys.readouterr().out
+    stored = Plan.load(tmp_path).config["train_cfg"]
+    assert stored == {"by_epoch": True, "max_epochs": 2, "val_interval": None}
+    assert shorten(with_epochs(cfg)).train_cfg.max_epochs == 1
+
+
+def test_time_and_likely_result_are_stated_before_training(
+    shapes, tmp_path, untrained, monkeypatch, capsys, finish
+):
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0, 1])
+    printed = capsys.readouterr().out
+    expected = [
+        "Measuring the time per run",
+        "seeds 0, 1: 4 runs of about 1 min 00 s each, 1 in parallel; estimated time 4 min 00 s",
+        "2 seeds are likely (80%) to find a difference of ",
+        "[1/4]",
+    ]
+    places = [printed.index(text) for text in expected]
+    assert places == sorted(places)
+    # Finished runs are a better estimate than a measurement.
+    monkeypatch.setattr(comparison, "measure_run", None)
+    finish(Plan.load(tmp_path).runs(tmp_path)[0])
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0, 1])
+    assert "3 runs of about 1 min 01 s each" in capsys.readouterr().out  # the fixture's 61 s
 
 
 def test_forked_runs_continue_the_baseline_and_losses_can_be_added(shapes, tmp_path):

@@ -11,7 +11,7 @@ from synthetic_comparison import write_comparison
 from det_losses.compare import comparison, looks, runner
 from det_losses.compare.budget import Budget
 from det_losses.compare.comparison import compare
-from det_losses.compare.looks import decide, likely_to_find, scheduled, verdict_at
+from det_losses.compare.looks import SEED_SD, decide, likely_to_find, scheduled, verdict_at
 from det_losses.errors import InputError
 from det_losses.report import Study
 from det_losses.statistics import Scores, analyse
@@ -191,7 +191,6 @@ def test_an_interrupt_after_a_look_continues_with_its_candidates(shapes_of, tmp_
 
 
 def test_the_budget_ends_between_two_looks(shapes_of, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
     left = iter([True] * 10 + [False] * 10)
     monkeypatch.setattr(Budget, "allows_run", lambda *args: next(left))
     trained = shapes_of(FAR, seconds=3600)
@@ -210,8 +209,7 @@ def test_it_ends_where_no_look_is_possible(shapes_of, tmp_path, capsys):
     assert "No look at 3 seeds: nothing to look at. Not decided." in capsys.readouterr().out
 
 
-def test_a_budget_too_small_for_one_seed_is_an_error(shapes_of, monkeypatch):
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: 60.0)
+def test_a_budget_too_small_for_one_seed_is_an_error(shapes_of):
     with pytest.raises(ValueError, match="one seed needs 3 runs and about 3 min"):
         shapes_of(FAR, seconds=100)
 
@@ -300,11 +298,23 @@ def test_a_report_uses_the_error_of_the_stored_look(stored):
 
 
 def test_the_noise_of_stored_runs_says_what_is_likely_to_be_found(stored):
-    sentence = likely_to_find(stored, 3, 5)
+    sentence = likely_to_find(stored, 20, 3, 5)
     assert "5 seeds are likely (80%) to find a difference of" in sentence
-    amount = [
-        float(likely_to_find(stored, 3, n).split("difference of ")[1].split()[0]) for n in (3, 5, 8)
-    ]
+    assert sentence.endswith(" by the noise of the stored runs")
+    amount = [difference_in(likely_to_find(stored, 20, 3, n)) for n in (3, 5, 8)]
     assert amount[0] > amount[1] > amount[2]
-    assert likely_to_find(stored, 1, 5) is None
-    assert likely_to_find(stored / "absent", 3, 5) is None
+    assert likely_to_find(stored, 20, 1, 5) is None
+
+
+def difference_in(sentence):
+    return float(sentence.split("difference of ")[1].split()[0])
+
+
+def test_without_stored_runs_the_noise_of_the_quickstart_is_assumed(tmp_path):
+    # Three losses, three seeds: the SE of a difference is SD / sqrt(3), the critical value about
+    # 3.7 at 3.2 degrees of freedom, and a power of 80% adds about one SE: 4.9 SE / sqrt(3) SD.
+    sentence = likely_to_find(tmp_path, 10**6, 3, 3)
+    assert difference_in(sentence) == pytest.approx(100 * 4.9 / 3**0.5 * SEED_SD, rel=0.1)
+    assert "as in the quickstart" in sentence and "docs/noise.md" in sentence
+    assert difference_in(likely_to_find(tmp_path, 20, 3, 3)) > difference_in(sentence)
+    assert likely_to_find(tmp_path, 20, 3, 1) is None

@@ -57,6 +57,12 @@ def test_options_change_the_config(cfg):
     assert cfg.resume is True
 
 
+def test_a_number_of_steps_replaces_the_number_of_epochs(cfg):
+    # In a config, max_epochs takes precedence; of an option and the config, the option.
+    apply_options(cfg, ["train_cfg.steps=600"])
+    assert cfg.train_cfg == {"by_epoch": True, "steps": 600}
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

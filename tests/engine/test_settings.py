@@ -82,6 +82,9 @@ WRONG = [
     ("train_cfg.max_epochs=0", ("train_cfg.max_epochs: must be at least 1, got 0",)),
     ("train_cfg.max_epochs=ten", ("train_cfg.max_epochs: must be a whole number, got 'ten'",)),
     ("train_cfg.max_epoch=3", ("train_cfg.max_epoch: ", "Did you mean 'max_epochs'?")),
+    ("train_cfg.steps=0", ("train_cfg.steps: must be at least 1, got 0",)),
+    ("train_cfg.steps=many", ("train_cfg.steps: must be a whole number or None",)),
+    ("train_cfg.step=300", ("train_cfg.step: ", "Did you mean 'steps'?")),
     ("train_cfg.val_interval=0", ("train_cfg.val_interval: must be at least 1, got 0",)),
     ("train_cfg.val_interval=often", ("train_cfg.val_interval: must be a whole number",)),
     ("train_cfg.by_epoch=maybe", ("train_cfg.by_epoch must be true or false",)),
@@ -89,7 +92,7 @@ WRONG = [
     # dataloaders
     ("train_dataloader.batchsize=3", ("train_dataloader.batchsize: ", "'batch_size'")),
     ("train_dataloader.batch_size=two", ("train_dataloader.batch_size: must be a whole number",)),
-    ("train_dataloader.batch_size=0", ("train_dataloader: ", "batch_size should be a positive")),
+    ("train_dataloader.batch_size=0", ("train_dataloader.batch_size: must be at least 1",)),
     ("train_dataloader.num_workers=-1", ("train_dataloader: ", "num_workers")),
     ("train_dataloader.drop_last=true", ("train_dataloader: no batch: drop_last",)),
     ("train_dataloader.sampler.type=DefaultSample", ("train_dataloader.sampler.type: ",)),
@@ -225,13 +228,16 @@ def keys_of(value, key=()):
     """Every key of a config, and of the first entry of each list."""
     if key:
         yield key
-    items = value.items() if isinstance(value, dict) else enumerate(value[:1])
-    for name, each in items if isinstance(value, (dict, list)) else ():
+    inner = value.items() if isinstance(value, dict) else ()
+    inner = enumerate(value[:1]) if isinstance(value, list) else inner
+    for name, each in inner:
         yield from keys_of(each, (*key, name))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("value", ["x", -1, [], {}, None, True, 3.7, 10**400, [[1]], float("nan")])
+@pytest.mark.parametrize(
+    "value", ["x", -1, [], {}, None, True, 3.7, 10**400, [[1]], float("nan")], ids=range(10)
+)
 def test_no_value_of_any_key_is_a_traceback(experiment, tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)  # a data_root of "x" is made
     original = Config.fromfile(experiment).to_dict()

@@ -1,7 +1,10 @@
 """Backbones return the declared levels and freeze the declared stages."""
 
+import copy
+
 import pytest
 import torch
+from torch.testing import assert_close
 from torchvision.ops import FrozenBatchNorm2d
 
 from det_losses.models import (
@@ -12,6 +15,7 @@ from det_losses.models import (
     RetinaNet,
     build_backbone,
 )
+from det_losses.models.backbones import fold_frozen_norms
 
 CONFIGS = [
     {"type": "SmallResNetFPN", "out_channels": 32, "extra_levels": "pool"},
@@ -122,3 +126,32 @@ def test_resnet_with_local_weights_is_frozen_to_its_first_stage(tmp_path):
 def test_invalid_arguments_are_named_in_errors(build, error, message):
     with pytest.raises(error, match=message):
         build()
+
+
+def test_folding_frozen_norms_keeps_outputs_gradients_and_names():
+    # A frozen batch norm is y = x * scale + bias per channel, a linear map like the convolution.
+    timm = pytest.importorskip("timm")
+    from timm.layers import freeze_batch_norm_2d
+
+    def body():
+        torch.manual_seed(0)
+        model = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2))
+        for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            torch.nn.init.normal_(norm.weight)
+            torch.nn.init.normal_(norm.bias)
+        return freeze_batch_norm_2d(model).double().train()
+
+    plain, folded = body(), body()
+    fold_frozen_norms(folded)
+    folded = copy.deepcopy(folded)  # as EMAHook does
+    assert folded.state_dict().keys() == plain.state_dict().keys()
+    image = torch.rand(1, 3, 65, 64, dtype=torch.float64)  # odd: TensorFlow pads one side more
+    for found, expected in zip(folded(image), plain(image), strict=True):
+        assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        found.square().sum().backward(retain_graph=True)
+        expected.square().sum().backward(retain_graph=True)
+    weights = dict(folded.named_parameters())
+    for name, weight in plain.named_parameters():
+        assert_close(weights[name].grad, weight.grad, rtol=1e-9, atol=1e-9)

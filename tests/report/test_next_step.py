@@ -104,9 +104,66 @@ def test_without_a_command_only_the_number_of_seeds(planted_root):
     assert next_step(study) == NextStep("For a first result: 2 more seeds.")
 
 
-def test_merged_comparisons_have_no_single_command(make_comparison):
-    roots = [make_comparison(name, noise=SAME, seeds=(n,)) for n, name in enumerate("ab")]
-    assert next_step(Study.load(roots)).commands == ()
+def test_the_budget_of_the_command_limits_its_time(make_comparison):
+    # Seeds 0, 1 and 2 of b take about 61 s each, one at a time.
+    command = "det-losses compare x --losses a b --budget 90s"
+    unfinished = {("b", seed): "pending" for seed in range(3)}
+    for budget, repeat in ((90, "; each command trains for 2 minutes, so repeat it"), (200, "")):
+        study = study_of(
+            make_comparison,
+            name=f"budget_{budget}",
+            noise=SAME,
+            unfinished=unfinished,
+            meta={"command": command, "budget": budget},
+        )
+        text = f"Finish the 3 missing runs first (3 minutes here{repeat}):"
+        assert next_step(study) == NextStep(text, (command,))
+
+
+def merged(make_comparison, *parts):
+    roots = []
+    for number, planted in enumerate(parts):
+        name = "ab"[number]
+        command = f"det-losses compare x --losses {name} --seeds 0"
+        roots.append(make_comparison(name, meta={"command": command}, **planted))
+    return next_step(Study.load(roots)), roots
+
+
+def test_further_seeds_of_merged_comparisons_are_trained_in_one_directory(
+    make_comparison, monkeypatch
+):
+    # Both directories have both variants; seed 2 is the first that neither has.
+    monkeypatch.setattr(Verdict, "seeds_to_decide", lambda verdict: 4)
+    step, roots = merged(
+        make_comparison, {"noise": SAME, "seeds": (0,)}, {"noise": SAME, "seeds": (1,)}
+    )
+    assert step == NextStep(
+        "To tell the two apart to within 1 AP: about 2 more seeds, 4 minutes here, then merge the "
+        "directories again:",
+        (f"det-losses compare x --losses a --seeds 0 2 3  # {roots[0]}",),
+    )
+
+
+def test_merged_comparisons_of_different_variants_are_all_extended(make_comparison):
+    step, roots = merged(
+        make_comparison, {"noise": {"a": 0.1}, "seeds": (0,)}, {"noise": {"b": 0.1}, "seeds": (0,)}
+    )
+    assert step.commands == tuple(
+        f"det-losses compare x --losses {name} --seeds 0 1 2  # {root}"
+        for name, root in zip("ab", roots, strict=True)
+    )
+
+
+def test_missing_runs_of_merged_comparisons_are_finished_in_their_directories(make_comparison):
+    step, roots = merged(
+        make_comparison,
+        {"noise": SAME, "seeds": (0,)},
+        {"noise": SAME, "seeds": (1,), "unfinished": {("b", 1): "pending"}},
+    )
+    assert step == NextStep(
+        "Finish the missing run first (1 minute here), then merge the directories again:",
+        (f"det-losses compare x --losses b --seeds 0  # {roots[1]}",),
+    )
 
 
 def test_several_commands_are_all_extended(make_comparison):

@@ -1,15 +1,15 @@
-"""Faster R-CNN on EfficientNet-Lite0 at 320 px: fewer proposals and a narrower RoI head."""
+"""Faster R-CNN on EfficientNet-Lite0 at 256 px: fewer proposals and a narrower RoI head."""
 
 model = dict(
     type="FasterRCNN",
     num_classes=None,  # from the data
-    min_size=320,
-    max_size=320,
+    min_size=256,
+    max_size=256,
     backbone=dict(
         type="EfficientNetLite0FPN",
-        frozen_stages=2,
+        frozen_stages=4,  # all but the last
         out_indices=(1, 2, 3, 4),
-        out_channels=96,
+        out_channels=64,
         extra_levels="pool",
         fpn_norm="GN",
     ),

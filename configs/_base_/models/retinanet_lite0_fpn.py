@@ -1,21 +1,21 @@
-"""RetinaNet on EfficientNet-Lite0 at 320 px: the anchors are half as large as at 800 px."""
+"""RetinaNet on EfficientNet-Lite0 at 256 px: anchors 0.4 times as large as at 800 px."""
 
 model = dict(
     type="RetinaNet",
     num_classes=None,  # from the data
-    min_size=320,
-    max_size=320,
+    min_size=256,
+    max_size=256,
     backbone=dict(
         type="EfficientNetLite0FPN",
-        frozen_stages=2,
-        out_channels=96,
+        frozen_stages=4,  # all but the last
+        out_channels=64,
         extra_levels="p6p7",
         fpn_norm="GN",
     ),
     head_norm="GN",
-    num_convs=2,
+    num_convs=1,
     anchors=dict(
-        sizes=[[s, s * 2 ** (1 / 3), s * 2 ** (2 / 3)] for s in (16, 32, 64, 128, 256)],
+        sizes=[[s, s * 2 ** (1 / 3), s * 2 ** (2 / 3)] for s in (13, 26, 51, 102, 205)],
         aspect_ratios=(0.5, 1.0, 2.0),
     ),
     loss_cls=dict(type="FocalLoss"),

@@ -1,6 +1,9 @@
-"""For subsets and small machines: AdamW, 12 epochs, cosine schedule to zero."""
+"""For small data and small machines: AdamW, cosine schedule to zero, one evaluation at the end.
 
-train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=4)
+The number of epochs follows from `steps` and the number of images; `max_epochs` takes precedence.
+"""
+
+train_cfg = dict(by_epoch=True, steps=800, val_interval=None)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(

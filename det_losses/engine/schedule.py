@@ -1,0 +1,133 @@
+"""The length of a training, and the settings that follow from it."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+
+from det_losses.engine.config import entries
+from det_losses.errors import InputError
+
+_WARM_UP = 0.1  # of a training whose length is a number of steps, at most
+
+
+@dataclass(frozen=True)
+class Length:
+    """The length of an epoch-based training.
+
+    Attributes:
+        images: number of training images.
+        batch_size: images per step and process.
+        epochs: number of epochs.
+        steps: number of steps of the optimizer.
+    """
+
+    images: int
+    batch_size: int
+    epochs: int
+    steps: int
+
+    def __str__(self) -> str:
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs:,} epochs"
+        steps = "1 step" if self.steps == 1 else f"{self.steps:,} steps"
+        return f"{self.images:,} images, batch size {self.batch_size}: {epochs} ({steps})"
+
+
+def set_length(cfg: Config, images: int) -> Length | None:
+    """Replace ``train_cfg.steps`` by the number of epochs that comes closest to it.
+
+    A given ``max_epochs`` takes precedence. In an iteration-based training, ``steps`` becomes
+    ``max_iters``, if that is not given.
+
+    Args:
+        cfg: the config, changed in place.
+        images: number of training images.
+
+    Returns:
+        The length; None for any other than an epoch-based training with a batch size.
+
+    Raises:
+        InputError: ``steps`` or ``max_epochs`` is not a whole number above 0, both are missing, or
+            the batch size is unknown.
+    """
+    train = cfg.train_cfg
+    if _has_own_loop(cfg):
+        return None
+    steps = train.pop("steps", None)
+    if steps is not None:
+        _check_whole("steps", steps)
+    if not is_by_epoch(cfg):
+        if steps is not None:
+            train.setdefault("max_iters", steps)
+        return None
+    batch_size = cfg.train_dataloader.get("batch_size")
+    if train.get("max_epochs") is None and steps is not None:
+        if batch_size is None:
+            raise InputError("train_cfg.steps requires train_dataloader.batch_size")
+        train.max_epochs = max(1, round(steps / _steps_per_epoch(cfg, images)))
+        _limit_warm_up(cfg, math.ceil(_WARM_UP * steps))
+    _check_whole("max_epochs", train.get("max_epochs"))
+    if batch_size is None:
+        return None
+    epochs = train.max_epochs
+    return Length(images, batch_size, epochs, epochs * _steps_per_epoch(cfg, images))
+
+
+def set_intervals(cfg: Config) -> None:
+    """Set the intervals and schedules that are left open from the length of the training.
+
+    ``train_cfg.val_interval=None`` evaluates once, at the end; ``interval=None`` of the checkpoint
+    hook writes one checkpoint in the middle and one at the end; a cosine schedule without a length
+    ends with training. mmengine's cosine is periodic: after a shorter period the learning rate
+    would rise again.
+    """
+    train = cfg.train_cfg
+    epochs = train.get("max_epochs")
+    length = epochs if is_by_epoch(cfg) else train.get("max_iters")
+    if "val_interval" in train and train.val_interval is None:
+        train.val_interval = length
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
+    if checkpoint and "interval" in checkpoint and checkpoint.interval is None:
+        checkpoint.interval = math.ceil(length / 2)
+        checkpoint.by_epoch = is_by_epoch(cfg)
+    for scheduler in entries(cfg.get("param_scheduler")):
+        is_cosine = "CosineAnnealing" in str(scheduler.get("type"))
+        has_length = scheduler.get("T_max") is not None or scheduler.get("end") is not None
+        if is_cosine and scheduler.get("by_epoch", True) and not has_length:
+            _check_whole("max_epochs", epochs)
+            scheduler.T_max = epochs - scheduler.get("begin", 0)
+
+
+def is_by_epoch(cfg: Config) -> bool:
+    """Return whether a config trains epochs, not iterations."""
+    train = cfg.train_cfg
+    return train.get("by_epoch", "EpochBasedTrainLoop" in str(train.get("type")))
+
+
+def _has_own_loop(cfg: Config) -> bool:
+    """Return whether the config names a loop of the user's, with arguments of its own."""
+    kind = cfg.train_cfg.get("type")
+    return kind is not None and not str(kind).endswith(
+        ("EpochBasedTrainLoop", "IterBasedTrainLoop")
+    )
+
+
+def _steps_per_epoch(cfg: Config, images: int) -> int:
+    loader = cfg.train_dataloader
+    processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher") == "pytorch" else 1
+    batches = math.ceil(images / processes) / loader.batch_size
+    return max(1, math.floor(batches) if loader.get("drop_last") else math.ceil(batches))
+
+
+def _limit_warm_up(cfg: Config, most: int) -> None:
+    for scheduler in entries(cfg.get("param_scheduler")):
+        warms_up = "Linear" in str(scheduler.get("type")) and not scheduler.get("begin")
+        if warms_up and not scheduler.get("by_epoch", True) and scheduler.get("end"):
+            scheduler.end = min(scheduler.end, most)
+
+
+def _check_whole(key: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"train_cfg.{key} must be a whole number above 0, got {value!r}")

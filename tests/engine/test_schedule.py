@@ -1,0 +1,102 @@
+"""The length of a training in steps, and the settings that follow from it."""
+
+import pytest
+from mmengine.config import Config
+
+from det_losses.engine.schedule import set_intervals, set_length
+from det_losses.errors import InputError
+
+
+def config(batch_size=8, scheduler=(), **train):
+    return Config(
+        {
+            "train_cfg": {"by_epoch": True, **train},
+            "train_dataloader": {"batch_size": batch_size},
+            "param_scheduler": list(scheduler),
+            "default_hooks": {"checkpoint": {"type": "CheckpointHook", "interval": None}},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "steps"),
+    [
+        (150, 32, 608),  # 19 steps per epoch; 600 / 19 = 31.6
+        (205, 23, 598),  # 26; 23.1
+        (1000, 5, 625),  # 125; 4.8
+        (8, 600, 600),
+        (100_000, 1, 12_500),  # at least one epoch
+    ],
+)
+def test_a_number_of_steps_is_trained_on_any_number_of_images(images, epochs, steps):
+    cfg = config(steps=600, val_interval=None)
+    length = set_length(cfg, images)
+    assert (cfg.train_cfg.max_epochs, length.steps) == (epochs, steps)
+    assert "steps" not in cfg.train_cfg  # mmengine's loop does not know it
+    set_intervals(cfg)
+    assert cfg.train_cfg.val_interval == epochs
+    assert cfg.default_hooks.checkpoint.interval == (epochs + 1) // 2
+
+
+def test_the_length_is_stated():
+    length = set_length(config(steps=1200), 205)
+    assert str(length) == "205 images, batch size 8: 46 epochs (1,196 steps)"
+    assert str(set_length(config(max_epochs=1), 3)) == "3 images, batch size 8: 1 epoch (1 step)"
+
+
+def test_given_epochs_and_intervals_take_precedence():
+    cfg = config(steps=600, max_epochs=4, val_interval=2)
+    cfg.default_hooks.checkpoint.interval = 3
+    assert set_length(cfg, 205).epochs == 4
+    set_intervals(cfg)
+    assert (cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval) == (2, 3)
+
+
+def test_an_incomplete_batch_counts_unless_it_is_dropped(monkeypatch):
+    cfg = config(max_epochs=1)
+    assert set_length(cfg, 20).steps == 3
+    cfg.train_dataloader.drop_last = True
+    assert set_length(cfg, 20).steps == 2
+    # Two processes share the images of an epoch.
+    cfg.launcher = "pytorch"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert set_length(cfg, 40).steps == 2
+
+
+def test_the_warm_up_is_a_tenth_of_few_steps():
+    warm_up = {"type": "LinearLR", "by_epoch": False, "begin": 0, "end": 50}
+    for steps, end in ((100, 10), (600, 50)):
+        cfg = config(steps=steps, scheduler=[dict(warm_up)])
+        set_length(cfg, 205)
+        assert cfg.param_scheduler[0].end == end
+
+
+def test_iterations_and_loops_of_the_user():
+    cfg = Config({"train_cfg": {"by_epoch": False, "steps": 600, "val_interval": None}})
+    cfg.default_hooks = dict(checkpoint=dict(interval=None))
+    assert set_length(cfg, 205) is None
+    set_intervals(cfg)
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (600, 600)
+    assert cfg.default_hooks.checkpoint == dict(interval=300, by_epoch=False)
+    own = Config({"train_cfg": {"type": "OwnLoop", "steps": 600}})
+    set_length(own, 205)
+    assert own.train_cfg.steps == 600
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"steps": 0}, r"train_cfg\.steps must be a whole number above 0, got 0"),
+        ({"steps": 1.5}, r"train_cfg\.steps must be .* got 1\.5"),
+        ({"max_epochs": "ten"}, r"train_cfg\.max_epochs must be .* got 'ten'"),
+        ({}, r"train_cfg\.max_epochs must be .* got None"),
+    ],
+)
+def test_a_length_that_cannot_be_used_is_an_error(train, message):
+    with pytest.raises(InputError, match=message):
+        set_length(config(**train), 205)
+
+
+def test_steps_require_a_batch_size():
+    with pytest.raises(InputError, match=r"train_cfg\.steps requires train_dataloader\.batch_size"):
+        set_length(config(batch_size=None, steps=600), 205)
