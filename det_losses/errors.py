@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 _NEAR = 0.6  # similarity of a suggested name, 0 to 1
@@ -82,3 +83,20 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
         return otherwise
     near = sorted((each for each in ratio if ratio[each] > 0.95 * best), key=lambda x: -ratio[x])
     return f"Did you mean {' or '.join(map(repr, near[:3]))}?"
+
+
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would execute: control characters except newline and tab.
+
+    Also marks that change the direction of text, and halves of surrogate pairs, which cannot be
+    encoded.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)

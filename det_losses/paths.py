@@ -63,3 +63,13 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 def import_root() -> Path:
     """Return the directory that contains the package, for PYTHONPATH of a child process."""
     return _PACKAGE.parent
+
+
+def cache_root() -> Path:
+    """Return the user's folder for data that can be made again: ``~/.cache/det_losses``.
+
+    ``DET_LOSSES_CACHE`` replaces the folder, and ``XDG_CACHE_HOME`` replaces ``~/.cache``.
+    """
+    given = os.environ.get("DET_LOSSES_CACHE")
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(given or os.path.join(user, "det_losses"))

@@ -35,9 +35,11 @@ def _child(kind: str, *locations: str) -> Registry:
 
 
 MODELS = _child("MODELS", "det_losses.losses", "det_losses.models")
-DATASETS = _child("DATASETS", "det_losses.data.coco", "det_losses.data.shapes")
+DATASETS = _child(
+    "DATASETS", "det_losses.data.coco", "det_losses.data.shapes", "det_losses.data.wrappers"
+)
 TRANSFORMS = _child("TRANSFORMS", "det_losses.data.transforms")
-FUNCTIONS = _child("FUNCTIONS", "det_losses.data.coco")
+FUNCTIONS = _child("FUNCTIONS", "det_losses.data.batch")
 METRICS = _child("METRICS", "det_losses.evaluation.coco_metric")
 HOOKS = _child("HOOKS", "det_losses.engine")
 VISUALIZERS = _child("VISUALIZERS")

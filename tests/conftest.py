@@ -1,8 +1,11 @@
 """Shared by all tests: one thread, the real COCO subset, a tiny COCO dataset."""
 
+import atexit
 import json
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +21,10 @@ collect_ignore_glob = ["*conftest.py"]
 torch.set_num_threads(1)
 # Background jobs of a shell ignore Ctrl-C, but some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What the tests remember of images must not depend on what earlier ones did.
+os.environ["DET_LOSSES_CACHE"] = tempfile.mkdtemp(prefix="det_losses_cache.")
+atexit.register(shutil.rmtree, os.environ["DET_LOSSES_CACHE"], ignore_errors=True)
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -102,8 +102,34 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
         "own data", "your own data in COCO format; the config's subset options are ignored"
     )
     for split in ("train", "val") if train else ("val",):
-        group.add_argument(f"--{split}-ann", metavar="FILE", help="annotation json")
-        group.add_argument(f"--{split}-images", metavar="DIR", help="folder of its images")
+        group.add_argument(
+            f"--{split}-ann",
+            nargs="+",
+            metavar="FILE",
+            help="annotation json; the classes of several are joined by name",
+        )
+        group.add_argument(
+            f"--{split}-images",
+            nargs="+",
+            metavar="DIR",
+            help="folder of its images; one for all annotation files, or one for each",
+        )
+    group.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out images that cannot be read, and list them, instead of stopping",
+    )
+    group.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="use only these classes; images without them are kept",
+    )
+    group.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="read image files outside the image folder: by '..', absolute paths or links",
+    )
 
 
 def add_folds(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +152,7 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
 
 
 def load_experiment(args: argparse.Namespace) -> Config:
-    """Return the config of CONFIG, own data, --amp, --loss, --cfg-options, --folds, in that order.
+    """Return the config of CONFIG with all options applied: those of own data first.
 
     Raises:
         MissingFileError: no such config.
@@ -145,6 +171,12 @@ def load_experiment(args: argparse.Namespace) -> Config:
     config.apply_options(cfg, args.cfg_options)
     if getattr(args, "folds", None):
         config.use_folds(cfg, args.folds, args.fold_key)
+    if getattr(args, "classes", None):
+        config.use_classes(cfg, args.classes)
+    if getattr(args, "allow_outside", False):
+        config.allow_outside(cfg)
+    if getattr(args, "skip_broken", False):
+        config.skip_broken_images(cfg)
     return cfg
 
 

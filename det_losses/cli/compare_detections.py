@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     add_statistics(parser)
     args = parser.parse_args(argv)
 
+    from det_losses.errors import printable
     from det_losses.report import Study, details, summary, write_report
 
     with interruptible(), user_errors():
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         text = f"{summary(study)}\n\n{details(study)}"
         file = write_report(study, Path(args.out)) if args.out else None
-    print(text)
+    print(printable(text))
     if file:
         print(f"\nreport: {file} (report.md and differences.csv are in the same folder)")
     return 0

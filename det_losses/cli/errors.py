@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from det_losses.errors import UserError
+from det_losses.errors import UserError, printable
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -29,7 +29,7 @@ def user_errors() -> Iterator[None]:
     except (UserError, OSError) as error:
         if not isinstance(error, UserError) and error.filename is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -49,7 +49,9 @@ def logged_errors(runner: Runner, what: str) -> Iterator[None]:
     except Exception as error:
         log = Path(runner.log_dir) / f"{runner.timestamp}.log"
         if isinstance(error, UserError):
-            runner.logger.error(f"{what} failed, log: {log}\n{type(error).__name__}: {error}")
+            runner.logger.error(
+                f"{what} failed, log: {log}\n{type(error).__name__}: {printable(str(error))}"
+            )
         else:
             runner.logger.exception(f"{what} failed, log: {log}")
         raise SystemExit(1) from None

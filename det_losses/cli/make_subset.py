@@ -5,6 +5,7 @@ from typing import Any
 
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
+from det_losses.errors import printable
 
 EXAMPLE = """  det-losses make_subset work_dirs/cats_and_dogs \\
       --train-ann coco/annotations/instances_train2017.json \\
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with user_errors():
         manifest = make_subset(**vars(args))
-    print(_summary(manifest))
+    print(printable(_summary(manifest)))
     print(f"\nwritten to {Path(args.out_dir)}: train.json, val.json, manifest.json")
     return 0
 

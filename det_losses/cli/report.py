@@ -5,7 +5,7 @@ from pathlib import Path
 
 from det_losses.cli.arguments import RESAMPLES, new_parser
 from det_losses.cli.errors import interruptible, user_errors
-from det_losses.errors import InputError
+from det_losses.errors import InputError, printable
 
 EXAMPLE = """  det-losses report work_dirs/quickstart
   det-losses report machine_a/quickstart machine_b/quickstart --out work_dirs/both
@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         text = summary(study)
         file = write_report(study, Path(args.out or args.dirs[0]))
-    print(f"{text}\n\nreport: {file} (report.md and differences.csv are in the same folder)")
+    print(printable(text))
+    print(f"\nreport: {file} (report.md and differences.csv are in the same folder)")
     return 0
 
 

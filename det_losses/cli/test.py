@@ -10,7 +10,7 @@ from det_losses.cli.arguments import (
     new_parser,
 )
 from det_losses.cli.errors import interruptible, logged_errors, user_errors
-from det_losses.errors import MissingFileError
+from det_losses.errors import InputError, MissingFileError, printable
 
 EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
   det-losses test CONFIG CHECKPOINT --val-ann mine.json --val-images images/ --out found.json"""
@@ -29,9 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     add_own_data(parser, train=False)
     args = parser.parse_args(argv)
 
+    from det_losses.data.split_checks import data_notes, parts_of
     from det_losses.engine import build_runner
-    from det_losses.engine.checkpoint import load_checkpoint
-    from det_losses.engine.config import use_metric_options
+    from det_losses.engine.checkpoint import load_checkpoint, read_meta
+    from det_losses.engine.config import use_labels, use_metric_options
     from det_losses.engine.run import removed_on_error
 
     with interruptible(), user_errors():
@@ -41,9 +42,20 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = Path(args.checkpoint)
         if not checkpoint.is_file():
             raise MissingFileError(f"checkpoint {checkpoint}: no such file")
+        trained = (read_meta(checkpoint).get("dataset_meta") or {}).get("classes")
+        if trained:
+            use_labels(cfg, trained)
         with removed_on_error(Path(cfg.work_dir)):
             runner = build_runner(cfg, train=False)
             load_checkpoint(runner, checkpoint)
+            dataset = runner.test_loop.dataloader.dataset
+            counts = [getattr(part, "num_boxes", 1) for part in parts_of(dataset)]
+            if args.out is None and not sum(counts):
+                raise InputError(
+                    "the test data has no box to evaluate with; --out FILE writes the detections"
+                )
+        for note in data_notes(None, dataset).get("val", []):
+            runner.logger.warning(f"data: {printable(note)}")
     with interruptible(), logged_errors(runner, "testing"):
         runner.test()
     return 0

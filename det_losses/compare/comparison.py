@@ -1,6 +1,7 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -28,7 +29,7 @@ from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
 from det_losses.engine.schedule import set_length
 from det_losses.engine.settings import check_settings
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, printable
 from det_losses.files import RESULTS_FILE, read_json
 from det_losses.losses.core.text import loss_text
 from det_losses.registry import DATASETS
@@ -264,9 +265,11 @@ def _run_seconds(cfg: Config, variant: Variant, root: Path, jobs: int) -> float:
 
 
 def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
-    print(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}")
-    if length := set_length(copy.deepcopy(cfg), facts["images"]["train"]):
+    print(printable(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}"))
+    if length := set_length(copy.deepcopy(cfg), facts["epoch_samples"]):
         print(f"Each run: {length}")
+    for note in itertools.chain(*facts.get("data_notes", {}).values()):
+        print(f"data: {printable(note)}")
     print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
 
 
@@ -308,7 +311,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
         try:
             study = Study.load([root])
             file = write_report(study, root)
-            print(f"\n{summary(study)}\n")
+            print(f"\n{printable(summary(study))}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
             print(f"no report: {error}; fix this and run tools/report.py {root}")
     for row in rows:

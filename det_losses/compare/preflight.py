@@ -14,8 +14,9 @@ from mmengine.config import Config
 
 import det_losses
 from det_losses.compare.variants import Variant, slots_of
+from det_losses.data.split_checks import data_notes
 from det_losses.engine.build import build_runner
-from det_losses.engine.config import folds_of, select_fold
+from det_losses.engine.config import folds_of, select_fold, use_labels
 from det_losses.engine.run import build_parts
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.summary import count_boxes
@@ -78,18 +79,26 @@ def describe_data(cfg: Config) -> dict[str, Any]:
     folds, evaluated = folds_of(cfg), copy.deepcopy(cfg)
     select_fold(evaluated, None)
     train = DATASETS.build(cfg.train_dataloader.dataset)
+    use_labels(evaluated, train.metainfo["classes"])
     val = DATASETS.build(evaluated.val_dataloader.dataset)
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
     return {
         "classes": list(names.values()),
-        "images": {"train": len(train), "val": len(val)},
+        "images": {"train": count_images(train), "val": count_images(val)},
+        "epoch_samples": len(train),
         **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
+        "data_notes": data_notes(train, None if folds else val),  # with folds, of one run
         "ground_truth": truth,
     }
+
+
+def count_images(dataset: Any) -> int:
+    """Return the number of different images; a dataset may repeat them within an epoch."""
+    return getattr(dataset, "num_images", len(dataset))
 
 
 def ground_truth(dataset: Any) -> dict[str, Any]:

@@ -1,23 +1,35 @@
-"""A dataset in COCO format, or a subset of it by classes and number of images; its batches."""
+"""A dataset in COCO format, or a subset of it by classes and number of images."""
 
-import logging
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from det_losses.data.coco_json import CocoDict, load_coco_json
+from det_losses.data.box_faults import (
+    clipped_corners,
+    describe_faults,
+    find_faults,
+    find_repeated,
+    suspicions,
+    turned_images,
+    without_area,
+)
+from det_losses.data.coco_json import CocoDict
 from det_losses.data.folds import assign_folds
-from det_losses.data.images import ImageCache
-from det_losses.data.subset import select_categories, select_images
+from det_losses.data.image_check import check_images
+from det_losses.data.image_files import locate_images
+from det_losses.data.images import ImageCache, exif_orientation
+from det_losses.data.join import load_joined
+from det_losses.data.subset import match_categories, select_categories, select_images
 from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
-from det_losses.errors import InputError, MissingFileError
-from det_losses.registry import DATASETS, FUNCTIONS
+from det_losses.errors import InputError
+from det_losses.registry import DATASETS
 
 
 @DATASETS.register_module()
@@ -28,16 +40,23 @@ class CocoDataset(Dataset):
     [n, 4] (xyxy, pixels, inside the image), ``labels`` int64 [n] in 0..K-1 and ``image_id``. Crowd
     boxes and boxes without area inside the image are excluded. In test mode the target also has
     ``coco``, the data for an evaluation: the json's ``image`` entry (id, file_name, width, height)
-    and its ``annotations`` of the chosen classes, including crowds, in original coordinates.
+    and its ``annotations`` of the chosen classes, including crowds, in original coordinates; those
+    without area inside the image are excluded here too.
+
+    All images are opened at construction, see :func:`~det_losses.data.image_check.check_images`.
 
     Args:
-        ann_file: The annotation json.
-        image_dir: Folder to which the json's file names are relative.
+        ann_file: The annotation json, or a list of them, whose classes are joined by name, see
+            :func:`~det_losses.data.join.load_joined`.
+        image_dir: Folder to which the json's file names are relative; for a list of annotation
+            files, one folder for all or one for each.
         transforms: Dicts of torchvision.transforms.v2 names, see
             :func:`~det_losses.data.transforms.build_transforms`. In test mode they must not change
             size or boxes, because the detector resizes images.
         classes: Names of the classes to use; label 0 is the first one. None: all classes of the
             json by ascending id. If given, only images with a box of these classes are used.
+        labels: Names of the classes by label, as those of the training data. The json's classes are
+            matched by name, whatever their ids are; those that it lacks have no boxes.
         num_images: Number of images to use, selected with ``subset_seed``; None: all.
         subset_seed: Seed of the selection, see :func:`~det_losses.data.subset.select_images`.
         keep_negatives: Keep the images without the chosen classes, so that detections on them
@@ -48,17 +67,23 @@ class CocoDataset(Dataset):
         test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
             process has a cache of its own.
+        skip_broken: Leave out images that cannot be read; ``broken`` has their names and errors.
+        allow_outside: Read image files outside of ``image_dir``: by ``..``, by an absolute path or
+            by a symbolic link.
+
+    Attributes:
+        notes: What reading the data dropped, converted or suspects, as sentences with counts.
 
     Raises:
         MissingFileError: The json, the image folder or an image is missing.
-        InputError: The json is not valid, a class is unknown, there are too few images, or they
-            cannot be divided into folds.
+        InputError: The json is not valid, a class is unknown, there are too few images, they cannot
+            be divided into folds, or an image is outside the folder or cannot be read.
     """
 
     def __init__(
         self,
-        ann_file: str | Path,
-        image_dir: str | Path,
+        ann_file: str | Path | Sequence[str | Path],
+        image_dir: str | Path | Sequence[str | Path],
         transforms: Sequence[Mapping[str, Any] | Transform] = (),
         classes: Sequence[str] | None = None,
         num_images: int | None = None,
@@ -67,10 +92,16 @@ class CocoDataset(Dataset):
         folds: Mapping[str, Any] | None = None,
         test_mode: bool = False,
         cache_mb: float = 0,
+        labels: Sequence[str] | None = None,
+        allow_outside: bool = False,
+        skip_broken: bool = False,
     ) -> None:
-        coco = load_coco_json(ann_file)
-        categories = select_categories(coco, classes, str(ann_file))
-        self.ann_file, self.image_dir, self.test_mode = str(ann_file), str(image_dir), test_mode
+        coco, self.ann_file, self.image_dir, self.notes = load_joined(ann_file, image_dir)
+        if labels is None:
+            categories = select_categories(coco, classes, self.ann_file)
+        else:
+            categories = match_categories(coco, labels, classes, self.ann_file)
+        self.test_mode = test_mode
         self._category_ids = tuple(category_id for category_id, _ in categories)
         self._classes = tuple(name for _, name in categories)
         self.image_ids = select_images(
@@ -79,7 +110,7 @@ class CocoDataset(Dataset):
             num_images,
             subset_seed,
             keep_negatives,
-            source=str(ann_file),
+            source=self.ann_file,
         )
         fold_of = {} if folds is None else self._select_fold(coco, **folds)
         images = {image["id"]: image for image in coco["images"]}
@@ -87,8 +118,8 @@ class CocoDataset(Dataset):
         self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
         for image in self._images if fold_of else ():
             image["fold"] = fold_of[image["id"]]
-        check_image_files(self.image_dir, [image["file_name"] for image in self._images])
-        self._read_annotations(coco["annotations"])
+        self._find_images(allow_outside, skip_broken)
+        self._read_annotations(coco["annotations"], bool(transforms))
         self._cache = ImageCache(cache_mb)
         self._transforms = build_transforms(transforms)
         self._epoch = torch.tensor([-1, 0])  # (epoch, seed); -1: never set
@@ -113,17 +144,26 @@ class CocoDataset(Dataset):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+        return self.sample(index)
+
+    def sample(self, index: int, copy: int = 0) -> tuple[Tensor, dict[str, Any]]:
+        """Return the sample; each ``copy`` of it in the same epoch is augmented differently."""
         entry = self._images[index]
         path = os.path.join(self.image_dir, entry["file_name"])
         image = self._cache.read(path, (entry["width"], entry["height"]))
         rows = slice(self._offsets[index], self._offsets[index + 1])
         sample = image, self._boxes[rows].clone(), self._labels[rows].clone()
         if self._transforms:
-            sample = self._transform(sample, entry)
+            sample = self._transform(sample, entry, copy)
         target = {"boxes": sample[1], "labels": sample[2], "image_id": entry["id"]}
         if self.test_mode:
             target["coco"] = self.ground_truth(index)
         return sample[0], target
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        """Return the labels of an image, each once; the name is mmengine's."""
+        rows = slice(self._offsets[index], self._offsets[index + 1])
+        return self._labels[rows].unique().tolist()
 
     def ground_truth(self, index: int) -> dict[str, Any]:
         """Return the ground truth of an image for an evaluation: the entries of the json.
@@ -137,13 +177,13 @@ class CocoDataset(Dataset):
         return {"image": dict(self._images[index]), "annotations": annotations}
 
     def _transform(
-        self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any]
+        self, sample: tuple[Tensor, Tensor, Tensor], entry: dict[str, Any], copy: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         epoch, seed = self._epoch.tolist()
         if epoch < 0:
             changed = apply_transforms(self._transforms, *sample)
         else:
-            with seeded(seed, epoch, entry["id"]):
+            with seeded(seed, epoch, entry["id"], *([copy] if copy else [])):
                 changed = apply_transforms(self._transforms, *sample)
         if not self.test_mode:
             return changed
@@ -156,6 +196,16 @@ class CocoDataset(Dataset):
                 "Resize, crops and flips; the detector resizes images."
             )
         return changed[0], *sample[1:]
+
+    @property
+    def num_boxes(self) -> int:
+        """The number of boxes that are targets."""
+        return len(self._labels)
+
+    @property
+    def image_files(self) -> list[str]:
+        """The paths of the image files, in the order of the samples."""
+        return [os.path.join(self.image_dir, image["file_name"]) for image in self._images]
 
     def _select_fold(
         self, coco: CocoDict, count: int, key: str | None = None, index: int | None = None
@@ -171,75 +221,103 @@ class CocoDataset(Dataset):
             self.image_ids = chosen
         return fold_of
 
-    def _read_annotations(self, annotations: list[dict[str, Any]]) -> None:
-        """Store targets as flat tensors, which worker processes share without copying."""
-        label_of = {category_id: label for label, category_id in enumerate(self._category_ids)}
-        per_image: dict[int, list[dict[str, Any]]] = {i: [] for i in self.image_ids}
-        for annotation in annotations:
-            if annotation["category_id"] in label_of and annotation["image_id"] in per_image:
-                per_image[annotation["image_id"]].append(annotation)
-        boxes, labels, self._offsets, dropped = [], [], [0], 0
-        for image in self._images:
-            for annotation in per_image[image["id"]]:
-                if annotation["iscrowd"]:
-                    continue
-                box = _clipped_xyxy(annotation["bbox"], image["width"], image["height"])
-                if box[2] <= box[0] or box[3] <= box[1]:
-                    dropped += 1
-                    continue
-                boxes.append(box)
-                labels.append(label_of[annotation["category_id"]])
-            self._offsets.append(len(boxes))
-        self._boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        self._labels = torch.tensor(labels, dtype=torch.int64)
-        self._annotations = list(per_image.values()) if self.test_mode else []
-        if dropped:
-            print_log(
-                f"{self.ann_file}: {dropped} boxes without area inside their image are ignored",
-                logger="current",
-                level=logging.WARNING,
+    def _find_images(self, allow_outside: bool, skip_broken: bool) -> None:
+        """Replace file names by those on disk, and open all images."""
+        names = [image["file_name"] for image in self._images]
+        files, spelled = locate_images(
+            self.image_dir, names, allow_outside, skip_missing=skip_broken
+        )
+        for image, file in zip(self._images, files, strict=True):
+            image["file_name"] = file
+        self.notes += spelled
+        self.broken = check_images(self.image_dir, self._images, skip=skip_broken)
+        if self.broken:
+            self._images = [i for i in self._images if i["file_name"] not in self.broken]
+            self.image_ids = [image["id"] for image in self._images]
+            self.notes.append(
+                f"{len(self.broken)} of {len(files)} images cannot be read and are left out: "
+                f"{', '.join(self.broken)}"
             )
 
+    def _read_annotations(self, annotations: list[dict[str, Any]], transformed: bool) -> None:
+        """Store targets as flat tensors, which worker processes share without copying."""
+        label_of = {category_id: label for label, category_id in enumerate(self._category_ids)}
+        row_of = {image_id: row for row, image_id in enumerate(self.image_ids)}
+        own = [a for a in annotations if a["category_id"] in label_of and a["image_id"] in row_of]
+        own.sort(key=lambda a: row_of[a["image_id"]])  # stable: the order of the json in an image
+        rows = np.array([row_of[a["image_id"]] for a in own], dtype=np.int64)
+        labels = np.array([label_of[a["category_id"]] for a in own], dtype=np.int64)
+        boxes = np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4)
+        crowds = np.array([bool(a["iscrowd"]) for a in own], dtype=bool)
+        sides = np.array([(i["width"], i["height"]) for i in self._images], dtype=np.float64)
+        sizes = sides.reshape(-1, 2)[rows]
+        corners = clipped_corners(boxes, sizes)
+        void = without_area(corners)
+        kept = ~void & ~crowds
+        self._boxes = torch.from_numpy(corners[kept])
+        self._labels = torch.from_numpy(labels[kept])
+        self._offsets = np.searchsorted(rows[kept], np.arange(len(sides) + 1)).tolist()
+        self._annotations: list[list[dict[str, Any]]] = []
+        if self.test_mode:
+            self._annotations = [[] for _ in self._images]
+            for row, annotation, left_out in zip(rows.tolist(), own, void.tolist(), strict=True):
+                if not left_out:
+                    self._annotations[row].append(annotation)
+        self._describe(rows, labels, boxes, sizes, crowds, transformed)
 
-@FUNCTIONS.register_module()
-def detection_collate(samples: Sequence[tuple[Tensor, dict[str, Any]]]) -> dict[str, list]:
-    """Collate samples ``(image, target)`` to a batch ``dict(images=[...], targets=[...])``.
+    def _describe(
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        boxes: np.ndarray,
+        sizes: np.ndarray,
+        crowds: np.ndarray,
+        transformed: bool,
+    ) -> None:
+        """Add sentences on the boxes to the notes: suspicions first, then what is left out."""
+        files = [self._images[row]["file_name"] for row in rows.tolist()]
+        faults = {name: found & ~crowds for name, found in find_faults(boxes, sizes).items()}
+        if not transformed:
+            del faults["thin"]
+        faults["repeated"] = find_repeated(rows, labels, boxes) & ~crowds
+        faults["crowd"] = crowds
+        real = ~crowds
+        self.notes += suspicions(boxes[real], sizes[real])
+        self.notes += self._turned(turned_images(boxes[real], sizes[real], rows[real]))
+        self.notes += describe_faults(faults, files, self.test_mode)
+        counts = np.bincount(self._labels.numpy(), minlength=len(self._classes))
+        absent = [name for name, count in zip(self._classes, counts, strict=True) if not count]
+        if absent and len(absent) < len(self._classes):
+            self.notes.append(_absent_classes(absent, self._classes, self.test_mode))
 
-    Images differ in size, so they are not stacked.
-    """
-    return {
-        "images": [image for image, _ in samples],
-        "targets": [target for _, target in samples],
-    }
+    def _turned(self, rows: np.ndarray) -> list[str]:
+        """Return a sentence if boxes were drawn on a photo that its EXIF orientation turns."""
+        found = []
+        for row in rows[:_MOST_HEADERS].tolist():
+            orientation = exif_orientation(self.image_files[row])
+            if orientation > 4:  # those that swap width and height
+                found.append((self._images[row], orientation))
+        if not found:
+            return []
+        image, orientation = found[0]
+        upright = f"{image['height']} x {image['width']} for {image['file_name']}"
+        return [
+            f"{len(rows)} images have boxes that reach beyond the json's size and fit the image "
+            f"turned by 90 degrees, and {image['file_name']} has the EXIF orientation "
+            f"{orientation}: the boxes belong to the upright picture, but the json has the size "
+            "of the stored one, which is therefore used. Set 'width' and 'height' of all images "
+            f"with such an orientation to those of the upright picture ({upright})"
+        ]
 
 
-def check_image_files(image_dir: str, file_names: Sequence[str]) -> None:
-    """Raise MissingFileError with count and first name if files are missing in ``image_dir``."""
-    if not os.path.isdir(image_dir):
-        raise MissingFileError(
-            f"{image_dir}: no such image folder (relative paths start at {os.getcwd()})"
-        )
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for name in file_names:
-        folder, base = os.path.split(name)
-        if folder not in listed:
-            path = os.path.join(image_dir, folder)
-            listed[folder] = set(os.listdir(path)) if os.path.isdir(path) else set()
-        if base not in listed[folder]:
-            missing.append(name)
-    if missing:
-        raise MissingFileError(
-            f"{image_dir}: {len(missing)} of {len(file_names)} images are missing, the first is "
-            f"{missing[0]}. Are the file names in the annotation file relative to this folder?"
-        )
+_MOST_HEADERS = 100  # of image files that are read to find EXIF orientations
+_MOST_NAMES = 10
 
 
-def _clipped_xyxy(box: Sequence[float], width: int, height: int) -> list[float]:
-    x, y, w, h = box
-    return [
-        min(max(x, 0), width),
-        min(max(y, 0), height),
-        min(max(x + w, 0), width),
-        min(max(y + h, 0), height),
-    ]
+def _absent_classes(absent: Sequence[str], classes: Sequence[str], evaluation: bool) -> str:
+    names = ", ".join(absent[:_MOST_NAMES]) + (", ..." if len(absent) > _MOST_NAMES else "")
+    if evaluation:
+        return f"classes without boxes, whose AP is n/a ({len(absent)}): {names}"
+    rest = [name for name in classes if name not in absent]
+    option = f"--classes {shlex.join(rest)}" if len(rest) <= _MOST_NAMES else "--classes"
+    return f"classes without boxes ({len(absent)}): {names}; {option} leaves them out"

@@ -2,9 +2,8 @@
 
 import functools
 import json
-import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,11 @@ from det_losses.errors import InputError, MissingFileError
 
 CocoDict = dict[str, list[dict[str, Any]]]
 
+ID_LIMIT = 2**53  # ids from here on are not exact in float64, in which detections are stored
+
 _KEYS = ("images", "annotations", "categories")
+_NUMBERS = (int, float)
+_LARGEST_SIDE = 2**31 - 1  # pixels, of a PNG
 
 
 def load_coco_json(path: str | Path) -> CocoDict:
@@ -27,19 +30,20 @@ def load_coco_json(path: str | Path) -> CocoDict:
         MissingFileError: No such file.
         InputError: Not a valid COCO file; the message names the file, the entry and the field.
     """
-    return _load_cached(os.path.abspath(path), _modification_time(path))
+    return _load_cached(os.path.abspath(path), _modification_time(path))[0]
+
+
+def conversions(path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    """Return a sentence for each kind of value that reading a file, or several, converted."""
+    paths = [path] if isinstance(path, (str, Path)) else path
+    found = [_load_cached(os.path.abspath(each), _modification_time(each))[1] for each in paths]
+    return tuple(note for notes in found for note in notes)
 
 
 def read_coco_json(path: str | Path) -> CocoDict:
     """Read and check an annotation file, keeping all fields."""
     _modification_time(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            coco = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not a JSON file ({error}). Is it the annotation file, and is it complete?"
-        ) from error
+    coco = parse_json(path, "Is it the annotation file, and is it complete?")
     check_coco_json(coco, str(path))
     return coco
 
@@ -54,30 +58,101 @@ def _modification_time(path: str | Path) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def _load_cached(path: str, modified: int) -> CocoDict:
-    coco = read_coco_json(path)
+def _load_cached(path: str, modified: int) -> tuple[CocoDict, tuple[str, ...]]:
+    coco = parse_json(path, "Is it the annotation file, and is it complete?")
+    made = check_coco_json(coco, path)
+    without_area = 0
     for annotation in coco["annotations"]:
         annotation.pop("segmentation", None)
         if annotation.get("iscrowd") is None:
             annotation["iscrowd"] = 0
         if annotation.get("area") is None:
-            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-    return coco
+            annotation["area"] = abs(annotation["bbox"][2] * annotation["bbox"][3])
+            without_area += 1
+    if without_area:
+        made.append(f"{without_area} annotations have no 'area'; that of the box is used")
+    return coco, tuple(made)
 
 
-def check_coco_json(coco: Any, path: str) -> None:
-    """Check the contents of a detection annotation file.
+class _RepeatedKeyError(Exception):
+    """A key occurs twice in one object of a json, of which json would keep the last."""
+
+
+def parse_json(path: str | Path, advice: str) -> Any:
+    """Parse a json in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        InputError: Not a JSON file, or a key occurs twice in one object.
+    """
+    try:
+        return json.loads(Path(path).read_bytes(), object_pairs_hook=_unique_keys)
+    except RecursionError:
+        raise InputError(f"{path}: lists or objects are nested too deeply. {advice}") from None
+    except _RepeatedKeyError as error:
+        raise InputError(f"{path}: {error} Keep one of the two.") from None
+    except ValueError as error:  # invalid JSON or encoding, or a number of thousands of digits
+        raise InputError(f"{path}: not a JSON file ({error}). {advice}") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        place = f" with id {found['id']!r:.40}" if "id" in found else ""
+        raise _RepeatedKeyError(f"the key {twice!r:.80} occurs twice in one object{place}.")
+    return found
+
+
+def check_coco_json(coco: Any, path: str, *, files: bool = True) -> list[str]:
+    """Check the contents of a detection annotation file, and convert what has a clear meaning.
+
+    Converted in place: ids and sizes that are whole numbers as text or as floats, absent
+    annotations (none), absent annotation ids or ids that are no numbers (numbered), absent boxes
+    of annotations with polygons (the enclosing box).
 
     Args:
         coco: the parsed json.
         path: name of the file in error messages.
+        files: whether names and sizes of image files are required, as for training.
+
+    Returns:
+        A sentence for each kind of value that was converted or made.
 
     Raises:
         InputError: Not a valid COCO file; the message names the file, the entry and the field.
     """
+    made = _check_lists(coco, path)
+    made += _convert(coco, files)
+    boxes = [_add_box(annotation) for annotation in coco["annotations"]]
+    if any(boxes):
+        made.append(
+            f"{sum(boxes)} annotations have no 'bbox'; the enclosing boxes of their polygons are "
+            "used"
+        )
+    _check_ids(coco, path)
+    _check_categories(coco["categories"], path)
+    if files:
+        _check_entries(coco, path, "images", _image_fault)
+    image_ids = {image["id"] for image in coco["images"]}
+    category_ids = {category["id"] for category in coco["categories"]}
+    fault = functools.partial(_annotation_fault, image_ids, category_ids)
+    _check_entries(coco, path, "annotations", fault)
+    return made + _number_annotations(coco["annotations"])
+
+
+def _check_lists(coco: Any, path: str) -> list[str]:
+    made = []
+    if isinstance(coco, dict) and "annotations" not in coco and {"images", "categories"} <= {*coco}:
+        coco["annotations"] = []
+        made.append("there is no list 'annotations', so no image has a box")
     missing = [k for k in _KEYS if not isinstance(coco, dict) or not isinstance(coco.get(k), list)]
     if missing:
-        found = f"keys {sorted(coco)[:8]}" if isinstance(coco, dict) else f"a {type(coco).__name__}"
+        found = (
+            f"keys {sorted(coco)[:8]!r:.200}"
+            if isinstance(coco, dict)
+            else f"a {type(coco).__name__}"
+        )
         raise InputError(
             f"{path}: not a COCO annotation file: it has no list {' or '.join(map(repr, missing))} "
             f"(found {found}). Give an instances json with {', '.join(map(repr, _KEYS))}."
@@ -86,84 +161,187 @@ def check_coco_json(coco: Any, path: str) -> None:
         raise InputError(f"{path}: 'categories' is empty. List all classes with id and name.")
     for key in _KEYS:
         for index, entry in enumerate(coco[key]):
-            if not isinstance(entry, dict) or type(entry.get("id")) is not int:
-                got = entry.get("id") if isinstance(entry, dict) else entry
+            if not isinstance(entry, dict):
                 raise InputError(
-                    f"{path}: {key}[{index}]: 'id' must be an integer, got {got!r}. Number the "
-                    f"{key} with integers."
+                    f"{path}: {key}[{index}]: must be an object with an 'id', got {entry!r:.80}."
                 )
-        _check_unique((entry["id"] for entry in coco[key]), f"{path}: {key}: the id")
-    _check_categories(coco["categories"], path)
-    for index, image in enumerate(coco["images"]):
-        _check_image(image, f"{path}: images[{index}] (id {image['id']})")
-    image_ids = {image["id"] for image in coco["images"]}
-    category_ids = {category["id"] for category in coco["categories"]}
-    for index, annotation in enumerate(coco["annotations"]):
-        _check_annotation(annotation, image_ids, category_ids, path, index)
+    return made
 
 
-def _check_unique(values: Iterable[Any], where: str) -> None:
+def _convert(coco: CocoDict, files: bool) -> list[str]:
+    """Convert whole numbers that are given as text or as floats, and count them."""
+    fields = {"images": ["id"], "annotations": ["id", "image_id", "category_id"]}
+    fields["categories"] = ["id"]
+    if files:
+        fields["images"] += ["width", "height"]
+    count = 0
+    for key, names in fields.items():
+        for name in names:
+            for entry in coco[key]:
+                if type(entry.get(name)) is not int:
+                    number = whole_number(entry.get(name))
+                    if number is not None:
+                        entry[name] = number
+                        count += 1
+    if not count:
+        return []
+    return [f"{count} ids or sizes that are text or decimal numbers were read as whole numbers"]
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number given as an int, as text or as a float; None for anything else.
+
+    >>> whole_number("7"), whole_number(7.0), whole_number(7.5), whole_number(True)
+    (7, 7, None, None)
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 16:
+        return int(value)
+    if isinstance(value, float) and abs(value) < ID_LIMIT and value == int(value):
+        return int(value)
+    return None
+
+
+def _add_box(annotation: dict[str, Any]) -> bool:
+    """Set an absent box to the enclosing box of the polygons, and return whether this was done."""
+    if annotation.get("bbox"):
+        return False
+    polygons = annotation.get("segmentation")
+    if not isinstance(polygons, list) or not polygons:
+        return False
+    numbers = [number for polygon in polygons if isinstance(polygon, list) for number in polygon]
+    whole = all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons)
+    if not whole or not all(map(is_finite, numbers)):
+        return False
+    xs, ys = numbers[::2], numbers[1::2]
+    annotation["bbox"] = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return True
+
+
+def _check_ids(coco: CocoDict, path: str) -> None:
+    for key in ("images", "categories"):
+        for index, entry in enumerate(coco[key]):
+            value = entry.get("id")
+            if type(value) is not int or not 0 <= value < ID_LIMIT:
+                raise InputError(
+                    f"{path}: {key}[{index}]: 'id' must be an integer from 0 to 2^53 - 1, got "
+                    f"{value!r:.80}. Number the {key} with such integers."
+                )
+    for key in _KEYS:
+        numbers = [entry["id"] for entry in coco[key] if type(entry.get("id")) is int]
+        _check_unique(numbers, f"{path}: {key}: the id")
+
+
+def _check_unique(values: Sequence[Any], where: str) -> None:
+    if len(set(values)) == len(values):
+        return
     seen = set()
     for value in values:
         if value in seen:
-            raise InputError(f"{where} {value!r} occurs twice. It must be unique.")
+            raise InputError(f"{where} {value!r:.80} occurs twice. It must be unique.")
         seen.add(value)
 
 
 def _check_categories(categories: list[dict[str, Any]], path: str) -> None:
     for index, category in enumerate(categories):
-        if not isinstance(category.get("name"), str):
+        name = category.get("name")
+        where = f"{path}: categories[{index}] (id {category['id']}): 'name'"
+        if not isinstance(name, str):
+            raise InputError(f"{where} must be a string, got {name!r:.80}. Name the class.")
+        if not _is_unicode(name):
             raise InputError(
-                f"{path}: categories[{index}] (id {category['id']}): 'name' must be a string, "
-                f"got {category.get('name')!r}. Name the class."
+                f"{where} is not valid Unicode: {name!r:.80} has half of a surrogate pair. Write "
+                "the whole character."
             )
-    _check_unique((c["name"] for c in categories), f"{path}: categories: the name")
+    _check_unique([c["name"] for c in categories], f"{path}: categories: the name")
 
 
-def _check_image(image: dict[str, Any], where: str) -> None:
-    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
-        raise InputError(
-            f"{where}: 'file_name' must be the image's path inside the image folder, got "
-            f"{image.get('file_name')!r}."
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_entries(
+    coco: CocoDict, path: str, key: str, fault: Callable[[dict[str, Any]], str | None]
+) -> None:
+    """Raise an error with the first fault and the number of further entries with one."""
+    first, further = None, 0
+    for index, entry in enumerate(coco[key]):
+        found = fault(entry)
+        if found and first is None:
+            first = f"{path}: {key}[{index}] (id {entry.get('id')!r:.40}): {found}"
+        elif found:
+            further += 1
+    if first is not None:
+        more = f" {further} more of the {len(coco[key])} {key} have errors." if further else ""
+        raise InputError(first + more)
+
+
+def _image_fault(image: dict[str, Any]) -> str | None:
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name or "\0" in name:
+        return (
+            "'file_name' must be the image's path inside the image folder, got "
+            f"{name!r:.80}. Set it, or remove the image."
         )
     for side in ("width", "height"):
-        if type(image.get(side)) is not int or image[side] <= 0:
-            raise InputError(
-                f"{where}: {side!r} must be a positive integer (pixels), got "
-                f"{image.get(side)!r}. Set the size of the annotated image."
+        size = image.get(side)
+        if type(size) is not int or not 0 < size <= _LARGEST_SIDE:
+            return (
+                f"{side!r} must be a positive integer (pixels), got {size!r:.80}. Set the size of "
+                "the annotated image."
             )
+    return None
 
 
-def _check_annotation(
-    annotation: dict[str, Any], image_ids: set, category_ids: set, path: str, index: int
-) -> None:
-    where = f"{path}: annotations[{index}] (id {annotation['id']})"
+def _annotation_fault(
+    image_ids: set[int], category_ids: set[int], annotation: dict[str, Any]
+) -> str | None:
+    get = annotation.get
     for field, known, place in (
         ("image_id", image_ids, "images"),
         ("category_id", category_ids, "categories"),
     ):
-        value = annotation.get(field)
+        value = get(field)
         if type(value) is not int or value not in known:
-            raise InputError(
-                f"{where}: {field!r} is {value!r}, which is not an id in {place!r}. Add that entry "
+            return (
+                f"{field!r} is {value!r:.80}, which is not an id in {place!r}. Add that entry "
                 f"to {place!r}, or remove the annotation."
             )
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-        raise InputError(
-            f"{where}: 'bbox' must be 4 finite numbers [x, y, width, height], got {box!r}. "
+    box = get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
+        return (
+            f"'bbox' must be 4 finite numbers [x, y, width, height], got {box!r:.80}. "
             "Correct or remove the annotation."
         )
-
-    area, crowd = annotation.get("area"), annotation.get("iscrowd")
-    if area is not None and (not _is_finite(area) or area < 0):
-        raise InputError(
-            f"{where}: 'area' must be a number of at least 0, got {area!r}. Correct it, or remove "
+    area, crowd = get("area"), get("iscrowd")
+    if area is not None and (not is_finite(area) or area < 0):
+        return (
+            f"'area' must be a number of at least 0, got {area!r:.80}. Correct it, or remove "
             "the field to use the area of the box."
         )
     if crowd not in (None, 0, 1):
-        raise InputError(f"{where}: 'iscrowd' must be 0 or 1, got {crowd!r}. Correct it.")
+        return f"'iscrowd' must be 0 or 1, got {crowd!r:.80}. Correct it."
+    return None
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite(value: Any) -> bool:
+    """Return whether a value is a number whose magnitude float64 and float32 can represent."""
+    if type(value) not in _NUMBERS and (not isinstance(value, Real) or isinstance(value, bool)):
+        return False
+    return -ID_LIMIT < value < ID_LIMIT
+
+
+def _number_annotations(annotations: Iterable[dict[str, Any]]) -> list[str]:
+    """Number the annotations whose id is absent or not a number, after the largest id."""
+    absent = [a for a in annotations if type(a.get("id")) is not int]
+    largest = max((a["id"] for a in annotations if type(a.get("id")) is int), default=0)
+    for number, annotation in enumerate(absent, start=largest + 1):
+        annotation["id"] = number
+    if not absent:
+        return []
+    return [f"{len(absent)} annotations without an id that is a number were numbered"]

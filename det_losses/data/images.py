@@ -1,15 +1,22 @@
 """Read image files of any colour mode as RGB, in the orientation of the annotations."""
 
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, UserError, printable
 
 _EXIF_ORIENTATION = 0x0112
+_QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_DECODED_PIXELS = 16_000_000  # 48 MB in each of up to 32 threads
+_LONGEST = 100  # times the shorter side
 
 
 def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
@@ -32,21 +39,95 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
 
     Raises:
         MissingFileError: There is no such file.
-        InputError: The file is not a readable image, or has another size in both orientations.
+        InputError: It is not a regular file or not a readable image, or has another size in both
+            orientations.
     """
+    with _opened(path, size) as image:
+        if image.size != tuple(size):
+            image = ImageOps.exif_transpose(image)
+        pixels = np.array(_to_rgb(image))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def check_image(path: str | Path, size: tuple[int, int]) -> None:
+    """Check that :func:`read_image` can read an image, at a fraction of its cost.
+
+    JPEG data is read completely, but decoded at an eighth of its size. Other formats are decoded up
+    to 16 megapixels; of larger images only the header is read.
+
+    Args:
+        path: The image file.
+        size: (width, height) in the annotation file, pixels.
+
+    Raises:
+        MissingFileError: There is no such file.
+        InputError: As for :func:`read_image`, or one side is more than 100 times the other, so that
+            less than a pixel could be left of it after the detector has resized the image.
+    """
+    with _opened(path, size) as image:
+        if max(size) > _LONGEST * min(size):
+            raise InputError(
+                f"{printable(str(path))}: {_size_text(size)} pixels, but no side may be more than "
+                f"{_LONGEST} times the other. Cut the image into tiles, or remove it."
+            )
+        image.draft(None, (1, 1))
+        if image.width * image.height <= _DECODED_PIXELS:
+            image.load()
+
+
+@contextmanager
+def _opened(path: str | Path, size: tuple[int, int]) -> Iterator[Image.Image]:
+    """Open an image whose stored or rotated array has the given size.
+
+    Errors of PIL in the body become an InputError too.
+    """
+    name = printable(str(path))
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait forever
+            raise InputError(f"{name}: not a regular file, so not an image. Replace or remove it.")
+        if not status.st_size:
+            raise OSError("the file is empty")
+        with Image.open(path) as image:
+            _check_size(image, name, size)
+            if image.mode == "F":
+                raise InputError(
+                    f"{name}: float images are not supported; save it with 8 or 16 bits"
+                )
+            yield image
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError:
+        is_link = os.path.islink(path)
+        target = f"a link to {printable(os.readlink(path))}, which is missing" if is_link else ""
+        raise MissingFileError(f"{name}: {target or 'no such image file'}") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{name}: {_size_text(size)} pixels in the annotation file, and more than the "
+            f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels that can be read. Cut the image "
+            "into tiles, or remove it."
+        ) from None
+    except Exception as error:  # on damaged bytes, PIL's decoders raise almost any type
+        raise InputError(
+            f"{name}: not a readable image ({_reason(error)}). Replace the file, or remove its "
+            "entry from the annotation file."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its message repeats the path
+        return "its format is not known"
+    is_told = isinstance(error, (OSError, SyntaxError))  # SyntaxError: PIL's for a broken PNG
+    return printable(str(error) if is_told else f"{type(error).__name__}: {error}")
+
+
+def exif_orientation(path: str | Path) -> int:
+    """Return the EXIF orientation of an image file, 1 to 8; 1 if there is none."""
     try:
         with Image.open(path) as image:
-            if image.size != tuple(size):
-                image = _upright(image, path, size)
-            pixels = np.array(_to_rgb(image, path))
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such image file") from None
-    except (OSError, SyntaxError) as error:  # SyntaxError: PIL's error for a broken PNG
-        raise InputError(
-            f"{path}: not a readable image ({error}). Replace the file, or remove its entry "
-            "from the annotation file."
-        ) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            return image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError):
+        return 1  # reading the image reports what is wrong with it
 
 
 class ImageCache:
@@ -79,25 +160,27 @@ class ImageCache:
         return image
 
 
-def _upright(image: Image.Image, path: str | Path, size: tuple[int, int]) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    if upright.size == tuple(size):
-        return upright
+def _check_size(image: Image.Image, name: str, size: tuple[int, int]) -> None:
+    if image.size == tuple(size):
+        return
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-    rotated = f"rotated by its EXIF orientation {orientation} {_size_text(upright.size)}"
+    upright = image.size[::-1] if orientation in _QUARTER_TURNS else image.size
+    if upright == tuple(size):
+        return
+    rotated = f", rotated by its EXIF orientation {orientation} {_size_text(upright)}"
+    swapped = image.size == tuple(size[::-1])
     raise InputError(
-        f"{path}: the annotation file says {_size_text(size)} (width x height), but the image is "
-        f"{_size_text(image.size)}{', ' + rotated if orientation else ''}. Annotate the file at "
+        f"{name}: the annotation file says {_size_text(size)} (width x height), but the image is "
+        f"{_size_text(image.size)}{rotated if orientation else ''}. "
+        f"{'Are width and height exchanged? ' if swapped else ''}Annotate the file at "
         "its actual size, or correct 'width' and 'height' if its boxes belong to that size."
     )
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips at 255
         values = np.asarray(image).astype(np.float64)
         image = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        raise InputError(f"{path}: float images are not supported; save it with 8 or 16 bits")
     elif image.mode in ("P", "PA"):  # via RGBA: otherwise transparency in bytes warns
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -5,6 +5,7 @@ same classes, number and seed.
 """
 
 import hashlib
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,51 @@ def select_categories(
         if list(classes).count(name) > 1:
             raise InputError(f"classes contains {name!r} twice")
     return [(ids[name], name) for name in classes]
+
+
+def match_categories(
+    coco: CocoDict, labels: Sequence[str], classes: Sequence[str] | None, source: str
+) -> list[tuple[int, str]]:
+    """Return (official id, name) of each label, by the json's class of that name.
+
+    A label that the json lacks gets an id that the json does not use.
+
+    Args:
+        coco: as read by :func:`~det_losses.data.coco_json.load_coco_json`.
+        labels: names of the classes by label, as those of the training data.
+        classes: the classes that were chosen, so that boxes of others are ignored; None: all.
+        source: name of the file in error messages.
+
+    Raises:
+        InputError: without chosen classes, the json has boxes of a class that is not a label; or
+            they have no class in common.
+    """
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    ids = {n: i for i, n in names.items() if classes is None or n in classes}
+    used = {names[annotation["category_id"]] for annotation in coco["annotations"]}
+    common = [name for name in labels if name in ids]
+    others = sorted(used - set(labels)) if classes is None else []
+    if others or not common:
+        parts = [
+            f"only in {where}: {', '.join(some[:8])}{', ...' if len(some) > 8 else ''}"
+            for where, some in (
+                (source, others or sorted(ids)),
+                ("the training data", [name for name in labels if name not in ids]),
+            )
+            if some
+        ]
+        advice = "Give files with the same class names."
+        if common:
+            advice = (
+                f"To use the common classes only, add --classes {shlex.join(common)}; images "
+                "without them are kept."
+            )
+        raise InputError(
+            f"training and validation data have different classes, {'; '.join(parts)}. {advice}"
+        )
+    free = max(names) + 1
+    absent = {name: free + i for i, name in enumerate(n for n in labels if n not in ids)}
+    return [({**absent, **ids}[name], name) for name in labels]
 
 
 def select_images(
@@ -115,8 +161,8 @@ def make_subset(
     """Write train.json, val.json and manifest.json of a subset into ``out_dir``.
 
     The images are those that :class:`~det_losses.data.coco.CocoDataset` selects from the source
-    with the same classes, number and seed. Both files have the same categories with their official
-    ids. Images are not copied: use the image folders of the source.
+    with the same classes, number and seed. Both files have the same classes, with the ids of their
+    source. Images are not copied: use the image folders of the source.
 
     Args:
         out_dir: Output folder, which is created if missing.
@@ -139,7 +185,7 @@ def make_subset(
     Raises:
         ExistingFileError: A file would be overwritten.
         MissingFileError: A source is missing.
-        InputError: A source is not valid, the sources' categories differ, a class is unknown, there
+        InputError: A source is not valid, the sources' classes differ, a class is unknown, there
             are too few images, or ``num_val`` is required.
     """
     out_dir = Path(out_dir)
@@ -155,15 +201,19 @@ def make_subset(
             "validation images, or another file for val"
         )
     categories = select_categories(train, classes, str(train_ann))
-    _check_same_categories(categories, val, classes, str(train_ann), str(val_ann))
-    chosen = None if classes is None else {category_id for category_id, _ in categories}
-    val_ids = select_images(val, chosen, num_val, seed, keep_negatives, source=str(val_ann))
+    val_categories = select_categories(val, classes, str(val_ann))
+    _check_same_classes(categories, val_categories, str(train_ann), str(val_ann))
+    chosen, val_chosen = (
+        None if classes is None else {category_id for category_id, _ in own}
+        for own in (categories, val_categories)
+    )
+    val_ids = select_images(val, val_chosen, num_val, seed, keep_negatives, source=str(val_ann))
     train_ids = select_images(
         train, chosen, num_train, seed, exclude=val_ids if split else (), source=str(train_ann)
     )
     parts = {
         "train": _restrict(train, train_ids, dict(categories)),
-        "val": _restrict(val, val_ids, dict(categories)),
+        "val": _restrict(val, val_ids, dict(val_categories)),
     }
     manifest = {
         "sources": sources,
@@ -198,21 +248,21 @@ def _source(path: str | Path) -> dict[str, str]:
     return {"path": str(path), "sha256": digest.hexdigest()}
 
 
-def _check_same_categories(
-    categories: list[tuple[int, str]],
-    val: CocoDict,
-    classes: Sequence[str] | None,
-    train_ann: str,
-    val_ann: str,
+def _check_same_classes(
+    train: list[tuple[int, str]], val: list[tuple[int, str]], train_ann: str, val_ann: str
 ) -> None:
-    other = select_categories(val, classes, val_ann)
-    if other != categories:
-        differing = sorted(set(categories) ^ set(other))[:4]
-        raise InputError(
-            f"{train_ann} and {val_ann} differ in their categories (id, name), for example "
-            f"{differing}. Use the same ids and names in both files, or choose classes that they "
-            "share."
-        )
+    """Check that two files have the same class names; their ids may differ."""
+    ours, theirs = ([name for _, name in categories] for categories in (train, val))
+    if set(ours) == set(theirs):
+        return
+    common = [name for name in ours if name in theirs]
+    advice = "Give files with the same class names."
+    if common:
+        advice = f"Add --classes {shlex.join(common)}, and --keep-negatives to keep other images."
+    raise InputError(
+        f"{train_ann} and {val_ann} differ in their classes, for example "
+        f"{sorted(set(ours) ^ set(theirs))[:4]}. {advice}"
+    )
 
 
 def _restrict(coco: CocoDict, image_ids: list[int], names: dict[int, str]) -> CocoDict:

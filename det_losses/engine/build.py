@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from det_losses.data.split_checks import check_boxes
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
@@ -21,7 +22,7 @@ from det_losses.engine.checks import (
     fill_from_data,
     set_monitors,
 )
-from det_losses.engine.config import FastTextConfig, entries
+from det_losses.engine.config import FastTextConfig, entries, use_labels
 from det_losses.engine.runner import QuietRunner
 from det_losses.engine.schedule import set_intervals, set_length
 from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
@@ -76,6 +77,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     if train:
         length = set_length(cfg, len(datasets["train_dataloader"]))
         set_intervals(cfg)
+        for key, dataset in datasets.items():
+            check_boxes(dataset, evaluation=key == "val_dataloader")
     metainfo = {key: getattr(dataset, "metainfo", None) or {} for key, dataset in datasets.items()}
     if known := [each for each in metainfo.values() if "classes" in each]:
         first, *others = known
@@ -158,13 +161,22 @@ def _set_collate(cfg: Config) -> None:
 
 
 def build_datasets(cfg: Config) -> dict[str, Any]:
-    """Build the datasets of a config and return them by dataloader.
+    """Build the datasets of all dataloaders; those of an evaluation get the training's classes.
 
     The Runner builds them again; annotation files are cached.
+
+    Args:
+        cfg: the config; the classes of the training data are added to the other datasets.
+
+    Returns:
+        Key of each dataloader -> its dataset.
     """
+    found: dict[str, Any] = {}
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or SCOPE):
-        return {
-            key: DATASETS.build(cfg[key].dataset)
-            for key in ("train_dataloader", "val_dataloader", "test_dataloader")
-            if cfg.get(key) is not None
-        }
+        for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+            if cfg.get(key) is not None:
+                found[key] = DATASETS.build(cfg[key].dataset)
+                classes = (getattr(found[key], "metainfo", None) or {}).get("classes")
+                if key == "train_dataloader" and classes:
+                    use_labels(cfg, classes)
+    return found

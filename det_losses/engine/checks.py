@@ -72,7 +72,7 @@ def check_same_classes(
     found = "; ".join(parts) or orders
     raise InputError(
         f"training and validation data have different classes, {found}. Set the same `classes` in "
-        "both datasets"
+        "both datasets, and keep_negatives=True to keep the images without them"
     )
 
 

@@ -4,7 +4,7 @@ import copy
 import inspect
 import keyword
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_data
 _KEPT = ("transforms", "test_mode", "keep_negatives", "cache_mb")
 _DEPTH = 30  # levels of a config
 _WIDTH = 100  # characters per line
+
+Paths = str | Path | Sequence[str | Path]
 
 
 def read_config(name: str) -> Config:
@@ -109,11 +111,22 @@ def use_losses(cfg: Config, options: list[str]) -> None:
         cfg.model[slot] = ConfigDict(parse_loss(text))
 
 
-def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str | None) -> None:
+def use_own_data(
+    cfg: Config,
+    split: str,
+    ann_file: Paths | None,
+    image_dir: Paths | None,
+) -> None:
     """Replace the dataset of ``"train"`` or of ``"val"`` (and test) by the user's data.
 
     Only transforms, test_mode and keep_negatives of the config's dataset are kept, because its
     classes and number of images were chosen for other data.
+
+    Args:
+        cfg: the config, changed in place.
+        split: ``"train"`` or ``"val"``.
+        ann_file: annotation json, or a list of them.
+        image_dir: folder of the images, or a list of them.
 
     Raises:
         InputError: only one of the two paths is given.
@@ -126,13 +139,95 @@ def use_own_data(cfg: Config, split: str, ann_file: str | None, image_dir: str |
     for loader in _LOADERS[split]:
         if cfg.get(loader) is None:
             continue
-        base = cfg[loader].dataset
+        base = _unwrapped(cfg[loader].dataset)[0]
         cfg[loader].dataset = ConfigDict(
             type="CocoDataset",
-            ann_file=str(Path(ann_file).absolute()),
-            image_dir=str(Path(image_dir).absolute()),
+            ann_file=_absolute(ann_file),
+            image_dir=_absolute(image_dir),
             **{key: base[key] for key in _KEPT if key in base},
         )
+
+
+def _absolute(paths: Paths) -> str | list[str]:
+    single = isinstance(paths, (str, Path))
+    found = [str(Path(path).absolute()) for path in ([paths] if single else paths)]
+    return found[0] if len(found) == 1 else found
+
+
+def skip_broken_images(cfg: Config) -> None:
+    """Leave out images that cannot be read.
+
+    Raises:
+        InputError: a dataset is not a CocoDataset.
+    """
+    for _, dataset in _coco_datasets(cfg, "--skip-broken"):
+        dataset.skip_broken = True
+
+
+def use_classes(cfg: Config, names: Sequence[str]) -> None:
+    """Use only these classes in training and evaluation, and keep the images without them.
+
+    A class that the validation data lacks has no boxes there.
+
+    Raises:
+        InputError: a dataset is not a CocoDataset.
+    """
+    for loader, dataset in _coco_datasets(cfg, "--classes"):
+        dataset.update(classes=list(names), keep_negatives=True)
+        if loader not in _LOADERS["train"]:
+            dataset.labels = list(names)
+
+
+def use_labels(cfg: Config, classes: Sequence[str]) -> None:
+    """Match the classes of validation and test data with those of the training data, by name.
+
+    Datasets for which classes were chosen in the config are not changed.
+
+    Args:
+        cfg: the config, changed in place.
+        classes: the names of the training data's classes by label.
+    """
+    for loader in _LOADERS["val"]:
+        for dataset in _unwrapped(cfg[loader].dataset) if cfg.get(loader) else ():
+            if _is_coco(dataset) and (dataset.get("classes") is None or dataset.get("labels")):
+                dataset.labels = list(classes)
+
+
+def allow_outside(cfg: Config) -> None:
+    """Allow image files outside the image folders.
+
+    Raises:
+        InputError: a dataset is not a CocoDataset.
+    """
+    for _, dataset in _coco_datasets(cfg, "--allow-outside"):
+        dataset.allow_outside = True
+
+
+def _coco_datasets(cfg: Config, option: str) -> list[tuple[str, ConfigDict]]:
+    """Return the datasets of all dataloaders, also those in wrappers, with the loaders' keys."""
+    found = [
+        (loader, dataset)
+        for loaders in _LOADERS.values()
+        for loader in loaders
+        if cfg.get(loader) is not None
+        for dataset in _unwrapped(cfg[loader].dataset)
+    ]
+    for loader, dataset in found:
+        if not _is_coco(dataset):
+            raise InputError(
+                f"{option} requires data in COCO format, but {loader} has {dataset.get('type')}; "
+                "give your data with --train-ann, --train-images, --val-ann and --val-images"
+            )
+    return found
+
+
+def _unwrapped(dataset: ConfigDict) -> list[ConfigDict]:
+    inner = dataset.get("datasets") or [dataset.get("dataset")]
+    return [dataset] if inner[0] is None else [part for d in inner for part in _unwrapped(d)]
+
+
+def _is_coco(dataset: Mapping[str, Any]) -> bool:
+    return str(dataset.get("type", "")).split(".")[-1] == "CocoDataset"
 
 
 def use_folds(cfg: Config, count: int, key: str | None = None) -> None:

@@ -4,6 +4,7 @@
 """
 
 import copy
+import itertools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +18,14 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from det_losses.config_diff import describe, differences, plain
+from det_losses.data.split_checks import data_notes
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.checkpoint import read_meta
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
-from det_losses.errors import InputError, MissingFileError, located
+from det_losses.errors import InputError, MissingFileError, located, printable
 from det_losses.files import read_json, write_text
 from det_losses.generators import generators_kept
 
@@ -167,6 +169,9 @@ def train_run(runner: Runner, cfg: Config) -> None:
     runner.register_hook(ProgressFileHook(work_dir))
     stop = StopHook()
     runner.register_hook(stop, priority="LOWEST")
+    datasets = [loop and loop.dataloader.dataset for loop in (runner.train_loop, runner.val_loop)]
+    for note in itertools.chain(*data_notes(*datasets).values()):
+        runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
         runner.train()
     if is_distributed():

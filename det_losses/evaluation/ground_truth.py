@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from det_losses.data.coco_json import check_coco_json, load_coco_json
-from det_losses.errors import InputError
+from det_losses.data.box_faults import (
+    clipped_corners,
+    describe_faults,
+    find_faults,
+    suspicions,
+    without_area,
+)
+from det_losses.data.coco_json import check_coco_json, parse_json
+from det_losses.errors import InputError, MissingFileError
 from det_losses.evaluation.metrics import AREAS
-
-LARGEST_ID = 2**53  # larger ids are not exact in float64
 
 
 class GroundTruth:
@@ -29,7 +34,8 @@ class GroundTruth:
         category_index: ``[G]`` index of each box's class in ``category_ids``.
 
     Args:
-        source: a COCO json as a dict, or the path of its file.
+        source: a COCO json as a dict, or the path of its file, see :func:`read_truth`. Names and
+            sizes of image files are not needed.
 
     Raises:
         MissingFileError: no such file.
@@ -38,12 +44,12 @@ class GroundTruth:
 
     def __init__(self, source: Mapping[str, Any] | str | Path) -> None:
         if isinstance(source, str | Path):
-            coco, where = load_coco_json(source), str(source)
+            coco = read_truth(source)[0]
         else:
-            coco, where = source, "ground truth"
-            check_coco_json(coco, where)
-        self.image_ids = _sorted_ids(coco["images"], f"{where}: images")
-        self.category_ids = _sorted_ids(coco["categories"], f"{where}: categories")
+            coco = source
+            check_coco_json(coco, "ground truth", files=False)
+        self.image_ids = _sorted_ids(coco["images"])
+        self.category_ids = _sorted_ids(coco["categories"])
         names = {category["id"]: category["name"] for category in coco["categories"]}
         self.names = tuple(names[category_id] for category_id in self.category_ids.tolist())
         found = coco["annotations"]
@@ -115,6 +121,64 @@ class Population:
         )
 
 
+def read_truth(path: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """Read a ground truth that detections are compared with.
+
+    Like in an evaluation of :class:`~det_losses.data.coco.CocoDataset`, boxes without area inside
+    their image are left out.
+
+    Args:
+        path: a COCO json. Names of image files are not needed; without sizes of images, no box
+            counts as outside.
+
+    Returns:
+        The COCO json, and sentences on what was converted, left out or looks wrong.
+
+    Raises:
+        MissingFileError: no such file.
+        InputError: not a valid COCO json; the message names the file, the entry and the field.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f"{path}: no such file; give the COCO json of the evaluated images")
+    coco = parse_json(path, "Is it the annotation file, and is it complete?")
+    notes = check_coco_json(coco, str(path), files=False)
+    found = coco["annotations"]
+    boxes = np.array([a["bbox"] for a in found], dtype=np.float64).reshape(-1, 4)
+    sizes = image_sizes(coco, [a["image_id"] for a in found])
+    names = {image["id"]: str(image.get("file_name", image["id"])) for image in coco["images"]}
+    faults = find_faults(boxes, sizes)
+    notes += suspicions(boxes, sizes)
+    notes += describe_faults(faults, [names[a["image_id"]] for a in found], evaluation=True)
+    void = without_area(clipped_corners(boxes, sizes)).tolist()
+    coco["annotations"] = [a for a, left_out in zip(found, void, strict=True) if not left_out]
+    return coco, notes
+
+
+def suspect(coco: Mapping[str, Any], detections: np.ndarray) -> list[str]:
+    """Return a sentence if detections are probably not x, y, width, height in pixels.
+
+    Args:
+        coco: the ground truth.
+        detections: ``[N, 7]``, see :func:`~det_losses.evaluation.result_file.read_detections`.
+    """
+    known = {image["id"] for image in coco["images"]}
+    rows = detections[np.isin(detections[:, 0], list(known))]
+    return suspicions(rows[:, 1:5], image_sizes(coco, rows[:, 0].astype(np.int64).tolist()))
+
+
+def image_sizes(coco: Mapping[str, Any], image_ids: Sequence[int]) -> np.ndarray:
+    """Return ``[N, 2]``: width and height of the images with these ids, infinite if unknown."""
+    sizes = {
+        image["id"]: [_side(image.get("width")), _side(image.get("height"))]
+        for image in coco["images"]
+    }
+    return np.array([sizes[image_id] for image_id in image_ids]).reshape(-1, 2)
+
+
+def _side(value: Any) -> float:
+    return value if type(value) in (int, float) and value > 0 else np.inf
+
+
 def ground_truth_json(
     results: Sequence[Mapping[str, Any]], classes: Mapping[int, str]
 ) -> dict[str, list[dict[str, Any]]]:
@@ -142,13 +206,8 @@ def ground_truth_json(
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _sorted_ids(entries: Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
-    ids = sorted(entry["id"] for entry in entries)
-    if ids and max(-ids[0], ids[-1]) > LARGEST_ID:
-        raise InputError(
-            f"{where}: an id exceeds 2^53, so it is not exact in float64. Use smaller ids."
-        )
-    return np.array(ids, dtype=np.int64)
+def _sorted_ids(entries: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    return np.array(sorted(entry["id"] for entry in entries), dtype=np.int64)
 
 
 def _index(ids: np.ndarray, values: Sequence[int]) -> np.ndarray:

@@ -1,14 +1,13 @@
 """Read and check COCO result files."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from det_losses.data.coco_json import ID_LIMIT, is_finite, parse_json, whole_number
 from det_losses.errors import InputError, MissingFileError
-from det_losses.evaluation.ground_truth import LARGEST_ID, GroundTruth
+from det_losses.evaluation.ground_truth import GroundTruth
 
 _FIELDS = ("image_id", "category_id", "bbox", "score")
 
@@ -35,19 +34,18 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
             f"{path}: no such result file. Give a COCO result json: a list of detections with "
             f"{', '.join(_FIELDS)}."
         )
-    try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:  # invalid JSON or encoding
-        raise InputError(f"{path}: not a JSON file ({error}). Is it complete?") from error
+    entries = parse_json(path, "Is it complete?")
     if not isinstance(entries, list):
         raise InputError(
             f"{path}: a COCO result file is a list of detections, found a "
             f"{type(entries).__name__}. Give the detections, not the annotations."
         )
-    for index, entry in enumerate(entries):
-        fault = _fault(entry)
-        if fault:
-            raise InputError(f"{path}: [{index}]: {fault}")
+    faults = ((index, fault) for index, entry in enumerate(entries) if (fault := _fault(entry)))
+    index, first = next(faults, (None, None))
+    if first:
+        more = sum(1 for _ in faults)
+        further = f" {more} more of the {len(entries)} detections have errors." if more else ""
+        raise InputError(f"{path}: [{index}]: {first}{further}")
     rows = [(e["image_id"], *e["bbox"], e["score"], e["category_id"]) for e in entries]
     detections = np.array(rows, dtype=np.float64).reshape(-1, 7)
     if truth is not None:
@@ -63,15 +61,14 @@ def _fault(entry: Any) -> str | None:
         return f"{missing[0]!r} is missing. Each detection needs {', '.join(_FIELDS)}."
     for field in ("image_id", "category_id"):
         value = entry[field]
-        if type(value) is not int or abs(value) > LARGEST_ID:
+        if type(value) is not int:
+            number = whole_number(value)
+            value = entry[field] = value if number is None else number
+        if type(value) is not int or abs(value) >= ID_LIMIT:
             return f"{field!r} must be an integer id below 2^53, got {value!r:.80}."
     box, score = entry["bbox"], entry["score"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
         return f"'bbox' must be 4 finite numbers [x, y, width, height], got {box!r:.80}."
-    if not _is_finite(score):
+    if not is_finite(score):
         return f"'score' must be a finite number, got {score!r:.80}."
     return None
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from det_losses.errors import printable
 from det_losses.evaluation.backends import Curves
 from det_losses.evaluation.metrics import AREAS, LOGGED_METRICS, SIZE_METRICS, THRESHOLD_METRICS
 
@@ -124,7 +125,7 @@ def _headline(numbers: Mapping[str, float]) -> list[str]:
 
 def _columns(numbers: Mapping[str, float], counts: Mapping[str, int]) -> list[str]:
     cells = [
-        (name, f"{_text(numbers[f'AP/{name}'])} ({count}{'' if count else ' boxes'})")
+        (_label(name), f"{_text(numbers[f'AP/{name}'])} ({count}{'' if count else ' boxes'})")
         for name, count in counts.items()
     ]
     name_width = max(len(name) for name, _ in cells)
@@ -133,6 +134,10 @@ def _columns(numbers: Mapping[str, float], counts: Mapping[str, int]) -> list[st
     rows = math.ceil(len(cells) / columns)
     padded = [f"{name:{name_width}}  {value:{value_width}}" for name, value in cells]
     return ["  ".join(padded[row::rows]).rstrip() for row in range(rows)]
+
+
+def _label(name: str) -> str:
+    return " ".join(printable(name).split())
 
 
 def _text(value: float) -> str:

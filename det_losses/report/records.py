@@ -16,6 +16,7 @@ _HOW = {
     "matched": "gradient norm matched to the baseline's",
     "swept": "multiple of the published value",
 }
+_SPLITS = {"train": "training", "val": "validation"}
 
 
 def loss_weights(study: Study) -> Section | None:
@@ -145,7 +146,13 @@ def data(study: Study) -> Section:
         [name, str(int((counted_boxes & (truth.category_index == index)).sum()))]
         for index, name in enumerate(truth.names)
     ]
-    return Section("Data", text, tables=(Table(["class", "boxes"], rows),))
+    notes = [
+        [_SPLITS.get(split, split), note]
+        for split, own in (study.meta.get("data_notes") or {}).items()
+        for note in own
+    ]
+    tables = [Table(["data", "dropped, changed or suspected"], notes)] if notes else []
+    return Section("Data", text, tables=(*tables, Table(["class", "boxes"], rows)))
 
 
 def _folds(study: Study) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from det_losses.config_diff import describe, differences
 from det_losses.errors import InputError, MissingFileError
+from det_losses.evaluation.ground_truth import read_truth
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE
 
 _SHARED = ("detector", "components", "config", "classes", "images", "fork")
@@ -104,7 +105,8 @@ def stored_from_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> 
         for label, paths in files.items()
         for seed, path in enumerate(paths)
     ]
-    truth = _read_json(truth_file, "give the COCO json of the evaluated images")
+    truth, notes = read_truth(truth_file)
+    meta["notes"] = [f"{truth_file.name}: {note}." for note in notes]
     return Stored(truth_file.parent, meta, runs, truth, truth_file)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from det_losses.errors import InputError
 from det_losses.evaluation.average_precision import Matches
-from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.ground_truth import GroundTruth, suspect
 from det_losses.evaluation.matching import match
 from det_losses.evaluation.metrics import METRICS
 from det_losses.evaluation.resampling import draw_counts, resample
@@ -151,7 +152,10 @@ class Study:
             InputError: no label, unequal numbers of files, or an invalid file.
         """
         merged = stored_from_files(Path(truth_file), files)
-        return cls(merged, baseline=baseline, metric=metric, resamples=resamples, within=within)
+        study = cls(merged, baseline=baseline, metric=metric, resamples=resamples, within=within)
+        for file in itertools.chain(*files.values()):
+            study._match(Path(file).absolute(), study.truth)
+        return study
 
     def runs_of(self, label: str) -> list[dict[str, Any]]:
         """Return all rows of a variant by seed, finished or not."""
@@ -332,6 +336,8 @@ class Study:
     def _match(self, file: Path, truth: GroundTruth) -> Matches:
         if file not in self._matches:
             rows = read_detections(file)
+            if not self.origins:  # of other frameworks
+                self.meta["notes"] += [f"{file.name}: {n}." for n in suspect(self.coco, rows)]
             try:
                 self._matches[file] = match(truth, rows)
             except ValueError as error:

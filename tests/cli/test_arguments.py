@@ -18,7 +18,7 @@ def test_options_apply_in_order_and_reach_own_data_and_losses(tiny_config):
     add_losses(parser)
     add_training(parser)
     add_own_data(parser, train=True)
-    own = ["--train-ann", "/x.json", "--train-images", "/images"]
+    own = ["--train-ann", "/x.json", "--train-images", "/images", "--skip-broken"]
     losses = ["--loss", "loss_bbox=L1Loss", "--loss", "loss_cls=FocalLoss", "loss_bbox=CIoULoss"]
     options = ["train_dataloader.dataset.num_images=7", "model.loss_bbox.loss_weight=3"]
     cfg = load_experiment(
@@ -26,6 +26,7 @@ def test_options_apply_in_order_and_reach_own_data_and_losses(tiny_config):
     )
     assert cfg.train_dataloader.dataset.ann_file == "/x.json"
     assert cfg.train_dataloader.dataset.num_images == 7
+    assert cfg.train_dataloader.dataset.skip_broken and cfg.val_dataloader.dataset.skip_broken
     assert cfg.model.loss_bbox == dict(type="CIoULoss", loss_weight=3)
     assert cfg.model.loss_cls == dict(type="FocalLoss")
     assert cfg.optim_wrapper.type == "AmpOptimWrapper"

@@ -1,4 +1,6 @@
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 from synthetic_comparison import write_comparison
@@ -99,3 +101,52 @@ def test_errors_are_one_line(results, capsys, tmp_path):
     assert "no such file" in refused([tmp_path / "absent.json", first], capsys)
     assert "a COCO result file is a list" in refused([truth, truth], capsys)
     assert error.count("\n") == 1
+
+
+def test_only_what_is_used_is_required_of_the_ground_truth(results, capsys, tmp_path):
+    """Ids as text, no names or sizes of images, no ids of annotations: the same result."""
+    truth, files = results
+    named = [f"{label}={','.join(map(str, paths))}" for label, paths in files.items()]
+    assert main([truth, *named, "--resamples", "100"]) == 0
+    expected = capsys.readouterr().out
+    coco = json.loads(Path(truth).read_text())
+    bare = {
+        "images": [{"id": str(image["id"])} for image in coco["images"]],
+        "categories": [{"id": float(c["id"]), "name": c["name"]} for c in coco["categories"]],
+        "annotations": [
+            {key: a[key] for key in ("image_id", "category_id", "bbox", "area", "iscrowd")}
+            for a in coco["annotations"]
+        ],
+    }
+    other = tmp_path / "bare.json"
+    other.write_text(json.dumps(bare), encoding="utf-16")
+    assert main([str(other), *named, "--resamples", "100"]) == 0
+    text = capsys.readouterr().out
+    notes = [line for line in text.splitlines() if "bare.json: " in line]
+    assert len(notes) == 2 and "whole numbers" in notes[0] and "were numbered" in notes[1]
+    rest = [line for line in text.splitlines() if line not in notes and line.strip() != "-"]
+    assert rest[:10] == expected.splitlines()[:10]
+
+
+def test_boxes_without_area_and_odd_detections_are_told(results, capsys, tmp_path):
+    truth, files = results
+    coco = json.loads(Path(truth).read_text())
+    first, size = coco["annotations"][0], coco["images"][0]
+    void = [dict(first, id=9000 + i, bbox=box) for i, box in enumerate([[1, 1, 0, 5], [1e6] * 4])]
+    # An escape sequence in a class name must not reach the terminal.
+    coco["categories"][0]["name"] = "\x1b[31mred"
+    odd = tmp_path / "odd.json"
+    odd.write_text(json.dumps(coco | {"annotations": [*coco["annotations"], *void]}))
+    found = json.loads(Path(files["new"][0]).read_text())
+    for each in found:
+        x, y, w, h = each["bbox"]
+        each["bbox"] = [x / 1e4, y / 1e4, w / 1e4, h / 1e4]
+    fractions = tmp_path / "fractions.json"
+    fractions.write_text(json.dumps(found))
+    assert size["width"] < 1e4
+    assert main([str(odd), str(files["base"][0]), str(fractions), "--resamples", "100"]) == 0
+    text = capsys.readouterr().out
+    assert "boxes have no width or height and are left out" in text
+    assert "boxes are outside their image and are left out" in text
+    assert "fractions.json: " in text and "are they fractions of the image size?" in text
+    assert "\x1b" not in text

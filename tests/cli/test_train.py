@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -122,3 +123,128 @@ def test_own_data_needs_no_edited_file(tiny_config, tiny_coco, tmp_path):
     assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *own]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert [key for key in metrics if key.startswith("AP/")] == ["AP/cat"]
+
+
+def test_broken_images_stop_training_before_it_starts_or_are_left_out(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    # the files of the first set, and a second one with a broken image, as one
+    first, second = (tiny_coco(name) for name in ("first", "second"))
+    os.truncate(f"{second.image_dir}/000011.png", 100)
+    own = ["--train-ann", first.ann_file, second.ann_file]
+    own += ["--train-images", first.image_dir, second.image_dir]
+    run = tmp_path / "run"
+    arguments = [str(tiny_config), "--work-dir", str(run), *own]
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "1 of 12 images cannot be used: " in error and "second/images/000011.png: " in error
+    assert not run.exists()
+    assert main([*arguments, "--skip-broken"]) == 0
+    assert "1 of 12 images cannot be read and are left out: second/images/000011.png" in (
+        capsys.readouterr().out
+    )
+    assert json.loads((run / "metrics.json").read_text())["status"] == "done"
+
+
+def data_options(train, val):
+    return [
+        *("--train-ann", train.ann_file, "--train-images", train.image_dir),
+        *("--val-ann", val.ann_file, "--val-images", val.image_dir),
+    ]
+
+
+def refused(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_the_advice_for_different_classes_works_and_keeps_negatives(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    """Val has other ids, lacks a class and has another one."""
+
+    def change(coco):
+        ids = {3: 1, 7: 2}  # birds become fish
+        coco["categories"] = [
+            dict(id=1, name="cat"),
+            dict(id=2, name="dog"),
+            dict(id=3, name="fish"),
+        ]
+        for box in coco["annotations"]:
+            box["category_id"] = ids.get(box["category_id"], 3)
+
+    run = tmp_path / "run"
+    data = data_options(tiny_coco("a"), tiny_coco("b", change=change))
+    arguments = [str(tiny_config), "--work-dir", str(run), *data]
+    error = refused(arguments, capsys)
+    assert "only in" in error and "fish; only in the training data: bird" in error
+    advice = error[error.index("--classes") :].partition(";")[0].split()
+    assert advice == ["--classes", "cat", "dog"]
+    assert main([*arguments, *advice, "--cfg-options", "train_cfg.max_epochs=1"]) == 0
+    metrics = json.loads((run / "metrics.json").read_text())["metrics"]
+    assert {key for key in metrics if "/" in key} == {"AP/cat", "AP/dog"}
+    # all six images, also those without a cat or dog
+    assert "Evaluated 6 images" in capsys.readouterr().out
+    cfg = Config.fromfile(run / "config.py")
+    assert cfg.train_dataloader.dataset.keep_negatives and cfg.val_dataloader.dataset.keep_negatives
+
+
+def test_what_the_data_drops_is_told_once_and_classes_are_matched_by_name(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    def other_ids(coco):
+        ids = {3: 20, 7: 1, 18: 2}
+        for each in coco["categories"]:
+            each["id"] = ids[each["id"]]
+        for each in coco["annotations"]:
+            each["category_id"] = ids[each["category_id"]]
+        coco["categories"][0]["name"] = "bird\x1b[31m"
+
+    def outside(coco):
+        coco["annotations"][0]["bbox"] = [500, 0, 5, 5]
+        coco["categories"][0]["name"] = "bird\x1b[31m"
+
+    run = tmp_path / "run"
+    data = data_options(tiny_coco("a", change=outside), tiny_coco("b", change=other_ids))
+    options = ["--cfg-options", "train_cfg.max_epochs=1"]
+    assert main([str(tiny_config), "--work-dir", str(run), *data, *options]) == 0
+    text = capsys.readouterr().out
+    told = [line.partition("data: ")[2] for line in text.splitlines() if "data: " in line]
+    crowds = "2 of 9 boxes are crowds"
+    expected = (
+        "instances.json: 1 of 9 boxes are outside their image and are left out",
+        f"instances.json: {crowds} and are left out",
+        f"instances.json: {crowds}: detections on them are ignored",
+        "6 of 6 validation images are also training images",
+    )
+    assert len(told) == len(expected)
+    assert all(note.startswith(start) for note, start in zip(told, expected, strict=True))
+    # an escape sequence of a class name is shown, not executed
+    assert "\x1b[31m" not in text and "bird\\x1b[31m" in text
+    assert "AP/bird\x1b[31m" in json.loads((run / "metrics.json").read_text())["metrics"]
+
+
+def test_data_that_cannot_be_used_is_refused_before_training(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    good = tiny_coco("good")
+    empty = tiny_coco("empty", change=lambda coco: coco["annotations"].clear())
+
+    def outside(coco):
+        coco["images"][0]["file_name"] = f"../../good/images/{coco['images'][0]['file_name']}"
+
+    linked = tiny_coco("linked", change=outside)
+    run = ["--work-dir", str(tmp_path / "run")]
+    for data, message in (
+        ((empty, good), "empty/instances.json: no box to train with on 6 images"),
+        ((good, empty), "empty/instances.json: no box to evaluate with on 6 images"),
+        ((good, linked), "1 of 6 images are files outside this folder"),
+    ):
+        assert message in refused([str(tiny_config), *run, *data_options(*data)], capsys)
+    assert not (tmp_path / "run").exists()
+    options = ["--allow-outside", "--cfg-options", "train_cfg.max_epochs=1"]
+    assert main([str(tiny_config), *run, *data_options(good, linked), *options]) == 0

@@ -1,9 +1,10 @@
+import copy
 import json
 from pathlib import Path
 
 import pytest
 
-from det_losses.compare.preflight import check_losses, describe
+from det_losses.compare.preflight import check_losses, describe, describe_data
 from det_losses.compare.variants import Variant, select
 
 
@@ -30,4 +31,13 @@ def test_the_facts_are_those_of_the_validation_file(shapes):
     assert [image["id"] for image in truth["images"]] == [image["id"] for image in coco["images"]]
     boxes = sorted((box["image_id"], box["bbox"]) for box in truth["annotations"])
     assert boxes == sorted((box["image_id"], box["bbox"]) for box in coco["annotations"])
+    assert facts["data_notes"] == {}  # nothing in this data is dropped
     assert {"det_losses", "python", "torch", "torchvision"} <= facts["versions"].keys()
+
+
+def test_repeated_images_count_once(shapes):
+    cfg = copy.deepcopy(shapes)
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=inner)
+    facts = describe_data(cfg)
+    assert facts["images"]["train"] == 160 and facts["epoch_samples"] == 3 * 160

@@ -3,12 +3,12 @@ import shutil
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from PIL import Image
 from pycocotools.coco import COCO
 
-from det_losses.data.coco import CocoDataset, detection_collate
-from det_losses.registry import DATASETS, FUNCTIONS, NotRegisteredError, find
+from det_losses.data.coco import CocoDataset
+from det_losses.registry import DATASETS, NotRegisteredError
 
 FLIP = dict(type="RandomHorizontalFlip", p=0.5)
 
@@ -114,24 +114,107 @@ def test_an_image_with_only_a_crowd_of_the_class_is_not_a_positive(tiny_coco):
     assert len(CocoDataset(*paths, classes=["dog"], keep_negatives=True)) == 6
 
 
-def test_boxes_are_clipped_and_those_without_area_counted(tiny_coco):
+def test_boxes_are_clipped_and_those_without_area_counted(tiny_coco, messages):
     def change(coco):
         boxes = [[-5, -5, 15, 15], [200, 0, 5, 5], [3, 3, 0, 9], [9, 9, 4, -1]]
         for number, box in enumerate(boxes):
             entry = dict(id=100 + number, image_id=42, category_id=3, bbox=box, area=1, iscrowd=0)
             coco["annotations"].append(entry)
 
-    paths = tiny_coco(change=change)
-    messages = []
-    logger = MMLogger.get_current_instance()
-    keep = lambda record: messages.append(record.getMessage()) or False  # noqa: E731
-    logger.addFilter(keep)
-    try:
-        dataset = CocoDataset(*paths)
-    finally:
-        logger.removeFilter(keep)
+    dataset = CocoDataset(*tiny_coco(change=change))
     assert dataset[5][1]["boxes"].tolist() == [[0, 0, 10, 10]]
-    assert messages == [f"{paths.ann_file}: 3 boxes without area inside their image are ignored"]
+    # 9 boxes of the tiny set, two of which are crowds, on images 20 and 33
+    assert dataset.notes == [
+        "2 of 13 boxes have no width or height and are left out (000042.png)",
+        "1 of 13 boxes are outside their image and are left out (000042.png)",
+        "1 of 13 boxes reach beyond their image and are clipped (000042.png)",
+        "2 of 13 boxes are crowds and are left out (000020.png, 000033.png)",
+    ]
+    assert dataset.num_boxes == 13 - 3 - 2
+
+
+def test_boxes_that_are_no_targets_are_no_ground_truth_either(tiny_coco):
+    def change(coco):
+        for number, box in enumerate([[200, 0, 5, 5], [3, 3, 0, 9], [9, 9, 4, -1], [90, 5, 3, 3]]):
+            entry = dict(id=100 + number, image_id=42, category_id=3, bbox=box, area=1, iscrowd=0)
+            coco["annotations"].append(entry)
+
+    # image 42 has 80 x 80 pixels, so all four are outside or empty
+    dataset = CocoDataset(*tiny_coco(change=change), test_mode=True)
+    target = dataset[5][1]
+    assert len(target["boxes"]) == 0 and target["coco"]["annotations"] == []
+    assert "2 of 13 boxes are outside their image and are left out (000042.png)" in dataset.notes
+
+
+def test_boxes_that_augmentation_drops_and_repeated_ones_are_counted(tiny_coco):
+    def change(coco):
+        thin, repeated = (dict(coco["annotations"][0], id=100 + i) for i in range(2))
+        coco["annotations"] += [dict(thin, bbox=[4, 4, 0.5, 20]), repeated]
+
+    paths = tiny_coco(change=change)
+    thin = "1 of 11 boxes are thinner than a pixel, and training with transforms leaves them out"
+    for transforms, expected in (([], False), ([FLIP], True)):
+        dataset = CocoDataset(*paths, transforms=transforms)
+        assert (f"{thin} (000011.png)" in dataset.notes) == expected
+        # cat, dog and the two more of image 11
+        assert len(dataset[2][1]["boxes"]) == 4 - expected
+        assert any(note.startswith("1 of 11 boxes repeat a box") for note in dataset.notes)
+
+
+def test_classes_without_boxes_are_told_with_the_option_that_leaves_them_out(tiny_coco):
+    def change(coco):
+        coco["categories"].append(dict(id=0, name="pets - v1"))
+
+    paths = tiny_coco(change=change)
+    expected = "classes without boxes (1): pets - v1; --classes cat dog bird leaves them out"
+    assert expected in CocoDataset(*paths).notes
+    evaluated = CocoDataset(*paths, test_mode=True)
+    assert "classes without boxes, whose AP is n/a (1): pets - v1" in evaluated.notes
+
+
+def test_labels_match_classes_by_name(tiny_coco):
+    def change(coco):  # cat 3, dog 7, bird 18 become cat 9, dog 1; nothing is a bird
+        ids = {3: 9, 7: 1}
+        coco["categories"] = [dict(id=1, name="dog"), dict(id=9, name="cat")]
+        boxes = [a for a in coco["annotations"] if a["category_id"] in ids]
+        coco["annotations"] = [dict(a, category_id=ids[a["category_id"]]) for a in boxes]
+
+    plain = CocoDataset(*tiny_coco())
+    other = CocoDataset(*tiny_coco("other", change=change), labels=plain.metainfo["classes"])
+    # bird gets the first id after the json's
+    assert other.metainfo == {"classes": ("cat", "dog", "bird"), "category_ids": (9, 1, 10)}
+    assert other.image_ids == plain.image_ids  # images without these classes stay
+    assert other[2][1]["labels"].tolist() == plain[2][1]["labels"].tolist() == [0, 1]
+
+
+def rotated_photo(paths, image_id, orientation=6):
+    """Store an image turned by 90 degrees; the EXIF orientation 6 turns it back, 1 does not."""
+    file = f"{paths.image_dir}/{image_id:06d}.png"
+    with Image.open(file) as image:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.rotate(90, expand=True).save(file, exif=exif)
+
+
+def test_boxes_of_the_upright_photo_are_told_and_the_advice_works(tiny_coco):
+    # Image 8 is upright 96 x 64, with a box up to x = 85; stored it is 64 x 96.
+    def stored_size(coco):
+        coco["images"][3].update(width=64, height=96)
+
+    wrong, right = tiny_coco("wrong", change=stored_size), tiny_coco("right")
+    for paths in (wrong, right):
+        rotated_photo(paths, 8)
+    told = [note for note in CocoDataset(*wrong).notes if "EXIF orientation 6" in note]
+    assert len(told) == 1 and "upright picture (96 x 64 for 000008.png)" in told[0]
+    # as told: the size of the upright picture
+    dataset = CocoDataset(*right)
+    assert not [note for note in dataset.notes if "EXIF" in note]
+    image = dataset[1][0]
+    assert image.shape == (3, 64, 96) and image[:, 10, 5].tolist() == [220, 40, 40]
+    # without an orientation in the file, boxes that reach beyond are only clipped
+    plain = tiny_coco("plain", change=stored_size)
+    rotated_photo(plain, 8, orientation=1)
+    assert not [note for note in CocoDataset(*plain).notes if "EXIF" in note]
 
 
 def test_transforms_see_image_and_boxes(tiny_coco):
@@ -240,18 +323,35 @@ def test_file_names_with_folders(tiny_coco):
 def test_size_that_contradicts_the_image(tiny_coco):
     paths = tiny_coco(change=lambda coco: coco["images"][1].update(width=65))
     with pytest.raises(ValueError, match=r"000005\.png: the annotation file says 65 x 96"):
-        CocoDataset(*paths)[0]
+        CocoDataset(*paths)
+
+
+def test_broken_images_are_left_out_after_the_selection(tiny_coco):
+    ann_file, image_dir = tiny_coco()
+    chosen = CocoDataset(ann_file, image_dir, num_images=4).image_ids
+    os.truncate(f"{image_dir}/{chosen[1]:06d}.png", 0)
+    os.remove(f"{image_dir}/{chosen[3]:06d}.png")
+    dataset = CocoDataset(ann_file, image_dir, num_images=4, skip_broken=True, test_mode=True)
+    assert dataset.image_ids == [chosen[0], chosen[2]]
+    assert [target["image_id"] for _, target in dataset] == dataset.image_ids
+    names = f"{chosen[1]:06d}.png, {chosen[3]:06d}.png"
+    assert f"2 of 4 images cannot be read and are left out: {names}" in dataset.notes
+    assert list(dataset.broken) == [f"{chosen[1]:06d}.png", f"{chosen[3]:06d}.png"]
+    plain = CocoDataset(*tiny_coco("plain"), test_mode=True)
+    for index, image_id in enumerate(dataset.image_ids):
+        boxes = plain[plain.image_ids.index(image_id)][1]["boxes"]
+        assert torch.equal(dataset[index][1]["boxes"], boxes)
+
+
+def test_copies_of_a_sample_are_augmented_differently(coco_subset):
+    spec = dict(type="RandomResizedCrop", size=(64, 64))
+    dataset = real(coco_subset, transforms=[spec], num_images=1)
+    dataset.set_epoch(1, 0)
+    assert torch.equal(dataset.sample(0)[0], dataset[0][0])
+    assert torch.equal(dataset.sample(0, 1)[0], dataset.sample(0, 1)[0])
+    assert not torch.equal(dataset.sample(0, 1)[0], dataset[0][0])
 
 
 def test_misspelt_transform_is_found_at_construction(tiny_coco):
     with pytest.raises(NotRegisteredError, match="'RandomHorizontalFlip'"):
         CocoDataset(*tiny_coco(), transforms=[dict(type="RandomHorizontalFlp")])
-
-
-def test_collate_does_not_stack_images():
-    first = torch.zeros(3, 4, 5, dtype=torch.uint8), {"image_id": 7}
-    second = torch.ones(3, 6, 2, dtype=torch.uint8), {"image_id": 9}
-    batch = detection_collate([first, second])
-    assert [image.shape for image in batch["images"]] == [(3, 4, 5), (3, 6, 2)]
-    assert batch["targets"] == [{"image_id": 7}, {"image_id": 9}]
-    assert find(FUNCTIONS, "detection_collate") is detection_collate

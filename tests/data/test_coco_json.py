@@ -1,9 +1,10 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from det_losses.data.coco_json import load_coco_json, read_coco_json
+from det_losses.data.coco_json import conversions, load_coco_json, read_coco_json
 
 
 def entry(key, index, **changes):
@@ -32,6 +33,7 @@ def test_a_binary_file_is_not_json(tmp_path):
     [
         ([1, 2], "no list 'images' or 'annotations' or 'categories' .found a list"),
         ({"images": [], "info": 1}, "no list 'annotations' or 'categories' .found keys"),
+        ({"images": [], "annotations": []}, "no list 'categories' .found keys"),
         ({"images": [], "annotations": {}, "categories": []}, "no list 'annotations'"),
         ({"images": [], "annotations": [], "categories": []}, "'categories' is empty"),
     ],
@@ -51,13 +53,24 @@ def test_json_that_is_not_a_coco_file(tmp_path, content, message):
         (entry("annotations", 1, bbox=[1, 2, 3, float("nan")]), "'bbox' must be 4 finite.*nan"),
         (entry("annotations", 1, bbox=[1, 2, 3, "4"]), "'bbox' must be 4 finite"),
         (entry("annotations", 1, bbox=None), "'bbox' must be 4 finite.*None"),
+        (entry("annotations", 1, bbox=[1, 2, 3, 10**400]), r"'bbox' must be 4 finite.*1000"),
+        (entry("annotations", 1, bbox=None, segmentation=[[1, 2, 3]]), "'bbox' must be 4 finite"),
+        (entry("annotations", 1, bbox=None, segmentation={"counts": "x"}), "'bbox' must be 4"),
+        (entry("annotations", 1, area=10**400), r"\(id 2\): 'area' must be a number.*got 1000"),
+        (entry("images", 0, width=10**10), "'width' must be a positive integer.*got 10000000000"),
+        (entry("images", 0, file_name="a\0b"), "'file_name' must be"),
+        (entry("categories", 0, name="a\ud800b"), r"\(id 18\): 'name' is not valid Unicode"),
         (entry("annotations", 1, area="x"), r"\(id 2\): 'area' must be a number.*got 'x'"),
         (entry("annotations", 1, area=-5), r"\(id 2\): 'area' must be a number.*got -5"),
         (entry("annotations", 1, iscrowd="0"), r"\(id 2\): 'iscrowd' must be 0 or 1, got '0'"),
         (entry("annotations", 1, id=1), "annotations: the id 1 occurs twice"),
         (entry("images", 1, id=11), "images: the id 11 occurs twice"),
-        (entry("images", 1, id="5"), r"images\[1\]: 'id' must be an integer, got '5'"),
-        (lambda coco: coco["images"].append("x"), r"images\[6\]: 'id' must be.*got 'x'"),
+        (entry("images", 1, id="x5"), r"images\[1\]: 'id' must be an integer from 0.*got 'x5'"),
+        (entry("images", 1, id=True), r"images\[1\]: 'id' must be an integer from 0.*got True"),
+        (entry("images", 1, id=-5), r"images\[1\]: 'id' must be an integer from 0 .*got -5"),
+        (entry("images", 1, id=2**53), r"'id' must be an integer from 0 to 2\^53 - 1, got 9007"),
+        (entry("categories", 1, id=2.5), r"categories\[1\]: 'id' must be an integer.*got 2.5"),
+        (lambda coco: coco["images"].append("x"), r"images\[6\]: must be an object.*got 'x'"),
         (entry("images", 0, width=0), r"images\[0\] \(id 11\): 'width' must be a positive.*got 0"),
         (entry("images", 0, height=None), "'height' must be a positive integer.*got None"),
         (entry("images", 0, file_name=""), "'file_name' must be"),
@@ -85,6 +98,96 @@ def test_missing_area_and_iscrowd_are_filled_and_masks_left_out(tiny_coco):
     assert (loaded["area"], loaded["iscrowd"]) == (800, 0)
     assert "segmentation" not in loaded
     assert "segmentation" in read_coco_json(ann_file)["annotations"][0]
+
+
+def test_further_errors_are_counted(tiny_coco):
+    def change(coco):
+        for annotation in coco["annotations"][:4]:
+            annotation["bbox"] = [1, 2, 3]
+
+    with pytest.raises(ValueError, match=r"\[0\] \(id 1\): .*3 more of the 9 annotations have"):
+        load_coco_json(tiny_coco(change=change).ann_file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings_of_unicode(tiny_coco, encoding):
+    plain = Path(tiny_coco(change=entry("categories", 0, name="Vögel 鳥")).ann_file)
+    text = json.dumps(json.loads(plain.read_text()), ensure_ascii=False)
+    other = plain.with_name("other.json")
+    other.write_bytes(text.encode(encoding))
+    assert load_coco_json(other) == load_coco_json(plain)
+
+
+@pytest.mark.parametrize("number", [str, float])
+def test_whole_numbers_as_text_or_float_are_read(tiny_coco, number):
+    def change(coco):
+        for key, fields in (
+            ("images", ("id", "width", "height")),
+            ("annotations", ("id", "image_id", "category_id")),
+            ("categories", ("id",)),
+        ):
+            for each in coco[key]:
+                each.update({field: number(each[field]) for field in fields})
+
+    path = tiny_coco(change=change).ann_file
+    assert load_coco_json(path) == load_coco_json(tiny_coco("plain").ann_file)
+    # 6 images, 9 annotations, 3 categories
+    assert conversions(path) == (
+        f"{6 * 3 + 9 * 3 + 3} ids or sizes that are text or decimal numbers were read as whole "
+        "numbers",
+    )
+
+
+def test_absent_annotation_ids_and_uuids_are_numbered(tiny_coco):
+    def change(coco):
+        del coco["annotations"][0]["id"]
+        coco["annotations"][3]["id"] = "3f2b-c0"
+
+    path = tiny_coco(change=change).ann_file
+    # the largest of the other ids is 9
+    ids = [annotation["id"] for annotation in load_coco_json(path)["annotations"]]
+    assert ids == [10, 2, 3, 11, 5, 6, 7, 8, 9]
+    assert conversions(path) == ("2 annotations without an id that is a number were numbered",)
+
+
+def test_boxes_from_polygons(tiny_coco):
+    def change(coco):
+        first, second = coco["annotations"][:2]
+        del first["bbox"], first["area"]
+        first["segmentation"] = [[10, 8, 50, 9, 20, 28], [12, 30, 14, 30, 14, 31.5]]
+        second.update(bbox=[], segmentation=[[60, 30, 80, 30, 80, 60, 60, 60]])
+
+    path = tiny_coco(change=change).ann_file
+    first, second = load_coco_json(path)["annotations"][:2]
+    # both polygons: x from 10 to 50, y from 8 to 31.5
+    assert first["bbox"] == [10, 8, 40, 23.5] and second["bbox"] == [60, 30, 20, 30]
+    assert [note[:36] for note in conversions(path)] == [
+        "2 annotations have no 'bbox'; the en",
+        "1 annotations have no 'area'; that o",
+    ]
+
+
+def test_a_json_without_annotations_is_a_set_without_boxes(tiny_coco):
+    path = tiny_coco(change=lambda coco: coco.pop("annotations")).ann_file
+    assert load_coco_json(path)["annotations"] == []
+    assert conversions(path) == ("there is no list 'annotations', so no image has a box",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [{"id": 4, "width": 3, "width": 4}]}', "'width' occurs twice.*with id 4"),
+        ('{"images": [], "annotations": [], "images": []}', "the key 'images' occurs twice in one"),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"images": [1' + "0" * 5000 + "]}", "not a JSON file .*digits"),
+        ("", "not a JSON file"),
+    ],
+)
+def test_json_that_would_be_read_wrongly_or_not_at_all(tmp_path, text, message):
+    (tmp_path / "odd.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"odd\.json: .*{message}") as error:
+        load_coco_json(tmp_path / "odd.json")
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
 
 
 def test_file_is_read_again_only_after_a_change(tiny_coco):

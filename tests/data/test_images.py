@@ -1,10 +1,12 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from det_losses.data.images import ImageCache, read_image
+from det_losses.data.images import ImageCache, check_image, read_image
 
 ORIENTATION = 0x0112
 
@@ -91,10 +93,20 @@ def test_a_size_that_fits_no_orientation_is_an_error_with_all_sizes(tmp_path):
         read_image(path, (10, 10))
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_an_orientation_that_keeps_the_size_does_not_explain_exchanged_sides(tmp_path, orientation):
+    path = save(tmp_path / "a.png", Image.fromarray(gradient()), orientation=orientation)
+    with pytest.raises(ValueError, match=rf"rotated by its EXIF orientation {orientation} 12 x 8"):
+        read_image(path, (8, 12))
+
+
 def test_the_error_of_a_wrong_size_without_exif_does_not_mention_exif(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(gradient()))
-    with pytest.raises(ValueError, match=r"says 8 x 12 .*but the image is 12 x 8\. Annotate"):
+    message = r"says 8 x 12 .*but the image is 12 x 8\. Are width and height exchanged\? Annotate"
+    with pytest.raises(ValueError, match=message):
         read_image(path, (8, 12))
+    with pytest.raises(ValueError, match=r"says 8 x 11 .*but the image is 12 x 8\. Annotate"):
+        read_image(path, (8, 11))
 
 
 @pytest.mark.parametrize("content", [b"not an image", b"", b"\x89PNG\r\n\x1a\n broken"])
@@ -110,6 +122,91 @@ def test_truncated_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(ValueError, match=r"a\.jpg: not a readable image .*truncated"):
         read_image(path, (64, 64))
+
+
+FORMATS = {
+    "JPEG": {},
+    "PNG": {},
+    "BMP": {},
+    "GIF": {},
+    "PPM": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "WEBP": {},
+    "JPEG2000": {},
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_damaged_bytes_are_the_same_error_when_checked_and_when_read(tmp_path, kind):
+    noise = np.random.default_rng(0).integers(0, 255, (24, 40, 3), np.uint8)
+    path, size = tmp_path / "a", (40, 24)
+    Image.fromarray(noise).save(path, kind, **FORMATS[kind])
+    content, rng, refused = path.read_bytes(), np.random.default_rng(1), 0
+
+    def outcome(function):
+        try:
+            function(path, size)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+            return type(error)
+
+    for trial in range(40):
+        damaged = bytearray(content)
+        if trial % 4 == 0:
+            del damaged[int(rng.integers(len(damaged))) :]
+        else:  # bytes of the header
+            for place in rng.integers(0, min(120, len(damaged)), 1 + trial % 3):
+                damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        found = outcome(read_image)
+        assert outcome(check_image) == found
+        refused += found is not None
+    assert refused >= 10
+
+
+def test_an_image_over_the_limit_of_pixels_is_named_with_its_size(tmp_path):
+    # a header of 14000 x 13000 pixels, which is all that is read
+    path = tmp_path / "a.ppm"
+    path.write_bytes(b"P6 14000 13000 255\n")
+    message = r"a\.ppm: 14000 x 13000 pixels .*than the 179 megapixels .*Cut the image into tiles"
+    with pytest.raises(ValueError, match=message):
+        read_image(path, (14000, 13000))
+
+
+@pytest.mark.parametrize("size", [(2000, 3), (2, 2000)])
+def test_an_image_that_would_vanish_when_resized_is_refused_before_training(tmp_path, size):
+    path = save(tmp_path / "a.png", Image.new("RGB", size))
+    with pytest.raises(ValueError, match=r"a\.png: \d+ x \d+ pixels, .* 100 times the other"):
+        check_image(path, size)
+    check_image(save(tmp_path / "b.png", Image.new("RGB", (300, 3))), (300, 3))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_what_is_not_a_regular_file_is_refused_without_opening_it(tmp_path, kind):
+    path = tmp_path / "a.jpg"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"a\.jpg: not a regular file"):
+        read_image(path, (1, 1))
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J.jpg", "a\udc80.jpg", "a\0.jpg", "a\ud800.jpg"])
+def test_control_characters_of_a_name_are_escaped(tmp_path, name):
+    with pytest.raises((FileNotFoundError, ValueError)) as info:
+        read_image(str(tmp_path / name), (1, 1))
+    assert str(info.value).isprintable() and "a\\" in str(info.value)
+
+
+def test_a_broken_link_is_named_with_its_target(tmp_path):
+    (tmp_path / "a.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(
+        FileNotFoundError, match=r"a\.jpg: a link to nowhere\.jpg, which is missing"
+    ):
+        read_image(tmp_path / "a.jpg", (1, 1))
 
 
 def test_missing_file_is_named(tmp_path):

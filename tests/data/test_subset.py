@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from det_losses.data.coco import CocoDataset
-from det_losses.data.subset import make_subset, select_categories, select_images
+from det_losses.data.subset import (
+    make_subset,
+    match_categories,
+    select_categories,
+    select_images,
+)
 from det_losses.errors import ExistingFileError
 
 
@@ -38,6 +43,34 @@ def test_unknown_class_suggests_and_lists(name, hint):
     message = message if hint != "The cl" else f"x.json: no class '{name}'. The classes are car"
     with pytest.raises(ValueError, match=message):
         select_categories(data, [name], "x.json")
+
+
+def test_labels_are_matched_by_name():
+    data = made()  # a 10, b 20, c 30
+    assert match_categories(data, ["c", "a", "b"], None, "x.json") == [
+        (30, "c"),
+        (10, "a"),
+        (20, "b"),
+    ]
+    # what the json lacks gets the ids after its last one
+    labels = ["d", "c", "b", "e", "a"]
+    found = match_categories(data, labels, None, "x.json")
+    assert found == [(31, "d"), (30, "c"), (20, "b"), (32, "e"), (10, "a")]
+
+
+def test_labels_that_do_not_cover_the_boxes_are_refused_unless_classes_are_chosen():
+    data = made()
+    message = (
+        r"different classes, only in x.json: b, c; only in the training data: my dog. To use the "
+        r"common classes only, add --classes a; images without them are kept"
+    )
+    with pytest.raises(ValueError, match=message):
+        match_categories(data, ["a", "my dog"], None, "x.json")
+    assert match_categories(data, ["a"], ["a"], "x.json") == [(10, "a")]
+    data["annotations"] = [a for a in data["annotations"] if a["category_id"] == 10]
+    assert match_categories(data, ["a"], None, "x.json") == [(10, "a")]  # b and c are unused
+    with pytest.raises(ValueError, match=r"only in x\.json: a; only in the training data: A"):
+        match_categories(data, ["A"], None, "x.json")
 
 
 def test_class_named_twice():
@@ -244,13 +277,28 @@ def test_split_with_too_few_left(tiny_coco, tmp_path):
         make_subset(tmp_path / "out", tiny_coco().ann_file, num_val=2, num_train=5)
 
 
-def test_files_with_other_ids_for_a_class_are_refused(tiny_coco, tmp_path):
+def test_files_with_other_ids_keep_them(tiny_coco, tmp_path):
     def change(coco):
         coco["categories"][1]["id"] = 4
         for annotation in coco["annotations"]:
             annotation["category_id"] = {3: 4}.get(annotation["category_id"], 7)
 
     paths = tiny_coco("a").ann_file, tiny_coco("b", change=change).ann_file
-    with pytest.raises(ValueError, match=r"differ in their categories .*\(3, 'cat'\), \(4, 'cat'"):
+    manifest = make_subset(tmp_path / "out", *paths, classes=["cat", "dog"])
+    categories = [read(tmp_path / "out", name)["categories"] for name in ("train", "val")]
+    assert [[c["id"] for c in each] for each in categories] == [[3, 7], [4, 7]]
+    # cats are on the images 8 and 11, three of them
+    assert manifest["val"]["per_class"]["cat"] == manifest["train"]["per_class"]["cat"]
+    assert manifest["val"]["per_class"]["cat"]["boxes"] == 3
+
+
+def test_files_with_other_classes_are_refused_with_advice_that_works(tiny_coco, tmp_path):
+    def change(coco):
+        coco["categories"][1]["name"] = "lion"
+
+    paths = tiny_coco("a").ann_file, tiny_coco("b", change=change).ann_file
+    with pytest.raises(ValueError, match=r"differ in their classes, .*\['cat', 'lion'\]") as error:
         make_subset(tmp_path / "out", *paths)
-    make_subset(tmp_path / "out", *paths, classes=["dog"])
+    assert "Add --classes dog bird, and --keep-negatives" in str(error.value)
+    make_subset(tmp_path / "out", *paths, classes=["dog", "bird"], keep_negatives=True)
+    assert ids(read(tmp_path / "out", "val")) == [5, 8, 11, 20, 33, 42]

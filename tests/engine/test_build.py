@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 
 from det_losses.engine import build_runner, fill_from_data
+from det_losses.engine.build import build_datasets
 from det_losses.engine.run import build_parts
 from det_losses.errors import UserError
 from det_losses.registry import OPTIMIZERS
@@ -123,6 +124,46 @@ def test_set_epoch_is_called_for_each_epoch(toy_cfg):
     runner = build_runner(toy_cfg(epochs=2, randomness=dict(seed=5)))
     runner.train()
     assert runner.train_dataloader.dataset.epochs == [(0, 5), (1, 5)]
+
+
+def test_classes_of_joined_validation_data_are_matched_by_name(tiny_coco):
+    def other_ids(coco):
+        for entry in coco["categories"]:
+            entry["id"] = {3: 7, 7: 18, 18: 3}[entry["id"]]
+        coco["annotations"] = []
+
+    def coco(files, **options):
+        options = dict(ann_file=files.ann_file, image_dir=files.image_dir, **options)
+        return dict(type="CocoDataset", **options)
+
+    val = [coco(tiny_coco(name, change=other_ids), test_mode=True) for name in ("b", "c")]
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=coco(tiny_coco("a"))),
+            val_dataloader=dict(dataset=dict(type="ConcatDataset", datasets=val)),
+        )
+    )
+    classes = [dataset.metainfo["classes"] for dataset in build_datasets(cfg).values()]
+    # by their own ids, those of the validation data would be bird, cat, dog
+    assert classes == [("cat", "dog", "bird")] * 2
+
+
+def test_wrapped_datasets_train_are_evaluated_and_get_the_epoch(toy_cfg, record):
+    cfg = toy_cfg(epochs=2, randomness=dict(seed=5))
+    toy = cfg["train_dataloader"]["dataset"]
+    joined = dict(type="ConcatDataset", datasets=[toy, {**toy, "length": 4}])
+    cfg["train_dataloader"]["dataset"] = dict(type="RepeatDataset", times=2, dataset=joined)
+    test = cfg["val_dataloader"]["dataset"]
+    cfg["val_dataloader"]["dataset"] = dict(type="ConcatDataset", datasets=[test, test])
+    runner = build_runner(cfg)
+    runner.train()
+    assert len(runner.train_dataloader.dataset) == 2 * (6 + 4)
+    inner = runner.train_dataloader.dataset.datasets[0].datasets
+    assert [dataset.epochs for dataset in inner] == [[(0, 5), (1, 5)]] * 2
+    # the ids of the second are shifted, so that its images are evaluated too
+    truth = [runner.val_dataloader.dataset.ground_truth(index) for index in range(12)]
+    assert len({each["image"]["id"] for each in truth}) == 12
+    assert record(runner)["metrics"]["AP"] > 0
 
 
 class TestRefused:

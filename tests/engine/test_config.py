@@ -17,6 +17,7 @@ from det_losses.engine.config import (
     apply_options,
     config_text,
     read_config,
+    skip_broken_images,
     use_amp,
     use_losses,
     use_metric_options,
@@ -110,6 +111,32 @@ def test_own_data_replaces_the_test_dataset_if_there_is_one(cfg):
 def test_own_data_without_images_or_annotations_is_an_error(cfg, pair, message):
     with pytest.raises(ValueError, match=message):
         use_own_data(cfg, "train", *pair)
+
+
+def test_own_data_of_several_files_replaces_a_wrapped_dataset(cfg):
+    cfg.train_dataloader.dataset = ConfigDict(
+        type="RepeatDataset", times=3, dataset=cfg.train_dataloader.dataset
+    )
+    use_own_data(cfg, "train", ["/a.json", "/b.json"], ["/images"])
+    assert cfg.train_dataloader.dataset == {
+        "type": "CocoDataset",
+        "ann_file": ["/a.json", "/b.json"],
+        "image_dir": "/images",
+        "transforms": [{"type": "RandomHorizontalFlip", "p": 0.5}],
+    }
+    use_own_data(cfg, "val", ["/c.json"], ["/images"])
+    assert cfg.val_dataloader.dataset.ann_file == "/c.json"
+
+
+def test_broken_images_are_skipped_in_all_datasets_in_coco_format(cfg):
+    with pytest.raises(InputError, match="--skip-broken requires data in COCO format"):
+        skip_broken_images(cfg)
+    parts = [ConfigDict(type="CocoDataset", ann_file=f"{name}.json") for name in "ab"]
+    joined = ConfigDict(type="ConcatDataset", datasets=parts)
+    cfg.train_dataloader.dataset = ConfigDict(type="RepeatDataset", times=2, dataset=joined)
+    skip_broken_images(cfg)
+    assert all(each.skip_broken for each in cfg.train_dataloader.dataset.dataset.datasets)
+    assert cfg.val_dataloader.dataset.skip_broken
 
 
 def test_amp_changes_the_wrapper(cfg):

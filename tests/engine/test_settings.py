@@ -262,6 +262,8 @@ def test_no_value_of_any_key_is_a_traceback(experiment, tmp_path, monkeypatch, v
 
 VARIABLES = dict(
     data_root="data",
+    train_dataset="train",
+    hooks=[],
     dataset_type="CocoDataset",
     train_pipeline=[dict(type="RandomHorizontalFlip", p=0.5)],
     val_pipeline=[],

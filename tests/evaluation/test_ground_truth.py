@@ -59,7 +59,7 @@ def test_broken_ground_truth(change, message):
 
 def test_ground_truth_of_huge_ids():
     with pytest.raises(
-        ValueError, match=r"ground truth: images: an id exceeds 2\^53, so it is not exact"
+        ValueError, match=r"ground truth: images\[1\]: 'id' must be an integer from 0 to 2\^53 - 1"
     ):
         GroundTruth(coco_json([1, 2**53 + 1], []))
 

@@ -27,6 +27,12 @@ def test_empty_list(tmp_path):
     assert read_detections(write(tmp_path, [])).shape == (0, 7)
 
 
+def test_ids_as_text_or_float_are_read(tmp_path):
+    file = write(tmp_path, [ENTRY | {"image_id": "4", "category_id": 18.0}])
+    file.write_bytes(file.read_text().encode("utf-16"))
+    assert read_detections(file).tolist() == [[4, 1.5, 2, 3, 4.25, 0.75, 18]]
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"found\.json: no such result file\. Give a COCO"):
         read_detections(tmp_path / "found.json")
@@ -40,7 +46,10 @@ def test_missing_file(tmp_path):
         ([ENTRY, [1]], r"\[1\]: a detection must be an object, got \[1\]"),
         ([{k: v for k, v in ENTRY.items() if k != "score"}], r"\[0\]: 'score' is missing"),
         ([{k: v for k, v in ENTRY.items() if k != "bbox"}], r"\[0\]: 'bbox' is missing"),
-        ([ENTRY | {"image_id": "4"}], r"\[0\]: 'image_id' must be an integer id .*, got '4'"),
+        ([ENTRY | {"image_id": "a4"}], r"\[0\]: 'image_id' must be an integer id .*, got 'a4'"),
+        ([ENTRY, 3, ENTRY, 4], r"\[1\]: a detection must .* 1 more of the 4 detections have err"),
+        ("[" * 200_000, "nested too deeply"),
+        ('[{"score": 1, "score": 2}]', "'score' occurs twice in one object"),
         ([ENTRY | {"image_id": 2**53 + 1}], r"'image_id' must be an integer id below 2\^53"),
         ([ENTRY | {"category_id": 1.5}], r"'category_id' must be an integer id .*, got 1\.5"),
         ([ENTRY | {"bbox": [1, 2, 3]}], r"'bbox' must be 4 finite numbers .*, got \[1, 2, 3\]"),

@@ -84,6 +84,15 @@ def test_table_of_few_classes():
     ]
 
 
+def test_names_cannot_control_a_terminal():
+    names = ["\x1b[2Jred\r", "two\nlines", "\u202eright to left"]
+    counts = {"areas": dict.fromkeys(("all", "small", "medium", "large"), 8)}
+    counts["classes"] = dict.fromkeys(names, 8)
+    table = format_table(numbers_of(names, [0.5] * 3), counts, "title")
+    assert r"\x1b[2Jred\r" in table and "two lines" in table and r"\u202eright to left" in table
+    assert all(character.isprintable() for character in table.replace("\n", ""))
+
+
 def test_table_of_80_classes_fits_a_terminal():
     names = [f"class number {i}" for i in range(80)]
     counts = {"areas": dict.fromkeys(("all", "small", "medium", "large"), 80)}

@@ -97,3 +97,12 @@ def test_data_and_commands(study):
     )
     assert section.tables[0].rows[0] == ["cat", str(cats)]
     assert records.reproduction(study).codes == (study.meta["command"],)
+
+
+def test_what_the_data_drops_is_recorded(study, monkeypatch):
+    notes = {"train": ["a.json: 3 of 9 boxes are outside"], "both": ["1 of 2 images"]}
+    monkeypatch.setitem(study.meta, "data_notes", notes)
+    assert records.data(study).tables[0].rows == [
+        ["training", "a.json: 3 of 9 boxes are outside"],
+        ["both", "1 of 2 images"],
+    ]
