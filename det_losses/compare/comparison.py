@@ -132,7 +132,7 @@ def compare(
 
         def start(asked: Plan) -> PlanRunner:
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
-            for note in notes:
+            for note in (*notes, *facts.get("data_notes", {}).get("both", [])):
                 runner.results.note(note)
             runner.run_seconds = run_seconds() if runner.todo else None
             return runner

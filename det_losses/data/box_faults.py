@@ -6,7 +6,8 @@ import numpy as np
 
 BEYOND = 1.0  # pixels by which a box may overshoot its image: annotations are rounded
 _THIN = 1.0  # pixels; torchvision's SanitizeBoundingBoxes removes boxes that are thinner
-_SHARE = 0.5  # of the boxes that show a sign
+_SHARE = 0.5  # of boxes with values from 0 to 1, from which on a set is suspected
+_AS_CORNERS, _BEYOND_SHARE = 0.95, 0.1  # the same for corners instead of width and height
 _FEW = 3  # fewer boxes than this are no sign
 
 
@@ -81,18 +82,19 @@ def suspicions(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
     normalised = ((boxes >= 0) & (boxes <= 1)).all(axis=1)
     if normalised.mean() > _SHARE:
         return [
-            f"{normalised.sum()} of {len(boxes)} boxes have only values from 0 to 1{_such(boxes)}: "
-            "are they fractions of the image size? Multiply them by width and height"
+            f"{normalised.sum()} of {len(boxes)} boxes have only values from 0 to 1"
+            f"{_such(boxes[normalised])}: are they fractions of the image size? Multiply them by "
+            "width and height"
         ]
     end = boxes[:, :2] + boxes[:, 2:]
     beyond = (end > sizes + BEYOND).any(axis=1)
     as_corners = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     as_corners &= (boxes[:, 2:] <= sizes + BEYOND).all(axis=1) & np.isfinite(sizes).all(axis=1)
-    if as_corners.all() and beyond.mean() > 0.1:
+    if as_corners.mean() > _AS_CORNERS and beyond.mean() > _BEYOND_SHARE:
         return [
             f"{beyond.sum()} of {len(boxes)} boxes reach beyond their image"
-            f"{_such(boxes[beyond])}, but all fit as two corners: are they x1, y1, x2, y2? COCO's "
-            "are x, y, width, height"
+            f"{_such(boxes[beyond])}, but {as_corners.sum()} fit as two corners: are they x1, y1, "
+            "x2, y2? COCO's are x, y, width, height"
         ]
     return []
 

@@ -112,13 +112,20 @@ class CocoDataset(Dataset):
             keep_negatives,
             source=self.ann_file,
         )
+        negatives = len(coco["images"]) - len(self.image_ids) if num_images is None else 0
+        if negatives:
+            self.notes.append(
+                f"{negatives} of {len(coco['images'])} images have no box of the chosen classes "
+                "and are left out; keep_negatives=True keeps them"
+            )
         fold_of = {} if folds is None else self._select_fold(coco, **folds)
         images = {image["id"]: image for image in coco["images"]}
         fields = ("id", "file_name", "width", "height")
         self._images = [{k: images[i][k] for k in fields} for i in self.image_ids]
         for image in self._images if fold_of else ():
             image["fold"] = fold_of[image["id"]]
-        self._find_images(allow_outside, skip_broken)
+        roots = [image_dir] if isinstance(image_dir, (str, Path)) else image_dir
+        self._find_images(roots, allow_outside, skip_broken)
         self._read_annotations(coco["annotations"], bool(transforms))
         self._cache = ImageCache(cache_mb)
         self._transforms = build_transforms(transforms)
@@ -221,11 +228,13 @@ class CocoDataset(Dataset):
             self.image_ids = chosen
         return fold_of
 
-    def _find_images(self, allow_outside: bool, skip_broken: bool) -> None:
+    def _find_images(
+        self, roots: Sequence[str | Path], allow_outside: bool, skip_broken: bool
+    ) -> None:
         """Replace file names by those on disk, and open all images."""
         names = [image["file_name"] for image in self._images]
         files, spelled = locate_images(
-            self.image_dir, names, allow_outside, skip_missing=skip_broken
+            self.image_dir, names, allow_outside, skip_missing=skip_broken, roots=roots
         )
         for image, file in zip(self._images, files, strict=True):
             image["file_name"] = file

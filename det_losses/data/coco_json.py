@@ -33,11 +33,9 @@ def load_coco_json(path: str | Path) -> CocoDict:
     return _load_cached(os.path.abspath(path), _modification_time(path))[0]
 
 
-def conversions(path: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
-    """Return a sentence for each kind of value that reading a file, or several, converted."""
-    paths = [path] if isinstance(path, (str, Path)) else path
-    found = [_load_cached(os.path.abspath(each), _modification_time(each))[1] for each in paths]
-    return tuple(note for notes in found for note in notes)
+def conversions(path: str | Path) -> tuple[str, ...]:
+    """Return a sentence for each kind of value that reading the file converted or made."""
+    return _load_cached(os.path.abspath(path), _modification_time(path))[1]
 
 
 def read_coco_json(path: str | Path) -> CocoDict:
@@ -64,8 +62,8 @@ def _load_cached(path: str, modified: int) -> tuple[CocoDict, tuple[str, ...]]:
     without_area = 0
     for annotation in coco["annotations"]:
         annotation.pop("segmentation", None)
-        if annotation.get("iscrowd") is None:
-            annotation["iscrowd"] = 0
+        if type(annotation.get("iscrowd")) is not int:  # None or a bool
+            annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
         if annotation.get("area") is None:
             annotation["area"] = abs(annotation["bbox"][2] * annotation["bbox"][3])
             without_area += 1
@@ -283,7 +281,7 @@ def _check_entries(
 
 def _image_fault(image: dict[str, Any]) -> str | None:
     name = image.get("file_name")
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or "\0" in name or not _is_path(name):
         return (
             "'file_name' must be the image's path inside the image folder, got "
             f"{name!r:.80}. Set it, or remove the image."
@@ -296,6 +294,14 @@ def _image_fault(image: dict[str, Any]) -> str | None:
                 "the annotated image."
             )
     return None
+
+
+def _is_path(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _annotation_fault(

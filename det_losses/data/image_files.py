@@ -12,7 +12,11 @@ _COMPARED = 5000  # names of a folder in which a near miss is looked for
 
 
 def locate_images(
-    image_dir: str, names: Sequence[str], allow_outside: bool = False, skip_missing: bool = False
+    image_dir: str,
+    names: Sequence[str],
+    allow_outside: bool = False,
+    skip_missing: bool = False,
+    roots: Sequence[str | os.PathLike[str]] = (),
 ) -> tuple[list[str], list[str]]:
     r"""Find files by the names in an annotation file.
 
@@ -26,6 +30,7 @@ def locate_images(
         allow_outside: whether files outside the folder may be read: by ``..``, by an absolute path
             or by a symbolic link in the folder.
         skip_missing: whether to return the names of missing files as they are.
+        roots: the folders below ``image_dir`` that files must be in; none: ``image_dir``.
 
     Returns:
         The names as found, relative to ``image_dir``; and a sentence if some are spelled
@@ -51,13 +56,13 @@ def locate_images(
     found = [name if file is None else file for name, file in zip(names, found, strict=True)]
     places = [folder.place(file) for file in found]
     if not allow_outside:
-        _check_inside(folder, names, places)
+        _check_inside(roots or [image_dir], names, places)
     _check_distinct(image_dir, names, places)
     changed = [(name, file) for name, file in zip(names, found, strict=True) if name != file]
     notes = []
     if changed:
         examples = "; ".join(f"{name} is {file}" for name, file in changed[:3])
-        notes.append(f"{len(changed)} file names are spelled differently on disk: {examples}")
+        notes.append(f"file names spelled differently on disk ({len(changed)}): {examples}")
     return found, notes
 
 
@@ -141,19 +146,21 @@ def _spelling(name: str) -> str:
     return stem + extension.lower()
 
 
-def _check_inside(folder: _Folder, names: Sequence[str], places: Sequence[str]) -> None:
-    prefix = os.path.join(folder.real, "")
+def _check_inside(
+    roots: Sequence[str | os.PathLike[str]], names: Sequence[str], places: Sequence[str]
+) -> None:
+    inside = tuple(os.path.join(os.path.realpath(root), "") for root in roots)
     outside = [
         (name, place)
         for name, place in zip(names, places, strict=True)
-        if not place.startswith(prefix)
+        if not place.startswith(inside)
     ]
     if outside:
         name, place = outside[0]
         raise InputError(
-            f"{folder.path}: {len(outside)} of {len(names)} images are files outside this folder, "
-            f"the first is {name} ({place}). If these are your images, add --allow-outside "
-            "(allow_outside=True of the dataset)."
+            f"{', '.join(map(str, roots))}: {len(outside)} of {len(names)} images are files "
+            f"outside this folder, the first is {name} ({place}). If these are your images, add "
+            "--allow-outside (allow_outside=True of the dataset)."
         )
 
 

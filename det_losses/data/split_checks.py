@@ -91,7 +91,7 @@ def _shared_images(train: Any, val: Any) -> list[str]:
     more = ", ..." if len(shared) > _EXAMPLES else ""
     return [
         f"{len(shared)} of {len(evaluated)} validation images are also training images "
-        f"({names}{more}): the metrics do not show how well other images are detected"
+        f"({names}{more}): the metrics do not show how well other images are detected."
     ]
 
 

@@ -75,10 +75,10 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         datasets = build_datasets(cfg)
     length = None
     if train:
-        length = set_length(cfg, len(datasets["train_dataloader"]))
-        set_intervals(cfg)
         for key, dataset in datasets.items():
             check_boxes(dataset, evaluation=key == "val_dataloader")
+        length = set_length(cfg, len(datasets["train_dataloader"]))
+        set_intervals(cfg)
     metainfo = {key: getattr(dataset, "metainfo", None) or {} for key, dataset in datasets.items()}
     if known := [each for each in metainfo.values() if "classes" in each]:
         first, *others = known

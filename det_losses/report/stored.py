@@ -83,7 +83,7 @@ def stored_from_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> 
     Raises:
         MissingFileError: a file is missing.
         InputError: no label, unequal numbers of files, a file given twice for one label, or a
-            ground truth that is not JSON.
+            ground truth that is not valid or has no boxes.
     """
     counts = {label: len(paths) for label, paths in files.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
@@ -106,6 +106,9 @@ def stored_from_files(truth_file: Path, files: Mapping[str, Sequence[Path]]) -> 
         for seed, path in enumerate(paths)
     ]
     truth, notes = read_truth(truth_file)
+    if all(annotation.get("iscrowd") for annotation in truth["annotations"]):
+        reason = "; ".join(notes) or "it has no annotations"
+        raise InputError(f"{truth_file}: no box to compare detections with: {reason}")
     meta["notes"] = [f"{truth_file.name}: {note}." for note in notes]
     return Stored(truth_file.parent, meta, runs, truth, truth_file)
 

@@ -128,6 +128,16 @@ def test_only_what_is_used_is_required_of_the_ground_truth(results, capsys, tmp_
     assert rest[:10] == expected.splitlines()[:10]
 
 
+@pytest.mark.parametrize("change", [{"bbox": [1, 1, 0, 5]}, {"iscrowd": 1}])
+def test_a_ground_truth_without_boxes_is_refused(results, capsys, tmp_path, change):
+    truth, files = results
+    coco = json.loads(Path(truth).read_text())
+    empty = tmp_path / "empty.json"
+    entries = [{**entry, **change} for entry in coco["annotations"]]
+    empty.write_text(json.dumps(coco | {"annotations": entries}))
+    assert "no box to compare detections with" in refused([empty, files["base"][0]], capsys)
+
+
 def test_boxes_without_area_and_odd_detections_are_told(results, capsys, tmp_path):
     truth, files = results
     coco = json.loads(Path(truth).read_text())

@@ -26,6 +26,13 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, capsy
     assert statuses(folder) == {"L1Loss": "done", "GIoULoss": "pending"}
     assert "esumed from" in log.read_text()
 
+    # Training and validation data are the same file here.
+    shared = "6 of 6 validation images are also training images (000005.png, 000008.png, 000011.png"
+    assert f"data: {shared}" in capsys.readouterr().out
+    meta = json.loads((folder / "results.json").read_text())["meta"]
+    assert [note[: len(shared)] for note in meta["notes"]] == [shared]
+    assert list(meta["data_notes"]) == ["train", "val", "both"]
+
     with pytest.raises(SystemExit):
         main([*command, "--cfg-options", "model.num_convs=2"])
     assert "model.num_convs: 1 -> 2" in capsys.readouterr().err

@@ -72,6 +72,8 @@ def test_good_boxes_raise_no_suspicion():
     boxes[0] = [90, 40, 30, 30]  # one that overshoots
     assert suspicions(*arrays(*boxes)) == []
     assert suspicions(*arrays([90, 40, 95, 45])) == []  # too few to tell
+    # near the corner, widths are larger than x like the second corner of a box would be
+    assert suspicions(*arrays(*[[i, i, 30 + i, 20 + i] for i in range(9)])) == []
 
 
 def test_normalised_boxes_are_suspected():
@@ -84,6 +86,7 @@ def test_normalised_boxes_are_suspected():
 def test_corners_are_suspected():
     boxes = random_boxes()
     boxes[:, 2:] += boxes[:, :2]
+    boxes[0] = [3, 3, 3, 20]  # an empty box among them
     beyond = int(((boxes[:, :2] + boxes[:, 2:]) > np.array(SIZE) + 1).any(1).sum())
     [text] = suspicions(*arrays(*boxes))
     assert text.startswith(f"{beyond} of 40 boxes reach beyond") and "x1, y1, x2, y2?" in text

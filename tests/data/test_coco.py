@@ -110,7 +110,9 @@ def test_negatives_are_kept_on_request(coco_subset):
 def test_an_image_with_only_a_crowd_of_the_class_is_not_a_positive(tiny_coco):
     paths = tiny_coco()
     # dog: boxes in images 5 and 11, a crowd in 33
-    assert CocoDataset(*paths, classes=["dog"]).image_ids == [5, 11]
+    positives = CocoDataset(*paths, classes=["dog"])
+    assert positives.image_ids == [5, 11]
+    assert positives.notes[0].startswith("4 of 6 images have no box of the chosen classes and are")
     assert len(CocoDataset(*paths, classes=["dog"], keep_negatives=True)) == 6
 
 

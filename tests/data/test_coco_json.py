@@ -59,6 +59,7 @@ def test_json_that_is_not_a_coco_file(tmp_path, content, message):
         (entry("annotations", 1, area=10**400), r"\(id 2\): 'area' must be a number.*got 1000"),
         (entry("images", 0, width=10**10), "'width' must be a positive integer.*got 10000000000"),
         (entry("images", 0, file_name="a\0b"), "'file_name' must be"),
+        (entry("images", 0, file_name="a\ud800b"), "'file_name' must be"),
         (entry("categories", 0, name="a\ud800b"), r"\(id 18\): 'name' is not valid Unicode"),
         (entry("annotations", 1, area="x"), r"\(id 2\): 'area' must be a number.*got 'x'"),
         (entry("annotations", 1, area=-5), r"\(id 2\): 'area' must be a number.*got -5"),
@@ -91,11 +92,13 @@ def test_missing_area_and_iscrowd_are_filled_and_masks_left_out(tiny_coco):
         first = coco["annotations"][0]
         del first["area"], first["iscrowd"]
         first["segmentation"] = [[0, 0, 1, 0, 1, 1]]
+        coco["annotations"][1]["iscrowd"] = True
 
     ann_file = tiny_coco(change=change).ann_file
     loaded = load_coco_json(ann_file)["annotations"][0]
     # the box is 40 px wide and 20 px high
     assert (loaded["area"], loaded["iscrowd"]) == (800, 0)
+    assert type(load_coco_json(ann_file)["annotations"][1]["iscrowd"]) is int
     assert "segmentation" not in loaded
     assert "segmentation" in read_coco_json(ann_file)["annotations"][0]
 

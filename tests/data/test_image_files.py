@@ -45,7 +45,7 @@ def test_other_spellings_are_found_and_told(folder, on_disk, in_json):
     root = folder(on_disk, "another.jpg")
     found, notes = locate_images(root, [in_json, "another.jpg"])
     assert os.path.samefile(f"{root}/{found[0]}", f"{root}/{on_disk}")
-    assert notes == [f"1 file names are spelled differently on disk: {in_json} is {found[0]}"]
+    assert notes == [f"file names spelled differently on disk (1): {in_json} is {found[0]}"]
 
 
 def test_the_exact_name_is_preferred(folder):
@@ -91,6 +91,15 @@ def test_files_outside_the_folder_are_refused_unless_allowed(folder, tmp_path, w
         locate_images(root, ["a.jpg", name])
     found = locate_images(root, ["a.jpg", name], allow_outside=True)[0]
     assert os.path.samefile(os.path.join(root, found[1]), secret)
+
+
+def test_with_several_folders_files_between_them_are_outside(folder):
+    root = folder("a/1.jpg", "b/2.jpg", "secret.jpg", "c/3.jpg")
+    names, roots = ["a/1.jpg", "b/2.jpg"], [f"{root}/a", f"{root}/b"]
+    assert locate_images(root, names, roots=roots) == (names, [])
+    for other in ("secret.jpg", "c/3.jpg", "a/../secret.jpg"):
+        with pytest.raises(ValueError, match="1 of 3 images are files outside this folder"):
+            locate_images(root, [*names, other], roots=roots)
 
 
 def test_links_and_paths_inside_the_folder_are_not_outside(folder, tmp_path):

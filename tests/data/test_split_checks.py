@@ -1,6 +1,8 @@
 """Checks of training and validation data together."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from torch.utils.data import ConcatDataset
@@ -53,3 +55,7 @@ def test_images_in_both_are_counted(tiny_coco):
     for number in (5, 8, 11, 20, 42):  # other pictures with the same names
         shutil.copy(f"{b.image_dir}/000033.png", f"{b.image_dir}/{number:06d}.png")
     assert data_notes(train, copies)["both"][0].startswith("1 of 6 validation images")
+    for folder, content in ((a.image_dir, b"1234"), (b.image_dir, b"5678")):  # of one size and time
+        Path(folder, "000033.png").write_bytes(content)
+        os.utime(Path(folder, "000033.png"), (1, 1))
+    assert "both" not in data_notes(train, copies)

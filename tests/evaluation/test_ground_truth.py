@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from coco_cases import coco_json, random_case
 
-from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.evaluation.ground_truth import GroundTruth, read_truth
 from det_losses.evaluation.matching import match
 
 
@@ -37,6 +37,28 @@ def test_ground_truth_of_a_file(tmp_path):
     file.write_text(json.dumps(coco))
     found = match(GroundTruth(file), detections).average_precision()
     np.testing.assert_array_equal(found, match(GroundTruth(coco), detections).average_precision())
+
+
+def test_boxes_without_area_inside_their_image_are_left_out_of_a_file(tmp_path):
+    # images of 300 x 300: outside, without height, reaching beyond, whole
+    boxes = [[300, 5, 9, 9], [5, 5, 9, 0], [290, 5, 50, 9], [5, 5, 9, 9]]
+    entries = [dict(image_id=1, category_id=3, bbox=box) for box in boxes]
+    coco = coco_json([1], entries)
+    file = tmp_path / "truth.json"
+    file.write_text(json.dumps(coco))
+    assert GroundTruth(file).boxes.tolist() == boxes[2:]
+    assert [note.partition(" (")[0] for note in read_truth(file)[1]] == [
+        "4 annotations without an id that is a number were numbered",
+        "1 of 4 boxes have no width or height and are left out",
+        "1 of 4 boxes are outside their image and are left out",
+        "1 of 4 boxes reach beyond their image and are evaluated as annotated",
+    ]
+    for image in coco["images"]:  # without a size, nothing is known to be outside
+        del image["width"], image["height"], image["file_name"]
+    file.write_text(json.dumps(coco))
+    assert GroundTruth(file).boxes.tolist() == [boxes[0], *boxes[2:]]
+    with pytest.raises(FileNotFoundError, match=r"none\.json: no such file; give the COCO json"):
+        GroundTruth(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(
