@@ -1,6 +1,11 @@
 """Errors that a user can fix. Any other exception is a bug and keeps its traceback."""
 
+import contextlib
+import difflib
 import re
+from collections.abc import Iterable, Iterator
+
+_NEAR = 0.6  # similarity of a suggested name, 0 to 1
 
 
 class UserError(Exception):
@@ -8,7 +13,27 @@ class UserError(Exception):
 
     Command-line tools print the message as ``error: ...`` and exit with status 2. Each subclass is
     also a subclass of the builtin exception that Python code would expect.
+
+    Attributes:
+        key: the config key that the message is about, such as ``"model.backbone"``; it precedes the
+            message.
     """
+
+    key = ""
+
+    def __str__(self) -> str:
+        message = Exception.__str__(self)
+        return f"{self.key}: {message}" if self.key else message
+
+
+@contextlib.contextmanager
+def located(key: str) -> Iterator[None]:
+    """Put a config key in front of the key of a UserError; an empty ``key`` changes nothing."""
+    try:
+        yield
+    except UserError as error:
+        error.key = ".".join(filter(None, (key, error.key)))
+        raise
 
 
 class InputError(UserError, ValueError):
@@ -30,7 +55,34 @@ class ExistingFileError(UserError, FileExistsError):
 class NotRegisteredError(UserError, KeyError):
     """A name is not in the registry."""
 
-    __str__ = Exception.__str__  # KeyError quotes its message
+
+def one_line(text: object, limit: int = 200) -> str:
+    """Return a text on one line, cut off after ``limit`` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else f"{line[: limit - 4]} ..."
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint at the nearest of the known names, in any case of letters.
+
+    Args:
+        name: the unknown name.
+        known: the names that would be accepted.
+        otherwise: the hint if none is near.
+
+    Example:
+        >>> did_you_mean("giuloss", ["GIoULoss", "L1Loss"])
+        "Did you mean 'GIoULoss'?"
+    """
+    ratio = {
+        each: difflib.SequenceMatcher(None, each.lower(), str(name).lower()).ratio()
+        for each in known
+    }
+    best = max(ratio.values(), default=0)
+    if best < _NEAR:
+        return otherwise
+    near = sorted((each for each in ratio if ratio[each] > 0.95 * best), key=lambda x: -ratio[x])
+    return f"Did you mean {' or '.join(map(repr, near[:3]))}?"
 
 
 _CONTROL = re.compile(

@@ -1,10 +1,9 @@
 """Where the shipped configs are, and how a config is found by name."""
 
-import difflib
 import os
 from pathlib import Path
 
-from det_losses.errors import MissingFileError
+from det_losses.errors import MissingFileError, did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -53,9 +52,8 @@ def find_config(name: str | os.PathLike[str]) -> Path:
                 return path
     names = shipped_configs()
     wanted = given.as_posix().removesuffix(".py").removeprefix("configs/")
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.7)
-    near = near or [known for known in names if Path(known).name == Path(wanted).name]
-    hint = f"Did you mean {' or '.join(near)}?" if near else "`list_configs` shows them all."
+    same = [known for known in names if Path(known).name == Path(wanted).name]
+    hint = did_you_mean(wanted, same or names, "`list_configs` shows them all.")
     raise MissingFileError(
         f"config {str(name)!r}: no such file, and no config of that name in {configs_root()}. "
         f"{hint}"

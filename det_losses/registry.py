@@ -4,14 +4,13 @@ Every kind is needed: mmengine logs a warning for each object that it builds if 
 has no registry of that kind.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry as MMEngineRegistry
 
-from det_losses.errors import NotRegisteredError
+from det_losses.errors import NotRegisteredError, did_you_mean
 
 SCOPE = "det_losses"
 
@@ -74,10 +73,7 @@ def find(registry: MMEngineRegistry, name: str) -> Any:
         return registry.module_dict[bare]
     found = registry.get(name)
     if found is None:
-        known = {each.lower(): each for each in _names(registry)}
-        close = difflib.get_close_matches(name.split(".")[-1].lower(), known, n=3)
-        near = [known[each] for each in close]
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Is it imported?"
+        hint = did_you_mean(name.split(".")[-1], _names(registry), "Is it imported?")
         raise NotRegisteredError(
             f"{name!r} is not in the {registry.scope} {registry.name} registry. {hint}"
         )

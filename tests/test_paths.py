@@ -29,7 +29,7 @@ def test_a_misspelt_name_gets_the_nearest_names(monkeypatch):
     monkeypatch.setattr(
         "det_losses.paths.shipped_configs", lambda: ["quickstart/retinanet_shapes", "coco/other"]
     )
-    with pytest.raises(FileNotFoundError, match=r"Did you mean quickstart/retinanet_shapes\?"):
+    with pytest.raises(FileNotFoundError, match=r"Did you mean 'quickstart/retinanet_shapes'\?"):
         find_config("quickstart/retinanet_shape")
     with pytest.raises(FileNotFoundError, match="quickstart/retinanet_shapes"):
         find_config("retinanet_shapes.py")

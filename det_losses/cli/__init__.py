@@ -1,8 +1,9 @@
 """The command line: ``det-losses TOOL ...``, or ``python -m det_losses TOOL ...``."""
 
-import difflib
 import importlib
 import sys
+
+from det_losses.errors import did_you_mean
 
 TOOLS = {
     "train": "train one config",
@@ -27,9 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     name = arguments[0].replace("-", "_")
     name = _ALSO.get(name, name)
     if name not in TOOLS:
-        near = difflib.get_close_matches(name, [*TOOLS, *_ALSO], n=2, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        print(f"error: no tool {arguments[0]!r}.{hint}\n\n{_usage()}", file=sys.stderr)
+        hint = did_you_mean(name, [*TOOLS, *_ALSO])
+        print(f"error: no tool {arguments[0]!r}. {hint}\n\n{_usage()}", file=sys.stderr)
         return 2
     return importlib.import_module(f"det_losses.cli.{name}").main(arguments[1:])
 

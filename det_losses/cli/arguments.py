@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from det_losses.errors import InputError
+from det_losses.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -22,9 +21,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         for word in (each.rstrip(":") for each in message.split()):
-            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
-            if word.startswith("--") and near and word not in self._option_string_actions:
-                message = f"{message}. Did you mean {near[0]}?"
+            known = self._option_string_actions
+            if word.startswith("--") and word not in known and (hint := did_you_mean(word, known)):
+                message = f"{message}. {hint}"
                 break
         self.exit(2, f"error: {message}\n'{self.prog} --help' lists all options\n")
 

@@ -1,13 +1,12 @@
 """List all losses, or show the card of one."""
 
 import argparse
-import difflib
 from pathlib import Path
 
 from det_losses import list_losses
 from det_losses.cli.arguments import new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.errors import InputError
+from det_losses.errors import InputError, did_you_mean
 from det_losses.files import write_text
 
 KINDS = ("box", "classification", "distribution")
@@ -72,10 +71,8 @@ def _card(name: str) -> str:
 
     known = {info.name: info for info in list_losses()}
     if name not in known:
-        by_lower = {each.lower(): each for each in known}
-        near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(by_lower[each] for each in near)}?" if near else ""
-        raise InputError(f"no loss {name!r}.{hint} Run list_losses without NAME to list all losses")
+        hint = did_you_mean(name, known, "Run list_losses without NAME to list all losses.")
+        raise InputError(f"no loss {name!r}. {hint}")
     return card_text(loss_card(known[name]))
 
 

@@ -21,7 +21,6 @@ from det_losses.compare.looks import (
 )
 from det_losses.compare.plan import Plan, stored_results
 from det_losses.compare.preflight import (
-    check_length,
     check_losses,
     check_runner,
     describe,
@@ -34,6 +33,7 @@ from det_losses.compare.weight_matching import MATCHED_FILE, match_variants
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
 from det_losses.engine.schedule import set_length
+from det_losses.engine.settings import check_settings
 from det_losses.errors import InputError, UserError, printable
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
@@ -216,8 +216,8 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
+    check_settings(cfg)
     evaluator(cfg)
-    check_length(cfg)
     swept = selection.swept(selection.variants)
     plan = Plan.of(cfg, selection.components, swept, seeds, fork)
     stored = plan.known(root)

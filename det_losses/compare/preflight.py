@@ -65,19 +65,6 @@ def _check_parameters(slot: str, config: Any, loss: nn.Module) -> None:
         )
 
 
-def check_length(cfg: Config) -> None:
-    """Check that the training has a length and is evaluated.
-
-    Raises:
-        InputError: ``max_epochs``, ``max_iters`` or ``val_interval`` is not at least 1.
-    """
-    train = cfg.get("train_cfg") or {}
-    for key in ("max_epochs", "max_iters", "val_interval"):
-        value = train.get(key)  # None: at the end only
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"train_cfg.{key} must be a whole number above 0, got {value!r}")
-
-
 def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     """Build all objects of one run, without training.
 
@@ -89,7 +76,6 @@ def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
     """
     with tempfile.TemporaryDirectory() as folder:
         trial = variant.apply(cfg)
-        check_length(trial)
         trial.work_dir, trial.log_level = folder, "WARNING"
         runner = build_runner(trial)
         build_parts(runner)

@@ -4,7 +4,6 @@
 same classes, number and seed.
 """
 
-import difflib
 import hashlib
 import shlex
 from collections.abc import Collection, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from det_losses.data.coco_json import CocoDict, read_coco_json
-from det_losses.errors import ExistingFileError, InputError, InputTypeError
+from det_losses.errors import ExistingFileError, InputError, InputTypeError, did_you_mean
 from det_losses.files import write_json
 
 _OUTPUTS = ("train.json", "val.json", "manifest.json")
@@ -37,12 +36,8 @@ def select_categories(
         raise InputError("classes is empty; give at least one class, or None for all classes")
     for name in classes:
         if name not in ids:
-            lower = {known.lower(): known for known in ids}
-            near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower)]
-            hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise InputError(
-                f"{source}: no class {name!r}. {hint}The classes are {', '.join(sorted(ids))}."
-            )
+            hint = f"{did_you_mean(name, ids)} The classes are {', '.join(sorted(ids))}.".lstrip()
+            raise InputError(f"{source}: no class {name!r}. {hint}")
         if list(classes).count(name) > 1:
             raise InputError(f"classes contains {name!r} twice")
     return [(ids[name], name) for name in classes]

@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from det_losses.errors import InputTypeError
+from det_losses.errors import InputError, InputTypeError, located, one_line
 from det_losses.registry import TRANSFORMS, find
 
 for _name, _class in vars(v2).items():
@@ -31,10 +31,15 @@ def build_transforms(specs: Sequence[Mapping[str, Any] | Transform]) -> list[Tra
     Raises:
         NotRegisteredError: An unknown name; the nearest ones are suggested.
         InputTypeError: ``specs`` is not a list of such dicts, or an argument is unexpected.
+        InputError: An argument is out of range.
     """
     if not isinstance(specs, Sequence) or isinstance(specs, str):
         raise InputTypeError(f"transforms must be a list of dict(type=..., ...), got {specs!r}")
-    return [_build_one(spec) for spec in specs]
+    built = []
+    for index, spec in enumerate(specs):
+        with located(f"transforms.{index}"):
+            built.append(_build_one(spec))
+    return built
 
 
 def _build_one(spec: Mapping[str, Any] | Transform) -> Transform:
@@ -48,8 +53,9 @@ def _build_one(spec: Mapping[str, Any] | Transform) -> Transform:
     transform_class = find(TRANSFORMS, spec["type"])
     try:
         return transform_class(**arguments)
-    except TypeError as error:
-        raise InputTypeError(f"transform {spec['type']}: {error}") from error
+    except (TypeError, ValueError) as error:
+        kind = InputTypeError if isinstance(error, TypeError) else InputError
+        raise kind(f"transform {spec['type']}: {error}") from error
 
 
 def apply_transforms(
@@ -71,14 +77,15 @@ def apply_transforms(
 
     Raises:
         InputTypeError: The transformed image is not uint8 [3, H, W].
+        InputError: A transform failed; the message names it.
     """
     sample = {
         "image": tv_tensors.Image(image),
         "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=image.shape[-2:]),
         "labels": labels,
     }
-    for transform in transforms:
-        sample = transform(sample)
+    for index, transform in enumerate(transforms):
+        sample = _applied(index, transform, sample)
     image = sample["image"]
     if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape[0] != 3:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image)
@@ -88,6 +95,20 @@ def apply_transforms(
         )
     boxes, kept = F.sanitize_bounding_boxes(F.clamp_bounding_boxes(sample["boxes"]))
     return image.as_subclass(Tensor), boxes.as_subclass(Tensor), sample["labels"][kept]
+
+
+def _applied(index: int, transform: Transform, sample: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return transform(sample)
+    except Exception as error:
+        name = getattr(transform, "__name__", type(transform).__name__)
+        hint = "; images are uint8, and the detector converts and normalises them"
+        with located(f"transforms.{index}"):
+            raise InputError(
+                f"{name} fails on an image {list(sample['image'].shape)} with "
+                f"{len(sample['boxes'])} boxes: {one_line(error)}"
+                f"{hint if isinstance(error, TypeError) else ''}"
+            ) from error
 
 
 @contextmanager

@@ -18,15 +18,16 @@ from det_losses.engine.checkpoint import check_resumable, check_weights, newest_
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
-    check_optimizer,
     check_same_classes,
     config_errors,
     fill_from_data,
+    set_monitors,
 )
 from det_losses.engine.config import FastTextConfig, entries, use_labels
 from det_losses.engine.runner import QuietRunner
 from det_losses.engine.schedule import set_intervals, set_length
-from det_losses.errors import InputError
+from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
+from det_losses.errors import InputError, located
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -67,14 +68,16 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _select_parts(cfg, train)
+    check_settings(cfg)
     check_amp(cfg.get("optim_wrapper"))
-    check_optimizer(cfg.get("optim_wrapper"))
-    check_checkpoint(cfg.get("load_from"))
+    with located("load_from"):
+        check_checkpoint(cfg.get("load_from"))
+    _drop_hooks(cfg)
     _set_directories(cfg)
     notes = _find_start(cfg)
     _set_collate(cfg)
     cfg.setdefault("default_scope", SCOPE)
-    with config_errors():
+    with config_errors(cfg):
         datasets = build_datasets(cfg)
     length = None
     if train:
@@ -82,15 +85,16 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
             check_boxes(dataset, evaluation=key == "val_dataloader")
         length = set_length(cfg, len(datasets["train_dataloader"]))
         set_intervals(cfg)
-    metainfo = [getattr(dataset, "metainfo", None) for dataset in datasets.values()]
-    if known := [each for each in metainfo if each and "classes" in each]:
+    metainfo = {key: getattr(dataset, "metainfo", None) or {} for key, dataset in datasets.items()}
+    if known := [each for each in metainfo.values() if "classes" in each]:
         first, *others = known
         for other in others:
             check_same_classes(first, other)
         fill_from_data(cfg.model, first)
+        set_monitors(cfg, metainfo.get("val_dataloader", {}))
     # mmengine 0.10 uses deprecated names of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
-    with config_errors():
+    with config_errors(cfg):
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
     if length:
         runner.logger.info(str(length))
@@ -116,7 +120,7 @@ def _find_start(cfg: Config) -> list[str]:
 
 
 def _select_parts(cfg: Config, train: bool) -> None:
-    if "model" not in cfg:
+    if cfg.get("model") is None:
         raise InputError(f"the config {cfg.filename or ''} has no `model`")
     if not train:
         for ours, theirs in zip(_TEST, _VALIDATION, strict=True):
@@ -131,6 +135,13 @@ def _select_parts(cfg: Config, train: bool) -> None:
             raise InputError(
                 f"the config {cfg.filename or ''} has no `{key}`, which {purpose} requires"
             )
+
+
+def _drop_hooks(cfg: Config) -> None:
+    """Remove the default hooks that are None; mmengine itself removes its own only."""
+    hooks = cfg.get("default_hooks") or {}
+    for name in [name for name in hooks if hooks[name] is None and name not in MMENGINE_HOOKS]:
+        del hooks[name]
 
 
 def _set_directories(cfg: Config) -> None:

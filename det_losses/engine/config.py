@@ -1,7 +1,6 @@
 """Configs of experiments: read by name, change by options, write as text."""
 
 import copy
-import difflib
 import inspect
 import keyword
 import math
@@ -12,13 +11,14 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from det_losses.errors import InputError
+from det_losses.errors import InputError, did_you_mean, one_line
 from det_losses.losses.core.text import parse_loss, parse_value
 from det_losses.paths import find_config
 from det_losses.registry import MODELS, find
 
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 _KEPT = ("transforms", "test_mode", "keep_negatives", "cache_mb")
+_DEPTH = 30  # levels of a config
 _WIDTH = 100  # characters per line
 
 Paths = str | Path | Sequence[str | Path]
@@ -35,7 +35,7 @@ def read_config(name: str) -> Config:
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
-        raise InputError(f"config {path}: {type(error).__name__}: {error}") from error
+        raise InputError(f"config {path}: {type(error).__name__}: {one_line(error)}") from error
     for key in ("model", "train_dataloader", "val_dataloader", "val_evaluator"):
         if key not in cfg:
             raise InputError(f"config {path} has no `{key}`, so it is not a complete experiment")
@@ -46,26 +46,42 @@ def apply_options(cfg: Config, options: list[str]) -> None:
     """Merge ``key=value`` texts into the config.
 
     Raises:
-        InputError: an option has no ``=``, or the first part of its key is unknown.
+        InputError: an option has no ``=``, the first part of its key is unknown, or it is nested
+            deeper than any config.
     """
     known = {*cfg, *inspect.signature(Runner).parameters}
     merged: dict[str, Any] = {}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or not key:
-            raise InputError(f"--cfg-options: expected KEY=VALUE, got {option!r}")
+            raise InputError(f"--cfg-options: expected KEY=VALUE, got {one_line(option)!r}")
         first = key.split(".")[0]
         if first not in known:
-            near = difflib.get_close_matches(first, known, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(sorted(cfg))}."
-            raise InputError(f"--cfg-options {option}: the config has no {first!r}. {hint}")
+            hint = did_you_mean(first, known, f"It has {', '.join(sorted(cfg))}.")
+            raise InputError(
+                f"--cfg-options {one_line(option, 80)}: the config has no {first!r}. {hint}"
+            )
         merged[key] = parse_value(value)
+        if key.count(".") > _DEPTH or not _is_shallow(merged[key], _DEPTH):
+            raise InputError(
+                f"--cfg-options {one_line(option, 80)}: nested deeper than {_DEPTH} levels"
+            )
     if "train_cfg.steps" in merged and "train_cfg.max_epochs" not in merged:
         cfg.train_cfg.pop("max_epochs", None)  # which would take precedence
     try:
         cfg.merge_from_dict(merged)
     except (KeyError, TypeError, IndexError, AssertionError) as error:
-        raise InputError(f"--cfg-options {' '.join(options)}: {error}") from error
+        raise InputError(
+            f"--cfg-options {one_line(' '.join(options), 80)}: {one_line(error)}"
+        ) from error
+
+
+def _is_shallow(value: Any, depth: int) -> bool:
+    """Return whether a value has at most ``depth`` levels of dicts and lists."""
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, (Mapping, list, tuple)):
+        return True
+    return depth > 0 and all(_is_shallow(each, depth - 1) for each in inner)
 
 
 def use_losses(cfg: Config, options: list[str]) -> None:

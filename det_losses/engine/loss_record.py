@@ -29,9 +29,10 @@ class LossRecordHook(Hook):
     """Check that the run trains with the losses of the config.
 
     Before training, it logs a table of the losses with all parameters and compares each with the
-    config. After the first step, it stops the run if a loss was not called. It counts the calls and
-    observes the gradient with respect to each loss's ``pred`` until it is finite and nonzero, which
-    shows that the gradient reached the head.
+    config. In the first step, the losses check labels and weights on a GPU too. After it, the run
+    stops if a loss was not called. The hook counts the calls and observes the gradient with respect
+    to each loss's ``pred`` until it is finite and nonzero, which shows that the gradient reached
+    the head.
 
     In metrics.json this becomes ``proof``: slot -> ``loss`` (with its parameters), ``calls`` and
     ``gradient`` (true if such a gradient was observed). A resumed run continues to count. In
@@ -71,6 +72,7 @@ class LossRecordHook(Hook):
             self._proof[slot] = {key: old.get(key, value) for key, value in fresh.items()}
             count = partial(self._count_call, slot)
             self._handles.append(loss.register_forward_pre_hook(count, with_kwargs=True))
+            loss.waits_for_gpu = True
         runner.message_hub.update_info("loss_proof", self._proof)
 
     def after_train_iter(
@@ -86,6 +88,9 @@ class LossRecordHook(Hook):
                 f"{slot}: the first training step did not call {self._proof[slot]['loss']}; the "
                 f"model must compute this loss with model.losses[{slot!r}]"
             )
+        if self._called is not None:
+            for loss in losses_of(runner.model).values():
+                loss.waits_for_gpu = False
         self._called = None
 
     def after_train(self, runner: Runner) -> None:

@@ -3,6 +3,7 @@
 ``config.py`` is written when training starts; ``metrics.json`` has the status "done" at its end.
 """
 
+import copy
 import fcntl
 import itertools
 import multiprocessing
@@ -16,6 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from det_losses.config_diff import describe, differences, plain
 from det_losses.data.split_checks import data_notes
@@ -25,11 +27,13 @@ from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
-from det_losses.errors import InputError, MissingFileError, printable
+from det_losses.errors import InputError, MissingFileError, located, printable
 from det_losses.files import read_whole_json, write_text
+from det_losses.generators import generators_kept
 
 CONFIG_FILE = "config.py"
 METRICS_FILE = "metrics.json"
+_TRIED = 4  # images of each dataset that are loaded before training
 
 
 def claim_work_dir(cfg: Config, resume: str | None) -> None:
@@ -123,11 +127,56 @@ def removed_on_error(work_dir: Path, new: bool) -> Iterator[None]:
 
 
 def build_parts(runner: Runner) -> None:
-    """Build what mmengine's Runner would build at the start of training, to find errors early."""
-    with config_errors():
+    """Build what mmengine's Runner would build at the start of training, to find errors early.
+
+    The parameter schedulers are built once for trial, and the first images are loaded and
+    transformed. Neither changes the training.
+
+    Raises:
+        UserError: a part cannot be built, an image or a transform fails, or there is no batch.
+    """
+    with config_errors(runner.cfg):
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        for part in ("train_loop", "val_loop"):
-            getattr(runner, part)  # built on access
+        loops = {"train": runner.train_loop, "val": runner.val_loop}  # built on access
+    for split, loop in loops.items():
+        if loop is not None:
+            _try_data(f"{split}_dataloader", loop.dataloader)
+    with config_errors(runner.cfg):
+        _try_schedulers(runner)
+
+
+def _try_schedulers(runner: Runner) -> None:
+    """Build the parameter schedulers for a copy of the optimizer's settings."""
+    wrapper = runner.optim_wrapper
+    if not runner.param_schedulers or not isinstance(
+        getattr(wrapper, "optimizer", None), torch.optim.Optimizer
+    ):
+        return  # nothing to build, or several optimizers
+    trial = copy.copy(wrapper)
+    trial.optimizer = copy.copy(wrapper.optimizer)
+    trial.optimizer.param_groups = [dict(group) for group in wrapper.optimizer.param_groups]
+    trial.base_param_settings = copy.copy(wrapper.base_param_settings)
+    runner.optim_wrapper = trial
+    try:
+        runner.build_param_scheduler(copy.deepcopy(runner.param_schedulers))
+    finally:
+        runner.optim_wrapper = wrapper
+
+
+def _try_data(key: str, loader: DataLoader) -> None:
+    """Load and collate the first images, which are not those of the first step."""
+    with located(key):
+        if len(loader) == 0:
+            raise InputError(
+                f"no batch: drop_last removes a batch of fewer than batch_size={loader.batch_size} "
+                f"images, and the dataset has {len(loader.dataset)}; lower batch_size or remove "
+                "drop_last"
+            )
+        with generators_kept():
+            with located("dataset"):
+                count = min(_TRIED, len(loader.dataset), loader.batch_size or _TRIED)
+                samples = [loader.dataset[index] for index in range(count)]
+            loader.collate_fn(samples)
 
 
 def train_run(runner: Runner, cfg: Config) -> None:

@@ -60,6 +60,17 @@ def coco_numbers(curves: Curves, names: Sequence[str], max_dets: Sequence[int]) 
     return {name: found[name] for name in LOGGED_METRICS} | recalls | classes
 
 
+def metric_names(names: Sequence[str], max_dets: Sequence[int]) -> list[str]:
+    """Return the keys of :func:`coco_numbers`, in order.
+
+    Args:
+        names: class names.
+        max_dets: detections per image and class.
+    """
+    recalls = [*(f"AR{n}" for n in max_dets), *(f"AR{size[0]}" for size in SIZE_METRICS.values())]
+    return [*LOGGED_METRICS, *recalls, *(f"AP/{name}" for name in names)]
+
+
 def _mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

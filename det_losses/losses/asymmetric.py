@@ -89,7 +89,7 @@ class AsymmetricLoss(ClassificationLoss):
         Many more negatives than positives, some of which are unlabelled objects.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored;
         or values in [0, 1] of the shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 
     Raises:

@@ -64,7 +64,7 @@ class BinaryCrossEntropyLoss(ClassificationLoss):
         balanced.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored;
         or values in [0, 1] of the shape of ``pred``. Unreduced: ``[N, K]``.
 
     Raises:

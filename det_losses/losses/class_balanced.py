@@ -47,7 +47,7 @@ class ClassBalanced(ClassificationLoss):
 
     Shape:
         pred: logits as the wrapped loss takes them. target: labels ``[N]``, 0..K-1, background K,
-        negative ignored. Unreduced: as the wrapped loss.
+        -1 ignored. Unreduced: as the wrapped loss.
 
     Raises:
         InputError: class_counts is empty or contains a number below 1, beta is out of range, the

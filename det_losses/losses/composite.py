@@ -92,14 +92,30 @@ class CompositeLoss(Loss):
         """
         found = []
         for loss in self.losses:
-            names = self._replacements(loss)
-            operands = tuple(inputs[name] for name in names) if names else (pred, target)
+            operands = self._operands(loss, pred, target, inputs)
             extra = {name: inputs[name] for name in loss.inputs}
             part = loss.unreduced(*operands, weight, **extra)
             if self.kind == "box" and part.dim() > pred.dim() - 1:
                 part = part.sum(-1)
             found.append(loss.loss_weight * part)
         return found
+
+    def check_values(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor | None
+    ) -> None:
+        """Check the labels of each loss, and the sample weights.
+
+        Raises:
+            InputError: a label is out of range, or a sample weight is negative.
+        """
+        for loss in self.losses:
+            loss.check_values(*self._operands(loss, pred, target, inputs), weight)
+
+    def _operands(
+        self, loss: Loss, pred: Tensor, target: Tensor, inputs: Mapping[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        names = self._replacements(loss)
+        return tuple(inputs[name] for name in names) if names else (pred, target)
 
     def _replacements(self, loss: Loss) -> tuple[str, ...]:
         """Return the names of the inputs that replace pred and target for a loss."""

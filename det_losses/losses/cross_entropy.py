@@ -50,7 +50,7 @@ class CrossEntropyLoss(ClassificationLoss):
         use_mask: must be False: mmdetection's mask loss is not implemented.
         class_weight: factor w of each channel; with ``use_sigmoid`` on the positive term only, as
             in mmdetection.
-        ignore_index: a label to ignore in addition to negative ones.
+        ignore_index: a label to ignore in addition to -1.
         avg_non_ignore: ``mean`` without avg_factor divides by the number of elements that are not
             ignored, instead of by the number of all elements.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -61,7 +61,7 @@ class CrossEntropyLoss(ClassificationLoss):
 
     Shape:
         pred: logits ``[N, K + 1]``, background last; with ``use_sigmoid`` ``[N, K]``. target:
-        labels ``[N]``, 0..K-1, background K, negative ignored; with ``use_sigmoid`` also values
+        labels ``[N]``, 0..K-1, background K, -1 ignored; with ``use_sigmoid`` also values
         in [0, 1] of the shape of ``pred``. Unreduced: ``[N]``; with ``use_sigmoid`` ``[N, K]``.
 
     Raises:

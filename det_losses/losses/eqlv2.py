@@ -92,7 +92,7 @@ class EQLv2Loss(GradientBalancedLoss):
         Long-tailed data, such as LVIS, with a head that scores by sigmoid.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored.
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored.
         Unreduced: ``[N, K]``.
 
     Raises:

@@ -82,7 +82,7 @@ class EqualizedFocalLoss(GradientBalancedLoss):
         Dense detectors on long-tailed data, such as LVIS, without known class frequencies.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored.
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored.
         Unreduced: ``[N, K]``.
 
     Raises:

@@ -71,7 +71,7 @@ class FederatedLoss(ClassificationLoss):
         a head that scores by sigmoid.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored.
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored.
         Unreduced: ``[N, K]``.
 
     Raises:

@@ -111,7 +111,7 @@ class FocalLoss(ClassificationLoss):
 
     Shape:
         pred: logits ``[N, K]``, with softmax ``[N, K + 1]``, background last. target: labels
-        ``[N]``, 0..K-1, background K, negative ignored; with sigmoid also values in [0, 1] of
+        ``[N]``, 0..K-1, background K, -1 ignored; with sigmoid also values in [0, 1] of
         the shape of ``pred``. Unreduced: ``[N, K]``, with softmax ``[N]``.
 
     Raises:

@@ -195,7 +195,7 @@ class GHMCLoss(_HarmonizedLoss, ClassificationLoss):
         Dense heads, instead of focal loss: the balance follows the data, without gamma and alpha.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored;
         or values in [0, 1] of the shape of ``pred``. Unreduced: ``[N, K]``.
 
     Raises:

@@ -64,7 +64,7 @@ class LabelSmoothingLoss(ClassificationLoss):
 
     Shape:
         pred: logits ``[N, K + 1]``, background last; with ``use_sigmoid`` ``[N, K]``. target:
-        labels ``[N]``, 0..K-1, background K, negative ignored. Unreduced: ``[N]``; with
+        labels ``[N]``, 0..K-1, background K, -1 ignored. Unreduced: ``[N]``; with
         ``use_sigmoid`` ``[N, K]``.
 
     Raises:

@@ -61,7 +61,7 @@ class MatchabilityAwareLoss(QualityLoss):
         Detectors with one-to-one or sparse matching, in which many matches have a low quality.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored,
         with ``quality`` ``[N]`` in [0, 1], or ``(labels, quality)``; or values in [0, 1] of the
         shape of ``pred``, negative ignored, where a positive of quality 0 cannot be distinguished
         from a negative. Unreduced: ``[N, K]``.

@@ -55,7 +55,7 @@ class PolyCrossEntropyLoss(ClassificationLoss):
 
     Shape:
         pred: logits ``[N, K + 1]``, background last. target: labels ``[N]``, 0..K-1, background K,
-        negative ignored. Unreduced: ``[N]``.
+        -1 ignored. Unreduced: ``[N]``.
 
     Raises:
         InputError: eps1 below -1, a class_weight of the wrong length, or a target of the wrong

@@ -85,7 +85,7 @@ class PolyFocalLoss(ClassificationLoss):
         task. For softmax, see PolyCrossEntropyLoss.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored;
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored;
         or values in [0, 1] of the shape of ``pred``, negative ignored, for which
         :math:`p_t = y \sigma + (1 - y)(1 - \sigma)` as in torchvision's focal loss. Unreduced:
         ``[N, K]``.

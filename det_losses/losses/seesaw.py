@@ -96,7 +96,7 @@ class SeesawLoss(ClassificationLoss):
 
     Shape:
         pred: logits ``[N, K + 1]``, background last. target: labels ``[N]``, 0..K-1, background
-        K, negative ignored. Unreduced: ``[N]``.
+        K, -1 ignored. Unreduced: ``[N]``.
 
     Raises:
         InputError: use_sigmoid, an argument out of range, logits with the wrong number of channels,

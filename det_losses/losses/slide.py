@@ -95,7 +95,7 @@ class SlideLoss(QualityLoss):
         score becomes an estimate of the IoU.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored,
         with quality ``[N]`` in [0, 1]; or ``[N, K]`` qualities, positive where above 0. Unreduced:
         ``[N, K]``.
 

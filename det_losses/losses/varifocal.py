@@ -73,7 +73,7 @@ class VarifocalLoss(QualityLoss):
         most.
 
     Shape:
-        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, negative ignored,
+        pred: logits ``[N, K]``. target: labels ``[N]``, 0..K-1, background K, -1 ignored,
         with ``quality`` ``[N]`` in [0, 1], or ``(labels, quality)``; or values in [0, 1] of the
         shape of ``pred``, negative ignored. Unreduced: ``[N, K]``.
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock
 
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, located
 from det_losses.models.fpn import (
     FPNBackbone,
     feature_channels,
@@ -23,6 +23,7 @@ from det_losses.models.fpn import (
     norm_layer,
 )
 from det_losses.registry import MODELS, find
+from det_losses.signatures import check_call
 
 
 def build_backbone(backbone: Mapping[str, Any] | nn.Module) -> nn.Module:
@@ -34,10 +35,13 @@ def build_backbone(backbone: Mapping[str, Any] | nn.Module) -> nn.Module:
     if isinstance(backbone, nn.Module):
         body = backbone
     else:
-        if "type" not in backbone:
-            raise InputError(f"backbone needs a `type`, such as 'ResNetFPN'; got {dict(backbone)}")
+        if not isinstance(backbone, Mapping) or "type" not in backbone:
+            raise InputError(f"backbone needs a `type`, such as 'ResNetFPN'; got {backbone!r}")
         arguments = dict(backbone)
-        body = find(MODELS, arguments.pop("type"))(**arguments)
+        with located("backbone"):
+            cls = find(MODELS, arguments.pop("type"))
+            check_call(cls, arguments)
+            body = cls(**arguments)
     if not hasattr(body, "out_channels"):
         raise InputError(f"backbone {type(body).__name__} has no attribute out_channels")
     return body
@@ -186,6 +190,8 @@ class SmallResNetFPN(FPNBackbone):
     def __init__(
         self, widths: Sequence[int] = (24, 48, 96, 128, 160), *, norm: str = "GN", **fpn: Any
     ) -> None:
+        if len(widths) < 3 or min(widths) < 1:
+            raise InputError(f"widths must be three or more numbers of channels, got {widths}")
         super().__init__(_SmallBody(widths, norm), widths[2:], **fpn)
 
 

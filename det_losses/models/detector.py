@@ -1,10 +1,11 @@
 """Common parts of all detectors: mmengine's interface, labels, anchors, weights."""
 
-import difflib
 import inspect
 import itertools
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import inf
+from typing import Any, ClassVar
 
 import torch
 from mmengine.model import BaseModel
@@ -13,12 +14,20 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from det_losses.errors import InputError, InputTypeError
+from det_losses.errors import InputError, located
 from det_losses.models.fpn import load_weights
+from det_losses.signatures import check_call, check_ranges, parameters
 from det_losses.tensors import upcast
 
 # Parts of the names of torchvision's arguments that our detectors set themselves.
 _BUILT_HERE = ("anchor_generator", "matcher", "head", "roi_pool", "predictor")
+# The smallest and largest values of torchvision's arguments, by name.
+_LIMITS = (
+    (r".*_(thresh|fraction)", (0, 1)),
+    (r".*_(per_img|per_image|train|test|candidates)", (1, inf)),
+    (r"(min|max|fixed)_size|size_divisible", (1, inf)),
+    (r"image_std|center_sampling_radius", (1e-6, inf)),
+)
 
 
 class Detector(BaseModel):
@@ -42,6 +51,7 @@ class Detector(BaseModel):
         InputError: ``num_classes`` or ``class_to_channel`` is out of range.
     """
 
+    torchvision_class: ClassVar[type[nn.Module]]
     losses: nn.ModuleDict
     loss_sources: dict[str, str]
     detector: nn.Module
@@ -81,6 +91,16 @@ class Detector(BaseModel):
         self.register_buffer("_channel_to_class", inverse, persistent=False)
 
     @classmethod
+    def further_parameters(cls) -> dict[str, inspect.Parameter]:
+        """Return the parameters of torchvision's classes that ``**kwargs`` accepts, by name."""
+        return {
+            name: parameter
+            for each in (GeneralizedRCNNTransform, cls.torchvision_class)
+            for name, parameter in parameters(each)[0].items()
+            if not any(part in name for part in _BUILT_HERE)
+        }
+
+    @classmethod
     def settings_table(cls, model: Mapping[str, Any]) -> str:
         """Return the name of the published settings that a model's config uses.
 
@@ -107,6 +127,7 @@ class Detector(BaseModel):
         Raises:
             ValueError: unknown mode, missing targets for losses, or a mode that contradicts the
                 train/eval state.
+            InputError: on a CPU, a label is not in 0..K-1.
         """
         if mode not in ("loss", "predict", "tensor"):
             raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
@@ -127,7 +148,16 @@ class Detector(BaseModel):
         ]
 
     def _to_channels(self, target: dict[str, Any]) -> dict[str, Tensor]:
-        return {"boxes": target["boxes"], "labels": self._class_to_channel[target["labels"]]}
+        labels = target["labels"]
+        # On a GPU the values are not read, because that waits for it.
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and labels.numel():
+            low, high = map(int, torch.aminmax(labels))
+            if low < 0 or high >= self.num_classes:
+                raise InputError(
+                    f"the labels of a target must be in 0..{self.num_classes - 1}, got "
+                    f"{low if low < 0 else high}"
+                )
+        return {"boxes": target["boxes"], "labels": self._class_to_channel[labels]}
 
     def _to_classes(self, result: dict[str, Tensor]) -> dict[str, Tensor]:
         labels = self._channel_to_class[result["labels"]]
@@ -230,23 +260,23 @@ def matched_targets(
     return labels, torch.cat([target["boxes"] for target in targets])[chosen]
 
 
-def check_torchvision_arguments(ours: type, theirs: type, kwargs: Mapping[str, Any]) -> None:
-    """Refuse arguments that neither class has; torchvision ignores them silently.
+def check_torchvision_arguments(detector: type[Detector], kwargs: Mapping[str, Any]) -> None:
+    """Check the arguments for torchvision's classes, which ignore unknown ones silently.
 
     Raises:
-        InputTypeError: an unknown argument; the nearest names are suggested.
+        InputTypeError: an unknown argument or a wrong type; the nearest names are suggested.
+        InputError: a number is out of range.
     """
-    known = set()
-    for cls in (ours, theirs, GeneralizedRCNNTransform):
-        for name, parameter in inspect.signature(cls).parameters.items():
-            built_here = any(part in name for part in _BUILT_HERE)
-            if parameter.kind is not parameter.VAR_KEYWORD and not built_here:
-                known.add(name)
-    for name in kwargs:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {sorted(known)}."
-            raise InputTypeError(f"{ours.__name__} has no argument {name!r}. {hint}")
+    check_call(detector, kwargs, given=("backbone", "num_classes"))
+    check_ranges(
+        kwargs,
+        {
+            name: limits
+            for name in kwargs
+            for pattern, limits in _LIMITS
+            if re.fullmatch(pattern, name)
+        },
+    )
 
 
 def with_normalisation(body: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,6 +297,13 @@ class FullPrecisionAnchors(AnchorGenerator):
         return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
 
 
+def anchors_of_config(detector: str, anchors: Mapping[str, Any]) -> FullPrecisionAnchors:
+    """Build the generator from the config entry ``anchors``; see :func:`anchor_generator`."""
+    with located("anchors"):
+        check_call(anchor_generator, anchors, given=("detector",), title="AnchorGenerator")
+        return anchor_generator(detector, **anchors)
+
+
 def anchor_generator(
     detector: str,
     sizes: Sequence[Sequence[float]],
@@ -275,10 +312,16 @@ def anchor_generator(
     """Build the generator from ``sizes``, one tuple per level, and the aspect ratios.
 
     Raises:
-        InputError: the levels have different numbers of anchors; ``detector`` is named in the
-            message.
+        InputError: a size is not above 0, or the levels have different numbers of anchors;
+            ``detector`` is named in the message.
     """
     ratios = list(aspect_ratios)
+    flat = [number for level in sizes for number in level]
+    if not flat or not ratios or min(flat) <= 0:
+        raise InputError(
+            f"{detector} anchors need sizes above 0 and aspect ratios, got sizes={sizes}, "
+            f"aspect_ratios={aspect_ratios}"
+        )
     if not isinstance(ratios[0], Sequence):
         ratios = [ratios] * len(sizes)
     same_levels = len(ratios) == len(sizes)

@@ -24,7 +24,7 @@ from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
     SizingTransform,
-    anchor_generator,
+    anchors_of_config,
     check_torchvision_arguments,
     with_normalisation,
 )
@@ -267,6 +267,7 @@ class FasterRCNN(Detector):
         InputTypeError: an argument unknown to this class and torchvision's.
     """
 
+    torchvision_class = tv.FasterRCNN
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_rpn_cls": Slot(
@@ -307,7 +308,7 @@ class FasterRCNN(Detector):
         weights: str | None = None,
         **kwargs: Any,
     ) -> None:
-        check_torchvision_arguments(FasterRCNN, tv.FasterRCNN, kwargs)
+        check_torchvision_arguments(FasterRCNN, kwargs)
         channels = num_channels or num_classes + 1
         super().__init__(num_classes, class_to_channel, channels, first_channel=1)
         configs = {
@@ -328,7 +329,7 @@ class FasterRCNN(Detector):
             _drop_background(predictor)
         detector = tv.FasterRCNN(
             body,
-            rpn_anchor_generator=anchor_generator("FasterRCNN", **(anchors or default)),
+            rpn_anchor_generator=anchors_of_config("FasterRCNN", anchors or default),
             box_roi_pool=MultiScaleRoIAlign(levels, output_size=roi_size, sampling_ratio=2),
             box_head=TwoMLPHead(body.out_channels * roi_size**2, representation_size),
             box_predictor=predictor,

@@ -106,6 +106,7 @@ class FCOS(Detector):
         InputTypeError: an argument unknown to this class and torchvision's.
     """
 
+    torchvision_class = tv.FCOS
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_cls": Slot("classification", {"type": "FocalLoss"}, ("sigmoid",)),
@@ -144,7 +145,7 @@ class FCOS(Detector):
         weights: str | None = None,
         **kwargs: Any,
     ) -> None:
-        check_torchvision_arguments(FCOS, tv.FCOS, kwargs)
+        check_torchvision_arguments(FCOS, kwargs)
         channels = num_channels or num_classes
         super().__init__(num_classes, class_to_channel, channels, first_channel=0)
         configs = {

@@ -1,5 +1,6 @@
 """Common parts of all backbones: feature pyramid, norm layers, frozen stages, weights."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from det_losses.errors import InputError, MissingFileError
+from det_losses.signatures import parameters
 
 EXTRA_LEVELS = {"pool": ("pool",), "p6p7": ("p6", "p7"), None: ()}
 MAX_GROUPS = 32  # 1803.08494, Table 3
@@ -40,11 +42,17 @@ class FPNBackbone(nn.Module):
             torchvision's default, that of ImageNet.
 
     Raises:
-        InputError: unknown ``extra_levels``.
+        InputError: unknown ``extra_levels``, or ``out_channels`` below 1.
     """
 
     image_mean: list[float] | None = None
     image_std: list[float] | None = None
+
+    @classmethod
+    def further_parameters(cls) -> dict[str, inspect.Parameter]:
+        """Return the parameters that subclasses accept as ``**fpn``, by name."""
+        own, _ = parameters(FPNBackbone)
+        return {name: each for name, each in own.items() if each.default is not each.empty}
 
     def __init__(
         self,
@@ -57,6 +65,8 @@ class FPNBackbone(nn.Module):
         super().__init__()
         if extra_levels not in EXTRA_LEVELS:
             raise InputError(f"extra_levels must be 'pool', 'p6p7' or None, got {extra_levels!r}")
+        if out_channels < 1:
+            raise InputError(f"out_channels must be at least 1, got {out_channels}")
         extra: ExtraFPNBlock | None = None
         if extra_levels:
             p6p7 = extra_levels == "p6p7"

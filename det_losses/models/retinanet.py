@@ -16,7 +16,7 @@ from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
     SizingTransform,
-    anchor_generator,
+    anchors_of_config,
     check_torchvision_arguments,
     image_sizes,
     matched_targets,
@@ -192,6 +192,7 @@ class RetinaNet(Detector):
         InputTypeError: an argument unknown to this class and torchvision's.
     """
 
+    torchvision_class = tv.RetinaNet
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_cls": Slot("classification", {"type": "FocalLoss"}),
@@ -222,7 +223,7 @@ class RetinaNet(Detector):
         weights: str | None = None,
         **kwargs: Any,
     ) -> None:
-        check_torchvision_arguments(RetinaNet, tv.RetinaNet, kwargs)
+        check_torchvision_arguments(RetinaNet, kwargs)
         if normalizer not in ("image", "batch"):
             raise InputError(f"RetinaNet normalizer must be 'image' or 'batch', got {normalizer!r}")
         if not 1 <= num_convs <= 4:
@@ -235,9 +236,9 @@ class RetinaNet(Detector):
         )
         body = build_backbone(backbone)
         default = _default_anchorgen()
-        generator = anchor_generator(
+        generator = anchors_of_config(
             "RetinaNet",
-            **(anchors or dict(sizes=default.sizes, aspect_ratios=default.aspect_ratios)),
+            anchors or dict(sizes=default.sizes, aspect_ratios=default.aspect_ratios),
         )
         head = _Head(
             body.out_channels,

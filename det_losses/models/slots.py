@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 
 from det_losses.boxes import box_pair
-from det_losses.errors import InputError
+from det_losses.errors import InputError, located
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
 from det_losses.losses.core.build import with_classes
@@ -95,10 +95,11 @@ def build_slot_losses(
     """
     losses, sources = nn.ModuleDict(), {}
     for name, slot in slots.items():
-        config, source = slot.config(table or detector, name, configs[name], num_classes)
+        with located(name):
+            config, source = slot.config(table or detector, name, configs[name], num_classes)
         if config is None:
             continue
-        with generators_kept():
+        with generators_kept(), located(name):
             loss = build_loss(config)
         _check(detector, name, slot, loss)
         losses[name], sources[name] = loss, source

@@ -35,7 +35,7 @@ def test_options_apply_in_order_and_reach_own_data_and_losses(tiny_config):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (["--los", "x"], "unrecognized arguments: --los x. Did you mean --loss?"),
+        (["--los", "x"], "unrecognized arguments: --los x. Did you mean '--loss'?"),
         (["--loss"], "argument --loss: expected at least one argument"),
         (["--jobs", "two"], "argument --jobs: must be a whole number, got 'two'"),
         (["--jobs", "0"], "argument --jobs: must be at least 1, got 0"),

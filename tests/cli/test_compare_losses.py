@@ -81,6 +81,14 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monke
             ["--losses", "L1Loss", "--screen", "--cfg-options", "train_cfg.max_epochs=1"],
             "--screen requires a training of at least 2 epochs",
         ),
+        (
+            ["--losses", "L1Loss", "--cfg-options", "train_cfg.max_epochs=ten"],
+            "error: train_cfg.max_epochs: must be a whole number, got 'ten'",
+        ),
+        (
+            ["--losses", "L1Loss", "--variant", "b:optim_wrapper.optimizer.lr=fast"],
+            "error: optim_wrapper.optimizer.lr: must be a number, got 'fast'",
+        ),
         (["--losses", "L1Loss", "--until-decided"], "requires at least two variants"),
         (
             ["--losses", "L1Loss", "--until-decided", "--seeds", "0", "1"],

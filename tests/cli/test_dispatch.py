@@ -16,7 +16,7 @@ def test_without_a_tool_all_are_listed(capsys):
 
 def test_a_misspelt_tool_gets_the_nearest(capsys):
     assert main(["trian"]) == 2
-    assert "error: no tool 'trian'. Did you mean train" in capsys.readouterr().err
+    assert "error: no tool 'trian'. Did you mean 'train'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tool", [*TOOLS, "compare", "list-losses"])
@@ -50,7 +50,9 @@ def test_a_misspelt_option_is_refused(capsys):
         main(["train", "x", "--wrok-dir", "y"])
     assert info.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: unrecognized arguments: --wrok-dir y. Did you mean --work-dir?")
+    assert error.startswith(
+        "error: unrecognized arguments: --wrok-dir y. Did you mean '--work-dir'?"
+    )
     assert error.endswith("\n'det-losses train --help' lists all options\n")
 
 

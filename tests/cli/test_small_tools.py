@@ -39,7 +39,7 @@ def test_list_losses_shows_the_card_of_one(capsys):
 def test_list_losses_suggests_a_name(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["list_losses", "giou"])
-    assert "error: no loss 'giou'. Did you mean GIoULoss" in capsys.readouterr().err
+    assert "error: no loss 'giou'. Did you mean 'GIoULoss'" in capsys.readouterr().err
 
 
 def test_list_losses_shows_a_card_or_a_kind_or_writes_all(capsys):

@@ -245,9 +245,9 @@ class TestRefusedByConstructors:
             ("model.losweight", 1.0, TypeError, "'losweight'"),
             ("default_hooks.logger.intervall", 5, TypeError, "'intervall'"),
             ("optim_wrapper.optimizer.lrr", 1, TypeError, "'lrr'"),
-            ("optim_wrapper.optimizer.lr", -1.0, ValueError, "SGD: Invalid learning rate"),
+            ("optim_wrapper.optimizer.lr", -1.0, ValueError, "lr: must be from 0 to 1000"),
             ("optim_wrapper.optimizer", {"type": "PickySGD", "mode": "unknown"}, ValueError,
-             "config: PickySGD: mode 'unknown' is neither plain nor fancy"),
+             "optim_wrapper.optimizer: PickySGD: mode 'unknown' is neither plain nor fancy"),
         ],
     )  # fmt: skip
     def test_a_wrong_constructor_argument_is_a_user_error(self, toy_cfg, key, value, kind, message):

@@ -250,3 +250,16 @@ def test_two_processes_agree(tmp_path, fault):
         record = json.loads((tmp_path / "run" / "metrics.json").read_text())
         # 2 epochs of 6 images, two a step in each of two processes.
         assert record["proof"]["loss_bbox"]["calls"] == record["iter"] == 4
+
+
+def test_losses_read_values_on_a_gpu_in_the_first_step_only(toy_cfg):
+    class Watch(Hook):
+        def __init__(self):
+            self.seen = []
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            self.seen.append({loss.waits_for_gpu for loss in runner.model.losses.values()})
+
+    watch = Watch()
+    run(toy_cfg(epochs=1), watch)
+    assert watch.seen == [{True}, {False}, {False}]

@@ -10,7 +10,13 @@ from det_losses.evaluation.backends import Curves
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import match
 from det_losses.evaluation.metrics import METRICS
-from det_losses.evaluation.summary import ap_numbers, coco_numbers, count_boxes, format_table
+from det_losses.evaluation.summary import (
+    ap_numbers,
+    coco_numbers,
+    count_boxes,
+    format_table,
+    metric_names,
+)
 
 
 def numbers_of(names, per_class):
@@ -18,6 +24,10 @@ def numbers_of(names, per_class):
     shape = (10, 101, len(names), 4, 3)
     precision = np.broadcast_to(np.array(per_class)[:, None, None], shape)
     return coco_numbers(Curves(precision, precision[:, 0]), names, (1, 10, 100))
+
+
+def test_the_names_of_the_numbers_are_known_before_an_evaluation():
+    assert metric_names(["a", "b"], (1, 10, 100)) == list(numbers_of(["a", "b"], [0.5, 0.7]))
 
 
 def test_numbers_of_one_box():

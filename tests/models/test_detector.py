@@ -13,7 +13,7 @@ from det_losses.models.slots import PairCoder
 @pytest.mark.parametrize(
     ("build", "argument", "message"),
     [
-        (retinanet, "num_convz", "RetinaNet has no argument 'num_convz'. Did you mean num_convs"),
+        (retinanet, "num_convz", "RetinaNet has no argument 'num_convz'. Did you mean 'num_convs'"),
         (retinanet, "score_tresh", "score_thresh"),
         (retinanet, "head", "RetinaNet has no argument 'head'"),
         (faster_rcnn, "box_detections_per_image", "box_detections_per_img"),
@@ -110,3 +110,12 @@ def test_a_loss_with_state_per_class_gets_the_number_of_classes(build, slot, cla
     assert build(**{slot: given}).losses[slot].num_classes == 7
     nested = build(**{slot: "SumLoss(EQLv2Loss, FocalLoss)"}).losses[slot]
     assert nested.losses[0].num_classes == classes
+
+
+@pytest.mark.parametrize("label", [-1, 3, 99])
+def test_a_label_outside_of_the_classes_is_refused(label):
+    # -1 would be the last class, and 99 an error of an index.
+    model = retinanet().train()
+    target = dict(boxes=torch.tensor([[0.0, 0, 20, 20]]), labels=torch.tensor([label]))
+    with pytest.raises(ValueError, match=rf"labels of a target must be in 0\.\.2, got {label}"):
+        model([torch.zeros(3, 64, 64)], [target], mode="loss")

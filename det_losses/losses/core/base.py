@@ -1,13 +1,15 @@
 """The base class of all losses: sample weights, avg_factor, reduction and loss_weight."""
 
-import inspect
 from collections.abc import Mapping
+from math import inf
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from det_losses.errors import InputError, InputTypeError
+from det_losses.signatures import parameters
 from det_losses.tensors import upcast
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -42,6 +44,8 @@ class Loss(nn.Module):
             ``avg_factor``.
         monotone_in_distance: for box losses, whether the loss never falls when a box moves straight
             away from a target of the same size.
+        waits_for_gpu: whether :meth:`forward` checks values on a GPU, which waits for it;
+            LossRecordHook sets this for the first step of a training.
     """
 
     kind: ClassVar[str]
@@ -56,11 +60,13 @@ class Loss(nn.Module):
     invariances: tuple[str, ...] = ("translation", "scale", "mirror")
     own_mean: ClassVar[bool] = False
     monotone_in_distance: bool = True
+    waits_for_gpu: bool = False
 
     def __init__(self, *, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__()
         self.reduction = _known_reduction("reduction", reduction)
-        check_argument("loss_weight", loss_weight, loss_weight >= 0, "at least 0")
+        valid = 0 <= loss_weight < inf
+        check_argument("loss_weight", loss_weight, valid, "at least 0 and finite")
         self.loss_weight = loss_weight
 
     def unreduced(
@@ -98,19 +104,36 @@ class Loss(nn.Module):
             **inputs: exactly the tensors named by :attr:`inputs`.
 
         Raises:
-            InputError: an unknown reduction, ``sum`` with an ``avg_factor``, or mismatched shapes.
+            InputError: an unknown reduction, ``sum`` with an ``avg_factor``, mismatched shapes, or,
+                on a CPU, a value that :meth:`check_values` refuses.
             InputTypeError: an input is missing or unknown.
         """
         reduction = self.reduction
         if reduction_override is not None:
             reduction = _known_reduction("reduction_override", reduction_override)
         self._check_inputs(inputs)
+        if _is_readable(target, self.waits_for_gpu):
+            self.check_values(pred, target, weight, **inputs)
         if weight is not None:
             weight = self.align_weight(upcast(weight), pred)
         loss = self.unreduced(pred, target, weight, **inputs)
         if weight is not None:
             loss = loss * weight
         return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+
+    def check_values(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor | None
+    ) -> None:
+        """Check labels and sample weights.
+
+        Reading values waits for a GPU, so :meth:`forward` calls this method on a CPU, and on a GPU
+        only while :attr:`waits_for_gpu` is set. The arguments are those of the forward pass.
+
+        Raises:
+            InputError: a sample weight is negative.
+        """
+        if weight is not None and weight.numel() and (low := weight.min().item()) < 0:
+            raise InputError(f"{type(self).__name__}: weights must be at least 0, got {low:g}")
 
     def align_weight(self, weight: Tensor, pred: Tensor) -> Tensor:
         """Reshape sample weights so that they broadcast over the unreduced loss.
@@ -130,8 +153,19 @@ class Loss(nn.Module):
         )
 
     def params(self) -> dict[str, Any]:
-        """Return every constructor argument with its current value."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        """Return every constructor argument with its current value.
+
+        Raises:
+            InputTypeError: the class does not store an argument in an attribute of its name.
+        """
+        names, is_open = parameters(type(self))
+        missing = ["**kwargs"] if is_open else [name for name in names if not hasattr(self, name)]
+        if missing:
+            raise InputTypeError(
+                f"{type(self).__name__} must store each constructor argument in an attribute of "
+                f"the same name; it does not store {', '.join(missing)}"
+            )
+        return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.params().items())
@@ -169,6 +203,15 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: float | Tensor | None 
     if avg_factor is None:
         return loss.sum() / max(loss.numel(), 1)
     return loss.sum() / _nonzero(avg_factor)
+
+
+def _is_readable(values: Tensor, on_gpu: bool) -> bool:
+    """Whether the values are known: on a CPU or, if ``on_gpu``, a GPU; not compiled, no vmap."""
+    if torch.compiler.is_compiling() or not isinstance(values, Tensor):
+        return False
+    plain = type(values) in (Tensor, nn.Parameter)  # neither a FakeTensor nor another subclass
+    here = values.device.type == "cpu" or (on_gpu and values.device.type != "meta")
+    return plain and here and not is_functorch_wrapped_tensor(values)
 
 
 def check_argument(name: str, value: Any, valid: bool, expected: str) -> None:

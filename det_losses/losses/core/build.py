@@ -1,6 +1,5 @@
 """Build a loss from its name or config, and list the registered losses."""
 
-import difflib
 import inspect
 import math
 import re
@@ -11,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from det_losses.errors import InputError, InputTypeError
+from det_losses.errors import InputError, InputTypeError, did_you_mean
 from det_losses.losses.core.base import Loss
 from det_losses.losses.core.text import loss_text, parse_loss
 from det_losses.registry import MODELS, find
@@ -76,17 +75,20 @@ def build_loss(loss: str | Mapping[str, Any] | nn.Module, /, **kwargs: Any) -> L
     del arguments["type"]
     check_arguments(cls, arguments)
     try:
-        return cls(**arguments)
+        built = cls(**arguments)
     except (ValueError, TypeError) as error:
         kind = InputError if isinstance(error, ValueError) else InputTypeError
         raise kind(_constructor_message(cls, arguments, error)) from error
+    if isinstance(built, Loss):
+        built.params()  # raises if the class does not store its arguments
+    return built
 
 
 def loss_config(loss: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a loss as a new dict, parsed from text or copied.
 
     Raises:
-        InputTypeError: neither text nor a config.
+        InputTypeError: neither text nor a config, or its ``type`` is neither a name nor a class.
         InputError: text that cannot be read, or a config without ``type``.
     """
     if isinstance(loss, str):
@@ -96,6 +98,8 @@ def loss_config(loss: str | Mapping[str, Any]) -> dict[str, Any]:
     config = dict(loss.items())
     if "type" not in config:
         raise InputError(f"a loss config needs a type, as in dict(type='GIoULoss'), got {loss!r}")
+    if not isinstance(config["type"], str) and not callable(config["type"]):
+        raise InputTypeError(f"the type of a loss must be its name, got {config['type']!r}")
     return config
 
 
@@ -168,8 +172,7 @@ def _argument_message(
     hints = "".join(f" {name}: {refused[name]}." for name in arguments if name in refused)
     for name in arguments:
         if name not in known and name not in refused:
-            near = difflib.get_close_matches(name, known, n=1)
-            hints += f" Did you mean {near[0]!r}?" if near else ""
+            hints += f" {did_you_mean(name, known)}".rstrip()
     signatures = (
         str(parameter.replace(annotation=parameter.empty)) for parameter in known.values()
     )

@@ -15,7 +15,7 @@ from det_losses.losses.core.state import over_ranks
 class ClassificationLoss(Loss):
     """A loss of logits ``[N, C]`` against integer labels ``[N]``.
 
-    Labels are 0..K-1 for classes and K for background; negative labels are ignored. A sigmoid loss
+    Labels are 0..K-1 for classes and K for background; the label -1 is ignored. A sigmoid loss
     has C = K channels and returns one value per channel. A softmax loss has C = K + 1 channels,
     background last, and returns one value per row.
     """
@@ -26,12 +26,31 @@ class ClassificationLoss(Loss):
         """One value per channel (sigmoid) or per row (softmax)."""
         return pred.shape if self.activation == "sigmoid" else pred.shape[:-1]
 
+    def check_values(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor | None
+    ) -> None:
+        """Check labels and sample weights.
+
+        Raises:
+            InputError: a label is neither a class, the background K, the ignored -1 nor the loss's
+                ``ignore_index``, or a sample weight is negative.
+        """
+        super().check_values(pred, target, weight, **inputs)
+        if target.shape == pred.shape or target.is_floating_point():
+            return  # one value per channel
+        background = pred.shape[-1] - int(self.activation == "softmax")
+        check_label_values(
+            type(self).__name__, target, background, getattr(self, "ignore_index", None)
+        )
+
     def _store_class_weight(self, class_weight: Sequence[float] | None) -> None:
         """Store the argument, and its values in a buffer outside the state_dict."""
         if isinstance(class_weight, str):
             raise InputTypeError(f"class_weight must be a list of numbers, got {class_weight!r}")
         self.class_weight = class_weight
         weights = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float64)
+        valid = weights is None or bool(((weights >= 0) & weights.isfinite()).all())
+        check_argument("class_weight", class_weight, valid, "a list of numbers of at least 0")
         self.register_buffer("_channel_weight", weights, persistent=False)
 
 
@@ -127,6 +146,20 @@ def check_labels(pred: Tensor, target: Tensor, alternative: str = "") -> None:
         raise InputError(
             f"target must be one integer label per row{alternative}; pred has shape "
             f"{list(pred.shape)}, target {list(target.shape)} of {target.dtype}"
+        )
+
+
+def check_label_values(
+    loss: str, labels: Tensor, highest: int, ignore_index: int | None = None
+) -> None:
+    """Raise InputError unless all labels are in -1..highest or ``ignore_index``."""
+    if ignore_index is not None:
+        labels = labels[labels != ignore_index]
+    low, high = map(int, torch.aminmax(labels)) if labels.numel() else (0, 0)
+    if low < -1 or high > highest:
+        raise InputError(
+            f"{loss}: labels must be in 0..{highest} ({highest} is the background), or -1 to be "
+            f"ignored, got {low if low < -1 else high}"
         )
 
 
@@ -229,7 +262,7 @@ def sparse_channels(
 
     Args:
         logits: ``[N, C]``.
-        labels: ``[N]``; 0..C-1 are classes, larger ones background, negative ones ignored.
+        labels: ``[N]``; 0..C-1 are classes, C is the background, negative ones are ignored.
         negative: loss of logits whose target is 0.
         positive: loss of logits whose target is 1; its second argument is their channels.
         ignore_index: a further label to ignore.
@@ -257,7 +290,7 @@ def quality_channels(
 
     Args:
         logits: ``[N, K]``.
-        target: labels ``[N]``, 0..K-1, background K, negative ignored; or, without ``quality``,
+        target: labels ``[N]``, 0..K-1, background K, -1 ignored; or, without ``quality``,
             values ``[N, K]``: positive if above 0, ignored if negative.
         quality: quality of each row, the target at its label's channel, ``[N]``.
         negative: loss of logits whose target is 0.
