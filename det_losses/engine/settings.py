@@ -252,6 +252,8 @@ def _loop(train: Any, loop: str) -> Iterator[_Section]:
         if "steps" in train:
             given = (*given, "max_epochs", "max_iters")
         open_keys = ("max_epochs", "max_iters", "val_interval")
+        if loop == "IterBasedTrainLoop":  # max_epochs may be that of a base config
+            given, extra = (*given, "max_epochs"), (*extra, "max_epochs")
         train = {k: v for k, v in train.items() if v is not None or k not in open_keys}
     yield _Section("train_cfg", train, ours.LOOPS, loop, given, extra, _RANGES["train_cfg"])
 
@@ -372,6 +374,8 @@ def _check_top_level(cfg: Mapping[str, Any]) -> None:
     optional = ("work_dir", "default_scope")
     names = [key for key in cfg if key in parameters]
     values = {key: cfg[key] for key in names if cfg[key] is not None or key not in optional}
+    if values.get("resume") == "auto":  # build_runner looks for a checkpoint
+        del values["resume"]
     check_call(Runner, values, given=parameters)
     for key, known in _CHOICES.items():
         value = cfg.get(key, known[0])

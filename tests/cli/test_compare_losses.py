@@ -66,7 +66,7 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monke
         (["--losses", "L1Loss", "--cfg-options", "train_cfg.val_interval=0"], "val_interval"),
         (
             ["--losses", "L1Loss", "--cfg-options", "model.score_thresh=low"],
-            "cannot evaluate the first validation image",
+            "model.score_thresh: must be a number, got 'low'",
         ),
         (
             ["--losses", "L1Loss", "--cfg-options", "val_evaluator.prefix=val"],

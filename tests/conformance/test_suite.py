@@ -269,6 +269,7 @@ class Undocumented(DIoULoss):
 
     def __init__(self, *, depth=1, **kwargs):
         super().__init__(**kwargs)
+        self.depth = depth
 
 
 def hull_of(pred, target, **_):
