@@ -25,7 +25,7 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monke
 
     assert main(command) == 0
     assert statuses(folder) == {"L1Loss": "done", "GIoULoss": "pending"}
-    assert "esumed from" in log.read_text()
+    assert "resumed epoch: " in log.read_text()
 
     # Training and validation data are the same file here.
     shared = "6 of 6 validation images are also training images (000005.png, 000008.png, 000011.png"
