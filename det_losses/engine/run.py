@@ -27,7 +27,7 @@ from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
-from det_losses.errors import InputError, MissingFileError, located, printable
+from det_losses.errors import InputError, MissingFileError, located, one_line, printable
 from det_losses.files import read_whole_json, write_text
 from det_losses.generators import generators_kept
 
@@ -75,7 +75,14 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
         raise InputError(
             f"{work_dir} contains checkpoints but no config.py; give another --work-dir"
         )
-    lines = differences(plain(Config.fromfile(known)), plain(cfg))
+    try:
+        lines = differences(plain(Config.fromfile(known)), plain(cfg))
+    except Exception as error:  # the file is Python
+        raise InputError(
+            f"{known} is damaged ({type(error).__name__}: {one_line(error)}), so this run cannot be "
+            "compared with the config. If it has the same one, write its config to that file "
+            "(checkpoints have it in meta['cfg']); otherwise give another --work-dir"
+        ) from error
     if lines:
         raise InputError(
             f"{work_dir} contains a run of a different config ({describe(lines)}); "
