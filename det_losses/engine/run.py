@@ -79,9 +79,9 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
         lines = differences(plain(Config.fromfile(known)), plain(cfg))
     except Exception as error:  # the file is Python
         raise InputError(
-            f"{known} is damaged ({type(error).__name__}: {one_line(error)}), so this run cannot be "
-            "compared with the config. If it has the same one, write its config to that file "
-            "(checkpoints have it in meta['cfg']); otherwise give another --work-dir"
+            f"{known} is damaged ({type(error).__name__}: {one_line(error)}), so it cannot be "
+            "compared with the config. Write the config of this run to it (checkpoints have it in "
+            "meta['cfg']), or give another --work-dir"
         ) from error
     if lines:
         raise InputError(
