@@ -56,12 +56,11 @@ def test_checkpoints_without_a_config_are_not_overwritten(run_cfg, tmp_path):
         claim_work_dir(run_cfg, "auto")
 
 
-@pytest.mark.parametrize("content", ["model = dict(", "\0", "model = 1 / 0", "\udcff"])
+@pytest.mark.parametrize("content", ["model = dict(", "\0", "model = 1 / 0"])
 def test_a_damaged_config_is_one_error(unfinished, tmp_path, content):
-    (tmp_path / "config.py").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(
-        ValueError, match=r"config\.py is damaged \(\w+: .*another --work-dir"
-    ) as got:
+    (tmp_path / "config.py").write_text(content)
+    message = r"config\.py is damaged \(\w+: .*another --work-dir"
+    with pytest.raises(ValueError, match=message) as got:
         claim_work_dir(unfinished, "auto")
     assert "\n" not in str(got.value)
 
