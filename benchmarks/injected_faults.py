@@ -161,7 +161,7 @@ def compared(found: dict, expected: dict) -> str:
 def judge(run: Path, status: int | None, output: str, expected: dict) -> str:
     """Name the outcome of a training that should have ended with the expected result."""
     outcome = outcome_of(status, output)
-    if outcome != RAN and "contains a finished run" not in output:
+    if outcome != RAN and not is_finished(run):  # killed after its end, it is finished
         return outcome
     try:
         return compared(result_of(run), expected)
