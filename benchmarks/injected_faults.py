@@ -201,7 +201,8 @@ def kills(root: Path, count: int, tally: Tally, reference: "Reference") -> None:
         for _ in range(20):
             number = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             after = draw.uniform(0.2, 1.0) * reference.compare_seconds
-            finished = {file: file.stat().st_mtime_ns for file in folder.rglob("metrics.json")}
+            records = [file for file in folder.rglob("metrics.json") if is_finished(file.parent)]
+            finished = {file: file.stat().st_mtime_ns for file in records}
             limited = (after, number) if killed < count else None
             status, output = call(reference.compare(folder), kill=limited, limit=3 * TIMEOUT)
             lost = [file for file, at in finished.items() if file.stat().st_mtime_ns != at]
@@ -211,7 +212,7 @@ def kills(root: Path, count: int, tally: Tally, reference: "Reference") -> None:
                 )
             if status == 0:
                 break
-            killed += 1
+            killed += limited is not None
             time.sleep(1.5)  # a run of a killed comparison keeps the lock until it ends
         exact = scores_of(folder) == expected
         outcome = EXACT if exact else WRONG if status == 0 else outcome_of(status, output)
