@@ -12,6 +12,7 @@ from det_losses.compare.preflight import (
     evaluator,
 )
 from det_losses.compare.variants import Variant, select
+from det_losses.errors import UserError
 from det_losses.losses import L1Loss
 from det_losses.models import RetinaNet
 from det_losses.registry import MODELS
@@ -79,7 +80,7 @@ def test_a_loss_that_cannot_show_its_parameters_is_found_before_training(cfg, mo
     for cls in (ForwardingLoss, ForgetfulLoss):
         monkeypatch.setitem(MODELS._module_dict, cls.__name__, cls)
     check_losses(cfg, select(cfg, ["ForwardingLoss"]).variants)  # its base class stores them
-    with pytest.raises(ValueError, match=r"ForgetfulLoss .*does not store factor"):
+    with pytest.raises(UserError, match=r"ForgetfulLoss .*does not store factor"):
         check_losses(cfg, select(cfg, ["ForgetfulLoss(factor=3.0)"]).variants)
 
 
