@@ -20,11 +20,17 @@ from mmengine.config import Config
 from det_losses.compare.budget import Budget
 from det_losses.compare.fork import FORK_FILE
 from det_losses.compare.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
-from det_losses.config_diff import describe, differences, plain
+from det_losses.config_diff import describe
 from det_losses.engine.checkpoint import newest_checkpoint
 from det_losses.engine.config import config_text
 from det_losses.engine.progress import PROGRESS_FILE
-from det_losses.engine.run import CONFIG_FILE, METRICS_FILE, is_finished, read_metrics
+from det_losses.engine.run import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    changes_since,
+    is_finished,
+    read_metrics,
+)
 from det_losses.errors import InputError, printable
 from det_losses.files import is_damaged, read_whole_json, write_text
 from det_losses.paths import import_root
@@ -224,8 +230,10 @@ class PlanRunner:
             _print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
             self.results.note(BUDGET_NOTE)
             return
-        begun = newest_checkpoint(Config({"work_dir": str(run.work_dir)}))[0] is not None
-        if run.start and not begun and not run.start.is_file():
+        start = run.start
+        if start and newest_checkpoint(Config({"work_dir": str(run.work_dir)}))[0]:
+            start = None  # the run resumes from a checkpoint of its own
+        if start and not start.is_file():
             self._give_up(run, title)
             return
         config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
@@ -235,7 +243,7 @@ class PlanRunner:
         display = RunDisplay(title, run.work_dir, self._durations, following, live=self._jobs == 1)
         display.say(f"started, log: {log}")
         try:
-            command = train_command(config, run.work_dir, None if begun else run.start)
+            command = train_command(config, run.work_dir, start)
             status = self._watch(command, log, display)
         except BudgetSpent:
             run.set_status("interrupted", "the time budget ran out")
@@ -301,12 +309,7 @@ def _check_config(run: PlannedRun, cfg: Config) -> None:
         InputError: its config differs, or cannot be read.
     """
     file = run.work_dir / CONFIG_FILE
-    if not file.is_file():
-        return
-    try:
-        lines = differences(plain(Config.fromfile(file)), plain(run.config(cfg)))
-    except Exception as error:  # the file is Python
-        lines = [f"it cannot be read: {type(error).__name__}: {error}"]
+    lines = changes_since(file, run.config(cfg)) if file.is_file() else []
     if lines:
         raise InputError(
             f"{file} is of a different run ({describe(lines)}); remove its folder, or give another "

@@ -75,14 +75,7 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
         raise InputError(
             f"{work_dir} contains checkpoints but no config.py; give another --work-dir"
         )
-    try:
-        lines = differences(plain(Config.fromfile(known)), plain(cfg))
-    except Exception as error:  # the file is Python
-        raise InputError(
-            f"{known} is damaged ({type(error).__name__}: {one_line(error)}), so it cannot be "
-            "compared with the config. Write the config of this run to it (checkpoints have it in "
-            "meta['cfg']), or give another --work-dir"
-        ) from error
+    lines = changes_since(known, cfg)
     if lines:
         raise InputError(
             f"{work_dir} contains a run of a different config ({describe(lines)}); "
@@ -93,6 +86,22 @@ def _check_unfinished(work_dir: Path, cfg: Config, resume: str | None) -> None:
             f"{work_dir} contains an unfinished run of this config: resume it with --resume, "
             "or give another --work-dir"
         )
+
+
+def changes_since(file: Path, cfg: Config) -> list[str]:
+    """Return how a config differs from that of a run, which is stored in a file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return differences(plain(Config.fromfile(file)), plain(cfg))
+    except Exception as error:  # the file is Python
+        raise InputError(
+            f"{file} is damaged ({type(error).__name__}: {one_line(error)}), so it cannot be "
+            "compared with the config. Write the config of this run to it (checkpoints have it in "
+            "meta['cfg']), or give another --work-dir"
+        ) from error
 
 
 @contextmanager

@@ -138,12 +138,6 @@ class Families:
             self.estimates.value[..., self.baseline, :], Family.BASELINE, self.losses
         )
 
-    def p_pairs(self) -> np.ndarray:
-        """Return [..., P], adjusted p-values of all pairs, as numpy.triu_indices(L, 1)."""
-        rows, columns = np.triu_indices(self.losses, 1)
-        value = self.estimates.value[..., rows, columns]
-        return self.of_pairs.at(rows, columns).p(value, Family.PAIRS, self.losses)
-
     def best(self, error: float) -> tuple[np.ndarray, np.ndarray]:
         r"""Return which losses may be the best, and their regret bounds: Hsu's comparisons.
 
