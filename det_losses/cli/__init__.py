@@ -8,6 +8,8 @@ from det_losses.errors import did_you_mean
 TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
+    "predict": "detect objects in images, folders and videos with a checkpoint",
+    "export": "convert a checkpoint to ONNX",
     "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
     "report": "write the report of one or more stored comparisons",
     "compare_detections": "compare COCO result files from any framework",

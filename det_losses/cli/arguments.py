@@ -56,6 +56,27 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add CHECKPOINT, and the options that complete what a checkpoint lacks."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument(
+        "--config",
+        metavar="CONFIG",
+        help="the config, for a file with weights only; it replaces the stored one",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change entries of the config: model.min_size=640 model.score_thresh=0.01",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="class names by label, instead of the stored"
+    )
+    parser.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: a GPU)")
+
+
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     """Return a parser of integers from ``low`` to ``high``, for the ``type`` of an option."""
     expected = f"at least {low}" if high is None else f"from {low} to {high}"

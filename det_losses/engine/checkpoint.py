@@ -282,7 +282,7 @@ def check_weights(model: nn.Module, path: Path, *, whole: bool = False) -> None:
     Raises:
         InputError: it is not a checkpoint, or no tensor has the name and shape of one in the model.
     """
-    found = _state_dict(read_checkpoint(path))
+    found = state_dict_of(read_checkpoint(path))
     own = _unwrapped(model).state_dict()
     fits = {n: n in found and found[n].shape == value.shape for n, value in own.items()}
     unfit = next((n for n, fit in fits.items() if not fit and not n.startswith("losses.")), None)
@@ -302,7 +302,8 @@ def check_weights(model: nn.Module, path: Path, *, whole: bool = False) -> None:
     )
 
 
-def _state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, or those of a file that has only weights."""
     state = checkpoint.get("state_dict", checkpoint)
     state = state if isinstance(state, Mapping) else {}
     return {
@@ -327,7 +328,7 @@ def check_tested(runner: Runner, path: Path) -> None:
             f"but the data has {join_names(classes, limit=6)}"
         )
     try:
-        load_state_dict(_unwrapped(runner.model), _state_dict(checkpoint), strict=True)
+        load_state_dict(_unwrapped(runner.model), state_dict_of(checkpoint), strict=True)
     except RuntimeError as error:
         # mmengine lists all mismatches, one per line; show the first.
         first = next(filter(None, str(error).splitlines()[1:]), str(error))

