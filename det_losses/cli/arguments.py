@@ -57,7 +57,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Add CHECKPOINT, and the options that complete what a checkpoint lacks."""
+    """Add CHECKPOINT, and the options that complete or change what is stored in it."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument(
         "--config",
@@ -74,7 +74,6 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="class names by label, instead of the stored"
     )
-    parser.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: a GPU)")
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -99,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         help="new or empty output folder (default: the next number in work_dirs/predict)",
     )
     parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="run the model on cpu, cuda or cuda:N (default: the first GPU, or else the CPU)",
+    )
+    parser.add_argument(
         "--threshold",
         type=_score,
         default=0.3,

@@ -15,7 +15,7 @@ COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0
 _DARK = frozenset({"#d55e00", "#0072b2", "#009e73"})  # with white text
 
 
-def draw(image: Tensor, detection: dict[str, Any]) -> Tensor:
+def draw(image: Tensor, detection: dict[str, Any], *, scale: int = 1) -> Tensor:
     """Return an image with the boxes of :func:`~det_losses.inference.predict`.
 
     Line width and text grow with the image. A label is above its box, or inside at the upper edge
@@ -24,15 +24,17 @@ def draw(image: Tensor, detection: dict[str, Any]) -> Tensor:
     Args:
         image: uint8 ``[3, H, W]``, RGB.
         detection: ``boxes``, ``scores``, ``labels`` and ``names`` of the image.
+        scale: enlarge the image by this factor, so that labels fit into a small one.
 
     Returns:
-        uint8 ``[3, H, W]``.
+        uint8 ``[3, scale H, scale W]``.
     """
+    image = image.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
     if not len(detection["boxes"]):
-        return image.clone()
+        return image
     longest = max(image.shape[1:])
     order = detection["scores"].argsort()  # the highest score on top
-    boxes, labels = detection["boxes"][order], detection["labels"][order].tolist()
+    boxes, labels = scale * detection["boxes"][order], detection["labels"][order].tolist()
     colours = [COLOURS[label % len(COLOURS)] for label in labels]
     line = max(1, round(longest / 300))
     image = draw_bounding_boxes(image, boxes, colors=colours, width=line)

@@ -1,5 +1,6 @@
 """The folder of a prediction: drawn pictures, videos and a json in COCO format."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from det_losses.inference.sources import frame_rate
 from det_losses.inference.trained import TrainedDetector
 
 JSON_FILE = "predictions.json"
+_LEGIBLE = 320  # smaller images are enlarged to this size, in pixels
 _KEPT = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # formats that a picture is saved in
 
 
@@ -112,7 +114,8 @@ class Output:
             detection, entry["id"], len(self.annotations) + 1, self._ids
         )
         if self._pictures:
-            drawn = draw(image, dict(detection))
+            scale = math.ceil(_LEGIBLE / max(image.shape[1:]))
+            drawn = draw(image, dict(detection), scale=scale)
             if detection["frame"] is None:
                 self._save(drawn, name)
             else:
