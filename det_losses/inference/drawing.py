@@ -59,7 +59,7 @@ def _write(
     pad = max(1, font.size // 8)
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
     x = max(0, min(box[0], size[0] - width))
-    y = box[1] - height if box[1] >= height else min(box[1], size[1] - height)
+    y = box[1] - height if box[1] >= height else max(0, min(box[1], size[1] - height))
     canvas.rectangle((x, y, x + width, y + height), fill=colour)
     place = (x + pad - left, y + pad - top)
     canvas.text(place, text, font=font, fill="white" if colour in _DARK else "black")

@@ -159,7 +159,8 @@ def _in_memory(image: Any) -> Tensor:
     """Convert an image in memory to uint8 ``[3, H, W]``."""
     if isinstance(image, Image.Image):
         image = np.array(to_rgb(image))
-    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3:
+    is_array = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    if is_array and image.ndim == 3 and image.shape[2] == 3:
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     is_tensor = isinstance(image, Tensor)
     if is_tensor and image.is_floating_point():
