@@ -288,7 +288,8 @@ class CocoDataset(Dataset):
         faults = {name: found & ~crowds for name, found in find_faults(boxes, sizes).items()}
         if not transformed:
             del faults["thin"]
-        faults["repeated"] = find_repeated(rows, labels, boxes) & ~crowds
+        left_out = crowds | faults["degenerate"] | faults["outside"]
+        faults["repeated"] = find_repeated(rows, labels, boxes) & ~left_out
         faults["crowd"] = crowds
         real = ~crowds
         self.notes += suspicions(boxes[real], sizes[real])

@@ -8,6 +8,7 @@ from typing import Any
 from det_losses.errors import InputError
 
 _EXAMPLES = 3
+_COMPARED = 2048  # bytes at the end of files of equal size
 
 
 def parts_of(dataset: Any) -> Iterator[Any]:
@@ -74,16 +75,20 @@ def _source(dataset: Any) -> str:
 def _shared_images(train: Any, val: Any) -> list[str]:
     """Return a sentence if images of the evaluation are also trained on.
 
-    Images are the same if they are one file, or files of the same name and content.
+    Images are the same if they are one file, or files of the same content.
     """
-    trained: dict[str, list[str]] = {}
-    for file in _files(train):
-        trained.setdefault(os.path.basename(file), []).append(file)
-    evaluated = _files(val)
+    evaluated, trained = _files(val), _files(train)
+    sizes = {file: _size(file) for file in {*evaluated, *trained}}
+    in_both = {sizes[file] for file in evaluated} & {sizes[file] for file in trained} - {None}
+    same: dict[bytes, list[str]] = {}
+    for file in dict.fromkeys(trained):
+        if sizes[file] in in_both:
+            same.setdefault(_end(file), []).append(file)
     shared = [
         file
         for file in evaluated
-        if any(_is_same(file, other) for other in trained.get(os.path.basename(file), ()))
+        if sizes[file] in in_both
+        and any(_is_same(file, other) for other in same.get(_end(file), ()))
     ]
     if not shared:
         return []
@@ -97,6 +102,23 @@ def _shared_images(train: Any, val: Any) -> list[str]:
 
 def _files(dataset: Any) -> list[str]:
     return [file for part in parts_of(dataset) for file in getattr(part, "image_files", [])]
+
+
+def _size(file: str) -> int | None:
+    try:
+        return os.path.getsize(file)
+    except OSError:
+        return None
+
+
+def _end(file: str) -> bytes:
+    """Return the end of a file, which differs even if two images have the same header."""
+    try:
+        with open(file, "rb") as content:
+            content.seek(max(0, os.path.getsize(file) - _COMPARED))
+            return content.read()
+    except OSError:
+        return b""
 
 
 def _is_same(file: str, other: str) -> bool:

@@ -106,7 +106,7 @@ def _applied(index: int, transform: Transform, sample: dict[str, Any]) -> dict[s
         with located(f"transforms.{index}"):
             raise InputError(
                 f"{name} fails on an image {list(sample['image'].shape)} with "
-                f"{len(sample['boxes'])} boxes: {one_line(error)}"
+                f"{len(sample['boxes'])} boxes: {one_line(error).rstrip('.')}"
                 f"{hint if isinstance(error, TypeError) else ''}"
             ) from error
 

@@ -100,9 +100,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         runner.logger.info(str(length))
     for note in notes:
         runner.logger.warning(note)
-    if cfg.get("load_from") and "://" not in cfg.load_from:
-        start = Path(cfg.load_from).expanduser()
-        check_weights(runner.model, start, whole=bool(cfg.get("resume")))
+    if cfg.get("load_from"):
+        check_weights(runner.model, cfg.load_from, whole=bool(cfg.get("resume")))
     return runner
 
 

@@ -72,7 +72,8 @@ def apply_options(cfg: Config, options: list[str]) -> None:
         cfg.merge_from_dict(merged)
     except (KeyError, TypeError, IndexError, AssertionError) as error:
         raise InputError(
-            f"--cfg-options {one_line(' '.join(options), 80)}: {one_line(error)}"
+            f"--cfg-options {one_line(' '.join(options), 80)}: "
+            f"{one_line(error.args[0] if error.args else error)}"
         ) from error
 
 

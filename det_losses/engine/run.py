@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed, is_main_process
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -30,6 +31,7 @@ from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, located, one_line, printable
 from det_losses.files import read_whole_json, write_text
 from det_losses.generators import generators_kept
+from det_losses.registry import MODELS
 
 CONFIG_FILE = "config.py"
 METRICS_FILE = "metrics.json"
@@ -159,6 +161,7 @@ def build_parts(runner: Runner) -> None:
             _try_data(f"{split}_dataloader", loop.dataloader)
     with config_errors(runner.cfg):
         _try_schedulers(runner)
+    _try_averages(runner)
 
 
 def _try_schedulers(runner: Runner) -> None:
@@ -177,6 +180,21 @@ def _try_schedulers(runner: Runner) -> None:
         runner.build_param_scheduler(copy.deepcopy(runner.param_schedulers))
     finally:
         runner.optim_wrapper = wrapper
+
+
+def _try_averages(runner: Runner) -> None:
+    """Build the averaged models of EMAHooks, whose settings mmengine checks after the start.
+
+    Raises:
+        InputError: the hook rejects a setting.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            try:
+                MODELS.build(hook.ema_cfg, default_args={"model": runner.model})
+                hook.before_train(runner)
+            except (AssertionError, ValueError, TypeError) as error:
+                raise InputError(f"custom_hooks: EMAHook: {one_line(error)}") from error
 
 
 def _try_data(key: str, loader: DataLoader) -> None:

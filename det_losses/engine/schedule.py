@@ -53,6 +53,8 @@ def set_length(cfg: Config, images: int) -> Length | None:
             the batch size is unknown.
     """
     train = cfg.train_cfg
+    if train.get("type") is not None:
+        train.pop("by_epoch", None)  # of a base config; mmengine refuses both
     if _has_own_loop(cfg):
         return None
     steps = train.pop("steps", None)
@@ -119,8 +121,8 @@ def _count_iterations(cfg: Config) -> None:
 
 def is_by_epoch(cfg: Config) -> bool:
     """Return whether a config trains epochs, not iterations."""
-    train = cfg.train_cfg
-    return train.get("by_epoch", "EpochBasedTrainLoop" in str(train.get("type")))
+    kind = cfg.train_cfg.get("type")
+    return cfg.train_cfg.get("by_epoch") if kind is None else "EpochBasedTrainLoop" in str(kind)
 
 
 def _has_own_loop(cfg: Config) -> bool:

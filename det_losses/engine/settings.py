@@ -55,7 +55,7 @@ _RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "auto_scale_lr": {"base_batch_size": (1, inf)},
     "log_processor": {"window_size": (1, inf)},
     "randomness": {"seed": (0, 2**32 - 1)},
-    "DataLoader": {"batch_size": (1, inf)},
+    "DataLoader": {"batch_size": (1, inf), "num_workers": (0, inf)},
     "LoggerHook": {"interval": (1, inf)},
 }
 _LARGEST = 2**63 - 1  # numbers beyond it overflow in torch
@@ -252,7 +252,9 @@ def _loop(train: Any, loop: str) -> Iterator[_Section]:
         if "steps" in train:
             given = (*given, "max_epochs", "max_iters")
         open_keys = ("max_epochs", "max_iters", "val_interval")
-        if loop == "IterBasedTrainLoop":  # max_epochs may be that of a base config
+        if str(train.get("type", loop)).endswith(
+            "IterBasedTrainLoop"
+        ):  # max_epochs may be that of a base config
             given, extra = (*given, "max_epochs"), (*extra, "max_epochs")
         train = {k: v for k, v in train.items() if v is not None or k not in open_keys}
     yield _Section("train_cfg", train, ours.LOOPS, loop, given, extra, _RANGES["train_cfg"])

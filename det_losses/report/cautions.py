@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
 from det_losses.report.formats import counted, listed, points
@@ -22,7 +24,7 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
     found = forked(study) + (limits(study.verdict()) if study.comparable else [])
-    found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
+    found += [*_rare_classes(study), *filter(None, [weak_baseline(study), _capped(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
     return found + list(study.meta.get("notes") or [])
@@ -207,6 +209,28 @@ def _left_out(study: Study) -> list[str]:
     ]
 
 
+def _capped(study: Study) -> str | None:
+    """Return a caution if some objects cannot be found with the evaluated detections."""
+    truth = study.truth
+    cells = np.stack([truth.image_index, truth.category_index])[:, ~truth.crowds]
+    (images, _), counts = np.unique(cells, axis=1, return_counts=True)
+    over = counts > study.max_dets
+    if not over.any():
+        return None
+    number = counts.max()
+    remedy = (
+        f"val_evaluator.max_dets={number} evaluates more, if the detector returns as many "
+        "(detections_per_img)."
+        if study.origins
+        else f"--max-dets {number} evaluates more."
+    )
+    return (
+        f"{len(set(images[over].tolist()))} of {truth.image_ids.size} evaluated images have more "
+        f"than {study.max_dets} objects of a class, up to {number}, and only {study.max_dets} "
+        f"detections of an image and class are evaluated: no AP can reach 100. {remedy}"
+    )
+
+
 def _without_gradient(study: Study) -> list[str]:
     found = [
         f"{_name(run)} ({slot})"
@@ -218,7 +242,8 @@ def _without_gradient(study: Study) -> list[str]:
         return []
     return [
         "No finite, nonzero gradient of the loss was observed during training in "
-        f"{listed(found)}. Check that the training data has boxes."
+        f"{listed(found)}. Check that the training data has boxes, and that their size fits the "
+        "anchors or locations of the detector."
     ]
 
 

@@ -78,6 +78,9 @@ def test_iterations_and_loops_of_the_user():
     set_intervals(cfg)
     assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (600, 600)
     assert cfg.default_hooks.checkpoint == dict(interval=300, by_epoch=False)
+    named = Config({"train_cfg": {"type": "IterBasedTrainLoop", "by_epoch": True, "steps": 9}})
+    set_length(named, 205)
+    assert named.train_cfg == dict(type="IterBasedTrainLoop", max_iters=9)  # mmengine takes one
     own = Config({"train_cfg": {"type": "OwnLoop", "steps": 600}})
     set_length(own, 205)
     assert own.train_cfg.steps == 600

@@ -93,7 +93,7 @@ WRONG = [
     ("train_dataloader.batchsize=3", ("train_dataloader.batchsize: ", "'batch_size'")),
     ("train_dataloader.batch_size=two", ("train_dataloader.batch_size: must be a whole number",)),
     ("train_dataloader.batch_size=0", ("train_dataloader.batch_size: must be at least 1",)),
-    ("train_dataloader.num_workers=-1", ("train_dataloader: ", "num_workers")),
+    ("train_dataloader.num_workers=-1", ("train_dataloader.num_workers: must be at least 0",)),
     ("train_dataloader.drop_last=true", ("train_dataloader: no batch: drop_last",)),
     ("train_dataloader.sampler.type=DefaultSample", ("train_dataloader.sampler.type: ",)),
     ("train_dataloader.sampler.shufle=true", ("train_dataloader.sampler.shufle: ", "'shuffle'")),
@@ -130,6 +130,8 @@ WRONG = [
     ("default_hooks.chekpoint.interval=3", ("default_hooks.chekpoint: ", "'checkpoint'")),
     ("default_hooks.checkpoint.save_best=mAP", ("checkpoint.save_best: ", "'AP'")),
     ("custom_hooks=[dict(type='EMAHok')]", ("custom_hooks.0.type: ", "'EMAHook'")),
+    ("custom_hooks=[dict(type='EMAHook', momentum=5)]", ("custom_hooks: EMAHook: momentum must",)),
+    ("custom_hooks=[dict(type='EMAHook', begin_epoch=99)]", ("custom_hooks: EMAHook: ", "99")),
     ("custom_hooks=[dict(type='EMAHook', momentm=1)]", ("custom_hooks.0.momentm: ", "'momentum'")),
     (
         "custom_hooks=[dict(type='EarlyStoppingHook', monitor='AP/elipse')]",

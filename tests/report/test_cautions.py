@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import pytest
 from verdicts import verdict_of
@@ -116,7 +117,8 @@ def test_cautions_name_the_runs(make_comparison):
     found = cautions.cautions(study)
     assert (
         "No finite, nonzero gradient of the loss was observed during training in "
-        "base seed 0 (loss_bbox). Check that the training data has boxes." in found
+        "base seed 0 (loss_bbox). Check that the training data has boxes, and that their size fits "
+        "the anchors or locations of the detector." in found
     )
     again = "The command of the comparison evaluates such a run again, from its last checkpoint."
     missing = "Not in the statistics, because their detections are missing: new seed 1."
@@ -131,6 +133,28 @@ def test_cautions_name_the_runs(make_comparison):
         f"base seed 0 ({actual:.2f}, recorded 50.00)." in found
     )
     assert found[-1] == "The budget was used up."
+
+
+def test_more_objects_than_evaluated_detections_are_told(make_comparison):
+    """The most objects of a class on an image are counted with a loop."""
+    study = Study.load([make_comparison(noise=TWO)])
+    counts = Counter(
+        (box["image_id"], box["category_id"])
+        for box in study.coco["annotations"]
+        if not box["iscrowd"]
+    )
+    most = max(counts.values())
+    study.max_dets = most
+    assert not any("objects of a class" in each for each in cautions.cautions(study))
+    study.max_dets = most - 1
+    images = {image for (image, _), count in counts.items() if count == most}
+    (found,) = [each for each in cautions.cautions(study) if "objects of a class" in each]
+    total = len(study.coco["images"])
+    start = f"{len(images)} of {total} evaluated images have more than {most - 1} objects of a "
+    assert found.startswith(start + f"class, up to {most}")
+    assert f"val_evaluator.max_dets={most} evaluates more" in found
+    study.origins = ()  # result files of other frameworks
+    assert f"--max-dets {most} evaluates more" in str(cautions.cautions(study))
 
 
 def test_a_variant_with_an_undefined_metric_is_named(make_comparison):

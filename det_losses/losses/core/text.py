@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from det_losses.errors import InputError
+from det_losses.errors import InputError, one_line
 
 # The arguments of wrappers and composites that are losses.
 LOSS_ARGUMENTS = ("loss", "losses")
@@ -44,7 +44,7 @@ def parse_loss(text: str) -> dict[str, Any]:
             raise InputError(f"loss {text!r}: parameters go in parentheses: {form!r}") from None
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise InputError(
-            f"loss {text!r}: {reason}; expected a name, or a call as in "
+            f"loss {one_line(text)!r}: {reason}; expected a name, or a call as in "
             "'InnerIoU(CIoULoss, ratio=0.7)'"
         ) from None
 
