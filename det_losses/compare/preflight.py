@@ -107,7 +107,7 @@ def _try_evaluation(runner: Runner) -> None:
     except Exception as error:
         raise InputError(
             f"the model cannot evaluate the first validation image: {type(error).__name__}: "
-            f"{error}. Check the settings of the model"
+            f"{str(error).rstrip('.')}. Check the settings of the model"
         ) from error
 
 

@@ -213,8 +213,10 @@ class PlanRunner:
         try:
             self._train_in_directory(run, title, following)
         except OSError as error:
+            reason = f"{type(error).__name__}: {error}"
+            self.results.failed[run.work_dir] = reason
             with contextlib.suppress(OSError):
-                run.set_status("failed", f"{type(error).__name__}: {error}")
+                run.set_status("failed", reason)
             _print_line(sys.stdout, f"{title}  FAILED: {error}")
             self._store()
 

@@ -104,7 +104,8 @@ def set_monitors(cfg: Mapping[str, Any], metainfo: Mapping[str, Sequence[Any]]) 
         metainfo: ``classes`` of the validation data.
 
     Raises:
-        InputError: no such metric; the nearest names are suggested.
+        InputError: no such metric, for which the nearest names are suggested; or lower values
+            count as better.
     """
     names = _metric_names(cfg.get("val_evaluator"), metainfo.get("classes", ()))
     if not names:
@@ -126,7 +127,13 @@ def set_monitors(cfg: Mapping[str, Any], metainfo: Mapping[str, Sequence[Any]]) 
                 if metric not in names:
                     hint = did_you_mean(metric, names, f"It has {join_names(names, 14)}.")
                     raise InputError(f"{key}.{name}: no metric {metric!r}. {hint}")
-            hook["rule"] = hook.get("rule") or "greater"
+            rules = hook.get("rule") or "greater"
+            if "less" in ([rules] if isinstance(rules, str) else rules):
+                raise InputError(
+                    f"{key}.rule: 'less' keeps the worst, because higher values of {given} are "
+                    "better. Remove rule"
+                )
+            hook["rule"] = rules
 
 
 def _metric_names(evaluator: Any, classes: Sequence[str]) -> list[str]:

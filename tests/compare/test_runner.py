@@ -75,6 +75,7 @@ class TestPlanRunner:
         [
             ("removed", "exit status 1; the log cannot be read"),
             ("disk full", "OSError: [Errno 28] No space left on device"),
+            ("a file", "FileExistsError: [Errno 17]"),  # so its status cannot be stored there
         ],
     )
     def test_a_fault_of_one_run_does_not_end_the_others(
@@ -91,6 +92,9 @@ class TestPlanRunner:
             return 0
 
         monkeypatch.setattr(module, "run_process", fake)
+        if fault == "a file":
+            (tmp_path / "runs/GIoULoss").mkdir(parents=True)
+            (tmp_path / "runs/GIoULoss/seed_0").touch()
         rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
         assert message in rows[1]["error"]

@@ -130,6 +130,10 @@ WRONG = [
     ("default_hooks.chekpoint.interval=3", ("default_hooks.chekpoint: ", "'checkpoint'")),
     ("default_hooks.checkpoint.save_best=mAP", ("checkpoint.save_best: ", "'AP'")),
     ("custom_hooks=[dict(type='EMAHok')]", ("custom_hooks.0.type: ", "'EMAHook'")),
+    (
+        "default_hooks.checkpoint=dict(type='CheckpointHook', save_best='AP', rule='less')",
+        ("default_hooks.checkpoint.rule: 'less' keeps the worst, because higher values of AP",),
+    ),
     ("custom_hooks=[dict(type='EMAHook', momentum=5)]", ("custom_hooks: EMAHook: momentum must",)),
     ("custom_hooks=[dict(type='EMAHook', begin_epoch=99)]", ("custom_hooks: EMAHook: ", "99")),
     ("custom_hooks=[dict(type='EMAHook', momentm=1)]", ("custom_hooks.0.momentm: ", "'momentum'")),
