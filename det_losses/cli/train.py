@@ -46,14 +46,15 @@ def _train(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         with user_errors():
             cfg = load_experiment(args)
-            cfg.launcher = args.launcher
+            if args.launcher != "none":
+                cfg.launcher = args.launcher
             if args.seed is not None:
                 cfg.merge_from_dict({"randomness.seed": args.seed})
             default = f"work_dirs/{Path(args.config).stem}"
             cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
             given = copy.deepcopy(cfg)
             # With torchrun, the first process holds the lock of the directory.
-            is_first = args.launcher == "none" or os.environ.get("RANK", "0") == "0"
+            is_first = cfg.get("launcher", "none") == "none" or os.environ.get("RANK", "0") == "0"
             new = is_first and stack.enter_context(locked(Path(cfg.work_dir)))
             with removed_on_error(Path(cfg.work_dir), new):
                 claim_work_dir(cfg, args.resume)

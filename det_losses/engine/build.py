@@ -18,6 +18,7 @@ from det_losses.engine.checkpoint import check_resumable, check_weights, newest_
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
+    check_launcher,
     check_same_classes,
     config_errors,
     fill_from_data,
@@ -70,6 +71,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _select_parts(cfg, train)
     check_settings(cfg)
     check_amp(cfg.get("optim_wrapper"))
+    check_launcher(cfg.get("launcher"))
     with located("load_from"):
         check_checkpoint(cfg.get("load_from"))
     _drop_hooks(cfg)

@@ -44,8 +44,9 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
     Args:
         cfg: the config with its ``work_dir``; ``resume`` and ``load_from`` are set in it, as
             :func:`~det_losses.engine.build.build_runner` takes them.
-        resume: None, ``"auto"`` (resume from the last checkpoint in the directory, or start if
-            there is none) or the path of a checkpoint.
+        resume: None (what ``resume`` and ``load_from`` of the config say), ``"auto"`` (resume from
+            the last checkpoint in the directory, or start if there is none) or the path of a
+            checkpoint.
 
     Raises:
         InputError: the directory contains a finished run, a run of a different config, or an
@@ -60,6 +61,10 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
             f"{work_dir} contains a finished run, which is not overwritten; give another "
             "--work-dir (to train it longer: with --resume and the path of its last checkpoint)"
         )
+    if resume is None and cfg.get("resume"):
+        if cfg.resume not in (True, "auto"):
+            raise InputError(f"resume: must be true, false or 'auto', got {cfg.resume!r:.80}")
+        resume = cfg.get("load_from") or "auto"  # as mmengine, which a config may ask for too
     begun = bool(checkpoints(cfg))
     if begun:
         _check_unfinished(work_dir, cfg, resume)

@@ -27,7 +27,8 @@ def cautions(study: Study) -> list[str]:
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study), _capped(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
-    return found + list(study.meta.get("notes") or [])
+    found += study.meta.get("notes") or []
+    return [" ".join(sentence.split()) for sentence in found]  # names may contain line breaks
 
 
 def forked(study: Study) -> list[str]:

@@ -198,6 +198,14 @@ class TestRefused:
             build_runner(cfg)
         assert not Path(cfg["work_dir"]).exists()
 
+    def test_a_launcher_without_its_processes(self, toy_cfg, monkeypatch):
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        with pytest.raises(
+            ValueError, match=r"launcher: 'pytorch' needs .*\(WORLD_SIZE, .*torchrun"
+        ):
+            build_runner(toy_cfg(launcher="pytorch"))
+
     def test_missing_checkpoint(self, toy_cfg):
         with pytest.raises(FileNotFoundError, match=r"checkpoint 'nowhere\.pth': no such file"):
             build_runner(toy_cfg(load_from="nowhere.pth"))
@@ -240,7 +248,7 @@ class TestRefusedByConstructors:
             ("train_dataloader.dataset.clases", ["a"], TypeError, "argument 'clases'"),
             ("train_dataloader.dataset.type", "ToyBox", KeyError, "Did you mean 'ToyBoxes'"),
             ("train_dataloader.batchsize", 4, TypeError, "argument 'batchsize'"),
-            ("train_dataloader.num_workers", -1, ValueError, "DataLoader: num_workers"),
+            ("train_dataloader.prefetch_factor", 2, ValueError, "DataLoader: prefetch_factor"),
             ("train_cfg.max_epoch", 5, TypeError, "'max_epoch'"),
             ("model.losweight", 1.0, TypeError, "'losweight'"),
             ("default_hooks.logger.intervall", 5, TypeError, "'intervall'"),

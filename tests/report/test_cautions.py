@@ -106,7 +106,7 @@ def test_without_a_finished_baseline(make_comparison):
 
 
 def test_cautions_name_the_runs(make_comparison):
-    root = make_comparison(noise=TWO, meta={"notes": ["The budget was used up."]})
+    root = make_comparison(noise=TWO, meta={"notes": ["The budget was\n\r used up."]})
     (root / "runs/new/seed_1/detections.json").unlink()
     (root / "runs/new/seed_2/history.jsonl").unlink()
     results = json.loads((root / "results.json").read_text())
