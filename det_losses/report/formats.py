@@ -7,6 +7,10 @@ import math
 from collections.abc import Sequence
 
 NONE = "-"
+NO_INTERVAL = (
+    "Difference n/a: the scores are equal on every resample of the images, as where all AP are 0, "
+    "so there is no variation from which to estimate an interval."
+)
 
 
 def points(value: float | None, digits: int = 1) -> str:
@@ -44,10 +48,19 @@ def difference(value: float, low: float, high: float) -> str:
 
     >>> difference(0.0134, 0.004, 0.0223), difference(-0.0134, -0.02, 0.01)
     ('+1.3 [0.4, 2.2]', '-1.3 [-2.0, 1.0]')
+    >>> difference(0.0, 0.0, 0.0)
+    'n/a'
     """
+    if no_interval(low, high):
+        return "n/a"
     text = points(value, decimals(low, high))
     sign = "+" if value > 0 and text.strip("0.") else ""
     return "n/a" if text == "n/a" else f"{sign}{text} {interval(low, high)}"
+
+
+def no_interval(low: float, high: float) -> bool:
+    """Return whether nothing varies, so that an interval would be a single value."""
+    return low == high
 
 
 def decimals(low: float, high: float) -> int:
