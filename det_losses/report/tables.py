@@ -78,6 +78,11 @@ class Standings:
     rows: tuple[Standing, ...]
 
     @property
+    def several(self) -> bool:
+        """Whether there is a variant to compare with the baseline."""
+        return len(self.rows) > 1
+
+    @property
     def table(self) -> Table:
         """The standings as a table of texts."""
         columns: list[tuple[str, bool, list[str]]] = [
@@ -86,7 +91,7 @@ class Standings:
             (self.metric, True, [row.mean for row in self.rows]),
             (
                 f"difference [{self.coverage} interval]",
-                True,
+                self.several,
                 [self.difference_text(row) for row in self.rows],
             ),
             ("p", self.tested, [row.p or NONE for row in self.rows]),
@@ -104,7 +109,7 @@ class Standings:
         several = any("±" in row.mean for row in self.rows)
         over = ", mean ± standard deviation over seeds," if several else ""
         text = f"{self.metric} in points{over}"
-        if len(self.rows) > 1:
+        if self.several:
             text += f" and the difference to {self.baseline} with its {self.coverage} interval"
         text += "."
         known = [row.difference for row in self.rows if row.difference is not None]

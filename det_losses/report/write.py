@@ -32,7 +32,7 @@ from det_losses.statistics import Difference, Verdict
 
 MARKDOWN_FILE, CSV_FILE = "report.md", "differences.csv"
 
-_SHORT = 16  # a text of at most this length is not broken
+_SHORT = 16  # a word of at most this length is not broken
 _FIELDS = ("value", "low", "high", "se", "df", "p", "detectable")
 _COLUMNS = (
     *("variant", "metric", "mean", "sd", "seeds", "baseline", "difference", *_FIELDS[1:]),
@@ -91,14 +91,16 @@ def html(contents: Document) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Return escaped text; a long text may be broken after punctuation.
+    """Return escaped text; a long word may be broken after punctuation.
 
     >>> print(breakable("n/a"), breakable("GIoULoss(loss_weight=2.5,eps<1)"))
     n/a GIoULoss(<wbr>loss_weight=2.5,<wbr>eps&lt;1)
     """
-    if len(text) <= _SHORT:
-        return Markup("") + text
-    return Markup("<wbr>").join(part for part in re.split(r"(?<=[:,/(])(?=\S)", text))
+    words = [
+        Markup("<wbr>").join(re.split(r"(?<=[:,/(])(?=\S)", word) if len(word) > _SHORT else [word])
+        for word in text.split(" ")
+    ]
+    return Markup(" ").join(words)
 
 
 def _numeric(table: Table) -> list[bool]:

@@ -85,10 +85,12 @@ def class_section(context: Context) -> Section | None:
     """Return figures of AP by class and size, or None if nothing was found."""
     if not context.labels or context.found_nothing:
         return None
-    text = (
-        "AP by class and by object size. The intervals are exploratory: they are not adjusted for "
-        "their number, so about one class in twenty will seem to differ by chance."
-    )
+    text = "AP by class and by object size."
+    if context.others:
+        text += (
+            " The intervals are exploratory: they are not adjusted for their number, so about one "
+            "class in twenty will seem to differ by chance."
+        )
     figures = []
     if context.others:
         figures = [_size_figure(context), *_class_figures(context)]
@@ -106,7 +108,8 @@ def class_table_section(context: Context) -> Section | None:
     """Return the AP of each class, or None if nothing was found."""
     if not context.labels or context.found_nothing:
         return None
-    text = "AP of each class with its difference to the baseline; exploratory."
+    text = "AP of each class"
+    text += " with its difference to the baseline; exploratory." if context.others else "."
     names = context.study.truth.names
     rows = [
         ([name, str(count)], f"AP/{name}")

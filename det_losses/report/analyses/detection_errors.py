@@ -82,8 +82,8 @@ def confusion_section(context: Context) -> Section | None:
     text = (
         "What the objects of each class are detected as. Each detection is matched with the object "
         "of highest IoU, if that is at least .5, whatever its class, in descending order of score. "
-        "Only detections above a score count: the one with the highest F1 of all classes together "
-        f"in each run ({'mean over seeds: ' if context.several_seeds else ''}"
+        "Only detections from a score on count: in each run, the one with the highest F1 of all "
+        f"classes together ({'mean over seeds: ' if context.several_seeds else ''}"
         f"{listed(scores, 20)})."
     )
     text += context.last_evaluation_note
@@ -256,7 +256,7 @@ def _iou_figure(
 
 
 def _iou_table(context: Context) -> Table:
-    headers = ["variant", "matched per seed", "objects found", "mean IoU"]
+    headers = ["variant", "matched per run", "objects found", "mean IoU"]
     headers += [f"IoU at least .{100 * level:.0f}" for level in _LEVELS]
     boxes = int(context.boxes.sum())
     rows = []

@@ -220,7 +220,7 @@ class _Pictures:
         )
         over = f"mean of {1 + len(others)} seeds; drawn is " if others else ""
         caption = [f"{entry['file_name']}: score {means} ({over}seed {seed})"]
-        if len(boxes) > 1:
+        if self.differ:
             caption.append(f"Difference: {difference_text(truth, boxes)}")
         caption += [found_text(label, own, len(objects)) for label, own in boxes.items()]
         return side_by_side(jpeg, size, panels, caption, "image")
