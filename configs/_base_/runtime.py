@@ -7,7 +7,7 @@ Add hooks with `custom_hooks`, for example EMA:
         vis_backends=[
             dict(type="LocalVisBackend"),
             dict(type="WandbVisBackend", init_kwargs=dict(project="losses")),
-            dict(type="MLflowVisBackend", tracking_uri="file:mlruns", exp_name="losses"),
+            dict(type="MLflowVisBackend", tracking_uri="sqlite:///mlflow.db", exp_name="losses"),
         ]
     )
 """

@@ -79,7 +79,8 @@ class InterimReport:
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
         alone = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        self._output.truncate(0)
+        self._output.seek(0)
+        self._output.truncate()
         self._begin = time.monotonic()
         try:
             self._process = subprocess.Popen(

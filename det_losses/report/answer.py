@@ -16,8 +16,8 @@ def headline(study: Study) -> str:
     """Return the answer in at most two sentences, or why there is none."""
     if study.interim:
         done = sum(run["status"] == "done" for run in study.runs)
-        finished = "run has" if done == 1 else "runs have"
-        return f"Interim report: {done} of {len(study.runs)} {finished} finished."
+        have = "has" if done == 1 else "have"
+        return f"Interim report: {done} of {len(study.runs)} runs {have} finished."
     if not study.done(study.baseline):
         return f"No result yet: the baseline {study.baseline} has no finished run."
     if not study.comparable:

@@ -115,7 +115,7 @@ def _paragraphs(text: str) -> list[str]:
 
 def _add_statistics(study: Study, file: Path) -> None:
     """Store the statistics in the results.json of the comparison; merged ones have none."""
-    if file.parent.resolve() not in [part.folder.resolve() for part in study.origins]:
+    if [part.folder.resolve() for part in study.origins] != [file.parent.resolve()]:
         return
     stored = read_whole_json(file)
     if stored is not None:
@@ -125,7 +125,7 @@ def _add_statistics(study: Study, file: Path) -> None:
 def statistics(study: Study) -> dict[str, Any]:
     """Return the answer and the differences as plain values, as in results.json.
 
-    See "In results.json" in docs/statistics.md for the keys.
+    docs/report.md lists the keys.
     """
     verdict = study.verdict() if study.comparable else None
     return finite(

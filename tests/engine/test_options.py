@@ -40,11 +40,11 @@ def test_tensorboard_that_is_not_installed(toy_cfg, monkeypatch):
     "backend",
     [
         "dict(type='WandbVisBackend',init_kwargs=dict(project='losses'))",
-        "dict(type='MLflowVisBackend',tracking_uri='file:mlruns',exp_name='losses')",
+        "dict(type='MLflowVisBackend',tracking_uri='sqlite:///mlflow.db',exp_name='losses')",
     ],
 )
 def test_other_trackers_by_an_option(toy_cfg, backend):
-    """As docs/reliability.md writes it; mmengine imports their packages when training starts."""
+    """As docs/report.md writes it; mmengine imports their packages when training starts."""
     cfg = Config(toy_cfg())
     apply_options(cfg, [f"visualizer.vis_backends=[dict(type='LocalVisBackend'),{backend}]"])
     check_settings(cfg)
