@@ -33,8 +33,8 @@ def _interim(study: Study) -> list[str]:
         return []
     return [
         "Runs are still training. This report is rewritten after each run, and the page reloads "
-        "itself. Who looks at intervals again and again finds differences that are due to chance, "
-        "so nothing is tested and no variant is recommended yet."
+        "itself. Repeated looks at intervals find differences that are due to chance, so nothing "
+        "is tested and no variant is recommended yet."
     ]
 
 
