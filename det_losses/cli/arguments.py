@@ -90,9 +90,15 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add --amp."""
+    """Add --amp and --tensorboard."""
     parser.add_argument(
         "--amp", action="store_true", help="automatic mixed precision (needs an accelerator)"
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write losses and metrics for TensorBoard too (tensorboard --logdir DIR); needs "
+        "pip install 'det-losses[tensorboard]'",
     )
 
 

@@ -51,8 +51,11 @@ def main(argv: list[str] | None = None) -> int:
                     f"--cfg-options {option}: a comparison takes its seeds from --seeds"
                 )
         from det_losses.compare.comparison import compare
+        from det_losses.engine.config import check_tensorboard
         from det_losses.engine.signals import signals_as_interrupt
 
+        if args.tensorboard:
+            check_tensorboard()
         try:
             with signals_as_interrupt():
                 rows = compare(
@@ -74,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
                     screening=args.screen,
                     fork_at=args.fork_at,
                     resamples=args.resamples,
+                    tensorboard=args.tensorboard,
                     facts={
                         "command": shlex.join(["python", "-m", "det_losses", "compare", *given]),
                         "config": args.config,

@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from det_losses.engine import build_runner
+    from det_losses.engine.config import use_tensorboard
     from det_losses.engine.run import (
         build_parts,
         claim_work_dir,
@@ -58,6 +59,8 @@ def _train(args: argparse.Namespace) -> int:
             new = is_first and stack.enter_context(locked(Path(cfg.work_dir)))
             with removed_on_error(Path(cfg.work_dir), new):
                 claim_work_dir(cfg, args.resume)
+                if args.tensorboard:  # not in `given`: it does not make it another run
+                    use_tensorboard(cfg)
                 runner = build_runner(cfg)
                 build_parts(runner)
         try:

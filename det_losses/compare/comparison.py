@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from det_losses.compare.budget import Budget, measure_run
 from det_losses.compare.fork import Fork, check_fork, fork_of
+from det_losses.compare.interim import InterimReport
 from det_losses.compare.looks import (
     LOOK_SEEDS,
     default_seeds,
@@ -63,6 +64,7 @@ def compare(
     screening: bool = False,
     fork_at: float | None = None,
     resamples: int = 1000,
+    tensorboard: bool = False,
     facts: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a config with several losses, print progress, and write results and report.
@@ -91,6 +93,7 @@ def compare(
         fork_at: the fraction of the training, in 0..1, that only the baseline trains; all other
             variants continue from there. None: every variant trains from scratch.
         resamples: number of resamples of the validation images, for the intervals.
+        tensorboard: whether each run writes its scalars for TensorBoard too.
         facts: further entries of the results' metadata (``command``, ``config``).
 
     Returns:
@@ -122,7 +125,7 @@ def compare(
     baseline = baseline or _baseline(selection, root)
     settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
     facts = {**(facts or {}), **settings, **describe(cfg), "budget": seconds}
-    with locked(root) as lock:
+    with locked(root) as lock, InterimReport(root) as report:
         variants = match_variants(cfg, selection, root) if match else selection.variants
         variants = selection.swept(variants)
         _announce(cfg, variants, facts)
@@ -137,7 +140,7 @@ def compare(
         plan = Plan.of(cfg, selection.components, variants, first, fork)
 
         def start(asked: Plan) -> PlanRunner:
-            runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
+            runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget, report, tensorboard)
             for note in (*notes, *facts.get("data_notes", {}).get("both", [])):
                 runner.results.note(note)
             runner.run_seconds = run_seconds() if runner.todo else None

@@ -5,6 +5,7 @@ import inspect
 import keyword
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,31 @@ def use_amp(cfg: Config) -> None:
         raise InputError(f"--amp: the config's optim_wrapper is {kind!r}, expected 'OptimWrapper'")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def use_tensorboard(cfg: Config) -> None:
+    """Write the scalars for TensorBoard too.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    check_tensorboard()
+    cfg.setdefault("visualizer", dict(type="Visualizer"))
+    backends = entries(cfg.visualizer.get("vis_backends"))
+    if all(each.get("type") != "TensorboardVisBackend" for each in backends):
+        cfg.visualizer.vis_backends = [*backends, dict(type="TensorboardVisBackend")]
+
+
+def check_tensorboard() -> None:
+    """Check that TensorBoard is installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if find_spec("tensorboard") is None:
+        raise InputError(
+            "--tensorboard needs the package tensorboard: pip install 'det-losses[tensorboard]'"
+        )
 
 
 def entries(value: Any) -> list[Any]:

@@ -14,6 +14,10 @@ _NAMED = 3  # variants that a sentence names; more are counted
 
 def headline(study: Study) -> str:
     """Return the answer in at most two sentences, or why there is none."""
+    if study.interim:
+        done = sum(run["status"] == "done" for run in study.runs)
+        have = "has" if done == 1 else "have"
+        return f"Interim report: {done} of {len(study.runs)} runs {have} finished."
     if not study.done(study.baseline):
         return f"No result yet: the baseline {study.baseline} has no finished run."
     if not study.comparable:
@@ -31,8 +35,8 @@ def headline(study: Study) -> str:
 
 
 def supports_ranking(study: Study) -> bool:
-    """Return whether the variants are comparable and the best AP is not too low."""
-    return study.comparable and not _best_ap(study) < TOO_LOW
+    """Return whether the variants are comparable, all runs ended and the best AP is not too low."""
+    return study.comparable and not study.interim and not _best_ap(study) < TOO_LOW
 
 
 def mean_aps(study: Study) -> dict[str, float]:

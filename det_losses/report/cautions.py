@@ -23,12 +23,22 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
-    found = forked(study) + (limits(study.verdict()) if study.comparable else [])
+    found = _interim(study) + forked(study) + (limits(study.verdict()) if study.comparable else [])
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study), _capped(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
     found += study.meta.get("notes") or []
     return [" ".join(sentence.split()) for sentence in found]  # names may contain line breaks
+
+
+def _interim(study: Study) -> list[str]:
+    if not study.interim:
+        return []
+    return [
+        "Runs are still training. This report is rewritten after each run, and the page reloads "
+        "itself. Repeated looks at intervals find differences that are due to chance, so nothing "
+        "is tested and no variant is recommended yet."
+    ]
 
 
 def forked(study: Study) -> list[str]:

@@ -61,6 +61,7 @@ class Study:
         folds: number of folds, if the run with seed s is evaluated on the images of fold s modulo
             this number (:meth:`truth_of`); None if all runs are evaluated on all images.
         max_dets: number of detections per image and class that were evaluated.
+        interim: whether runs are still training, so that nothing is concluded yet.
         origins: the merged comparisons; empty for result files of other frameworks.
     """
 
@@ -73,7 +74,9 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
         within: float | None = None,
+        interim: bool = False,
     ) -> None:
+        self.interim = interim
         self.meta, self.runs, self.coco = merged.meta, merged.runs, merged.truth
         self.origins = tuple(origins)
         self.labels = list(self.meta["variants"])
@@ -105,6 +108,7 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
         within: float | None = None,
+        interim: bool = False,
     ) -> "Study":
         """Read the directories of comparisons and merge them.
 
@@ -114,6 +118,7 @@ class Study:
             metric: the primary metric, if not the stored one.
             resamples: number of resamples of the images, if not the stored one.
             within: the difference that does not matter, in 0..1, if not the stored one.
+            interim: whether runs of one of them are still training.
 
         Raises:
             MissingFileError: a file is missing.
@@ -127,6 +132,7 @@ class Study:
             metric=metric,
             resamples=resamples,
             within=within,
+            interim=interim,
         )
 
     @classmethod
@@ -247,6 +253,11 @@ class Study:
             if seeds[label] and all(seeds[label] & seeds[other] for other in chosen):
                 chosen.append(label)
         return [label for label in self.labels if label in chosen]
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether a compared variant has more than one finished run."""
+        return any(len(self.done(label)) > 1 for label in self.compared)
 
     @property
     def comparable(self) -> bool:

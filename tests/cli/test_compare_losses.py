@@ -160,6 +160,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         "screening": True,
         "fork_at": 0.25,
         "resamples": 200,
+        "tensorboard": False,
     }
 
 

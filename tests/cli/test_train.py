@@ -15,12 +15,16 @@ def weights(path):
 def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path):
     run = tmp_path / "run"
     arguments = [str(tiny_config), "--work-dir", str(run), "--seed", "3"]
-    assert main([*arguments, "--cfg-options", "model.loss_bbox.type=GIoULoss"]) == 0
+    giou = ["--cfg-options", "model.loss_bbox.type=GIoULoss"]
+    assert main([*arguments, "--tensorboard", *giou]) == 0
     record = json.loads((run / "metrics.json").read_text())
     assert (record["status"], record["epoch"], record["seed"]) == ("done", 2, 3)
     assert record["losses"]["loss_bbox"].startswith("GIoULoss(")
     assert set(record["metrics"]) >= {"AP", "AP50", "AP75", "AP80", "AP90", "AP/cat"}
-    assert Config.fromfile(run / "config.py").randomness.seed == 3
+    stored = Config.fromfile(run / "config.py")
+    assert stored.randomness.seed == 3
+    assert "Tensorboard" not in stored.pretty_text  # with or without it, it is the same run
+    assert list(run.rglob("events.out.tfevents*"))
     with pytest.raises(SystemExit):  # again: it is finished
         main(arguments)
 

@@ -42,6 +42,14 @@ class TestPlanRunner:
         monkeypatch.setattr(module, "run_process", fake)
         return seen
 
+    def test_tensorboard_is_an_option_of_each_run(self, cfg, plan, tmp_path, monkeypatch):
+        commands = []
+        monkeypatch.setattr(
+            module, "run_process", lambda command, *_, **__: commands.append(command) or 1
+        )
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS, tensorboard=True).execute()
+        assert [command[-1] for command in commands] == ["--tensorboard"] * 4
+
     def test_results_are_written_after_every_run(self, cfg, plan, tmp_path, trained):
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         assert trained == {
