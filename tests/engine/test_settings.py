@@ -58,6 +58,11 @@ WRONG = [
     ("optim_wrapper.clip_grad.max_nrm=1", ("optim_wrapper.clip_grad.max_nrm: ", "'max_norm'")),
     ("optim_wrapper.clip_grad.max_norm=big", ("optim_wrapper.clip_grad.max_norm: must be",)),
     ("optim_wrapper.accumulative_counts=0", ("optim_wrapper.accumulative_counts: must be",)),
+    ("modle.num_convs=2", ("'modle'", "'model'")),
+    ("train_cfg.by_epohc=True", ("train_cfg.by_epohc: ", "'by_epoch'")),
+    ("train_dataloader.dataset.folds.coutn=2", ("dataset.folds.coutn: ", "'count'")),
+    ("default_hooks.loggre.type=LoggerHook", ("default_hooks.loggre: ", "'logger'")),
+    ("optim_wrapper.paramwise_cfg.custom_keys.head.lr_mutl=2", ("head.lr_mutl: ", "'lr_mult'")),
     ("optim_wrapper.paramwise_cfg.bias_lr_mul=2", ("paramwise_cfg.bias_lr_mul: ", "_mult'")),
     # schedules
     ("param_scheduler=[dict(type='MultiStepLRR')]", ("param_scheduler.0.type: ", "'MultiStepLR'")),
@@ -179,7 +184,7 @@ def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
     cfg = read_config("quickstart/retinanet_shapes")
     small = dict(num_train=12, num_val=12, image_size=96, level="easy", data_root=str(folder / "d"))
-    for split in ("train", "val", "test"):
+    for split in ("train", "val"):
         cfg[f"{split}_dataloader"].dataset.update(small)
     DATASETS.build(cfg.train_dataloader.dataset)  # draws the images
     file = folder / "experiment.py"
