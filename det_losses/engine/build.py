@@ -189,7 +189,8 @@ def _set_directories(cfg: Config) -> None:
 def _set_collate(cfg: Config) -> None:
     """Set the collate function of each dataloader, with the scope in its name.
 
-    Batches are pinned if there is a GPU, so that copying them does not wait for it.
+    Batches are pinned if there is a GPU, so that copying them does not wait for it. There are no
+    more workers than cores, about which torch warns; their number does not change the batches.
 
     mmengine looks up a collate function only in its own registry, whatever the default scope is.
     """
@@ -198,6 +199,8 @@ def _set_collate(cfg: Config) -> None:
         if cfg.get(key) is not None:
             cfg[key].setdefault("collate_fn", dict(type="detection_collate"))
             cfg[key].setdefault("pin_memory", uses_cuda())
+            if cfg[key].get("num_workers"):
+                cfg[key].num_workers = min(cfg[key].num_workers, len(os.sched_getaffinity(0)))
             collate = cfg[key].collate_fn
             if isinstance(collate, dict) and collate["type"] in FUNCTIONS.module_dict:
                 collate["type"] = f"{SCOPE}.{collate['type']}"

@@ -13,6 +13,7 @@ from det_losses.engine.config import entries
 from det_losses.errors import InputError
 
 _WARM_UP = 0.1  # of a training, at most
+_SHORTEST = 2  # steps: mmengine's schedule of one step stays at its first factor for ever
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,15 @@ def limit_warm_up(cfg: Config, images: int) -> str | None:
     steps = training_steps(cfg, images)
     if steps is None:
         return None
-    most, note = math.ceil(_WARM_UP * steps), None
+    most, note = max(_SHORTEST, math.ceil(_WARM_UP * steps)), None
     for scheduler in _warm_ups(cfg):
         length = _steps_of(cfg, scheduler, images)
         if length > most:
             scheduler.pop("convert_to_iter_based", None)
             scheduler.update(by_epoch=False, end=most)
             note = (
-                f"The warm-up takes {most:,} step{'s' * (most != 1)} instead of {length:,}, which "
-                f"is more than a tenth of the {steps:,} steps of the training"
+                f"The warm-up takes {most:,} steps instead of {length:,}, which is more than a "
+                f"tenth of the {steps:,} steps of the training"
             )
     return note
 

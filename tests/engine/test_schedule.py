@@ -1,7 +1,9 @@
 """The length of a training in steps, and the settings that follow from it."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import LinearLR
 
 from det_losses.engine.schedule import (
     limit_warm_up,
@@ -104,6 +106,23 @@ def test_a_warm_up_is_at_most_a_tenth_of_a_training(given, length, shortened, by
         assert note is None
     else:
         assert note.startswith(f"The warm-up takes 32 steps instead of {length}, which is more")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 8, 60])
+def test_a_shortened_warm_up_reaches_the_learning_rate(epochs):
+    cfg = config(max_epochs=epochs, scheduler=[dict(type="LinearLR", by_epoch=False, end=500)])
+    limit_warm_up(cfg, 8)  # a step per epoch
+    settings = {k: v for k, v in cfg.param_scheduler[0].items() if k != "type"}
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = LinearLR(optimizer, **settings)
+    rates = []
+    for _ in range(settings["end"]):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(0.5 / 3)
+    assert rates[-1] == pytest.approx(0.5)
+    assert settings["end"] == max(2, epochs / 10)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,6 @@ WRONG = [
     ("optim_wrapper.accumulative_counts=0", ("optim_wrapper.accumulative_counts: must be",)),
     ("modle.num_convs=2", ("'modle'", "'model'")),
     ("train_cfg.by_epohc=True", ("train_cfg.by_epohc: ", "'by_epoch'")),
-    ("train_dataloader.dataset.folds.coutn=2", ("dataset.folds.coutn: ", "'count'")),
     ("default_hooks.loggre.type=LoggerHook", ("default_hooks.loggre: ", "'logger'")),
     ("optim_wrapper.paramwise_cfg.custom_keys.head.lr_mutl=2", ("head.lr_mutl: ", "'lr_mult'")),
     ("optim_wrapper.paramwise_cfg.bias_lr_mul=2", ("paramwise_cfg.bias_lr_mul: ", "_mult'")),
@@ -379,3 +378,10 @@ def test_keys_that_the_train_command_sets_or_does_not_read(key, value, message):
     with pytest.raises(UserError) as raised:
         check_settings({key: value})
     assert str(raised.value).startswith(message)
+
+
+def test_a_wrong_setting_of_folds():
+    files = dict(ann_file="a.json", image_dir="images")
+    dataset = dict(type="CocoDataset", **files, folds=dict(coutn=2, index=0))
+    with pytest.raises(TypeError, match=r"^train_dataloader\.dataset\.folds\.coutn: .*'count'\?"):
+        check_settings({"train_dataloader": dict(batch_size=1, dataset=dataset)})
