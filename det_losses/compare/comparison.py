@@ -131,9 +131,9 @@ def compare(
     settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
     facts = {**(facts or {}), **settings, **describe(cfg), "budget": seconds}
     check_metric(metric, facts["classes"])
+    facts.update(_chosen_later(metric, root))
     variants = selection.swept(selection.variants)
     run_time = cache(partial(_run_time, cfg, variants[0], root, jobs))
-    run_seconds = lambda: run_time().seconds  # noqa: E731
     looks = scheduled(seeds or LOOK_SEEDS) if until else None
     with contextlib.nullcontext(0) if dry_run else locked(root) as lock:
         plan = Plan.of(cfg, selection.components, variants, first, fork)
@@ -143,7 +143,7 @@ def compare(
         if match:
             variants = selection.swept(match_variants(cfg, selection, root))
             print(f"\nMatched loss weights\n{settings_table(variants)}\n", flush=True)
-        budget = None if seconds is None else Budget(seconds, run_seconds(), jobs)
+        budget = None if seconds is None else Budget(seconds, run_time().seconds, jobs)
         notes: list[str] = []
         if screening:
             train = short_trainer(facts, first[0], lock, jobs, budget)
@@ -156,7 +156,7 @@ def compare(
             runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
             for note in (*notes, *facts.get("data_notes", {}).get("both", [])):
                 runner.results.note(note)
-            runner.run_seconds = run_seconds() if runner.todo else None
+            runner.run_seconds = run_time().seconds if runner.todo else None
             return runner
 
         if until:
@@ -283,6 +283,16 @@ def check_metric(metric: str, classes: Sequence[str]) -> None:
     if metric not in known:
         hint = did_you_mean(metric, known, f"The metrics are {', '.join(METRICS)} and AP/<class>.")
         raise InputError(f"--metric {metric}: no such metric. {hint}")
+
+
+def _chosen_later(metric: str, root: Path) -> dict[str, str]:
+    """Return the ``planned_metric`` of a comparison whose results are known by another metric."""
+    meta, rows = stored_results(root)
+    planned = meta.get("planned_metric") or meta.get("metric")
+    if not planned or planned == metric or not any(row["status"] == "done" for row in rows):
+        return {}
+    print(f"{metric} is chosen after the first runs, which were planned for {planned}: exploratory")
+    return {"planned_metric": planned}
 
 
 def _run_time(cfg: Config, variant: Variant, root: Path, jobs: int) -> RunTime:

@@ -1,7 +1,6 @@
 """The plan that is printed before a training: data, length, learning rate, time, disk space."""
 
 import copy
-import inspect
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from det_losses.engine.schedule import (
     warm_up_steps,
 )
 from det_losses.errors import printable
+from det_losses.losses.core.text import loss_text
 
 _WIDTH = 100  # characters per line
 
@@ -66,26 +66,15 @@ def training_plan(cfg: Config) -> str:
         rows = outline(cfg, len(train), classes, images)
         sources = getattr(runner.model, "loss_sources", {})
         for slot, loss in losses_of(runner.model).items():
-            rows[slot] = ", ".join(filter(None, (loss_line(loss), sources.get(slot))))
+            given = cfg.model.get(slot)
+            text = loss_text(given) if isinstance(given, str | Mapping) else type(loss).__name__
+            rows[slot] = ", ".join(filter(None, (text, sources.get(slot))))
         rows["device"] = device_text()
         expected = measure(runner, built)
     evaluation = time_text(expected.evaluation)
     rows["time"] = f"about {time_text(expected.seconds)}, of which evaluations take {evaluation}"
     rows["disk"] = disk_text(expected.disk, Path(cfg.work_dir))
     return printable(aligned("Plan", rows))
-
-
-def loss_line(loss: Any) -> str:
-    """Return a loss with those of its parameters that differ from the defaults."""
-    params = loss.params() if hasattr(loss, "params") else {}
-    known = inspect.signature(type(loss)).parameters
-    changed = [
-        f"{name}={value!r}"
-        for name, value in params.items()
-        if name != "reduction" and value != known[name].default
-    ]
-    name = type(loss).__name__
-    return f"{name}({', '.join(changed)})" if changed else name
 
 
 def _count(dataset: Any) -> int:
@@ -103,7 +92,7 @@ def aligned(title: str, rows: Mapping[str, str]) -> str:
     width = max(map(len, rows)) + 2
     lines = [title]
     for name, text in rows.items():
-        first, *rest = textwrap.wrap(text, _WIDTH - width - 2) or [""]
+        first, *rest = textwrap.wrap(text, _WIDTH - width - 2, break_on_hyphens=False) or [""]
         lines.append(f"  {name:{width}}{first}".rstrip())
         lines += [f"  {'':{width}}{each}" for each in rest]
     return "\n".join(lines)

@@ -91,8 +91,9 @@ class Study:
         self.look = looks[-1]["seeds"] if looks else None
         self.fork: dict[str, Any] | None = self.meta.get("fork")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
-        planned = self.meta.get("metric") or "AP"
-        self.metric = _one_of(metric or planned, names, "--metric")
+        stored = self.meta.get("metric") or "AP"
+        self.metric = _one_of(metric or stored, names, "--metric")
+        planned = self.meta.get("planned_metric") or stored
         self.planned_metric = planned if origins and self.metric != planned else None
         self._metrics = names
         self._damages: dict[tuple[Path, ...], str | None] = {}

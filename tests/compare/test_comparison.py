@@ -450,6 +450,26 @@ def test_time_and_likely_result_are_stated_before_training(
     assert "about 1.0 min a run, 3.0 min in all (as the finished runs took)" in printed
 
 
+def test_another_metric_for_finished_runs_is_exploratory(
+    shapes, tmp_path, untrained, capsys, finish
+):
+    losses = ["L1Loss", "GIoULoss"]
+    compare(shapes, tmp_path, losses, seeds=[0])
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP50")  # no run is finished yet
+    assert "planned_metric" not in results(tmp_path)["meta"]
+    finish(Plan.load(tmp_path).runs(tmp_path)[0])
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP50")
+    capsys.readouterr()
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP75")
+    assert "AP75 is chosen after the first runs, which were planned for AP50" in (
+        capsys.readouterr().out
+    )
+    meta = results(tmp_path)["meta"]
+    assert (meta["metric"], meta["planned_metric"]) == ("AP75", "AP50")
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP50")  # the planned one again
+    assert "planned_metric" not in results(tmp_path)["meta"]
+
+
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(shapes, tmp_path, capsys):
     root = tmp_path / "out"
     assert compare(shapes, root, ["L1Loss", "GIoULoss"], match=True, dry_run=True) == []

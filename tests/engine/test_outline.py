@@ -3,12 +3,10 @@
 from collections import namedtuple
 from pathlib import Path
 
-import pytest
 from mmengine.config import Config
 
 from det_losses.engine import outline as module
-from det_losses.engine.outline import disk_text, loss_line, outline
-from det_losses.losses import build_loss
+from det_losses.engine.outline import disk_text, outline
 
 
 def config(**train):
@@ -50,18 +48,6 @@ def test_iterations_and_a_single_epoch():
     assert "images" not in rows
     rows = outline(config(max_epochs=1, val_interval=1), 8, ["a"], "")
     assert rows["training"] == "1 epoch (1 step), batch size 8; evaluated at the end"
-
-
-@pytest.mark.parametrize(
-    ("loss", "line"),
-    [
-        ("GIoULoss", "GIoULoss"),
-        ("EIoULoss(loss_weight=2.5)", "EIoULoss(loss_weight=2.5)"),
-        ("SmoothL1Loss(beta=0.5, loss_weight=2)", "SmoothL1Loss(beta=0.5, loss_weight=2)"),
-    ],
-)
-def test_a_loss_has_the_parameters_that_differ(loss, line):
-    assert loss_line(build_loss(loss)) == line
 
 
 def test_too_little_space_is_said(tmp_path, monkeypatch):
