@@ -37,8 +37,8 @@ LEAST_BATCHES = 8
 BATCHES = 256
 LONGEST_WARM_UP = 1000  # steps
 # Of the steps of a run. A batch costs about as much as a step: it passes through the model once for
-# each space of losses, without a backward pass. So matching takes about a tenth of a run.
-_WARM_UP_SHARE, _BATCH_SHARE = 0.05, 0.04
+# each space of losses, without a backward pass. With the start, this is about a tenth of a run.
+_WARM_UP_SHARE, _BATCH_SHARE = 0.04, 0.03
 _LOOKED_AT = 4  # times as many batches are looked at, if objects are rare
 
 

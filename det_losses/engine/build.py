@@ -200,10 +200,16 @@ def _set_collate(cfg: Config) -> None:
             cfg[key].setdefault("collate_fn", dict(type="detection_collate"))
             cfg[key].setdefault("pin_memory", uses_cuda())
             if cfg[key].get("num_workers"):
-                cfg[key].num_workers = min(cfg[key].num_workers, len(os.sched_getaffinity(0)))
+                cfg[key].num_workers = min(cfg[key].num_workers, _usable_cores())
             collate = cfg[key].collate_fn
             if isinstance(collate, dict) and collate["type"] in FUNCTIONS.module_dict:
                 collate["type"] = f"{SCOPE}.{collate['type']}"
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def build_datasets(cfg: Config) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_the_warm_up_is_the_beginning_of_a_training(shapes, tmp_path):
 
 @pytest.mark.parametrize(
     ("trained", "steps", "batches"),
-    [(12, 1, 8), (600, 30, 24), (3000, 150, 120), (8000, 400, 256), (88_000, 1000, 256)],
+    [(12, 1, 8), (600, 24, 18), (3000, 120, 90), (9000, 360, 256), (88_000, 1000, 256)],
 )
 def test_warm_up_and_batches_are_a_tenth_of_a_run(trained, steps, batches):
     assert weight_matching.effort(trained) == (steps, batches)
