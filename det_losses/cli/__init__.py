@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from det_losses.cli.arguments import new_parser
 from det_losses.errors import did_you_mean
 
 TOOLS = {
@@ -22,6 +23,8 @@ _ALSO = {"compare": "compare_losses"}
 def main(argv: list[str] | None = None) -> int:
     """Run the tool named by the first argument with the remaining arguments."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["--version"]:
+        new_parser("", "", "").parse_args(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -36,4 +39,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:18} {what}" for name, what in TOOLS.items()]
-    return "\n".join(["usage: det-losses TOOL [options]; see det-losses TOOL --help", "", *lines])
+    return "\n".join(
+        [
+            "usage: det-losses TOOL [options]; see det-losses TOOL --help, det-losses --version",
+            "",
+            *lines,
+        ]
+    )

@@ -240,6 +240,14 @@ class Plan:
         ]
         return sum(known) / len(known) if known else None
 
+    def bytes_per_run(self, root: Path) -> int:
+        """Return the mean size of the files of the finished runs, in bytes."""
+        folders = [run.work_dir for run in self.runs(root) if is_finished(run.work_dir)]
+        sizes = [
+            file.stat().st_size for each in folders for file in each.rglob("*") if file.is_file()
+        ]
+        return sum(sizes) // max(1, len(folders))
+
     def added_to(self, stored: "Plan", root: Path) -> "Plan":
         """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
 
@@ -250,7 +258,7 @@ class Plan:
                 label.
         """
         old, new = (
-            {"components": p.components, **p.config, "--fork-at": p.fork and asdict(p.fork)}
+            {"components": p.components, **plain(p.config), "--fork-at": p.fork and asdict(p.fork)}
             for p in (stored, self)
         )
         lines = differences(old, new)

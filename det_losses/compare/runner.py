@@ -24,7 +24,8 @@ from det_losses.compare.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedR
 from det_losses.config_diff import describe
 from det_losses.engine.checkpoint import newest_checkpoint
 from det_losses.engine.config import config_text
-from det_losses.engine.progress import PROGRESS_FILE
+from det_losses.engine.device import device_options
+from det_losses.engine.progress import PROGRESS_FILE, ap_text
 from det_losses.engine.run import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -346,7 +347,7 @@ def _reopened(run: PlannedRun, title: str) -> bool:
 
 def _outcome(run: PlannedRun) -> str:
     value = (read_metrics(run.work_dir).get("metrics") or {}).get("AP")
-    return "AP n/a" if value is None else f"AP {value:.3f}"
+    return "AP n/a" if value is None else f"AP {100 * value:.1f}"
 
 
 def _tail(log: Path, begin: int, status: int, lines: int = 8) -> str:
@@ -412,8 +413,9 @@ def is_running(root: Path) -> bool:
 def train_command(config: Path, work_dir: Path, start: Path | None = None) -> list[str]:
     """Return the command of a run: the ``train`` tool; ``start`` is the checkpoint of a fork."""
     tool = [sys.executable, "-m", "det_losses", "train"]
+    options = ["--work-dir", str(work_dir), "--no-plan", *device_options()]
     resume = ["--resume", str(start)] if start else ["--resume"]
-    return [*tool, str(config), "--work-dir", str(work_dir), *resume]
+    return [*tool, str(config), *options, *resume]
 
 
 def run_process(
@@ -551,7 +553,7 @@ class RunDisplay:
         if state["loss"] is not None:
             parts.append(f"loss {state['loss']:.3f}")
         if state["AP"] is not None:
-            parts.append(f"AP {state['AP']:.3f}")
+            parts.append(ap_text(state))
         if current is not None:
             parts.append(f"{duration(current)} left")
             if self._following:

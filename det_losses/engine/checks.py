@@ -73,8 +73,9 @@ def check_same_classes(
     orders = f"in a different order: {join_names(ours)} and {join_names(theirs)}"
     found = "; ".join(parts) or orders
     raise InputError(
-        f"training and validation data have different classes, {found}. Set the same `classes` in "
-        "both datasets, and keep_negatives=True to keep the images without them"
+        f"training and validation data have different classes, {found}. Select the same classes "
+        "with --classes NAME ..., or in a config with the same `classes` in both datasets and "
+        "keep_negatives=True, which keeps the images without them"
     )
 
 

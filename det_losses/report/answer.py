@@ -28,10 +28,26 @@ def headline(study: Study) -> str:
             f"{points(_best_ap(study))}, below {points(TOO_LOW)}. Train longer, on more images or "
             "on fewer classes."
         )
+    if study.planned_metric:
+        return _exploratory(study)
     if study.fork:  # the answer is about a part of the training
         switched = f"With the loss switched after epoch {study.fork['epoch']}"
         return f"{switched} of {study.fork['epochs']}: {answer(study.verdict())}"
     return answer(study.verdict())
+
+
+def _exploratory(study: Study) -> str:
+    """Return what a metric shows that was chosen when the results were known: no decision."""
+    verdict = study.verdict()
+    scored = [each for each in verdict.summaries if not math.isnan(each.mean)]
+    if len(scored) < 2 or not verdict.tested:  # which decide nothing in any case
+        return answer(verdict)
+    first = max(scored, key=lambda each: each.mean)
+    return (
+        f"Exploratory: {unit(verdict)} was chosen after the training, which was planned for "
+        f"{study.planned_metric}. {first.label} has the highest mean, {points(first.mean)}; to "
+        f"decide by this metric, start a comparison with --metric {verdict.metric!r} on new seeds."
+    )
 
 
 def supports_ranking(study: Study) -> bool:

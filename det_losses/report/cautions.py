@@ -23,7 +23,8 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
-    found = _interim(study) + forked(study) + (limits(study.verdict()) if study.comparable else [])
+    found = [*_interim(study), *_chosen_later(study), *forked(study)]
+    found += limits(study.verdict()) if study.comparable else []
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study), _capped(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
@@ -38,6 +39,16 @@ def _interim(study: Study) -> list[str]:
         "Runs are still training. This report is rewritten after each run, and the page reloads "
         "itself. Repeated looks at intervals find differences that are due to chance, so nothing "
         "is tested and no variant is recommended yet."
+    ]
+
+
+def _chosen_later(study: Study) -> list[str]:
+    if not study.planned_metric:
+        return []
+    return [
+        f"{study.metric} was chosen after the training; the comparison was planned for "
+        f"{study.planned_metric}. Of many metrics, some exclude zero by chance, so the intervals, "
+        "p-values and candidates of this report are exploratory and decide nothing."
     ]
 
 

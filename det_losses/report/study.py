@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, did_you_mean
 from det_losses.evaluation.average_precision import Matches
 from det_losses.evaluation.ground_truth import GroundTruth, suspect
 from det_losses.evaluation.matching import match
@@ -62,6 +62,8 @@ class Study:
             this number (:meth:`truth_of`); None if all runs are evaluated on all images.
         max_dets: number of detections per image and class that were evaluated.
         interim: whether runs are still training, so that nothing is concluded yet.
+        planned_metric: the metric that the comparison was planned for, if another one was chosen
+            when its results were known; None if ``metric`` is the planned one.
         origins: the merged comparisons; empty for result files of other frameworks.
     """
 
@@ -80,7 +82,7 @@ class Study:
         self.meta, self.runs, self.coco = merged.meta, merged.runs, merged.truth
         self.origins = tuple(origins)
         self.labels = list(self.meta["variants"])
-        self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "baseline")
+        self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "--baseline")
         self.truth = _ground_truth(merged.truth, merged.truth_file)
         self.folds: int | None = (self.meta.get("folds") or {}).get("count")
         self._parts: dict[int | None, tuple[dict[str, Any], GroundTruth]] = {}
@@ -92,7 +94,10 @@ class Study:
         self.look = looks[-1]["seeds"] if looks else None
         self.fork: dict[str, Any] | None = self.meta.get("fork")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
-        self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
+        stored = self.meta.get("metric") or "AP"
+        self.metric = _one_of(metric or stored, names, "--metric")
+        planned = self.meta.get("planned_metric") or stored
+        self.planned_metric = planned if origins and self.metric != planned else None
         self._metrics = names
         self._damages: dict[tuple[Path, ...], str | None] = {}
         self._matches: dict[Path, Matches] = {}
@@ -397,7 +402,8 @@ def _only_fold(coco: dict[str, Any], fold: int, file: Path) -> dict[str, Any]:
 
 def _one_of(name: str, names: Sequence[str], what: str) -> str:
     if name not in names:
-        raise InputError(f"{what} {name!r} is not one of {listed(names, limit=20)}")
+        hint = did_you_mean(name, names)
+        raise InputError(f"{what} {name!r} is not one of {listed(names, limit=20)}. {hint}".strip())
     return name
 
 

@@ -193,7 +193,7 @@ class TestPlanRunner:
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         run = tmp_path / "runs" / "GIoULoss" / "seed_0"
         expected = ["-m", "det_losses", "train", str(run / "config.py"), "--work-dir", str(run)]
-        assert commands[1][1:] == [*expected, "--resume"]
+        assert commands[1][1:] == [*expected, "--no-plan", "--resume"]
         written = Config.fromfile(Path(commands[1][4]))
         assert written.model.loss_bbox == {"type": "GIoULoss", "loss_weight": 2.5}
         assert written.randomness.seed == 0
@@ -389,15 +389,15 @@ class TestRunDisplay:
         for step, epoch, ap in states:
             self.progress(tmp_path, step, epoch, ap)
             display.update()
-        display.close("AP 0.250")
+        display.close("AP 25.0")
         lines = stream.getvalue().splitlines()
         assert [line.split("  ")[1] for line in lines] == [
             "2/20 steps",
             "10/20 steps",
             "10/20 steps",
-            "AP 0.250",
+            "AP 25.0",
         ]
-        assert "loss 0.500  AP 0.250" in lines[2]
+        assert "loss 0.500  AP 25.0" in lines[2]
 
     def test_a_terminal_has_one_rewritten_line(self, tmp_path):
         stream = io.StringIO()
@@ -406,7 +406,7 @@ class TestRunDisplay:
         for step in (2, 3):
             self.progress(tmp_path, step, 0)
             display.update()
-        display.close("AP 0.250")
+        display.close("AP 25.0")
         text = stream.getvalue()
         assert text.count("\n") == 1
         assert text.count("\r") == 3

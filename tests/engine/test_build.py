@@ -176,7 +176,7 @@ class TestRefused:
         ("classes", "message"),
         [
             (("cat", "cow"), "only in training: dog; only in validation: cow"),
-            (("cat",), "different classes, only in training: dog. Set"),
+            (("cat",), "different classes, only in training: dog. Select"),
             (("dog", "cat"), "in a different order: cat, dog and dog, cat"),
             (
                 tuple(f"c{i}" for i in range(80)),

@@ -58,6 +58,10 @@ WRONG = [
     ("optim_wrapper.clip_grad.max_nrm=1", ("optim_wrapper.clip_grad.max_nrm: ", "'max_norm'")),
     ("optim_wrapper.clip_grad.max_norm=big", ("optim_wrapper.clip_grad.max_norm: must be",)),
     ("optim_wrapper.accumulative_counts=0", ("optim_wrapper.accumulative_counts: must be",)),
+    ("modle.num_convs=2", ("'modle'", "'model'")),
+    ("train_cfg.by_epohc=True", ("train_cfg.by_epohc: ", "'by_epoch'")),
+    ("default_hooks.loggre.type=LoggerHook", ("default_hooks.loggre: ", "'logger'")),
+    ("optim_wrapper.paramwise_cfg.custom_keys.head.lr_mutl=2", ("head.lr_mutl: ", "'lr_mult'")),
     ("optim_wrapper.paramwise_cfg.bias_lr_mul=2", ("paramwise_cfg.bias_lr_mul: ", "_mult'")),
     # schedules
     ("param_scheduler=[dict(type='MultiStepLRR')]", ("param_scheduler.0.type: ", "'MultiStepLR'")),
@@ -185,7 +189,7 @@ def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
     cfg = read_config("quickstart/retinanet_shapes")
     small = dict(num_train=12, num_val=12, image_size=96, level="easy", data_root=str(folder / "d"))
-    for split in ("train", "val", "test"):
+    for split in ("train", "val"):
         cfg[f"{split}_dataloader"].dataset.update(small)
     DATASETS.build(cfg.train_dataloader.dataset)  # draws the images
     file = folder / "experiment.py"
@@ -380,3 +384,10 @@ def test_keys_that_the_train_command_sets_or_does_not_read(key, value, message):
     with pytest.raises(UserError) as raised:
         check_settings({key: value})
     assert str(raised.value).startswith(message)
+
+
+def test_a_wrong_setting_of_folds():
+    files = dict(ann_file="a.json", image_dir="images")
+    dataset = dict(type="CocoDataset", **files, folds=dict(coutn=2, index=0))
+    with pytest.raises(TypeError, match=r"^train_dataloader\.dataset\.folds\.coutn: .*'count'\?"):
+        check_settings({"train_dataloader": dict(batch_size=1, dataset=dataset)})

@@ -12,6 +12,7 @@ LOSS_ARGUMENTS = ("loss", "losses")
 _COMPOSITES = ("SumLoss", "ProductLoss")  # a single unnamed argument is `losses` too
 _WORDS = {"true": True, "false": False, "none": None}
 _COLON_FORM = re.compile(r"\s*([\w.]+)\s*:(.*)", re.DOTALL)
+_HYPHENS = re.compile(r"[A-Za-z]\w*(-\w+)+")
 _PARSE_ERRORS = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 
 
@@ -35,6 +36,8 @@ def parse_loss(text: str) -> dict[str, Any]:
         >>> parse_loss("IoULoss(mode=linear)")
         {'type': 'IoULoss', 'mode': 'linear'}
     """
+    if _HYPHENS.fullmatch(text.strip()):  # no Python name, but one to suggest another for
+        return {"type": text.strip()}
     try:
         return _loss(ast.parse(text.strip(), mode="eval").body)
     except _PARSE_ERRORS as error:
