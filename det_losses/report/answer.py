@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from det_losses.evaluation.diagnosis import diagnose
 from det_losses.report.formats import at_most, decimals, interval, listed, points
 from det_losses.report.study import Study
 from det_losses.statistics import Verdict
@@ -21,8 +22,7 @@ def headline(study: Study) -> str:
     if not supports_ranking(study):
         return (
             "This comparison does not support a ranking: the best variant reaches AP "
-            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. Train longer, on more images or "
-            "on fewer classes."
+            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. {causes_of_low_ap(study)[0]}"
         )
     if study.fork:  # the answer is about a part of the training
         switched = f"With the loss switched after epoch {study.fork['epoch']}"
@@ -33,6 +33,14 @@ def headline(study: Study) -> str:
 def supports_ranking(study: Study) -> bool:
     """Return whether the variants are comparable and the best AP is not too low."""
     return study.comparable and not _best_ap(study) < TOO_LOW
+
+
+def causes_of_low_ap(study: Study) -> list[str]:
+    """Return why the best variant has so low an AP, the most probable cause first."""
+    means = mean_aps(study)
+    best = max(means, key=lambda label: max(means[label], -1.0), default=study.baseline)
+    history = [line for run in study.done(best)[:1] for line in study.history(run)]
+    return diagnose(history, study.meta.get("data_notes") or {})
 
 
 def mean_aps(study: Study) -> dict[str, float]:

@@ -7,7 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from det_losses.data.folds import classes_in_one_fold
-from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
+from det_losses.report.answer import (
+    TOO_LOW,
+    causes_of_low_ap,
+    mean_aps,
+    supports_ranking,
+    unit,
+)
 from det_losses.report.formats import counted, listed, points
 from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
@@ -22,6 +28,8 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
     found = forked(study) + (limits(study.verdict()) if study.comparable else [])
+    if study.comparable and not supports_ranking(study):
+        found += causes_of_low_ap(study)[1:]
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]

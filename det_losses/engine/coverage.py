@@ -1,0 +1,298 @@
+"""Which boxes of the training data the detector has anchors for, and settings that fit better."""
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from det_losses.data.box_table import BoxTable, table_of
+from det_losses.data.split_checks import data_notes
+from det_losses.engine.checks import fill_from_data
+from det_losses.errors import UserError
+from det_losses.generators import generators_kept
+from det_losses.models.coverage import Anchors, Locations, Targets, resized, targets_of
+from det_losses.models.detector import Detector
+from det_losses.registry import MODELS
+
+ENOUGH = 0.9  # share of the boxes, or of those of a class, below which a sentence says so
+_MOST, _TRIED = 20_000, 3_000  # boxes that are measured, and with which settings are searched
+_FEW = 20  # boxes of a class, below which its share is not reported
+_BETTER = 0.05  # by which a setting must increase the share to be advised
+_SIMPLER = 0.02  # by which fitted anchors must be better than scaled ones
+_FACTORS = np.geomspace(1 / 4, 4, 17)
+_ENLARGED = (1.0, 1.5, 2.0, 3.0)  # factors of the image size, in this order
+_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, np.inf)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Boxes with and without an anchor (FCOS: a location) that they can be matched to.
+
+    Attributes:
+        table: the boxes after the transforms of the data, at most 20,000 of them.
+        targets: the anchors or locations of the detector.
+        transform: the detector's, which resizes images.
+    """
+
+    table: BoxTable
+    targets: Targets
+    transform: GeneralizedRCNNTransform
+
+    @cached_property
+    def covered(self) -> np.ndarray:
+        """``[N]``: whether a box has an anchor."""
+        return self.with_targets(self.targets)
+
+    @cached_property
+    def sides(self) -> np.ndarray:
+        """``[N]`` square root of the area of each box in the resized image, pixels."""
+        boxes, _ = self.resized()
+        return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+
+    def resized(self, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Return boxes and padded sizes as in the resized images."""
+        sizes = self.table.sizes[self.table.images]
+        return resized(self.transform, self.table.boxes.astype(float), sizes, scale)
+
+    def with_targets(self, targets: Targets, scale: float = 1.0) -> np.ndarray:
+        """Return ``covered`` with other anchors, or another image size."""
+        return targets.covers(*self.resized(scale))
+
+    def by_class(self) -> list[tuple[str, int, float]]:
+        """Return name, number of boxes and share with an anchor, for each class with a box."""
+        return [
+            (name, int(own.sum()), float(self.covered[own].mean()))
+            for label, name in enumerate(self.table.classes)
+            if (own := self.table.labels == label).any()
+        ]
+
+    def by_size(self) -> list[tuple[float, float, int, float]]:
+        """Return the same for ranges of :attr:`sides`: low, high, number, share."""
+        return [
+            (low, high, int(own.sum()), float(self.covered[own].mean()))
+            for low, high in zip(_EDGES, _EDGES[1:], strict=False)
+            if (own := (self.sides >= low) & (self.sides < high)).any()
+        ]
+
+    @property
+    def poor_classes(self) -> list[tuple[str, int, float]]:
+        """The classes of which too few boxes have an anchor, the worst first."""
+        found = [each for each in self.by_class() if each[1] >= _FEW and each[2] < ENOUGH]
+        return sorted(found, key=lambda each: each[2])
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Settings with which more boxes have an anchor.
+
+    Attributes:
+        options: key of the config -> value.
+        share: of the boxes that then have an anchor.
+        scale: factor by which the side of the images is larger.
+    """
+
+    options: dict[str, Any]
+    share: float
+    scale: float
+
+    def __str__(self) -> str:
+        options = " ".join(
+            f"{key}={str(value).replace(' ', '')}" for key, value in self.options.items()
+        )
+        longer = (
+            f"; an image then takes {self.scale**2:.2g} times as long" if self.scale > 1 else ""
+        )
+        return f"with --cfg-options {options} it is {100 * (1 - self.share):.0f}%{longer}"
+
+
+def notes_before_training(
+    model: Detector | Mapping[str, Any], train: Any, val: Any
+) -> dict[str, list[str]]:
+    """Return what looks wrong in the data, and whether the detector's anchors fit it.
+
+    Args:
+        model: the detector, or its config.
+        train: the training dataset.
+        val: the validation dataset, or None.
+
+    Returns:
+        ``train``, ``val``, ``both`` and ``anchors`` -> sentences; empty ones are left out.
+    """
+    anchors = coverage_notes(measure(model, train))
+    return {**data_notes(train, val), **({"anchors": anchors} if anchors else {})}
+
+
+def measure(model: Any, dataset: Any) -> Coverage | None:
+    """Return which boxes of a dataset have an anchor; None if either is of an unknown kind."""
+    with generators_kept(0):
+        table = table_of(dataset, transformed=True)
+        if table is None or not len(table.boxes):
+            return None
+        if not isinstance(model, Mapping):
+            detector = getattr(model, "module", model)
+        else:
+            detector = _untrained(model, getattr(dataset, "metainfo", None) or {})
+        targets = targets_of(detector) if isinstance(detector, Detector) else None
+        if targets is None:
+            return None
+        return Coverage(_sample(table), targets, detector.detector.transform)
+
+
+def _untrained(model: Mapping[str, Any], metainfo: Mapping[str, Any]) -> Any:
+    """Build a detector without reading weights, which its anchors do not depend on."""
+    own = copy.deepcopy(model)
+    if metainfo.get("classes"):
+        fill_from_data(own, metainfo)
+    own.pop("weights", None)
+    if isinstance(own.get("backbone"), Mapping):
+        constructor = MODELS.get(own["backbone"].get("type"))
+        known = inspect.signature(constructor).parameters if constructor else {}
+        for key, value in (("weights", None), ("pretrained", False)):
+            if key in known:
+                own["backbone"][key] = value
+    try:
+        return MODELS.build(own)
+    except UserError:  # the check of the runs has said so, or will
+        return None
+
+
+def _sample(table: BoxTable) -> BoxTable:
+    """Return the boxes of randomly chosen images, about as many as are measured."""
+    if len(table.boxes) <= _MOST:
+        return table
+    order = np.random.default_rng(0).permutation(len(table.files))
+    count = np.searchsorted(np.cumsum(table.counts[order]), _MOST)
+    return table.of_images(np.sort(order[: count + 1]))
+
+
+def coverage_notes(coverage: Coverage | None) -> list[str]:
+    """Return a sentence if many boxes have no anchor, with settings that improve this."""
+    if coverage is None:
+        return []
+    missing = ~coverage.covered
+    poor = coverage.poor_classes
+    if missing.mean() <= 1 - ENOUGH and not poor:
+        return []
+    names = ", ".join(f"{100 * (1 - share):.0f}% of {name}" for name, _, share in poor[:3])
+    names += ", ..." if len(poor) > 3 else ""
+    low, high = np.percentile(coverage.sides[missing], [10, 90])
+    advice = advise(coverage)
+    remedy = f"; {advice}" if advice else ", and other anchors do not change this much"
+    return [
+        f"{missing.sum()} of {len(missing)} training boxes ({100 * missing.mean():.0f}%"
+        f"{f'; {names}' if names else ''}) have {_lacking(coverage.targets)} in images of "
+        f"{_size_text(coverage.transform)} px, so the detector can hardly learn them. Most of "
+        f"them have a side of {low:.0f} to {high:.0f} px{remedy}"
+    ]
+
+
+def _lacking(targets: Targets) -> str:
+    if isinstance(targets, Locations):
+        return "no location that they are assigned to"
+    return f"no anchor with an IoU of {targets.threshold:g}"
+
+
+def _size_text(transform: GeneralizedRCNNTransform) -> str:
+    return " or ".join(f"{size:g}" for size in transform.min_size)
+
+
+def advise(coverage: Coverage) -> Advice | None:
+    """Return the settings with which most boxes have an anchor; None if they are hardly better.
+
+    The sizes are scaled together, or fitted to the boxes by k-means if that is clearly better. Only
+    if neither is enough are larger images advised.
+    """
+    few = replace(coverage, table=_subset(coverage.table, _TRIED))
+    best, best_score = None, -1.0
+    for scale in _ENLARGED if coverage.transform.fixed_size is None else (1.0,):
+        targets, score = _best_targets(few, scale)
+        if score > best_score + (_BETTER if best else 0):
+            best, best_score = (targets, scale), score
+        if best_score >= ENOUGH:
+            break
+    targets, scale = best
+    share = float(coverage.with_targets(targets, scale).mean())
+    gain = _score(few, targets, scale) - _score(few, few.targets, 1.0)
+    if gain < _BETTER:
+        return None
+    return Advice(_options(targets, coverage.transform, scale), share, scale)
+
+
+def _subset(table: BoxTable, most: int) -> BoxTable:
+    if len(table.boxes) <= most:
+        return table
+    rows = np.sort(np.random.default_rng(0).choice(len(table.boxes), most, replace=False))
+    return table._replace(
+        images=table.images[rows], boxes=table.boxes[rows], labels=table.labels[rows]
+    )
+
+
+def _best_targets(coverage: Coverage, scale: float) -> tuple[Targets, float]:
+    """Return the best scaled targets, or fitted ones if they are clearly better."""
+    factors = sorted({1.0, scale, *_FACTORS}, key=lambda factor: abs(np.log(factor / scale)))
+    scaled = [coverage.targets.scaled(factor) for factor in factors]
+    scores = [_score(coverage, each, scale) for each in scaled]
+    best = int(np.argmax(scores))
+    fitted = [
+        (_score(coverage, each, scale), each) for each in _fitted(coverage, scaled[best], scale)
+    ]
+    if fitted and max(fitted, key=lambda each: each[0])[0] > scores[best] + _SIMPLER:
+        return max(fitted, key=lambda each: each[0])[::-1]
+    return scaled[best], scores[best]
+
+
+def _score(coverage: Coverage, targets: Targets, scale: float) -> float:
+    """Return the share of boxes with an anchor, averaged with the mean share of the classes."""
+    covered = coverage.with_targets(targets, scale)
+    labels = coverage.table.labels
+    shares = [covered[labels == label].mean() for label in np.unique(labels)]
+    return float((covered.mean() + np.mean(shares)) / 2)
+
+
+def _fitted(coverage: Coverage, targets: Targets, scale: float) -> Iterator[Targets]:
+    """Yield as many anchors of sizes, and also of aspect ratios, that k-means finds."""
+    if not isinstance(targets, Anchors):
+        return
+    boxes, _ = coverage.resized(scale)
+    sides = np.log((boxes[:, 2:] - boxes[:, :2]).clip(min=1))
+    shape = (len(targets.sizes), len(targets.sizes[0]))
+    centres = np.exp(_k_means(sides.mean(axis=1), shape[0] * shape[1])).reshape(shape)
+    sizes = tuple(tuple(max(2, round(float(s))) for s in level) for level in centres)
+    yield replace(targets, sizes=sizes)
+    ratios = np.exp(_k_means(sides[:, 1] - sides[:, 0], len(targets.ratios[0])))
+    own = tuple(float(f"{ratio:.2g}") for ratio in ratios)
+    for each in (targets.sizes, sizes):
+        yield replace(targets, sizes=each, ratios=(own,) * shape[0])
+
+
+def _k_means(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the ascending centres of clusters of numbers, by Lloyd's algorithm from quantiles."""
+    centres = np.quantile(values, (np.arange(count) + 0.5) / count)
+    for _ in range(30):
+        edges = (centres[1:] + centres[:-1]) / 2
+        which = np.searchsorted(edges, values)
+        counts = np.bincount(which, minlength=count)
+        sums = np.bincount(which, values, minlength=count)
+        centres = np.where(counts, sums / np.maximum(counts, 1), centres)
+    return centres
+
+
+def _options(targets: Targets, transform: GeneralizedRCNNTransform, scale: float) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if scale != 1:
+        sizes = [round(scale * size) for size in transform.min_size]
+        options["model.min_size"] = sizes if len(sizes) > 1 else sizes[0]
+        options["model.max_size"] = round(scale * transform.max_size)
+    if isinstance(targets, Locations):
+        return {**options, "model.anchor_sizes": [round(size) for size in targets.sizes]}
+    options["model.anchors.sizes"] = [list(map(round, level)) for level in targets.sizes]
+    same = len(set(targets.ratios)) == 1
+    options["model.anchors.aspect_ratios"] = (
+        list(targets.ratios[0]) if same else [list(level) for level in targets.ratios]
+    )
+    return options
