@@ -16,9 +16,9 @@ from det_losses.data.box_faults import (
     describe_faults,
     find_faults,
     find_repeated,
-    wrong_format,
     turned_images,
     without_area,
+    wrong_format,
 )
 from det_losses.data.box_table import BoxTable
 from det_losses.data.coco_json import CocoDict

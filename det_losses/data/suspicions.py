@@ -209,7 +209,7 @@ def _box_sizes(train: BoxTable, val: BoxTable) -> str | None:
     for table in (train, val):
         own = np.sqrt((table.sides / table.sizes[table.images]).prod(axis=1))
         order = np.lexsort([own, table.images])
-        rows, start, count = np.unique(table.images[order], return_index=True, return_counts=True)
+        _, start, count = np.unique(table.images[order], return_index=True, return_counts=True)
         scales.append(own[order][start + count // 2])  # the middle box of each image
     if not _differs(*scales):
         return None

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from det_losses.registry import MODELS
 
 ENOUGH = 0.9  # share of the boxes, or of those of a class, below which a sentence says so
 _MOST, _TRIED = 20_000, 3_000  # boxes that are measured, and with which settings are searched
-_FEW = 20  # boxes of a class, below which its share is not reported
+_FEW = 20  # boxes, or boxes of a class, below which a share is not reported
 _BETTER = 0.05  # by which a setting must increase the share to be advised
 _SIMPLER = 0.02  # by which fitted anchors must be better than scaled ones
 _FACTORS = np.geomspace(1 / 4, 4, 17)
@@ -71,13 +72,34 @@ class Coverage:
             if (own := self.table.labels == label).any()
         ]
 
-    def by_size(self) -> list[tuple[float, float, int, float]]:
-        """Return the same for ranges of :attr:`sides`: low, high, number, share."""
+    def by_size(self) -> list[tuple[str, int, float]]:
+        """Return the same for ranges of :attr:`sides`."""
         return [
-            (low, high, int(own.sum()), float(self.covered[own].mean()))
-            for low, high in zip(_EDGES, _EDGES[1:], strict=False)
+            (_range(low, high), int(own.sum()), float(self.covered[own].mean()))
+            for low, high in itertools.pairwise(_EDGES)
             if (own := (self.sides >= low) & (self.sides < high)).any()
         ]
+
+    @property
+    def what(self) -> str:
+        """What a covered box has, in words."""
+        if isinstance(self.targets, Locations):
+            return "a location that it is assigned to"
+        return f"an anchor with an IoU of at least {self.targets.threshold:g}"
+
+    def of_sample(
+        self, boxes: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
+        """Return the boxes and the size of one image after the resize, and which are covered.
+
+        Args:
+            boxes: ``[n, 4]`` xyxy, pixels.
+            size: width and height, pixels.
+        """
+        corners = np.array([[0, 0, *size], *boxes.tolist()], float)
+        moved, padded = resized(self.transform, corners, np.tile(size, (len(corners), 1)))
+        new = tuple(np.round(moved[0, 2:]).astype(int).tolist())
+        return moved[1:], new, self.targets.covers(moved[1:], padded[1:])
 
     @property
     def poor_classes(self) -> list[tuple[str, int, float]]:
@@ -108,6 +130,10 @@ class Advice:
             f"; an image then takes {self.scale**2:.2g} times as long" if self.scale > 1 else ""
         )
         return f"with --cfg-options {options} it is {100 * (1 - self.share):.0f}%{longer}"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g} to {high:g} px" if np.isfinite(high) else f"from {low:g} px"
 
 
 def notes_before_training(
@@ -172,7 +198,7 @@ def _sample(table: BoxTable) -> BoxTable:
 
 def coverage_notes(coverage: Coverage | None) -> list[str]:
     """Return a sentence if many boxes have no anchor, with settings that improve this."""
-    if coverage is None:
+    if coverage is None or len(coverage.covered) < _FEW:
         return []
     missing = ~coverage.covered
     poor = coverage.poor_classes
@@ -185,16 +211,14 @@ def coverage_notes(coverage: Coverage | None) -> list[str]:
     remedy = f"; {advice}" if advice else ", and other anchors do not change this much"
     return [
         f"{missing.sum()} of {len(missing)} training boxes ({100 * missing.mean():.0f}%"
-        f"{f'; {names}' if names else ''}) have {_lacking(coverage.targets)} in images of "
+        f"{f'; {names}' if names else ''}) have {_lacking(coverage)} in images of "
         f"{_size_text(coverage.transform)} px, so the detector can hardly learn them. Most of "
         f"them have a side of {low:.0f} to {high:.0f} px{remedy}"
     ]
 
 
-def _lacking(targets: Targets) -> str:
-    if isinstance(targets, Locations):
-        return "no location that they are assigned to"
-    return f"no anchor with an IoU of {targets.threshold:g}"
+def _lacking(coverage: Coverage) -> str:
+    return coverage.what.replace("an ", "no ", 1).replace("a location", "no location", 1)
 
 
 def _size_text(transform: GeneralizedRCNNTransform) -> str:

@@ -19,9 +19,10 @@ from det_losses.registry import HOOKS
 class HistoryHook(Hook):
     """Write ``work_dir/history.jsonl``: a line per ``interval`` steps and one per evaluation.
 
-    ``{"kind": "train", "step", "epoch", "seconds", "losses": {...}, "lr"}`` holds means over the last
-    ``interval`` steps and the highest learning rate of the parameters; ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` holds an
-    evaluation. ``step`` is the number of finished steps, ``seconds`` the training time without
+    ``{"kind": "train", "step", "epoch", "seconds", "losses": {...}, "lr"}`` holds means over the
+    last ``interval`` steps, and the learning rate of the parameters that have the highest;
+    ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` holds an evaluation. ``step``
+    is the number of finished steps, ``seconds`` the training time without
     evaluations, as in RunRecordHook. A resumed run removes the lines after its checkpoint and
     appends, so that it has the lines of an uninterrupted run: the checkpoint has the sums since the
     last line, and an evaluation that was due at the checkpoint is done before the next step if

@@ -12,8 +12,8 @@ from det_losses.data.box_faults import (
     clipped_corners,
     describe_faults,
     find_faults,
-    wrong_format,
     without_area,
+    wrong_format,
 )
 from det_losses.data.coco_json import check_coco_json, parse_json
 from det_losses.errors import InputError, MissingFileError

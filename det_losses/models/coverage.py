@@ -5,7 +5,7 @@ has one or two anchors that it fits badly, so it does not count as covered here.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol

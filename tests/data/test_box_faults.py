@@ -8,9 +8,9 @@ from det_losses.data.box_faults import (
     describe_faults,
     find_faults,
     find_repeated,
-    wrong_format,
     turned_images,
     without_area,
+    wrong_format,
 )
 
 SIZE = [100, 50]  # width, height
