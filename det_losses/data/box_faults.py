@@ -105,7 +105,9 @@ def wrong_format(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
             f"{_ORDERS[best]}? COCO's are x, y, width, height"
         ]
     outside = known & (boxes[:, :2] >= sizes).any(axis=1)
-    if outside.mean() <= _BEYOND_SHARE or outside.sum() < _FEW:  # objects at the border may be annotated beyond it
+    if (
+        outside.mean() <= _BEYOND_SHARE or outside.sum() < _FEW
+    ):  # objects at the border may be annotated beyond it
         return []
     return [
         f"{STRONG} {outside.sum()} of {len(boxes)} boxes begin beyond their image"

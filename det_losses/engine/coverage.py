@@ -84,7 +84,7 @@ class Coverage:
     def what(self) -> str:
         """What a covered box has, in words."""
         if isinstance(self.targets, Locations):
-            return "a location that it is assigned to"
+            return "a location to learn it from"
         return f"an anchor with an IoU of at least {self.targets.threshold:g}"
 
     def of_sample(
@@ -218,7 +218,9 @@ def coverage_notes(coverage: Coverage | None) -> list[str]:
 
 
 def _lacking(coverage: Coverage) -> str:
-    return coverage.what.replace("an ", "no ", 1).replace("a location", "no location", 1)
+    if isinstance(coverage.targets, Locations):
+        return "no location to learn them from"
+    return f"no anchor with an IoU of at least {coverage.targets.threshold:g}"
 
 
 def _size_text(transform: GeneralizedRCNNTransform) -> str:
@@ -308,15 +310,16 @@ def _k_means(values: np.ndarray, count: int) -> np.ndarray:
 
 def _options(targets: Targets, transform: GeneralizedRCNNTransform, scale: float) -> dict[str, Any]:
     options: dict[str, Any] = {}
+    sizes = [round(scale * size) for size in transform.min_size]
     if scale != 1:
-        sizes = [round(scale * size) for size in transform.min_size]
         options["model.min_size"] = sizes if len(sizes) > 1 else sizes[0]
         options["model.max_size"] = round(scale * transform.max_size)
     if isinstance(targets, Locations):
-        return {**options, "model.anchor_sizes": [round(size) for size in targets.sizes]}
+        options["model.anchor_sizes"] = list(map(round, targets.sizes))
+        return {**options, "model.anchor_min_size": sizes[-1]}
     options["model.anchors.sizes"] = [list(map(round, level)) for level in targets.sizes]
     same = len(set(targets.ratios)) == 1
     options["model.anchors.aspect_ratios"] = (
         list(targets.ratios[0]) if same else [list(level) for level in targets.ratios]
     )
-    return options
+    return {**options, "model.anchors.min_size": sizes[-1]}

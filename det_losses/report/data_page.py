@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from PIL import Image
 from torch import Tensor
 
+from det_losses.data.box_faults import STRONG
 from det_losses.data.box_table import BoxTable
 from det_losses.files import write_text
 from det_losses.report.formats import counted
@@ -21,8 +22,8 @@ from det_losses.report.write import render
 
 DATA_FILE = "data.html"
 
-_BINS = 24
-_MOST_CLASSES = 30
+_MOST_BINS = 24
+_MOST_CLASSES = 20
 _ROW = 17  # units of height of a class in a bar chart
 _NO_LIMIT = 1e9  # pixels
 _LONGEST, _QUALITY = 480, 80  # side in pixels and JPEG quality of a picture
@@ -74,7 +75,7 @@ def trained_image(
         ((x1, y1, x2 - x1, y2 - y1), name, flag)
         for (x1, y1, x2, y2), name, flag in zip(boxes.tolist(), names, flags, strict=True)
     ]
-    missing = f", {flags.count(False)} without an anchor" if False in flags else ""
+    missing = f", {flags.count(False)} not covered" if False in flags else ""
     title = f"image {image_id}, {size[0]} x {size[1]}, {counted(len(drawn), 'box')}{missing}"
     return TrainedImage(buffer.getvalue(), size, drawn, title)
 
@@ -124,13 +125,14 @@ def write_data_page(
         images: for the contact sheet.
     """
     every = [note for own in notes.values() for note in own]
+    every.sort(key=lambda note: STRONG not in note)
     text = "; ".join(
         f"{counted(len(t.files), f'{name} image')} with {counted(len(t.boxes), 'box')}"
         for name, t in tables.items()
     )
     page = DataPage(
         title,
-        f"{counted(len(every), 'remark')} on the data" if every else "Nothing looks wrong",
+        _headline(every),
         f"{text}; {counted(len(next(iter(tables.values())).classes), 'class')}",
         every,
         [
@@ -141,6 +143,14 @@ def write_data_page(
     )
     write_text(Path(out) / DATA_FILE, render("data_page.html", document=page))
     return Path(out) / DATA_FILE
+
+
+def _headline(notes: Sequence[str]) -> str:
+    if not notes:
+        return "Nothing looks wrong"
+    if STRONG in notes[0]:
+        return "The boxes are probably wrong"
+    return f"{counted(len(notes), 'remark')} on the data"
 
 
 def _overview(tables: Mapping[str, BoxTable]) -> Section:
@@ -233,7 +243,8 @@ def _distribution(axes: Axes, lines: Sequence[tuple[Style, np.ndarray]]) -> None
     """Draw histograms with a logarithmic axis of values above 0."""
     every = np.concatenate([values for _, values in lines])
     low, high = every.min(), max(every.max(), 1.05 * every.min())
-    edges = np.geomspace(low, high * 1.0001, _BINS + 1)
+    bins = int(np.clip(2 * len(every) ** (1 / 3), 6, _MOST_BINS))
+    edges = np.geomspace(low, high * 1.0001, bins + 1)
     for style, values in lines:
         share = 100 * np.histogram(values, edges)[0] / len(values)
         axes.stairs(share, edges, color=style.colour, linewidth=1.8, linestyle=style.dash)
@@ -330,16 +341,16 @@ def _share_figure(shares: Shares, caption: str) -> Figure:
         _name_rows(axes, [name for name, _, _ in shares])
 
     height = max(110, 55 + _ROW * len(shares))
-    return _figure(paint, caption, x="% with an anchor", y="", height=height, grid="x")
+    return _figure(paint, caption, x="% of these boxes", y="", height=height, grid="x")
 
 
 def _sheet(images: Sequence[TrainedImage], with_coverage: bool) -> Section:
-    text = (
-        "Training images after the transforms of the config and the detector's resize, as the "
-        "detector sees them."
-    )
+    text = "Training images with their boxes."
     if with_coverage:
-        text += " Yellow boxes have an anchor; orange, dashed ones have none."
+        text = (
+            "Training images after the transforms of the config and the detector's resize, as the "
+            "detector sees them. Orange, dashed boxes are not covered."
+        )
     cells = [
         side_by_side(
             image.jpeg,

@@ -1,0 +1,109 @@
+"""Coverage of a data set by a config's anchors, and advice that does what it says."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from det_losses.data.box_table import BoxTable
+from det_losses.engine.config import apply_options, read_config
+from det_losses.engine.coverage import advise, coverage_notes, measure
+
+NAMES = ("cell", "platelet")
+
+
+class Boxes:
+    """A dataset of 100 images of 640 x 480: each has 9 cells of 100 px and a platelet of 40 px."""
+
+    def __init__(self, shrunk=1.0, images=100):
+        self.metainfo = {"classes": NAMES, "category_ids": (1, 2)}
+        rng = np.random.default_rng(0)
+        sides = np.tile(np.array([[100.0]] * 9 + [[40.0]]), (images, 2)) * shrunk
+        sides *= rng.uniform(0.8, 1.25, sides.shape)
+        low = rng.uniform(0, 1, sides.shape) * ([640, 480] - sides)
+        self.table = BoxTable(
+            [f"{i}.jpg" for i in range(images)],
+            np.tile([640.0, 480.0], (images, 1)),
+            np.repeat(np.arange(images), 10),
+            np.hstack([low, low + sides]),
+            np.tile([0] * 9 + [1], images),
+            NAMES,
+        )
+
+    def box_table(self, transformed=False):
+        return self.table
+
+
+def tiny(kind, **changes):
+    """A detector of strides 8 to 32 with sizes for images of 256 px."""
+    model = dict(
+        type=kind,
+        backbone=dict(
+            type="SmallResNetFPN", widths=(4, 8, 8, 8, 8), out_channels=8, extra_levels=None
+        ),
+        min_size=256,
+        max_size=256,
+    )
+    if kind == "FCOS":
+        model |= dict(anchor_sizes=[24, 48, 96], center_sampling_radius=1.0)
+    else:
+        model |= dict(anchors=dict(sizes=[[60], [90], [120]], aspect_ratios=[0.5, 1.0, 2.0]))
+    return Config(dict(model={**model, **changes}))
+
+
+@pytest.mark.parametrize("kind", ["RetinaNet", "FasterRCNN", "FCOS"])
+@pytest.mark.parametrize("shrunk", [1.0, 0.2])  # boxes of 16 px, and of 3 px in images of 256 px
+def test_the_advice_gives_the_share_that_it_says(kind, shrunk):
+    """The options of the sentence, put into the config, are measured again."""
+    cfg, data = tiny(kind), Boxes(shrunk)
+    before = measure(cfg.model, data)
+    assert before.poor_classes[0][0] == "platelet"
+    advice = advise(before)
+    [note] = coverage_notes(before)
+    options = note.split("--cfg-options ")[1].split(" it is ")[0].split()
+    apply_options(cfg, options)
+    after = measure(cfg.model, data)
+    assert after.covered.mean() == pytest.approx(advice.share, abs=1e-9)
+    assert f" it is {100 * (1 - advice.share):.0f}%" in note
+    assert advice.share > before.covered.mean() + 0.05
+    assert (advice.scale > 1) == (shrunk < 1)  # boxes of 3 px need larger images
+    if shrunk == 1:
+        assert coverage_notes(after) == []
+
+
+def test_anchors_of_the_small_configs_follow_the_size_of_the_images():
+    """At 160 px most platelets of 10 px had no anchor of those for 256 px."""
+    for name in ("small/retinanet_lite0", "small/faster_rcnn_lite0", "small/fcos_lite0"):
+        cfg = read_config(name)
+        whole = measure(cfg.model, Boxes())
+        cfg.model.update(min_size=160, max_size=160)
+        half = measure(cfg.model, Boxes())
+        sizes = np.array(whole.targets.sizes).ravel(), np.array(half.targets.sizes).ravel()
+        if name != "small/fcos_lite0":  # whose sizes are rounded to even pixels
+            assert sizes[1] == pytest.approx(sizes[0] * 160 / 256)
+    cfg = read_config("small/retinanet_lite0")
+    cfg.model.update(min_size=160, max_size=160)
+    share = dict((name, share) for name, _, share in measure(cfg.model, Boxes()).by_class())
+    cfg.model.anchors.min_size = None
+    fixed = dict((name, share) for name, _, share in measure(cfg.model, Boxes()).by_class())
+    assert fixed["platelet"] < 0.5 < 0.85 < share["platelet"]
+
+
+def test_few_boxes_and_unknown_detectors_give_no_sentence():
+    assert coverage_notes(measure(tiny("RetinaNet").model, Boxes(0.2, images=1))) == []
+    assert measure(object(), Boxes()) is None
+    assert measure(tiny("RetinaNet").model, object()) is None
+    assert coverage_notes(None) == []
+
+
+def test_transforms_that_change_sizes_are_applied(tiny_coco):
+    from det_losses.data.coco import CocoDataset
+
+    def sides(*transforms):
+        dataset = CocoDataset(*tiny_coco(str(len(transforms))), transforms=transforms)
+        return measure(ConfigDict(tiny("RetinaNet").model), dataset).sides
+
+    flipped = dict(type="RandomHorizontalFlip", p=1.0)
+    padded = dict(type="Pad", padding=[50, 50, 50, 50])  # the boxes become smaller when resized
+    assert sides(flipped) == pytest.approx(sides())
+    assert len(sides(flipped, padded)) == len(sides())
+    assert sides(flipped, padded).mean() < 0.7 * sides().mean()
