@@ -23,10 +23,11 @@ from det_losses.registry import MODELS
 ENOUGH = 0.9  # share of the boxes, or of those of a class, below which a sentence says so
 _MOST, _TRIED = 20_000, 3_000  # boxes that are measured, and with which settings are searched
 _FEW = 20  # boxes, or boxes of a class, below which a share is not reported
-_BETTER = 0.05  # by which a setting must increase the share to be advised
+_FEW_MISSING = 5  # boxes of a class without an anchor, below which it is not reported
+_BETTER = 0.75  # times the boxes without an anchor that may be left for a setting to be advised
 _SIMPLER = 0.02  # by which fitted anchors must be better than scaled ones
 _FACTORS = np.geomspace(1 / 4, 4, 17)
-_ENLARGED = (1.0, 1.5, 2.0, 3.0)  # factors of the image size, in this order
+_ENLARGED = (1.0, 1.5, 2.0)  # factors of the image size, in this order
 _EDGES = (0, 8, 16, 32, 64, 128, 256, 512, np.inf)
 
 
@@ -104,7 +105,11 @@ class Coverage:
     @property
     def poor_classes(self) -> list[tuple[str, int, float]]:
         """The classes of which too few boxes have an anchor, the worst first."""
-        found = [each for each in self.by_class() if each[1] >= _FEW and each[2] < ENOUGH]
+        found = [
+            (name, count, share)
+            for name, count, share in self.by_class()
+            if count >= _FEW and share < ENOUGH and (1 - share) * count >= _FEW_MISSING
+        ]
         return sorted(found, key=lambda each: each[2])
 
 
@@ -115,11 +120,13 @@ class Advice:
     Attributes:
         options: key of the config -> value.
         share: of the boxes that then have an anchor.
+        worst: the class of which most boxes have none, and the share that then has one.
         scale: factor by which the side of the images is larger.
     """
 
     options: dict[str, Any]
     share: float
+    worst: tuple[str, float]
     scale: float
 
     def __str__(self) -> str:
@@ -129,7 +136,11 @@ class Advice:
         longer = (
             f"; an image then takes {self.scale**2:.2g} times as long" if self.scale > 1 else ""
         )
-        return f"with --cfg-options {options} it is {100 * (1 - self.share):.0f}%{longer}"
+        name, share = self.worst
+        return (
+            f"with --cfg-options {options} they are {100 * (1 - self.share):.0f}% "
+            f"({100 * (1 - share):.0f}% of {name}){longer}"
+        )
 
 
 def _range(low: float, high: float) -> str:
@@ -234,19 +245,27 @@ def advise(coverage: Coverage) -> Advice | None:
     if neither is enough are larger images advised.
     """
     few = replace(coverage, table=_subset(coverage.table, _TRIED))
-    best, best_score = None, -1.0
+    before = _score(few, few.targets, 1.0)
+    best: tuple[Targets, float] | None = None
+    allowed = _BETTER * (1 - before)  # what may be left without an anchor
     for scale in _ENLARGED if coverage.transform.fixed_size is None else (1.0,):
         targets, score = _best_targets(few, scale)
-        if score > best_score + (_BETTER if best else 0):
-            best, best_score = (targets, scale), score
-        if best_score >= ENOUGH:
+        if 1 - score <= allowed:
+            best, allowed = (targets, scale), _BETTER * (1 - score)
+        if score >= ENOUGH:
             break
-    targets, scale = best
-    share = float(coverage.with_targets(targets, scale).mean())
-    gain = _score(few, targets, scale) - _score(few, few.targets, 1.0)
-    if gain < _BETTER:
+    if best is None:
         return None
-    return Advice(_options(targets, coverage.transform, scale), share, scale)
+    targets, scale = best
+    covered = coverage.with_targets(targets, scale)
+    name = min(coverage.by_class(), key=lambda each: (each[1] < _FEW, each[2]))[0]
+    own = coverage.table.labels == coverage.table.classes.index(name)
+    return Advice(
+        _options(targets, coverage.transform, scale),
+        float(covered.mean()),
+        (name, float(covered[own].mean())),
+        scale,
+    )
 
 
 def _subset(table: BoxTable, most: int) -> BoxTable:

@@ -11,7 +11,7 @@ from det_losses.data.suspicions import UNTRAINED
 NEARLY_ZERO = 0.01  # AP below which a training is diagnosed at its end
 
 _FEW_STEPS = 300  # the shipped recipes for few images take 500 to 800
-_WARM_UP = 0.5  # of the steps, from which on the warm-up was too long
+_WARM_UP = 0.25  # of the steps, from which on the learning rate rose for too long
 _FALLEN = 0.9  # of the first loss, above which the last one has not fallen
 
 History = Sequence[Mapping[str, Any]]
@@ -65,8 +65,8 @@ def _rate(rates: Sequence[tuple[int, float]]) -> str | None:
     if len(rates) < 2 or reached <= _WARM_UP * last or rates[0][1] > 0.5 * highest:
         return None
     return (
-        f"The warm-up of the learning rate took {reached} of {last} steps: shorten it (`end` of "
-        "the first param_scheduler) or train longer."
+        f"The learning rate rose until step {reached} of {last}: shorten its warm-up (`end` of the "
+        "first param_scheduler) or train longer."
     )
 
 

@@ -37,7 +37,7 @@ def test_annotation_files_alone(tiny_coco, tmp_path, capsys):
     given = ["--train-ann", ann_file, "--train-images", image_dir, "--out", str(tmp_path / "out")]
     assert main(["check_data", *given]) == 0
     text = capsys.readouterr().out
-    assert "data: instances.json: WRONG BOXES? 3 of 7 boxes reach beyond" in text
+    assert "data: instances.json: WRONG BOXES? 4 of 7 boxes reach beyond" in text
     assert "are they x1, y1, x2, y2?" in text
     assert "with an anchor" not in text + (tmp_path / "out" / "data.html").read_text()
     json.loads((tmp_path / "tiny" / "instances.json").read_text())  # the file is not changed

@@ -12,7 +12,7 @@ def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path):
+def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [str(tiny_config), "--work-dir", str(run), "--seed", "3"]
     assert main([*arguments, "--cfg-options", "model.loss_bbox.type=GIoULoss"]) == 0
@@ -21,6 +21,8 @@ def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path):
     assert record["losses"]["loss_bbox"].startswith("GIoULoss(")
     assert set(record["metrics"]) >= {"AP", "AP50", "AP75", "AP80", "AP90", "AP/cat"}
     assert Config.fromfile(run / "config.py").randomness.seed == 3
+    # two epochs of two steps reach no AP, and the log says why
+    assert "AP 0.0: Training had only 4 steps, and" in capsys.readouterr().out
     with pytest.raises(SystemExit):  # again: it is finished
         main(arguments)
 

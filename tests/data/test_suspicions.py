@@ -1,5 +1,7 @@
 """Suspicions by statistics: each fault is made in good data, and good data raise none."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -71,17 +73,16 @@ def faulty(kind):
         ("long", r"12 of \d+ boxes are more than 12 times as long as wide, such as \[5, 5, 145, 3"),
         ("identical", r"20 of 60 images have an identical box, such as \[10, 10, 40, 40\] \(000.j"),
         ("whole", r"(\d+) of \1 boxes cover their whole image \(000.jpg, 001.jpg, 002.jpg, ...\)"),
-        ("corner", r"99% of \d+ boxes are in the upper left 50% x 50% of their image, such as"),
+        ("corner", r"99% of \d+ boxes are in the upper left 49% x 50% of their image, such as"),
         ("empty", r"20 of 80 images have no box \(b.jpg, b.jpg, b.jpg, ...\)"),
         ("everywhere", r"all 60 images have the class dog: is it a background"),
         ("dominant", r"\d+ of \d+ boxes have the class cat: were the labels of the others lost"),
     ],
 )
 def test_a_fault_in_a_set_is_suspected(kind, start):
-    import re
-
-    [sentence] = suspect_set(faulty(kind))
-    assert re.match(start, sentence)
+    found = suspect_set(faulty(kind))
+    assert any(re.match(start, sentence) for sentence in found)
+    assert len(found) == 1 or kind == "dominant"  # that class is also in nearly all images
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ def history(steps=800, warm_up=50, lr=0.002, losses=(1.6, 0.4)):
     ("lines", "start"),
     [
         (history(lr=0), "The learning rate was 0 in all steps"),
-        (history(warm_up=700), "The warm-up of the learning rate took "),
+        (history(warm_up=700), "The learning rate rose until step "),
         (history(steps=40, warm_up=4), "Training had only 40 steps, and the recipes"),
-        (history(losses=(1.6, 1.58)), "The loss did not fall: it was 1.6 at first and 1.58 at"),
+        (history(losses=(1.6, 1.58)), "The loss did not fall: it was 1.59 at first and 1.58 at"),
         (history(losses=(1.6, 9.0)), "The loss rose from"),
-        (history(), "Data, anchors and schedule look right, and the loss fell from 1.33"),
+        (history(), "Data, anchors and schedule look right, and the loss fell from 1.14"),
         ([], "Train longer, on more images or on fewer classes."),
         ([{"kind": "train", "step": 400, "losses": {"loss": 1.0}}], "Train longer"),  # of 0.3
     ],
