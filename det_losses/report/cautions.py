@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from det_losses.data.box_faults import STRONG
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.report.answer import (
     TOO_LOW,
@@ -27,13 +28,22 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
-    found = forked(study) + (limits(study.verdict()) if study.comparable else [])
+    found = _wrong_boxes(study) + forked(study)
+    found += limits(study.verdict()) if study.comparable else []
     if study.comparable and not supports_ranking(study):
         found += causes_of_low_ap(study)[1:]
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
     return found + list(study.meta.get("notes") or [])
+
+
+def _wrong_boxes(study: Study) -> list[str]:
+    """Return what almost certainly is an error in the data, if the answer does not say it."""
+    if study.comparable and not supports_ranking(study):
+        return []
+    notes = [note for own in (study.meta.get("data_notes") or {}).values() for note in own]
+    return [note for note in notes if STRONG in note]
 
 
 def forked(study: Study) -> list[str]:

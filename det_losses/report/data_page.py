@@ -361,7 +361,6 @@ def _sheet(images: Sequence[TrainedImage], with_coverage: bool) -> Section:
         )
         for image in images
     ]
-    grid = "display:grid;gap:4px 14px;grid-template-columns:repeat(auto-fill,minmax(210px,1fr))"
-    return Section(
-        "Images as trained", text, (Figure(f'<div style="{grid}">{"".join(cells)}</div>', ""),)
-    )
+    kept = "".join(f'<div style="break-inside:avoid">{cell}</div>' for cell in cells)
+    columns = f'<div style="columns:210px;column-gap:14px">{kept}</div>'
+    return Section("Images as trained", text, (Figure(columns, ""),))
