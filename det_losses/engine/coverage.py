@@ -14,7 +14,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from det_losses.data.box_table import BoxTable, table_of
 from det_losses.data.split_checks import data_notes
 from det_losses.engine.checks import fill_from_data
-from det_losses.errors import UserError
+from det_losses.errors import UserError, one_line
 from det_losses.generators import generators_kept
 from det_losses.models.coverage import Anchors, Locations, Targets, resized, targets_of
 from det_losses.models.detector import Detector
@@ -160,8 +160,15 @@ def notes_before_training(
     Returns:
         ``train``, ``val``, ``both`` and ``anchors`` -> sentences; empty ones are left out.
     """
-    anchors = coverage_notes(measure(model, train))
-    return {**data_notes(train, val), **({"anchors": anchors} if anchors else {})}
+    notes = data_notes(train, val)
+    try:
+        anchors = coverage_notes(measure(model, train))
+    except Exception as error:  # of a backbone or a transform of the user, on a blank image
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        notes.setdefault("train", []).append(f"boxes without anchors were not counted ({reason})")
+    else:
+        notes |= {"anchors": anchors} if anchors else {}
+    return notes
 
 
 def measure(model: Any, dataset: Any) -> Coverage | None:
@@ -181,7 +188,14 @@ def measure(model: Any, dataset: Any) -> Coverage | None:
 
 
 def _untrained(model: Mapping[str, Any], metainfo: Mapping[str, Any]) -> Any:
-    """Build a detector without reading weights, which its anchors do not depend on."""
+    """Build a detector without reading weights, which its anchors do not depend on.
+
+    Returns:
+        The detector; None for a model of another package, or one that cannot be built.
+    """
+    kind = MODELS.get(model.get("type"))
+    if not (inspect.isclass(kind) and issubclass(kind, Detector)):
+        return None
     own = copy.deepcopy(model)
     if metainfo.get("classes"):
         fill_from_data(own, metainfo)

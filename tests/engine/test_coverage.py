@@ -6,6 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from det_losses.data.box_table import BoxTable
 from det_losses.data.coco import CocoDataset
+from det_losses.engine import coverage
 from det_losses.engine.config import apply_options, read_config
 from det_losses.engine.coverage import advise, coverage_notes, measure
 
@@ -91,7 +92,18 @@ def test_few_boxes_and_unknown_detectors_give_no_sentence():
     assert coverage_notes(measure(tiny("RetinaNet").model, Boxes(0.2, images=1))) == []
     assert measure(object(), Boxes()) is None
     assert measure(tiny("RetinaNet").model, object()) is None
+    assert measure(dict(type="ImgDataPreprocessor"), Boxes()) is None
     assert coverage_notes(None) == []
+
+
+def test_a_model_that_cannot_be_measured_does_not_stop_the_training(monkeypatch):
+    def fail(*args):
+        raise RuntimeError("a blank image\nis too small")
+
+    monkeypatch.setattr(coverage, "targets_of", fail)
+    notes = coverage.notes_before_training(tiny("RetinaNet").model, Boxes(), None)
+    reason = "RuntimeError: a blank image is too small"
+    assert notes == {"train": [f"boxes without anchors were not counted ({reason})"]}
 
 
 def test_transforms_that_change_sizes_are_applied(tiny_coco):
