@@ -255,8 +255,8 @@ def _size_text(transform: GeneralizedRCNNTransform) -> str:
 def advise(coverage: Coverage) -> Advice | None:
     """Return the settings with which most boxes have an anchor; None if they are hardly better.
 
-    The sizes are scaled together, or fitted to the boxes by k-means if that is clearly better. Only
-    if neither is enough are larger images advised.
+    The sizes are scaled together, or fitted to the boxes if that is clearly better. Only if neither
+    is enough are larger images advised.
     """
     few = replace(coverage, table=_subset(coverage.table, _TRIED))
     before = _score(few, few.targets, 1.0)
@@ -308,51 +308,75 @@ def _best_targets(coverage: Coverage, scale: float) -> tuple[Targets, float]:
 def _score(coverage: Coverage, targets: Targets, scale: float) -> float:
     """Return the share of boxes with an anchor, averaged with the mean share of the classes."""
     covered = coverage.with_targets(targets, scale)
-    labels = coverage.table.labels
-    shares = [covered[labels == label].mean() for label in np.unique(labels)]
-    return float((covered.mean() + np.mean(shares)) / 2)
+    return float((_weights(coverage.table.labels) * covered).sum())
 
 
 def _fitted(coverage: Coverage, targets: Targets, scale: float) -> Iterator[Targets]:
-    """Yield as many anchors of sizes, and also of aspect ratios, that k-means finds."""
+    """Yield as many anchors of the sizes that cover most boxes, with their ratios or the boxes'.
+
+    The sizes are chosen one after the other, each for the level on which it covers most further
+    boxes. Clusters of the boxes' sizes (k-means) are worse: the distance of the positions of a
+    level limits the boxes that its anchors can cover.
+    """
     if not isinstance(targets, Anchors):
         return
-    boxes, _ = coverage.resized(scale)
+    boxes, padded = coverage.resized(scale)
+    weights = _weights(coverage.table.labels)
     sides = np.log((boxes[:, 2:] - boxes[:, :2]).clip(min=1))
-    shape = (len(targets.sizes), len(targets.sizes[0]))
-    centres = np.exp(_k_means(sides.mean(axis=1), shape[0] * shape[1])).reshape(shape)
-    sizes = tuple(tuple(max(2, round(float(s))) for s in level) for level in centres)
-    yield replace(targets, sizes=sizes)
-    ratios = np.exp(_k_means(sides[:, 1] - sides[:, 0], len(targets.ratios[0])))
-    own = tuple(float(f"{ratio:.2g}") for ratio in ratios)
-    for each in (targets.sizes, sizes):
-        yield replace(targets, sizes=each, ratios=(own,) * shape[0])
+    count = len(targets.ratios[0])
+    own = np.exp(np.quantile(sides[:, 1] - sides[:, 0], (np.arange(count) + 0.5) / count))
+    ratios = tuple(float(f"{ratio:.2g}") for ratio in own)
+    for every in (targets.ratios, (ratios,) * len(targets.ratios)):
+        base = replace(targets, ratios=every)
+        yield replace(base, sizes=_chosen_sizes(base, boxes, padded, weights))
 
 
-def _k_means(values: np.ndarray, count: int) -> np.ndarray:
-    """Return the ascending centres of clusters of numbers, by Lloyd's algorithm from quantiles."""
-    centres = np.quantile(values, (np.arange(count) + 0.5) / count)
-    for _ in range(30):
-        edges = (centres[1:] + centres[:-1]) / 2
-        which = np.searchsorted(edges, values)
-        counts = np.bincount(which, minlength=count)
-        sums = np.bincount(which, values, minlength=count)
-        centres = np.where(counts, sums / np.maximum(counts, 1), centres)
-    return centres
+def _weights(labels: np.ndarray) -> np.ndarray:
+    """Return weights of the boxes, with which a mean is that of all boxes and of the classes."""
+    counts = np.bincount(labels)
+    return (1 / len(labels) + 1 / (np.count_nonzero(counts) * counts[labels])) / 2
+
+
+def _chosen_sizes(
+    base: Anchors, boxes: np.ndarray, padded: np.ndarray, weights: np.ndarray
+) -> tuple[tuple[float, ...], ...]:
+    iou: dict[tuple[int, int], np.ndarray] = {}
+    for level, stride in enumerate(base.strides):
+        for size in sorted({round(stride * 2 ** (step / 3)) for step in range(-1, 13)}):
+            one = replace(
+                base, sizes=((size,),), ratios=base.ratios[level : level + 1], strides=(stride,)
+            )
+            iou[level, size] = one.best_iou(boxes, padded)
+    chosen: list[list[float]] = [[] for _ in base.strides]
+    best = np.zeros(len(boxes))
+    for _ in range(sum(map(len, base.sizes))):
+        value = {
+            (level, size): (weights * _value(np.maximum(best, own), base.threshold)).sum()
+            for (level, size), own in iou.items()
+            if len(chosen[level]) < len(base.sizes[level]) and size not in chosen[level]
+        }
+        level, size = max(value, key=lambda key: value[key])
+        chosen[level].append(size)
+        best = np.maximum(best, iou[level, size])
+    return tuple(tuple(sorted(level)) for level in chosen)
+
+
+def _value(iou: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the value of the best anchor of a box: first that it is positive, then its IoU."""
+    return (iou >= threshold) + 0.2 * iou
 
 
 def _options(targets: Targets, transform: GeneralizedRCNNTransform, scale: float) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    sizes = [round(scale * size) for size in transform.min_size]
     if scale != 1:
+        sizes = [round(scale * size) for size in transform.min_size]
         options["model.min_size"] = sizes if len(sizes) > 1 else sizes[0]
         options["model.max_size"] = round(scale * transform.max_size)
     if isinstance(targets, Locations):
-        options["model.anchor_sizes"] = list(map(round, targets.sizes))
-        return {**options, "model.anchor_min_size": sizes[-1]}
+        return {**options, "model.anchor_sizes": list(map(round, targets.sizes))}
     options["model.anchors.sizes"] = [list(map(round, level)) for level in targets.sizes]
     same = len(set(targets.ratios)) == 1
     options["model.anchors.aspect_ratios"] = (
         list(targets.ratios[0]) if same else [list(level) for level in targets.ratios]
     )
-    return {**options, "model.anchors.min_size": sizes[-1]}
+    return options

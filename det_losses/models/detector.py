@@ -297,59 +297,19 @@ class FullPrecisionAnchors(AnchorGenerator):
         return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
 
 
-MIN_SIZE = 800  # torchvision's default of the detectors
-
-
-def anchors_of_config(
-    detector: str, anchors: Mapping[str, Any], image_size: float | Sequence[float] = MIN_SIZE
-) -> FullPrecisionAnchors:
-    """Build the generator from the config entry ``anchors``; see :func:`anchor_generator`.
-
-    Args:
-        detector: its name in error messages.
-        anchors: the entry.
-        image_size: the detector's ``min_size``.
-    """
+def anchors_of_config(detector: str, anchors: Mapping[str, Any]) -> FullPrecisionAnchors:
+    """Build the generator from the config entry ``anchors``; see :func:`anchor_generator`."""
     with located("anchors"):
-        given = ("detector", "image_size")
-        check_call(anchor_generator, anchors, given=given, title="AnchorGenerator")
-        return anchor_generator(detector, image_size=image_size, **anchors)
-
-
-def size_factor(image_size: float | Sequence[float], min_size: float | None) -> float:
-    """Return the factor by which sizes that are for images of ``min_size`` are multiplied.
-
-    Args:
-        image_size: the detector's ``min_size``; of several, the last one is used in evaluation.
-        min_size: None if sizes are for any image size.
-
-    Raises:
-        InputError: ``min_size`` is not above 0.
-    """
-    if min_size is None:
-        return 1.0
-    if not isinstance(min_size, (int, float)) or not min_size > 0:
-        raise InputError(f"the min_size that anchors are for must be above 0, got {min_size!r}")
-    used = image_size[-1] if isinstance(image_size, Sequence) else image_size
-    return used / min_size
+        check_call(anchor_generator, anchors, given=("detector",), title="AnchorGenerator")
+        return anchor_generator(detector, **anchors)
 
 
 def anchor_generator(
     detector: str,
     sizes: Sequence[Sequence[float]],
     aspect_ratios: Sequence[float] | Sequence[Sequence[float]],
-    min_size: float | None = None,
-    image_size: float | Sequence[float] = MIN_SIZE,
 ) -> FullPrecisionAnchors:
     """Build the generator from ``sizes``, one tuple per level, and the aspect ratios.
-
-    Args:
-        detector: its name in error messages.
-        sizes: square roots of the areas, in pixels of the resized image.
-        aspect_ratios: heights divided by widths, for all levels or for each.
-        min_size: the image size that ``sizes`` are for; they are scaled to that of the detector.
-            None: they are not scaled.
-        image_size: the detector's ``min_size``.
 
     Raises:
         InputError: a size is not above 0, or the levels have different numbers of anchors;
@@ -370,6 +330,4 @@ def anchor_generator(
             f"{detector} anchors: every level needs the same number of sizes and ratios, "
             f"got sizes={sizes}, aspect_ratios={aspect_ratios}"
         )
-    factor = size_factor(image_size, min_size)
-    scaled = tuple(tuple(size * factor for size in level) for level in sizes)
-    return FullPrecisionAnchors(scaled, tuple(map(tuple, ratios)))
+    return FullPrecisionAnchors(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))

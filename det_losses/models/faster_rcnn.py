@@ -22,7 +22,6 @@ from torchvision.ops import (
 from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
-    MIN_SIZE,
     Detector,
     SizingTransform,
     anchors_of_config,
@@ -253,8 +252,7 @@ class FasterRCNN(Detector):
         loss_cls: classification loss of the RoI head, softmax (K + 1 channels) or sigmoid (K).
         loss_bbox: box loss of the RoI head, on deltas or decoded boxes.
         anchors: ``dict(sizes=..., aspect_ratios=...)`` for torchvision's AnchorGenerator, one tuple
-            per feature level; None: torchvision's default. With ``min_size=n``, the sizes are for
-            images of that ``min_size`` and scaled to the detector's.
+            per feature level; None: torchvision's default.
         representation_size: width of the two fully connected layers of the RoI head.
         roi_size: side of the pooled RoI features.
         roi_levels: names of the feature maps that RoIs are pooled from; None: all except "pool".
@@ -331,9 +329,7 @@ class FasterRCNN(Detector):
             _drop_background(predictor)
         detector = tv.FasterRCNN(
             body,
-            rpn_anchor_generator=anchors_of_config(
-                "FasterRCNN", anchors or default, kwargs.get("min_size", MIN_SIZE)
-            ),
+            rpn_anchor_generator=anchors_of_config("FasterRCNN", anchors or default),
             box_roi_pool=MultiScaleRoIAlign(levels, output_size=roi_size, sampling_ratio=2),
             box_head=TwoMLPHead(body.out_channels * roi_size**2, representation_size),
             box_predictor=predictor,

@@ -13,12 +13,10 @@ from det_losses.errors import InputError
 from det_losses.losses import Loss
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
-    MIN_SIZE,
     Detector,
     FullPrecisionAnchors,
     SizingTransform,
     check_torchvision_arguments,
-    size_factor,
     with_normalisation,
 )
 from det_losses.models.fcos_head import Head
@@ -93,8 +91,6 @@ class FCOS(Detector):
         anchor_sizes: side of the square anchor of each feature level, the unit of distances; in
             torchvision these are the strides. A level is assigned the boxes whose largest distance
             is 4 to 8 units.
-        anchor_min_size: the image size that ``anchor_sizes`` are for; they are scaled to the
-            detector's ``min_size``. None: they are not scaled.
         head_norm: normalisation of the head's convolutions: ``"GN"`` (torchvision), ``"BN"`` or
             None.
         num_convs: convolutions in each branch of the head.
@@ -141,8 +137,7 @@ class FCOS(Detector):
         centerness_target: str | None = None,
         box_weight: str = "uniform",
         reg_max: int | None = None,
-        anchor_sizes: Sequence[float] = (8, 16, 32, 64, 128),
-        anchor_min_size: float | None = None,
+        anchor_sizes: Sequence[int] = (8, 16, 32, 64, 128),
         head_norm: str | None = "GN",
         num_convs: int = 4,
         class_to_channel: Sequence[int] | None = None,
@@ -173,11 +168,10 @@ class FCOS(Detector):
             box_weight,
             (reg_max or REG_MAX) if "loss_dfl" in self.losses else None,
         )
-        factor = size_factor(kwargs.get("min_size", MIN_SIZE), anchor_min_size)
         self.detector = (tv.FCOS if branch else _ScoredByClass)(
             body,
             self.num_channels,
-            anchor_generator=_anchor_generator([size * factor for size in anchor_sizes], body),
+            anchor_generator=_anchor_generator(anchor_sizes, body),
             head=head,
             **with_normalisation(body, kwargs),
         )
@@ -235,7 +229,7 @@ def _check(
         raise InputError(f"FCOS num_convs must be at least 1, got {num_convs}")
 
 
-def _anchor_generator(sizes: Sequence[float], body: nn.Module) -> FullPrecisionAnchors:
+def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> FullPrecisionAnchors:
     levels = getattr(body, "level_names", sizes)
     if len(sizes) != len(levels):
         raise InputError(

@@ -14,7 +14,6 @@ from det_losses.errors import InputError
 from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
-    MIN_SIZE,
     Detector,
     SizingTransform,
     anchors_of_config,
@@ -179,8 +178,7 @@ class RetinaNet(Detector):
         normalizer: ``"image"`` (torchvision: mean over images of each image's mean) or ``"batch"``
             (mmdet: mean over the positives of the batch).
         anchors: ``dict(sizes=..., aspect_ratios=...)`` for torchvision's AnchorGenerator, one tuple
-            per feature level; None: torchvision's default. With ``min_size=n``, the sizes are for
-            images of that ``min_size`` and scaled to the detector's.
+            per feature level; None: torchvision's default.
         head_norm: normalisation of the head's convolutions: None, ``"GN"``, ``"BN"``.
         num_convs: convolutions in each branch of the head, 1 to 4.
         class_to_channel: channel of each class, if channels and classes differ; see Detector.
@@ -241,7 +239,6 @@ class RetinaNet(Detector):
         generator = anchors_of_config(
             "RetinaNet",
             anchors or dict(sizes=default.sizes, aspect_ratios=default.aspect_ratios),
-            kwargs.get("min_size", MIN_SIZE),
         )
         head = _Head(
             body.out_channels,

@@ -13,11 +13,7 @@ model = dict(
         extra_levels="pool",
         fpn_norm="GN",
     ),
-    anchors=dict(
-        sizes=[[16], [32], [64], [128], [256]],
-        aspect_ratios=(0.5, 1.0, 2.0),
-        min_size=256,  # for which these sizes are: they follow the model's min_size
-    ),
+    anchors=dict(sizes=[[16], [32], [64], [128], [256]], aspect_ratios=(0.5, 1.0, 2.0)),
     representation_size=256,
     rpn_pre_nms_top_n_train=500,
     rpn_post_nms_top_n_train=300,

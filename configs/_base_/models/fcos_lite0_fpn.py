@@ -14,7 +14,6 @@ model = dict(
     ),
     num_convs=1,
     anchor_sizes=(4, 8, 16, 32, 64),
-    anchor_min_size=256,  # for which these sizes are: they follow the model's min_size
     center_sampling_radius=3.0,  # in units of these sizes: 1.5 strides, as in the paper
     score_thresh=0.05,  # torchvision: 0.2, which removes more detections without centerness
     loss_cls=dict(type="FocalLoss"),

@@ -17,7 +17,6 @@ model = dict(
     anchors=dict(
         sizes=[[s, s * 2 ** (1 / 3), s * 2 ** (2 / 3)] for s in (13, 26, 51, 102, 205)],
         aspect_ratios=(0.5, 1.0, 2.0),
-        min_size=256,  # for which these sizes are: they follow the model's min_size
     ),
     loss_cls=dict(type="FocalLoss"),
     loss_bbox=dict(type="L1Loss"),
