@@ -263,7 +263,7 @@ def advise(coverage: Coverage) -> Advice | None:
     best: tuple[Targets, float] | None = None
     allowed = _BETTER * (1 - before)  # what may be left without an anchor
     for scale in _ENLARGED if coverage.transform.fixed_size is None else (1.0,):
-        targets, score = _best_targets(few, scale)
+        targets, score = best_targets(few, scale)
         if 1 - score <= allowed:
             best, allowed = (targets, scale), _BETTER * (1 - score)
         if score >= ENOUGH:
@@ -291,7 +291,7 @@ def _subset(table: BoxTable, most: int) -> BoxTable:
     )
 
 
-def _best_targets(coverage: Coverage, scale: float) -> tuple[Targets, float]:
+def best_targets(coverage: Coverage, scale: float) -> tuple[Targets, float]:
     """Return the best scaled targets, or fitted ones if they are clearly better."""
     factors = sorted({1.0, scale, *_FACTORS}, key=lambda factor: abs(np.log(factor / scale)))
     scaled = [coverage.targets.scaled(factor) for factor in factors]
