@@ -133,12 +133,10 @@ class Advice:
         options = " ".join(
             f"{key}={str(value).replace(' ', '')}" for key, value in self.options.items()
         )
-        longer = (
-            f"; an image then takes {self.scale**2:.2g} times as long" if self.scale > 1 else ""
-        )
+        longer = f", at {self.scale**2:.2g} times the time for an image" if self.scale > 1 else ""
         name, share = self.worst
         return (
-            f"with --cfg-options {options} they are {100 * (1 - self.share):.0f}% "
+            f"with --cfg-options {options} it is {100 * (1 - self.share):.0f}% "
             f"({100 * (1 - share):.0f}% of {name}){longer}"
         )
 
@@ -232,8 +230,8 @@ def coverage_notes(coverage: Coverage | None) -> list[str]:
     names = ", ".join(f"{100 * (1 - share):.0f}% of {name}" for name, _, share in poor[:3])
     names += ", ..." if len(poor) > 3 else ""
     low, high = np.percentile(coverage.sides[missing], [10, 90])
-    advice = advise(coverage)
-    remedy = f"; {advice}" if advice else ", and other anchors do not change this much"
+    remedy = "; or ".join(map(str, advise(coverage)))
+    remedy = f"; {remedy}" if remedy else ", and other anchors do not change this much"
     return [
         f"{missing.sum()} of {len(missing)} training boxes ({100 * missing.mean():.0f}%"
         f"{f'; {names}' if names else ''}) have {_lacking(coverage)} in images of "
@@ -252,25 +250,25 @@ def _size_text(transform: GeneralizedRCNNTransform) -> str:
     return " or ".join(f"{size:g}" for size in transform.min_size)
 
 
-def advise(coverage: Coverage) -> Advice | None:
-    """Return the settings with which most boxes have an anchor; None if they are hardly better.
+def advise(coverage: Coverage) -> list[Advice]:
+    """Return settings with which clearly more boxes have an anchor: at most two.
 
-    The sizes are scaled together, or fitted to the boxes if that is clearly better. Only if neither
-    is enough are larger images advised.
+    The sizes are scaled together, or fitted to the boxes if that is clearly better. If neither is
+    enough at the present size of the images, the second advice has larger ones.
     """
     few = replace(coverage, table=_subset(coverage.table, _TRIED))
-    before = _score(few, few.targets, 1.0)
-    best: tuple[Targets, float] | None = None
-    allowed = _BETTER * (1 - before)  # what may be left without an anchor
+    chosen: dict[bool, tuple[Targets, float]] = {}
+    allowed = _BETTER * (1 - _score(few, few.targets, 1.0))  # what may be left without an anchor
     for scale in _ENLARGED if coverage.transform.fixed_size is None else (1.0,):
         targets, score = best_targets(few, scale)
         if 1 - score <= allowed:
-            best, allowed = (targets, scale), _BETTER * (1 - score)
+            chosen[scale > 1], allowed = (targets, scale), _BETTER * (1 - score)
         if score >= ENOUGH:
             break
-    if best is None:
-        return None
-    targets, scale = best
+    return [_advice(coverage, *each) for each in chosen.values()]
+
+
+def _advice(coverage: Coverage, targets: Targets, scale: float) -> Advice:
     covered = coverage.with_targets(targets, scale)
     name = min(coverage.by_class(), key=lambda each: (each[1] < _FEW, each[2]))[0]
     own = coverage.table.labels == coverage.table.classes.index(name)
