@@ -10,6 +10,7 @@ TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
     "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
+    "check_data": "look at data before training: suspicions, anchors, pictures (also: browse)",
     "report": "write the report of one or more stored comparisons",
     "compare_detections": "compare COCO result files from any framework",
     "list_losses": "list all losses, or show the card of one: formula, parameters, paper",
@@ -17,7 +18,7 @@ TOOLS = {
     "list_configs": "list the shipped configs",
     "make_subset": "write a small subset of a COCO dataset",
 }
-_ALSO = {"compare": "compare_losses"}
+_ALSO = {"compare": "compare_losses", "browse": "check_data"}
 
 
 def main(argv: list[str] | None = None) -> int:

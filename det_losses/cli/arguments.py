@@ -227,8 +227,12 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_experiment(args: argparse.Namespace) -> Config:
+def load_experiment(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     """Return the config of CONFIG with all options applied: those of own data first.
+
+    Args:
+        args: the parsed options.
+        cfg: a config to use instead of that of CONFIG.
 
     Raises:
         MissingFileError: no such config.
@@ -247,7 +251,7 @@ def load_experiment(args: argparse.Namespace) -> Config:
         use_device(args.device)
     modules = getattr(args, "modules", [])
     import_modules(modules)
-    cfg = config.read_config(args.config)
+    cfg = config.read_config(args.config) if cfg is None else cfg
     config.import_in_runs(cfg, modules)
     for split in ("train", "val"):
         ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))

@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from det_losses.compare.variants import Variant, slots_of
-from det_losses.data.split_checks import data_notes
 from det_losses.engine.build import build_runner
 from det_losses.engine.config import entries, folds_of, select_fold, use_labels
+from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.loss_record import matches_config
 from det_losses.engine.run import build_parts
@@ -158,7 +158,8 @@ def describe_data(cfg: Config) -> dict[str, Any]:
         **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
-        "data_notes": data_notes(train, None if folds else val),  # with folds, of one run
+        # with folds, of one run
+        "data_notes": notes_before_training(cfg.model, train, None if folds else val),
         "ground_truth": truth,
     }
 

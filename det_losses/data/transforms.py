@@ -58,6 +58,21 @@ def _build_one(spec: Mapping[str, Any] | Transform) -> Transform:
         raise kind(f"transform {spec['type']}: {error}") from error
 
 
+_KEEP_SIZES = (
+    *("RandomHorizontalFlip", "RandomVerticalFlip", "Identity", "ColorJitter", "GaussianBlur"),
+    *("Grayscale", "RandomGrayscale", "RandomPhotometricDistort", "RandomChannelPermutation"),
+    *("RandomInvert", "RandomPosterize", "RandomSolarize", "RandomAdjustSharpness", "JPEG"),
+    *("RandomAutocontrast", "RandomEqualize", "RandomErasing"),
+)
+
+
+def keeps_sizes(transform: Transform) -> bool:
+    """Return whether a transform is known to keep the size of the image and of all boxes."""
+    return type(transform).__module__.startswith("torchvision.") and (
+        type(transform).__name__ in _KEEP_SIZES
+    )
+
+
 def apply_transforms(
     transforms: Sequence[Transform], image: Tensor, boxes: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ import fcntl
 import itertools
 import multiprocessing
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,22 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from det_losses.config_diff import describe, differences, plain
-from det_losses.data.split_checks import data_notes
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.checkpoint import check_resumable, checkpoints
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
+from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, located, one_line, printable
+from det_losses.evaluation.diagnosis import NEARLY_ZERO, diagnose, read_history
 from det_losses.files import read_whole_json, write_text
 from det_losses.generators import generators_kept
 from det_losses.registry import MODELS
 
 CONFIG_FILE = "config.py"
 METRICS_FILE = "metrics.json"
+HISTORY_FILE = "history.jsonl"
 _TRIED = 4  # images of each dataset that are loaded before training
 
 
@@ -239,7 +241,8 @@ def train_run(runner: Runner, cfg: Config) -> None:
     runner.register_hook(stop, priority="LOWEST")
     others = multiprocessing.active_children()
     datasets = [loop and loop.dataloader.dataset for loop in (runner.train_loop, runner.val_loop)]
-    for note in itertools.chain(*data_notes(*datasets).values()):
+    notes = notes_before_training(runner.model, *datasets)
+    for note in itertools.chain(*notes.values()):
         runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
         try:
@@ -247,9 +250,20 @@ def train_run(runner: Runner, cfg: Config) -> None:
         except BaseException:
             _end_workers(others)  # a busy one delays the end by seconds
             raise
+    if is_main_process():
+        _say_low_ap(runner, notes)
     if is_distributed():
         # Otherwise gloo's threads may still run at interpreter exit, which aborts the process.
         torch.distributed.destroy_process_group()
+
+
+def _say_low_ap(runner: Runner, notes: Mapping[str, Sequence[str]]) -> None:
+    """Log the probable causes if training ended with almost no AP."""
+    work_dir = Path(runner.work_dir)
+    ap = (read_metrics(work_dir).get("metrics") or {}).get("AP")
+    if ap is not None and 0 <= ap < NEARLY_ZERO:
+        for sentence in diagnose(read_history(work_dir / HISTORY_FILE), notes):
+            runner.logger.warning(f"AP {100 * ap:.1f}: {printable(sentence)}")
 
 
 def interrupted(work_dir: str | Path) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from det_losses.evaluation.diagnosis import diagnose
 from det_losses.report.formats import at_most, decimals, interval, listed, points
 from det_losses.report.study import Study
 from det_losses.statistics import Verdict
@@ -25,8 +26,7 @@ def headline(study: Study) -> str:
     if not supports_ranking(study):
         return (
             "This comparison does not support a ranking: the best variant reaches AP "
-            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. Train longer, on more images or "
-            "on fewer classes."
+            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. {causes_of_low_ap(study)[0]}"
         )
     if study.planned_metric:
         return _exploratory(study)
@@ -53,6 +53,14 @@ def _exploratory(study: Study) -> str:
 def supports_ranking(study: Study) -> bool:
     """Return whether the variants are comparable, all runs ended and the best AP is not too low."""
     return study.comparable and not study.interim and not _best_ap(study) < TOO_LOW
+
+
+def causes_of_low_ap(study: Study) -> list[str]:
+    """Return why the best variant has so low an AP, the most probable cause first."""
+    means = mean_aps(study)
+    best = max(means, key=lambda label: max(means[label], -1.0), default=study.baseline)
+    history = [line for run in study.done(best)[:1] for line in study.history(run)]
+    return diagnose(history, study.meta.get("data_notes") or {})
 
 
 def mean_aps(study: Study) -> dict[str, float]:

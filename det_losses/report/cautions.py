@@ -8,8 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from det_losses.data.box_faults import STRONG
 from det_losses.data.folds import classes_in_one_fold
-from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
+from det_losses.report.answer import (
+    TOO_LOW,
+    causes_of_low_ap,
+    mean_aps,
+    supports_ranking,
+    unit,
+)
 from det_losses.report.formats import counted, listed, points
 from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
@@ -23,8 +30,10 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
-    found = [*_interim(study), *_chosen_later(study), *forked(study)]
+    found = [*_interim(study), *_wrong_boxes(study), *_chosen_later(study), *forked(study)]
     found += limits(study.verdict()) if study.comparable else []
+    if study.comparable and not supports_ranking(study):
+        found += causes_of_low_ap(study)[1:]
     found += [*_rare_classes(study), *filter(None, [weak_baseline(study), _capped(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
@@ -50,6 +59,14 @@ def _chosen_later(study: Study) -> list[str]:
         f"{study.planned_metric}. Of many metrics, some exclude zero by chance, so the intervals, "
         "p-values and candidates of this report are exploratory and decide nothing."
     ]
+
+
+def _wrong_boxes(study: Study) -> list[str]:
+    """Return what almost certainly is an error in the data, if the answer does not say it."""
+    if study.comparable and not supports_ranking(study):
+        return []
+    notes = [note for own in (study.meta.get("data_notes") or {}).values() for note in own]
+    return [note for note in notes if STRONG in note]
 
 
 def forked(study: Study) -> list[str]:

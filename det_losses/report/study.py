@@ -15,6 +15,7 @@ import numpy as np
 
 from det_losses.errors import InputError, UserError, did_you_mean
 from det_losses.evaluation.average_precision import Matches
+from det_losses.evaluation.diagnosis import read_history
 from det_losses.evaluation.ground_truth import GroundTruth, suspect
 from det_losses.evaluation.matching import match
 from det_losses.evaluation.metrics import MAX_DETS, METRICS
@@ -234,16 +235,7 @@ class Study:
 
     def history(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the valid lines of a run's history; an empty list without such a file."""
-        file = Path(run["directory"], run.get("history") or "history.jsonl")
-        if not file.is_file():
-            return []
-        found = []
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(
-                json.JSONDecodeError
-            ):  # the incomplete last line of an interrupted run
-                found.append(json.loads(line))
-        return found
+        return read_history(Path(run["directory"], run.get("history") or "history.jsonl"))
 
     @property
     def compared(self) -> list[str]:

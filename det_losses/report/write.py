@@ -62,13 +62,6 @@ def write_report(study: Study, out: Path) -> Path:
 
 def html(contents: Document) -> str:
     """Return the self-contained page. All text is escaped; figures are inserted unchanged."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     standings = contents.standings
     known = [row.difference for row in standings.rows if row.difference is not None]
     intervals = Intervals.of(known)
@@ -78,15 +71,26 @@ def html(contents: Document) -> str:
         drawn = intervals.plot(row.difference, style[row.label].colour, row.significant)
         return Markup(drawn if known else "")
 
-    return environment.get_template("template.html").render(
+    return render(
+        "template.html",
         document=contents,
         axis=Markup(intervals.axis() if known else ""),
         interval=interval,
         style=style,
-        numeric=_numeric,
-        paragraphs=_paragraphs,
-        safe=Markup,
-        breakable=breakable,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page from one of the templates of this package."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
+        numeric=_numeric, paragraphs=_paragraphs, safe=Markup, breakable=breakable, **values
     )
 
 

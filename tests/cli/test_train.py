@@ -13,7 +13,7 @@ def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path):
+def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [str(tiny_config), "--work-dir", str(run), "--seed", "3"]
     giou = ["--cfg-options", "model.loss_bbox.type=GIoULoss"]
@@ -26,6 +26,8 @@ def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path):
     assert stored.randomness.seed == 3
     assert "Tensorboard" not in stored.pretty_text  # with or without it, it is the same run
     assert list(run.rglob("events.out.tfevents*"))
+    # two epochs of two steps reach no AP, and the log says why
+    assert "AP 0.0: Training had only 4 steps, and" in capsys.readouterr().out
     with pytest.raises(SystemExit):  # again: it is finished
         main(arguments)
 

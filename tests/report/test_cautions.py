@@ -75,6 +75,19 @@ def test_a_baseline_below_ap_10(planted, monkeypatch):
         assert not found or "choose another one with --baseline" in found
 
 
+def test_wrong_boxes_are_a_caution_or_else_the_reason_of_a_low_ap(planted, monkeypatch):
+    wrong = "train.json: WRONG BOXES? 236 of 315 boxes"
+    notes = {"train": [wrong, "2 boxes are crowds"], "anchors": ["9 of 10 training boxes"]}
+    monkeypatch.setitem(planted.meta, "data_notes", notes)
+    assert cautions.cautions(planted)[0] == wrong
+    monkeypatch.setattr(answer, "TOO_LOW", 1.0)
+    monkeypatch.setattr(cautions, "TOO_LOW", 1.0)
+    assert f"The boxes look wrong: {wrong}." in answer.headline(planted)
+    found = cautions.cautions(planted)
+    assert wrong not in found
+    assert "The anchors do not fit: 9 of 10 training boxes." in found
+
+
 def test_classes_in_few_images_are_named(make_comparison):
     """Of 12 images with 1 to 4 boxes of 3 classes, some class is in fewer than 10."""
     root = make_comparison(noise=TWO, images=12)
