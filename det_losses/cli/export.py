@@ -3,7 +3,12 @@
 import argparse
 from pathlib import Path
 
-from det_losses.cli.arguments import add_checkpoint, new_parser, whole_number
+from det_losses.cli.arguments import (
+    add_checkpoint,
+    import_modules,
+    new_parser,
+    whole_number,
+)
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.errors import printable
 
@@ -21,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with interruptible(), user_errors():
         check_packages()
+        import_modules(args.modules)
         detector = load_detector(
             args.checkpoint,
             config=args.config,

@@ -7,7 +7,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from det_losses.cli.arguments import add_checkpoint, new_parser, whole_number
+from det_losses.cli.arguments import (
+    add_checkpoint,
+    import_modules,
+    new_parser,
+    whole_number,
+)
 from det_losses.cli.errors import interruptible, user_errors
 from det_losses.errors import printable
 
@@ -31,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with interruptible(), user_errors():
         files = find_files(args.sources)
+        import_modules(args.modules)
         detector = load_detector(
             args.checkpoint,
             config=args.config,
