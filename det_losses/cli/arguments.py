@@ -90,9 +90,16 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add --amp."""
+    """Add --amp and --weights-from."""
     parser.add_argument(
         "--amp", action="store_true", help="automatic mixed precision (needs an accelerator)"
+    )
+    parser.add_argument(
+        "--weights-from",
+        metavar="FILE|NAME",
+        help="start from a trained detector: a checkpoint of this package, of torchvision or of "
+        "mmdetection, or torchvision's name, such as RetinaNet_ResNet50_FPN_Weights.COCO_V1 "
+        "(docs/pretrained.md)",
     )
 
 
@@ -159,6 +166,7 @@ def load_experiment(args: argparse.Namespace) -> Config:
         InputError: the file cannot be read, or an option does not fit the config.
     """
     from det_losses.engine import config
+    from det_losses.engine.pretrained import use_weights
 
     cfg = config.read_config(args.config)
     _check_folds(args)
@@ -169,6 +177,8 @@ def load_experiment(args: argparse.Namespace) -> Config:
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))
     config.apply_options(cfg, args.cfg_options)
+    if getattr(args, "weights_from", None):
+        use_weights(cfg, args.weights_from)
     if getattr(args, "folds", None):
         config.use_folds(cfg, args.folds, args.fold_key)
     if getattr(args, "classes", None):
