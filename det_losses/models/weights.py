@@ -300,11 +300,11 @@ def load_pretrained(model: _Model, pretrained: Pretrained) -> dict[str, Any]:
         fits.pop(key, None)
     if not fits:
         raise InputError(_nothing_fits(pretrained, own, found))
-    rows, class_layer = _class_layers(model, pretrained, own, found)
+    rows, class_layer, complete = _class_layers(model, pretrained, own, found)
     with torch.no_grad():
         for key, tensor in {**fits, **rows}.items():
             own[key].copy_(tensor)
-    loaded = {*fits, *(rows if class_layer is None else ())}
+    loaded = {*fits, *(rows if complete else ())}
     anew = [key for key in own if key not in loaded]
     unused = [key for key in found if key not in own]
     return {
@@ -379,8 +379,11 @@ def _class_layers(
     pretrained: Pretrained,
     own: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], str | None]:
-    """Return the tensors of the class layers, and how they differ from the file's; None: equal."""
+) -> tuple[dict[str, Tensor], str | None, bool]:
+    """Return the tensors of the class layers, how they differ from the file's, and if all is its.
+
+    The text is None if they are equal.
+    """
     keys = [key for key in own if key.rpartition(".")[0] in model.class_layers and key in found]
     ours, rows, kept, sizes = model.channel_names(pretrained.wanted), {}, [], []
     for key in keys:
@@ -392,19 +395,17 @@ def _class_layers(
             rows.update({} if tensor is None else {key: tensor})
     layers = ", ".join(layer.rpartition(".")[2] for layer in model.class_layers)
     if not keys:
-        return {}, f"class layer ({layers}): made anew, the file has none"
+        return {}, f"class layer ({layers}): made anew, the file has none", False
     if len(rows) == len(keys) and kept is None:
-        return rows, None
+        return rows, None, True
     if not rows:
-        return {}, (
-            f"class layer ({layers}): made anew, with {len(ours)} channels; the file has "
-            f"{sizes[0]}{' of other classes' if sizes[0] == len(ours) else ''}"
-        )
+        other = " of other classes" if sizes[0] == len(ours) else ""
+        text = f"made anew, with {len(ours)} channels; the file has {sizes[0]}{other}"
+        return {}, f"class layer ({layers}): {text}", False
     rest = [name for name in pretrained.wanted if name not in kept]
-    return rows, (
-        f"class layer ({layers}): loaded by name for {_listed(kept)}"
-        f"{f'; made anew for {_listed(rest)}' if rest else ''}"
-    )
+    anew = f"; made anew for {_listed(rest)}" if rest else ""
+    text = f"class layer ({layers}): loaded by name for {_listed(kept)}{anew}"
+    return rows, text, len(rows) == len(keys) and not rest
 
 
 def _rows(
