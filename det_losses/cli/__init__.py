@@ -3,12 +3,14 @@
 import importlib
 import sys
 
+from det_losses.cli.arguments import new_parser
 from det_losses.errors import did_you_mean
 
 TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
     "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
+    "check_data": "look at data before training: suspicions, anchors, pictures (also: browse)",
     "report": "write the report of one or more stored comparisons",
     "compare_detections": "compare COCO result files from any framework",
     "list_losses": "list all losses, or show the card of one: formula, parameters, paper",
@@ -16,12 +18,14 @@ TOOLS = {
     "list_configs": "list the shipped configs",
     "make_subset": "write a small subset of a COCO dataset",
 }
-_ALSO = {"compare": "compare_losses"}
+_ALSO = {"compare": "compare_losses", "browse": "check_data"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool named by the first argument with the remaining arguments."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["--version"]:
+        new_parser("", "", "").parse_args(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -36,4 +40,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:18} {what}" for name, what in TOOLS.items()]
-    return "\n".join(["usage: det-losses TOOL [options]; see det-losses TOOL --help", "", *lines])
+    return "\n".join(
+        [
+            "usage: det-losses TOOL [options]; see det-losses TOOL --help, det-losses --version",
+            "",
+            *lines,
+        ]
+    )

@@ -14,7 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from det_losses.errors import InputError, located
+from det_losses.errors import InputError, InputTypeError, located
 from det_losses.models.weights import (
     Pretrained,
     WeightsConfig,
@@ -33,6 +33,7 @@ _LIMITS = (
     (r"(min|max|fixed)_size|size_divisible", (1, inf)),
     (r"image_std|center_sampling_radius", (1e-6, inf)),
 )
+_WHOLE = r".*_(per_img|per_image|train|test|candidates)|(min|max)_size|size_divisible"
 
 
 class Detector(BaseModel):
@@ -292,6 +293,10 @@ def check_torchvision_arguments(detector: type[Detector], kwargs: Mapping[str, A
         InputError: a number is out of range.
     """
     check_call(detector, kwargs, given=("backbone", "num_classes"))
+    for name, value in kwargs.items():
+        if re.fullmatch(_WHOLE, name) and isinstance(value, float):
+            with located(name):
+                raise InputTypeError(f"must be a whole number, got {value}")
     check_ranges(
         kwargs,
         {

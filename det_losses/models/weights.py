@@ -122,10 +122,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unsafe:
             raise InputError(_unsafe_message(path, unsafe[1])) from error
-        reason = str(error).strip().partition("\n")[0][:120]
-        raise InputError(
-            f"{path} is not a checkpoint, or it is damaged ({type(error).__name__}: {reason})"
-        ) from error
+        first = str(error).strip().partition("\n")[0][:120]
+        empty = path.is_file() and not path.stat().st_size
+        reason = "the file is empty" if empty else f"{type(error).__name__}: {first}"
+        raise InputError(f"{path} is not a checkpoint, or it is damaged ({reason})") from error
     if not isinstance(found, Mapping):
         raise InputError(f"{path} is not a checkpoint: it contains a {type(found).__name__}")
     return dict(found)

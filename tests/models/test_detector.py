@@ -24,6 +24,15 @@ def test_an_unknown_argument_is_refused_where_torchvision_ignores_it(build, argu
         build(**{argument: 1})
 
 
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [(retinanet, "detections_per_img"), (faster_rcnn, "rpn_post_nms_top_n_train")],
+)
+def test_a_count_must_be_a_whole_number(build, name):
+    with pytest.raises(TypeError, match=rf"{name}: must be a whole number, got 1\.5"):
+        build(**{name: 1.5})
+
+
 def test_num_classes_must_be_given():
     with pytest.raises(ValueError, match="num_classes must be the number of classes"):
         RetinaNet(BACKBONE, num_classes=None)
