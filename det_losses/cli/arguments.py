@@ -250,13 +250,13 @@ def load_experiment(args: argparse.Namespace, cfg: Config | None = None) -> Conf
     from det_losses.engine.pretrained import use_weights
 
     _check_folds(args)
-    if getattr(args, "device", None) is not None:
-        if args.device != "cpu" and getattr(args, "launcher", "none") != "none":
-            raise InputError(
-                f"--device {args.device} is one GPU for all processes of --launcher "
-                f"{args.launcher}; select GPUs with the variable CUDA_VISIBLE_DEVICES"
-            )
-        use_device(args.device)
+    device = getattr(args, "device", None)
+    if device not in (None, "cpu") and getattr(args, "launcher", "none") != "none":
+        raise InputError(
+            f"--device {device} is one GPU for all processes of --launcher {args.launcher}; select "
+            "GPUs with the variable CUDA_VISIBLE_DEVICES"
+        )
+    use_device(device)
     modules = getattr(args, "modules", [])
     import_modules(modules)
     cfg = config.read_config(args.config) if cfg is None else cfg
