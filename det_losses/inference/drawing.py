@@ -36,7 +36,7 @@ def draw(image: Tensor, detection: dict[str, Any], *, scale: int = 1) -> Tensor:
     order = detection["scores"].argsort()  # the highest score on top
     boxes, labels = scale * detection["boxes"][order], detection["labels"][order].tolist()
     colours = [COLOURS[label % len(COLOURS)] for label in labels]
-    line = max(1, round(longest / 300))
+    line = max(2, round(longest / 300))
     image = draw_bounding_boxes(image, boxes, colors=colours, width=line)
     picture = F.to_pil_image(image)
     canvas, font = ImageDraw.Draw(picture), _font(max(10, round(longest / 45)))
