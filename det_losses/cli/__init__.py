@@ -1,9 +1,11 @@
-"""The command line: ``det-losses TOOL ...``, or ``python -m det_losses TOOL ...``."""
+"""The command line: ``det-losses TOOL ...``, or ``python -m det_losses TOOL ...``.
+
+This module imports next to nothing, so that an interrupt while torch is imported reaches `main`.
+"""
 
 import importlib
+import signal
 import sys
-
-from det_losses.errors import did_you_mean
 
 TOOLS = {
     "train": "train one config",
@@ -20,14 +22,43 @@ _ALSO = {"compare": "compare_losses"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool named by the first argument with the remaining arguments."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """Run the tool named by the first argument with the remaining arguments.
+
+    Returns:
+        The exit status: 130 after Ctrl-C, with one line on stderr.
+    """
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    former = signal.getsignal(signal.SIGINT)
+    if former is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except (Exception, KeyboardInterrupt) as error:
+        # Extensions of C can turn the interrupt of an import into another exception.
+        if not interrupted and not isinstance(error, KeyboardInterrupt):
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+    finally:
+        if former is signal.default_int_handler:
+            signal.signal(signal.SIGINT, former)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
     name = arguments[0].replace("-", "_")
     name = _ALSO.get(name, name)
     if name not in TOOLS:
+        from det_losses.errors import did_you_mean
+
         hint = did_you_mean(name, [*TOOLS, *_ALSO])
         print(f"error: no tool {arguments[0]!r}. {hint}\n\n{_usage()}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ from det_losses.cli.arguments import (
     load_experiment,
     new_parser,
 )
-from det_losses.cli.errors import interruptible, logged_errors, user_errors
+from det_losses.cli.errors import logged_errors, user_errors
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
   det-losses train quickstart/retinanet_shapes --loss loss_bbox=CIoULoss
@@ -28,11 +28,6 @@ def main(argv: list[str] | None = None) -> int:
     """Train; exit status 1 if training failed, 2 for a user error, 130 if interrupted."""
     args = _parser().parse_args(argv)
 
-    with interruptible():
-        return _train(args)
-
-
-def _train(args: argparse.Namespace) -> int:
     from det_losses.engine import build_runner
     from det_losses.engine.run import (
         build_parts,
