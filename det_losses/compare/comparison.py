@@ -34,12 +34,12 @@ from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
 from det_losses.engine.schedule import set_length
 from det_losses.engine.settings import check_settings
-from det_losses.errors import InputError, UserError, printable
+from det_losses.errors import InputError, UserError, counted, printable
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
 from det_losses.registry import DATASETS
 from det_losses.report import Study, summary, write_report
-from det_losses.report.formats import counted, listed
+from det_losses.report.formats import listed
 from det_losses.report.markdown import table
 
 

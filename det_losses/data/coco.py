@@ -28,7 +28,7 @@ from det_losses.data.images import ImageCache, exif_orientation
 from det_losses.data.join import load_joined
 from det_losses.data.subset import match_categories, select_categories, select_images
 from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 from det_losses.registry import DATASETS
 
 
@@ -311,8 +311,8 @@ class CocoDataset(Dataset):
         image, orientation = found[0]
         upright = f"{image['height']} x {image['width']} for {image['file_name']}"
         return [
-            f"{len(rows)} images have boxes that reach beyond the json's size and fit the image "
-            f"turned by 90 degrees, and {image['file_name']} has the EXIF orientation "
+            f"boxes of {counted(len(rows), 'image')} reach beyond the json's size and fit the "
+            f"image turned by 90 degrees, and {image['file_name']} has the EXIF orientation "
             f"{orientation}: the boxes belong to the upright picture, but the json has the size "
             "of the stored one, which is therefore used. Set 'width' and 'height' of all images "
             f"with such an orientation to those of the upright picture ({upright})"

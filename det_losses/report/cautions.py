@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from det_losses.data.folds import classes_in_one_fold
+from det_losses.errors import counted
 from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
-from det_losses.report.formats import counted, listed, points
+from det_losses.report.formats import listed, points
 from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict

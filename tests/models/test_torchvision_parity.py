@@ -192,9 +192,9 @@ def test_weights_of_a_different_size_are_refused(tmp_path):
 def test_a_file_without_weights_is_refused(tmp_path):
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"weights .*junk.pth': torch.load cannot read this file"):
-        RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights=str(tmp_path / "junk.pth"))
+        RetinaNet(body("p6p7"), num_classes=2, weights=str(tmp_path / "junk.pth"))
 
 
 def test_missing_weights_are_refused():
     with pytest.raises(FileNotFoundError, match=r"'nowhere\.pth': no such file"):
-        RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights="nowhere.pth")
+        RetinaNet(body("p6p7"), num_classes=2, weights="nowhere.pth")
