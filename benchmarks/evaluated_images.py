@@ -69,10 +69,8 @@ def evaluate(run: Path, data: str, images: int, out: Path) -> float:
     """Write a run's detections on that many shapes; return the CPU seconds."""
     cfg = Config.fromfile(run / "config.py")
     cfg.work_dir, cfg.log_level = str(out.parent / "run"), "ERROR"
-    for key in ("val_dataloader", "test_dataloader"):
-        cfg[key].dataset.update(data_root=data, num_train=1, num_val=images, seed=1)
-    for key in ("val_evaluator", "test_evaluator"):
-        cfg[key].out_file = str(out)
+    cfg.val_dataloader.dataset.update(data_root=data, num_train=1, num_val=images, seed=1)
+    cfg.val_evaluator.out_file = str(out)
     runner = build_runner(cfg, train=False)
     load_checkpoint(runner, next(run.glob(f"epoch_{cfg.train_cfg.max_epochs}.pth")))
     begin = _cpu()

@@ -6,9 +6,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-# Where a run is written and how it is started: these do not change its result. Configs of version
-# 0.1 also have a table of loss weights, which training does not read.
-_IGNORED = ("work_dir", "launcher", "resume", "loss_weights")
+# Where a run is written, how it is started, which modules are imported, and the settings of a test:
+# these do not change its result. Configs of version 0.1 also have a table of loss weights, which
+# training does not read.
+_IGNORED = (
+    "work_dir", "launcher", "resume", "loss_weights", "custom_imports",
+    "test_dataloader", "test_cfg", "test_evaluator",
+)  # fmt: skip
 
 
 def plain(cfg: Config | Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:

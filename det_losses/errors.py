@@ -83,7 +83,12 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     Example:
         >>> did_you_mean("giuloss", ["GIoULoss", "L1Loss"])
         "Did you mean 'GIoULoss'?"
+        >>> did_you_mean("smooth-l1", ["SmoothL1Loss", "L1Loss"])
+        "Did you mean 'SmoothL1Loss'?"
     """
+    known = list(known)
+    if same := [each for each in known if _bare(each) == _bare(name)]:
+        return f"Did you mean {' or '.join(map(repr, same[:3]))}?"
     ratio = {
         each: difflib.SequenceMatcher(None, each.lower(), str(name).lower()).ratio()
         for each in known
@@ -93,6 +98,11 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
         return otherwise
     near = sorted((each for each in ratio if ratio[each] > 0.95 * best), key=lambda x: -ratio[x])
     return f"Did you mean {' or '.join(map(repr, near[:3]))}?"
+
+
+def _bare(name: str) -> str:
+    """Return a name in lower case without hyphens and the like, and without a final "loss"."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower()).removesuffix("loss")
 
 
 _CONTROL = re.compile(

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-# The files of a comparison's directory that `compare` writes and `report` reads.
+# The files of a comparison's directory that `compare` writes and `report` reads, and the report.
 PLAN_FILE, RESULTS_FILE, TRUTH_FILE = "plan.json", "results.json", "ground_truth.json"
+REPORT_FILE = "report.html"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -36,17 +36,18 @@ def shipped_configs() -> list[str]:
     )
 
 
-def find_config(name: str | os.PathLike[str]) -> Path:
+def find_config(name: str | os.PathLike[str], *, shipped: bool = False) -> Path:
     """Return the file of a config.
 
     Args:
         name: a path, or a name relative to :func:`configs_root`, with or without ``.py``.
+        shipped: whether only a shipped config may be found.
 
     Raises:
         MissingFileError: there is no such file; the message gives the nearest shipped names.
     """
     given = Path(name)
-    for base in (Path(), configs_root()):
+    for base in (configs_root(),) if shipped else (Path(), configs_root()):
         for path in (base / given, base / f"{given}.py"):
             if path.is_file():
                 return path

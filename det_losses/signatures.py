@@ -58,7 +58,8 @@ def check_call(
             _check_type(target, known[key], value)
         elif not is_open:
             listed = ", ".join(each for each in known if each not in given)
-            hint = did_you_mean(key, known, f"Its arguments are {listed or 'none'}.")
+            otherwise = f"Its arguments are {listed}." if listed else "It takes none."
+            hint = did_you_mean(key, known, otherwise)
             raise _error(InputTypeError, key, f"{title} has no argument {key!r}. {hint}")
     for key in _required(target):
         if key not in arguments and key not in given:

@@ -2,9 +2,13 @@
 
 Add hooks with `custom_hooks`, for example EMA:
     custom_hooks = [dict(type="EMAHook", momentum=0.0002)]
-Add TensorBoard (pip install "det-losses[tensorboard]") with
+--tensorboard adds TensorBoard (pip install "det-losses[tensorboard]"). W&B and MLflow:
     visualizer = dict(
-        vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+        vis_backends=[
+            dict(type="LocalVisBackend"),
+            dict(type="WandbVisBackend", init_kwargs=dict(project="losses")),
+            dict(type="MLflowVisBackend", tracking_uri="sqlite:///mlflow.db", exp_name="losses"),
+        ]
     )
 """
 

@@ -6,11 +6,13 @@ This module imports next to nothing, so that an interrupt while torch is importe
 import importlib
 import signal
 import sys
+import threading
 
 TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
     "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
+    "check_data": "look at data before training: suspicions, anchors, pictures (also: browse)",
     "report": "write the report of one or more stored comparisons",
     "compare_detections": "compare COCO result files from any framework",
     "list_losses": "list all losses, or show the card of one: formula, parameters, paper",
@@ -18,7 +20,7 @@ TOOLS = {
     "list_configs": "list the shipped configs",
     "make_subset": "write a small subset of a COCO dataset",
 }
-_ALSO = {"compare": "compare_losses"}
+_ALSO = {"compare": "compare_losses", "browse": "check_data"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         raise KeyboardInterrupt
 
     former = signal.getsignal(signal.SIGINT)
-    if former is signal.default_int_handler:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    replaced = in_main_thread and former is signal.default_int_handler
+    if replaced:
         signal.signal(signal.SIGINT, interrupt)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
@@ -46,11 +50,15 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     finally:
-        if former is signal.default_int_handler:
+        if replaced:
             signal.signal(signal.SIGINT, former)
 
 
 def _run(arguments: list[str]) -> int:
+    from det_losses.cli.arguments import new_parser
+
+    if arguments[:1] == ["--version"]:
+        new_parser("", "", "").parse_args(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -67,4 +75,10 @@ def _run(arguments: list[str]) -> int:
 
 def _usage() -> str:
     lines = [f"  {name:18} {what}" for name, what in TOOLS.items()]
-    return "\n".join(["usage: det-losses TOOL [options]; see det-losses TOOL --help", "", *lines])
+    return "\n".join(
+        [
+            "usage: det-losses TOOL [options]; see det-losses TOOL --help, det-losses --version",
+            "",
+            *lines,
+        ]
+    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 import textwrap
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from det_losses.errors import InputError, did_you_mean
 
@@ -28,19 +31,38 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n'{self.prog} --help' lists all options\n")
 
 
+class _Version(argparse.Action):
+    """Print versions and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> NoReturn:
+        from det_losses.versions import versions
+
+        print("\n".join(f"{name} {version}" for name, version in versions().items()))
+        parser.exit()
+
+
 def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return a parser whose help ends with example commands."""
-    return _Parser(
+    """Return a parser with --version whose help ends with example commands."""
+    parser = _Parser(
         prog=f"det-losses {tool}",
         description=textwrap.fill(description, _WIDTH),
         epilog=f"example:\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+        help="print the versions of this package and of torch, torchvision and mmengine, and exit",
+    )
+    return parser
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, --work-dir and --cfg-options."""
+    """Add CONFIG, --work-dir, --cfg-options, --device and --import."""
     parser.add_argument(
         "config",
         metavar="CONFIG",
@@ -54,6 +76,44 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change entries of the config: train_cfg.max_epochs=24 'model.num_convs=2'",
     )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="run the model on cpu, cuda or cuda:N (default: the first GPU, or else the CPU)",
+    )
+    add_imports(parser)
+
+
+def add_imports(parser: argparse.ArgumentParser) -> None:
+    """Add --import."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODULE",
+        help="modules that register your own losses, installed or in the current directory",
+    )
+
+
+def import_modules(names: Sequence[str], option: str = "--import") -> list[ModuleType]:
+    """Import the modules of an option; the current directory is searched too.
+
+    Raises:
+        InputError: a module cannot be imported.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the current directory; a console script lacks it
+    modules = []
+    for name in names:
+        try:
+            modules.append(importlib.import_module(name.removesuffix(".py")))
+        except Exception as error:
+            raise InputError(
+                f"{option} {name}: cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+    return modules
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -90,9 +150,25 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add --amp."""
+    """Add --amp and --tensorboard."""
     parser.add_argument(
         "--amp", action="store_true", help="automatic mixed precision (needs an accelerator)"
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write losses and metrics for TensorBoard too (tensorboard --logdir DIR); needs "
+        "pip install 'det-losses[tensorboard]'",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add --dry-run."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the plan, with the time it takes by a few timed steps, and stop: nothing is "
+        "trained or written",
     )
 
 
@@ -151,20 +227,36 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_experiment(args: argparse.Namespace) -> Config:
+def load_experiment(args: argparse.Namespace, cfg: Config | None = None) -> Config:
     """Return the config of CONFIG with all options applied: those of own data first.
+
+    Args:
+        args: the parsed options.
+        cfg: a config to use instead of that of CONFIG.
 
     Raises:
         MissingFileError: no such config.
         InputError: the file cannot be read, or an option does not fit the config.
     """
     from det_losses.engine import config
+    from det_losses.engine.device import use_device
 
-    cfg = config.read_config(args.config)
     _check_folds(args)
+    if getattr(args, "device", None) is not None:
+        if args.device != "cpu" and getattr(args, "launcher", "none") != "none":
+            raise InputError(
+                f"--device {args.device} is one GPU for all processes of --launcher "
+                f"{args.launcher}; select GPUs with the variable CUDA_VISIBLE_DEVICES"
+            )
+        use_device(args.device)
+    modules = getattr(args, "modules", [])
+    import_modules(modules)
+    cfg = config.read_config(args.config) if cfg is None else cfg
+    config.import_in_runs(cfg, modules)
     for split in ("train", "val"):
         ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
         config.use_own_data(cfg, split, ann_file, images)
+    _check_both_splits(args, cfg)
     if getattr(args, "amp", False):
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))
@@ -178,6 +270,28 @@ def load_experiment(args: argparse.Namespace) -> Config:
     if getattr(args, "skip_broken", False):
         config.skip_broken_images(cfg)
     return cfg
+
+
+def _check_both_splits(args: argparse.Namespace, cfg: Config) -> None:
+    """Check that own training data has own validation data, and the other way round.
+
+    The config's data for the other split is accepted if it is in COCO format and exists.
+
+    Raises:
+        InputError: it does not; the message names the missing options.
+    """
+    given = {split: getattr(args, f"{split}_ann", None) for split in ("train", "val")}
+    runs = "train_ann" in args and "device" in args  # a training with its evaluation
+    if not runs or all(given.values()) or not any(given.values()) or getattr(args, "folds", None):
+        return
+    has, lacks = ("train", "val") if given["train"] else ("val", "train")
+    from det_losses.engine.config import has_coco_files
+
+    if not has_coco_files(cfg, f"{lacks}_dataloader"):
+        message = f"--{has}-ann requires --{lacks}-ann and --{lacks}-images"
+        if lacks == "val" and "folds" in args:
+            message += ", or --folds K to evaluate on parts of the training data"
+        raise InputError(message)
 
 
 def _check_folds(args: argparse.Namespace) -> None:

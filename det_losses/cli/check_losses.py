@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from det_losses.cli.arguments import new_parser
+from det_losses.cli.arguments import add_imports, import_modules, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError
 
@@ -42,14 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "  det-losses check_losses --import my_losses --references my_references",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="check only these losses")
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules that register losses, installed or in the current directory",
-    )
+    add_imports(parser)
     parser.add_argument(
         "--references",
         nargs="+",
@@ -79,9 +72,8 @@ def _suite() -> ModuleType:
 def _cases(args: argparse.Namespace) -> list[Case]:
     suite = _suite()
     before = suite.registered_losses()
-    for name in args.modules:
-        _import("--import", name)
-    modules = [_import("--references", name) for name in args.references]
+    import_modules(args.modules)
+    modules = import_modules(args.references, "--references")
     references = suite.collect_references(*modules)
     inputs = {k: v for module in modules for k, v in getattr(module, "INPUTS", {}).items()}
     known = suite.registered_losses()
@@ -98,17 +90,6 @@ def _cases(args: argparse.Namespace) -> list[Case]:
             "det_losses.losses.Loss with @det_losses.registry.MODELS.register_module()"
         )
     return [suite.case_of(name, references, inputs) for name in chosen]
-
-
-def _import(option: str, name: str) -> ModuleType:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the current directory; a console script lacks it
-    try:
-        return import_module(name)
-    except Exception as error:
-        raise InputError(
-            f"{option} {name}: cannot be imported: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _check_known(what: str, names: Iterable[str], known: Mapping[str, type]) -> None:

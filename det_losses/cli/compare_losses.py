@@ -10,6 +10,7 @@ from det_losses.cli.arguments import (
     RESAMPLES,
     SEED,
     add_config,
+    add_dry_run,
     add_folds,
     add_own_data,
     add_training,
@@ -51,8 +52,11 @@ def main(argv: list[str] | None = None) -> int:
                     f"--cfg-options {option}: a comparison takes its seeds from --seeds"
                 )
         from det_losses.compare.comparison import compare
+        from det_losses.engine.config import check_tensorboard
         from det_losses.engine.signals import signals_as_interrupt
 
+        if args.tensorboard:
+            check_tensorboard()
         try:
             with signals_as_interrupt():
                 rows = compare(
@@ -74,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
                     screening=args.screen,
                     fork_at=args.fork_at,
                     resamples=args.resamples,
+                    tensorboard=args.tensorboard,
+                    dry_run=args.dry_run,
                     facts={
                         "command": shlex.join(["python", "-m", "det_losses", "compare", *given]),
                         "config": args.config,
@@ -95,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_weights(parser.add_argument_group("loss weights (default: the published ones)"))
     _add_runs(parser.add_argument_group("runs"))
     add_training(parser)
+    add_dry_run(parser)
     add_own_data(parser, train=True)
     add_folds(parser)
     return parser
@@ -133,10 +140,9 @@ def _add_variants(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--metric",
-        choices=METRICS,
         default="AP",
         metavar="METRIC",
-        help=f"primary metric: {', '.join(METRICS)} (default: AP)",
+        help=f"primary metric: {', '.join(METRICS)}, or AP/<class> (default: AP)",
     )
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from det_losses.cli.arguments import new_parser
+from det_losses.cli.arguments import add_imports, import_modules, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError, did_you_mean
 from det_losses.files import write_text
@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print a table of losses or a card, or write all cards as Markdown."""
     args = _parser().parse_args(argv)
     with user_errors():
+        import_modules(args.modules)
         if args.markdown:
             _write_markdown(Path(args.markdown))
         elif args.name:
@@ -30,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         "List all registered losses, or show the card of one: formula, parameters, use, behaviour "
         "on disjoint boxes, paper. A box loss is computed on decoded boxes or on encoded deltas; "
         "a classification loss has an activation.",
-        "  det-losses list_losses GIoULoss\n  det-losses list_losses --kind box",
+        "  det-losses list_losses GIoULoss\n  det-losses list_losses --kind box\n"
+        "  det-losses list_losses MyLoss --import my_losses",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("name", nargs="?", metavar="NAME", help="show the card of this loss")
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write all cards to FILE; its section 'Comparison with other libraries' is kept",
     )
+    add_imports(parser)
     return parser
 
 

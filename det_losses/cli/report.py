@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from det_losses.compare.rebuild import rebuild
+    from det_losses.compare.runner import is_running
     from det_losses.report import Study, summary, write_report
 
     with user_errors():
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             metric=args.metric,
             resamples=args.resamples,
             within=args.within,
+            interim=any(map(is_running, dirs)),
         )
         text = summary(study)
         file = write_report(study, Path(args.out or args.dirs[0]))

@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     add_own_data(parser, train=False)
     args = parser.parse_args(argv)
 
-    from det_losses.data.split_checks import data_notes, parts_of
+    from det_losses.data.box_table import parts_of
+    from det_losses.data.split_checks import data_notes
     from det_losses.engine import build_runner
     from det_losses.engine.checkpoint import check_tested, read_meta
     from det_losses.engine.config import use_labels, use_metric_options

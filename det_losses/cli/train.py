@@ -10,6 +10,7 @@ from pathlib import Path
 from det_losses.cli.arguments import (
     SEED,
     add_config,
+    add_dry_run,
     add_losses,
     add_own_data,
     add_training,
@@ -28,7 +29,16 @@ def main(argv: list[str] | None = None) -> int:
     """Train; exit status 1 if training failed, 2 for a user error, 130 if interrupted."""
     args = _parser().parse_args(argv)
 
+    from det_losses.engine.signals import signals_as_interrupt
+
+    with signals_as_interrupt():
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     from det_losses.engine import build_runner
+    from det_losses.engine.config import use_tensorboard
+    from det_losses.engine.outline import training_plan
     from det_losses.engine.run import (
         build_parts,
         claim_work_dir,
@@ -41,17 +51,25 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         with user_errors():
             cfg = load_experiment(args)
-            cfg.launcher = args.launcher
+            if args.launcher != "none":
+                cfg.launcher = args.launcher
             if args.seed is not None:
                 cfg.merge_from_dict({"randomness.seed": args.seed})
             default = f"work_dirs/{Path(args.config).stem}"
             cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
+            if args.dry_run:
+                print(training_plan(cfg))
+                return 0
             given = copy.deepcopy(cfg)
             # With torchrun, the first process holds the lock of the directory.
-            is_first = args.launcher == "none" or os.environ.get("RANK", "0") == "0"
+            is_first = cfg.get("launcher", "none") == "none" or os.environ.get("RANK", "0") == "0"
             new = is_first and stack.enter_context(locked(Path(cfg.work_dir)))
             with removed_on_error(Path(cfg.work_dir), new):
                 claim_work_dir(cfg, args.resume)
+                if args.tensorboard:  # not in `given`: it does not make it another run
+                    use_tensorboard(cfg)
+                if cfg.get("launcher", "none") == "none" and not args.no_plan:
+                    print(training_plan(given), flush=True)
                 runner = build_runner(cfg)
                 build_parts(runner)
         try:
@@ -83,5 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_losses(parser)
     add_training(parser)
+    add_dry_run(parser)
+    parser.add_argument(
+        "--no-plan", action="store_true", help="train without printing the plan first"
+    )
     add_own_data(parser, train=True)
     return parser

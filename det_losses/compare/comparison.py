@@ -1,7 +1,9 @@
 """A whole comparison: select variants, check, plan, train, report."""
 
+import contextlib
 import copy
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -10,8 +12,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.compare.budget import Budget, measure_run
+from det_losses.compare.budget import Budget
 from det_losses.compare.fork import Fork, check_fork, fork_of
+from det_losses.compare.interim import InterimReport
 from det_losses.compare.looks import (
     LOOK_SEEDS,
     default_seeds,
@@ -32,9 +35,13 @@ from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import MATCHED_FILE, match_variants
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
-from det_losses.engine.schedule import set_length
+from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
+from det_losses.engine.run import is_finished
+from det_losses.engine.run_time import RunTime, measure_run
+from det_losses.engine.schedule import limit_warm_up, set_length
 from det_losses.engine.settings import check_settings
-from det_losses.errors import InputError, UserError, counted, printable
+from det_losses.errors import InputError, UserError, counted, did_you_mean, printable
+from det_losses.evaluation.metrics import METRICS
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
 from det_losses.registry import DATASETS
@@ -63,6 +70,8 @@ def compare(
     screening: bool = False,
     fork_at: float | None = None,
     resamples: int = 1000,
+    tensorboard: bool = False,
+    dry_run: bool = False,
     facts: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a config with several losses, print progress, and write results and report.
@@ -91,10 +100,12 @@ def compare(
         fork_at: the fraction of the training, in 0..1, that only the baseline trains; all other
             variants continue from there. None: every variant trains from scratch.
         resamples: number of resamples of the validation images, for the intervals.
+        tensorboard: whether each run writes its scalars for TensorBoard too.
+        dry_run: whether to print the plan only; nothing is trained or written.
         facts: further entries of the results' metadata (``command``, ``config``).
 
     Returns:
-        The rows of results.json.
+        The rows of results.json; none of a dry run.
 
     Raises:
         UserError: an option, the config or the data cannot be used.
@@ -110,7 +121,7 @@ def compare(
         multiples=multiples,
         matched=match,
     )
-    cfg = with_epochs(cfg)
+    given, cfg = cfg, with_epochs(cfg)
     first = seeds or default_seeds(cfg)
     fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
     _say_damaged(root)
@@ -122,12 +133,22 @@ def compare(
     baseline = baseline or _baseline(selection, root)
     settings = {"baseline": baseline, "metric": metric, "resamples": resamples, "within": within}
     facts = {**(facts or {}), **settings, **describe(cfg), "budget": seconds}
-    with locked(root) as lock:
-        variants = match_variants(cfg, selection, root) if match else selection.variants
-        variants = selection.swept(variants)
-        _announce(cfg, variants, facts)
-        run_seconds = cache(partial(_run_seconds, cfg, variants[0], root, jobs))
-        budget = None if seconds is None else Budget(seconds, run_seconds(), jobs)
+    check_metric(metric, facts["classes"])
+    facts.update(_chosen_later(metric, root))
+    variants = selection.swept(selection.variants)
+    run_time = cache(partial(_run_time, cfg, variants[0], root, jobs))
+    looks = scheduled(seeds or LOOK_SEEDS) if until else None
+    with contextlib.ExitStack() as stack:
+        lock = 0 if dry_run else stack.enter_context(locked(root))
+        plan = Plan.of(cfg, selection.components, variants, first, fork)
+        _announce(given, plan, root, facts, run_time, jobs, looks, match)
+        if dry_run:
+            return []
+        report = stack.enter_context(InterimReport(root))
+        if match:
+            variants = selection.swept(match_variants(cfg, selection, root))
+            print(f"\nMatched loss weights\n{settings_table(variants)}\n", flush=True)
+        budget = None if seconds is None else Budget(seconds, run_time().seconds, jobs)
         notes: list[str] = []
         if screening:
             train = short_trainer(facts, first[0], lock, jobs, budget)
@@ -137,10 +158,10 @@ def compare(
         plan = Plan.of(cfg, selection.components, variants, first, fork)
 
         def start(asked: Plan) -> PlanRunner:
-            runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget)
+            runner = PlanRunner(cfg, asked, root, lock, facts, jobs, budget, report, tensorboard)
             for note in (*notes, *facts.get("data_notes", {}).get("both", [])):
                 runner.results.note(note)
-            runner.run_seconds = run_seconds() if runner.todo else None
+            runner.run_seconds = run_time().seconds if runner.todo else None
             return runner
 
         if until:
@@ -150,9 +171,8 @@ def compare(
                 fit = budget.seeds(partial(plan.unfinished, root), seeds)
                 plan = replace(plan, seeds=fit)
             runner = start(plan)
-            print(runner.forecast(), flush=True)
-            if runner.todo:
-                _say_likely(root, facts, len(variants), len(plan.seeds))
+            if budget or screening:  # which chose the seeds or the variants
+                print(runner.forecast(), flush=True)
             rows = runner.execute()
         _report(root, rows)
     return rows
@@ -175,8 +195,6 @@ def _until_decided(
     if facts["baseline"] not in labels:  # that of the directory, in a comparison of others
         facts = {**facts, "baseline": labels[0]}
     print(f"Looks at {at} seeds, at most {counted(len(labels) * looks[-1], 'run')}")
-    if any(plan.unfinished(root, seed) for seed in seeds):
-        _say_likely(root, facts, len(labels), looks[-1], looks[-1])
 
     def start_some(own: Mapping[str, Sequence[int]]) -> PlanRunner:
         if plan.fork:  # which trains the first part for the others, whether it is still in or not
@@ -188,14 +206,6 @@ def _until_decided(
         return start(replace(plan, variants=chosen, seeds=used, own_seeds=per_variant))
 
     return until_decided(start_some, root, labels, seeds, facts)
-
-
-def _say_likely(
-    root: Path, facts: Mapping[str, Any], losses: int, seeds: int, look: int | None = None
-) -> None:
-    sentence = likely_to_find(root, facts["images"]["val"], losses, seeds, look)
-    if sentence:
-        print(sentence)
 
 
 def check(
@@ -258,7 +268,9 @@ def with_epochs(cfg: Config) -> Config:
         return cfg
     own, one_run = copy.deepcopy(cfg), copy.deepcopy(cfg)
     select_fold(one_run, 0)
-    set_length(own, len(DATASETS.build(one_run.train_dataloader.dataset)))
+    images = len(DATASETS.build(one_run.train_dataloader.dataset))
+    set_length(own, images)
+    limit_warm_up(own, images)
     return own
 
 
@@ -270,26 +282,97 @@ def _baseline(selection: Selection, root: Path) -> str:
     return meta.get("baseline") or selection.baseline
 
 
-def _run_seconds(cfg: Config, variant: Variant, root: Path, jobs: int) -> float:
-    """Return the time of a run: that of the finished ones, or else measured."""
+def check_metric(metric: str, classes: Sequence[str]) -> None:
+    """Raise InputError unless a metric is one of METRICS, or the AP of a class of the data."""
+    known = [*METRICS, *(f"AP/{name}" for name in classes)]
+    if metric not in known:
+        hint = did_you_mean(metric, known, f"The metrics are {', '.join(METRICS)} and AP/<class>.")
+        raise InputError(f"--metric {metric}: no such metric. {hint}")
+
+
+def _chosen_later(metric: str, root: Path) -> dict[str, str]:
+    """Return the ``planned_metric`` of a comparison whose results are known by another metric."""
+    meta, rows = stored_results(root)
+    planned = meta.get("planned_metric") or meta.get("metric")
+    if not planned or planned == metric or not any(row["status"] == "done" for row in rows):
+        return {}
+    print(f"{metric} is chosen after the first runs, which were planned for {planned}: exploratory")
+    return {"planned_metric": planned}
+
+
+def _run_time(cfg: Config, variant: Variant, root: Path, jobs: int) -> RunTime:
+    """Return what a run takes: as the finished ones of the directory took, or else measured."""
     stored = Plan.load(root)
     known = stored.seconds_per_run(root) if stored else None
     if known:
-        return known
-    print("Measuring the time per run", flush=True)
-    measured = measure_run(cfg, variant, jobs)
-    if measured.note:
-        print(measured.note)
-    return measured.seconds
+        return RunTime(0.0, known, 0.0, 0, stored.bytes_per_run(root))
+    print("Timing a few steps", flush=True)
+    return measure_run(variant.apply(cfg), jobs)
 
 
-def _announce(cfg: Config, variants: Sequence[Variant], facts: dict[str, Any]) -> None:
-    print(printable(f"{_images(facts)}, {counted(len(facts['classes']), 'class')}"))
-    if length := set_length(copy.deepcopy(cfg), facts["epoch_samples"]):
-        print(f"Each run: {length}")
+def _announce(
+    cfg: Config,
+    plan: Plan,
+    root: Path,
+    facts: Mapping[str, Any],
+    run_time: Callable[[], RunTime],
+    jobs: int,
+    looks: Sequence[int] | None,
+    match: bool,
+) -> None:
+    """Print what will be trained, on what, how long it takes, and what it is likely to find."""
     for note in itertools.chain(*facts.get("data_notes", {}).values()):
         print(f"data: {printable(note)}")
-    print(f"\n{cfg.model.type} with\n{settings_table(variants)}\n", flush=True)
+    todo = sum(plan.unfinished(root, seed) for seed in plan.seeds)
+    expected = run_time() if todo else None
+    rows = outline(cfg, facts["epoch_samples"], facts["classes"], _images(facts))
+    rows["runs"] = _runs(plan, root, jobs, looks, facts["budget"])
+    rows["device"] = device_text()
+    if expected:
+        rows["time"] = _time(expected, todo, jobs)
+        rows["disk"] = disk_text(expected.disk * math.ceil(todo), root)
+        likely = likely_to_find(
+            root,
+            facts["images"]["val"],
+            len(plan.variants),
+            looks[-1] if looks else len(plan.seeds),
+            looks[-1] if looks else None,
+        )
+        if likely:
+            rows["finds"] = likely
+    print(f"\n{printable(aligned('Plan', rows))}")
+    if expected and expected.note:
+        print(expected.note)
+    weights = " (before --match-weights)" if match else ""
+    print(f"\nVariants{weights}\n{settings_table(plan.variants)}\n", flush=True)
+
+
+def _runs(
+    plan: Plan, root: Path, jobs: int, looks: Sequence[int] | None, seconds: float | None
+) -> str:
+    """Return which runs the comparison has, and how many of them are finished."""
+    losses, runs = len(plan.variants), plan.runs(root)
+    parallel = f", {jobs} in parallel" if jobs > 1 else ""
+    if looks:
+        text = f"{losses} variants, looks at {listed([str(look) for look in looks])} seeds"
+        return f"{text}{parallel}"
+    if seconds is not None:
+        return f"{losses} variants, as many seeds as fit in {time_text(seconds)}{parallel}"
+    seeds = ", ".join(map(str, plan.seeds))
+    variants = f"{losses} variant{'s' * (losses != 1)}"
+    text = f"{len(runs)}: {variants} with seed{'s' * (len(plan.seeds) != 1)} {seeds}{parallel}"
+    if finished := sum(is_finished(run.work_dir) for run in runs):
+        text += "; all of them are finished" if finished == len(runs) else f"; {finished} finished"
+    return text
+
+
+def _time(expected: RunTime, todo: float, jobs: int) -> str:
+    """Return the time of a run and of all; ``todo`` counts the unfinished ones."""
+    total = math.ceil(todo / jobs) * expected.seconds
+    text = f"about {time_text(expected.seconds)} a run, {time_text(total)} in all"
+    if not expected.evaluations:
+        return f"{text} (as the finished runs took)"
+    return f"{text} (timed; evaluations take {time_text(expected.evaluation)} of a run)"
 
 
 def _images(facts: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from det_losses.engine.config import folds_of
 from det_losses.errors import InputError, UserError, counted
 from det_losses.files import finite
 from det_losses.report import Study
-from det_losses.report.answer import supports_ranking
+from det_losses.report.answer import causes_of_low_ap, supports_ranking
 from det_losses.report.formats import at_most, listed, points
 from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, next_look
 from det_losses.statistics.families import detectable_difference
@@ -162,7 +162,8 @@ def verdict_at(
     if not study.comparable:
         raise InputError(f"the baseline {study.baseline} has no finished run")
     if not supports_ranking(study):
-        raise InputError("the AP of all variants is too low to compare losses; train longer")
+        cause = causes_of_low_ap(study)[0].rstrip(".")
+        raise InputError(f"the AP of all variants is too low to compare losses. {cause}")
     found = study.scores(settings["metric"])
     parts = {label: _only(found[label], seeds) for label in labels if label in found}
     scores = {label: part for label, part in parts.items() if part}

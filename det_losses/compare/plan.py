@@ -240,6 +240,14 @@ class Plan:
         ]
         return sum(known) / len(known) if known else None
 
+    def bytes_per_run(self, root: Path) -> int:
+        """Return the mean size of the files of the finished runs, in bytes."""
+        folders = [run.work_dir for run in self.runs(root) if is_finished(run.work_dir)]
+        sizes = [
+            file.stat().st_size for each in folders for file in each.rglob("*") if file.is_file()
+        ]
+        return sum(sizes) // max(1, len(folders))
+
     def added_to(self, stored: "Plan", root: Path) -> "Plan":
         """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
 
@@ -250,7 +258,7 @@ class Plan:
                 label.
         """
         old, new = (
-            {"components": p.components, **p.config, "--fork-at": p.fork and asdict(p.fork)}
+            {"components": p.components, **plain(p.config), "--fork-at": p.fork and asdict(p.fork)}
             for p in (stored, self)
         )
         lines = differences(old, new)
@@ -353,6 +361,8 @@ class Results:
 
     Attributes:
         notes: sentences for the report.
+        failed: reasons for which runs of this command failed, by their directory, in which they
+            could perhaps not be stored.
         done_before: label and seed of the runs that earlier commands recorded as done.
         looks: the looks that were taken (:mod:`~det_losses.compare.looks`); before the first one
             is taken, its seeds and error; None if the number of seeds was fixed in advance.
@@ -373,6 +383,7 @@ class Results:
         self._started = previous.get("started", _now())
         command = [facts["command"]] if "command" in facts else []
         self._commands = list(dict.fromkeys([*previous.get("commands", []), *command]))
+        self.failed: dict[Path, str] = {}
         self.notes: list[str] = previous.get("notes", [])
         self.looks: list[dict[str, Any]] | None = previous.get("looks")
         if is_damaged(root / RESULTS_FILE):
@@ -386,11 +397,17 @@ class Results:
     def write(self) -> list[dict[str, Any]]:
         """Write both files, each atomically, and return the rows."""
         with self._writing:
-            rows = [run.row(self._root) for run in self._plan.runs(self._root)]
+            rows = [self._row(run) for run in self._plan.runs(self._root)]
             content = finite({"meta": self.meta(), "runs": rows})
             write_json(self._root / RESULTS_FILE, content, indent=2)
             write_text(self._root / "results.csv", to_csv(content["runs"]))
         return content["runs"]
+
+    def _row(self, run: PlannedRun) -> dict[str, Any]:
+        row = run.row(self._root)
+        if row["status"] != "done" and run.work_dir in self.failed:
+            row.update(status="failed", error=self.failed[run.work_dir])
+        return row
 
     def meta(self) -> dict[str, Any]:
         """Return the metadata of results.json."""

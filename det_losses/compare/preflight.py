@@ -5,7 +5,6 @@ import gc
 import platform
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
-import det_losses
 from det_losses.compare.variants import Variant, slots_of
-from det_losses.data.split_checks import data_notes
 from det_losses.engine.build import build_runner
 from det_losses.engine.config import entries, folds_of, select_fold, use_labels
+from det_losses.engine.coverage import notes_before_training
+from det_losses.engine.device import uses_cuda
 from det_losses.engine.loss_record import matches_config
 from det_losses.engine.run import build_parts
 from det_losses.errors import InputError, UserError
@@ -28,8 +27,7 @@ from det_losses.evaluation.summary import count_boxes
 from det_losses.models.published import table_of
 from det_losses.models.slots import build_slot_losses
 from det_losses.registry import DATASETS
-
-_PACKAGES = ("torch", "torchvision", "mmengine-lite", "hotcoco")
+from det_losses.versions import versions
 
 
 def check_losses(cfg: Config, variants: Sequence[Variant]) -> None:
@@ -107,7 +105,7 @@ def _try_evaluation(runner: Runner) -> None:
     except Exception as error:
         raise InputError(
             f"the model cannot evaluate the first validation image: {type(error).__name__}: "
-            f"{error}. Check the settings of the model"
+            f"{str(error).rstrip('.')}. Check the settings of the model"
         ) from error
 
 
@@ -160,7 +158,8 @@ def describe_data(cfg: Config) -> dict[str, Any]:
         **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
-        "data_notes": data_notes(train, None if folds else val),  # with folds, of one run
+        # with folds, of one run
+        "data_notes": notes_before_training(cfg.model, train, None if folds else val),
         "ground_truth": truth,
     }
 
@@ -182,10 +181,10 @@ def ground_truth(dataset: Any) -> dict[str, Any]:
 
 def describe_machine() -> dict[str, Any]:
     """Return ``versions`` and ``hardware``."""
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    versions = {"det_losses": det_losses.__version__, "python": platform.python_version()}
+    count = torch.cuda.device_count() if uses_cuda() else 0
+    gpus = [torch.cuda.get_device_name(index) for index in range(count)]
     return {
-        "versions": versions | {package: _version(package) for package in _PACKAGES},
+        "versions": versions(),
         "hardware": {
             "system": f"{platform.system()} {platform.machine()}",
             "cpu": _cpu_name(),
@@ -196,13 +195,6 @@ def describe_machine() -> dict[str, Any]:
             else "peak memory is the resident memory of the training process",
         },
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a fork has another name
-        return "unknown"
 
 
 def _cpu_name() -> str:

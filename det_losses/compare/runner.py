@@ -19,11 +19,13 @@ from mmengine.config import Config
 
 from det_losses.compare.budget import Budget
 from det_losses.compare.fork import FORK_FILE
+from det_losses.compare.interim import InterimReport
 from det_losses.compare.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
 from det_losses.config_diff import describe
 from det_losses.engine.checkpoint import newest_checkpoint
 from det_losses.engine.config import config_text
-from det_losses.engine.progress import PROGRESS_FILE
+from det_losses.engine.device import device_options
+from det_losses.engine.progress import PROGRESS_FILE, ap_text
 from det_losses.engine.run import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -65,6 +67,8 @@ class PlanRunner:
         facts: see :class:`~det_losses.compare.plan.Results`.
         jobs: number of parallel runs, which share the cores.
         budget: the time budget; None: unlimited.
+        report: rewrites the report after each run; None: there is no report before the end.
+        tensorboard: whether each run writes its scalars for TensorBoard too.
 
     Attributes:
         plan: the plan of the directory, including earlier commands.
@@ -85,6 +89,8 @@ class PlanRunner:
         facts: dict[str, Any],
         jobs: int = 1,
         budget: Budget | None = None,
+        report: InterimReport | None = None,
+        tensorboard: bool = False,
     ) -> None:
         stored = requested.known(root)
         self.plan = requested.added_to(stored, root) if stored else requested
@@ -98,6 +104,7 @@ class PlanRunner:
             self.results.notes.remove(BUDGET_NOTE)  # it concerns an earlier command
         self._cfg, self._root, self._lock = cfg, root, lock
         self._jobs, self._budget = jobs, budget
+        self._report, self._tensorboard = report, tensorboard
         self._stop = threading.Event()
         self._durations: list[float] = []  # of finished runs, in seconds per whole training
         self._choosing = threading.Lock()
@@ -137,6 +144,9 @@ class PlanRunner:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+            finally:
+                if self._report:
+                    self._report.stop()  # a final one follows, or none
         if self._budget and self._durations:
             self._budget.run_seconds = sum(self._durations) / len(self._durations)
         return self.results.write()
@@ -213,8 +223,10 @@ class PlanRunner:
         try:
             self._train_in_directory(run, title, following)
         except OSError as error:
+            reason = f"{type(error).__name__}: {error}"
+            self.results.failed[run.work_dir] = reason
             with contextlib.suppress(OSError):
-                run.set_status("failed", f"{type(error).__name__}: {error}")
+                run.set_status("failed", reason)
             _print_line(sys.stdout, f"{title}  FAILED: {error}")
             self._store()
 
@@ -244,6 +256,7 @@ class PlanRunner:
         display.say(f"started, log: {log}")
         try:
             command = train_command(config, run.work_dir, start)
+            command += ["--tensorboard"] if self._tensorboard else []
             status = self._watch(command, log, display)
         except BudgetSpent:
             run.set_status("interrupted", "the time budget ran out")
@@ -263,6 +276,8 @@ class PlanRunner:
                 display.close(f"FAILED ({_ended(status)}), log: {log}")
         finally:
             self._store()
+        if self._report and self._durations:
+            self._report.request(following * sum(self._durations) / len(self._durations))
 
     def _give_up(self, run: PlannedRun, title: str) -> None:
         """Record that a forked run cannot start, unless its baseline's run is still to be trained.
@@ -288,6 +303,8 @@ class PlanRunner:
             if self._budget and self._budget.left <= 0:
                 raise BudgetSpent
             display.update()
+            if self._report:
+                self._report.tick()
 
         return run_process(command, log, tick, keep_open=self._lock, env=self._environment())
 
@@ -330,7 +347,7 @@ def _reopened(run: PlannedRun, title: str) -> bool:
 
 def _outcome(run: PlannedRun) -> str:
     value = (read_metrics(run.work_dir).get("metrics") or {}).get("AP")
-    return "AP n/a" if value is None else f"AP {value:.3f}"
+    return "AP n/a" if value is None else f"AP {100 * value:.1f}"
 
 
 def _tail(log: Path, begin: int, status: int, lines: int = 8) -> str:
@@ -380,11 +397,25 @@ def locked(root: Path) -> Iterator[int]:
         yield file.fileno()
 
 
+def is_running(root: Path) -> bool:
+    """Return whether a comparison, or a run of one that was killed, has the lock of a directory."""
+    file = root / ".lock"
+    if not file.is_file():
+        return False
+    with file.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def train_command(config: Path, work_dir: Path, start: Path | None = None) -> list[str]:
     """Return the command of a run: the ``train`` tool; ``start`` is the checkpoint of a fork."""
     tool = [sys.executable, "-m", "det_losses", "train"]
+    options = ["--work-dir", str(work_dir), "--no-plan", *device_options()]
     resume = ["--resume", str(start)] if start else ["--resume"]
-    return [*tool, str(config), "--work-dir", str(work_dir), *resume]
+    return [*tool, str(config), *options, *resume]
 
 
 def run_process(
@@ -522,7 +553,7 @@ class RunDisplay:
         if state["loss"] is not None:
             parts.append(f"loss {state['loss']:.3f}")
         if state["AP"] is not None:
-            parts.append(f"AP {state['AP']:.3f}")
+            parts.append(ap_text(state))
         if current is not None:
             parts.append(f"{duration(current)} left")
             if self._following:

@@ -5,7 +5,8 @@ import copy
 import gc
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ from det_losses.registry import MODELS, find
 MATCHED_FILE = "matched_weights.json"
 LEAST_BATCHES = 8
 BATCHES = 256
+LONGEST_WARM_UP = 1000  # steps
+# Of the steps of a run. A batch costs about as much as a step: it passes through the model once for
+# each space of losses, without a backward pass. With the start, this is about a tenth of a run.
+_WARM_UP_SHARE, _BATCH_SHARE = 0.04, 0.03
 _LOOKED_AT = 4  # times as many batches are looked at, if objects are rare
 
 
@@ -105,9 +110,10 @@ class Matching:
         first, second = (m.losses[m.baseline].config for m in (self, other))
         if theirs != self or first != second:
             raise InputError(
-                f"loss weights were matched with slot={self.slot}, baseline={self.baseline}, "
-                f"batches={self.batches}, warmup_steps={self.warmup_steps}, seed={self.seed}, but "
-                "this command requests different settings; give another --work-dir"
+                f"--match-weights: the stored weights of {self.slot} were matched to "
+                f"{self.baseline} over {self.batches} batches after {self.warmup_steps} steps, "
+                f"those of this command to {other.baseline} over {other.batches} batches after "
+                f"{other.warmup_steps} steps, with other settings; give another --work-dir"
             )
         return replace(self, losses={**other.losses, **self.losses})
 
@@ -153,13 +159,9 @@ def match_variants(cfg: Config, selection: Selection, root: Path) -> list[Varian
             f"{slot} to {baseline}; give another --work-dir"
         )
     if known is None or not losses.keys() <= known.losses.keys():
-        print("Matching loss weights after a short training with the baseline", flush=True)
-        found = match_weights(cfg, slot, losses, baseline, work_dir=root)
-        if found.batches < BATCHES:
-            print(
-                f"Objects are rare: the weights are matched on {found.batches} batches with "
-                f"positives instead of {BATCHES}"
-            )
+        found = match_weights(
+            cfg, slot, losses, baseline, work_dir=root, warmup_steps=known and known.warmup_steps
+        )
         known = known.joined(found) if known else found
         write_json(file, known.to_dict(), indent=2)
     variants = []
@@ -184,7 +186,7 @@ def match_weights(
     *,
     work_dir: str | Path,
     warmup_steps: int | None = None,
-    batches: int = BATCHES,
+    batches: int | None = None,
     seed: int = 0,
 ) -> Matching:
     r"""Find the weight with which each box loss has the baseline's gradient norm.
@@ -203,7 +205,8 @@ def match_weights(
     batches, 1.3% on 128 and 0.5% on 256, the default. The ratio of two norms varies by 2 to 21%
     between batches (9% for GIoULoss), so 256 batches determine a weight to within 1.2% with 95%
     confidence, and those of MSELoss and HuberLoss to within 2.6%. ``error`` of the result is this
-    uncertainty on the actual data.
+    uncertainty on the actual data. Shorter trainings get fewer batches (:func:`effort`), so that
+    matching takes no longer than a tenth of a run.
 
     Args:
         cfg: config of the experiment; it is not changed.
@@ -211,8 +214,9 @@ def match_weights(
         losses: label -> config of a loss, including the baseline.
         baseline: label of the baseline, which keeps its weight.
         work_dir: parent of the temporary folder of the warm-up.
-        warmup_steps: steps of the warm-up; None: a tenth of training, but 100 to 1000 steps.
+        warmup_steps: steps of the warm-up; None: see :func:`effort`.
         batches: number of fixed batches with positives, at least 8; fewer if objects are rare.
+            None: see :func:`effort`; for a given warm-up, as many as belong to it.
         seed: seed of initial weights, warm-up and batches.
 
     Raises:
@@ -222,19 +226,28 @@ def match_weights(
     """
     if baseline not in losses:
         raise InputError(f"the baseline {baseline!r} is not one of {', '.join(losses)}")
-    if batches < LEAST_BATCHES:
+    if batches is not None and batches < LEAST_BATCHES:
         raise InputError(f"batches must be at least {LEAST_BATCHES}, got {batches}")
     box_layer_name(find(MODELS, cfg.model.type), slot)
     modules = {label: build_loss(dict(config)) for label, config in losses.items()}
     given = {label: _weight(label, loss) for label, loss in modules.items()}
     own = copy.deepcopy(cfg)
     own.model[slot] = ConfigDict(losses[baseline])
-    with tqdm(desc=f"warm-up with {baseline}", disable=not shows_bar(), leave=False) as bar:
+    print(
+        "Matching loss weights: a short training with the baseline, then gradient norms", flush=True
+    )
+    with _progress_bar(f"warm-up with {baseline}") as bar:
         warmed = warm_up(own, warmup_steps, seed, Path(work_dir), bar)
+        batches = batches or effort(warmed.training_steps, warmed.steps)[1]
         bar.set_description("gradient norms")
         bar.reset(batches)
         norms = _norms(warmed, slot, modules, batches, seed, bar)
     reference = norms[baseline][1]
+    if len(reference) < batches:
+        print(
+            f"Objects are rare: the weights are matched on {len(reference)} batches with "
+            f"positives instead of {batches}"
+        )
     found = {}
     for label, (initial, trained) in norms.items():
         factor = reference.mean() / trained.mean()
@@ -247,6 +260,52 @@ def match_weights(
             error=ratio_error(reference, trained),
         )
     return Matching(slot, baseline, len(reference), warmed.steps, seed, found)
+
+
+def effort(training_steps: int, warmup_steps: int | None = None) -> tuple[int, int]:
+    """Return the steps of the warm-up and the number of batches for a training of some length.
+
+    Together they take about a tenth of the training. A given warm-up that is longer is that of an
+    earlier version, whose losses were measured on 256 batches.
+
+    Args:
+        training_steps: steps of a run.
+        warmup_steps: a given number of steps.
+    """
+    steps = min(max(1, int(_WARM_UP_SHARE * training_steps)), LONGEST_WARM_UP)
+    batches = min(max(LEAST_BATCHES, int(_BATCH_SHARE * training_steps)), BATCHES)
+    if warmup_steps is not None and warmup_steps > steps:
+        return warmup_steps, BATCHES
+    return warmup_steps or steps, batches
+
+
+class _Lines:
+    """Progress as plain lines, one every few seconds, where no terminal shows a bar."""
+
+    def __init__(self, title: str, seconds: float = 10.0) -> None:
+        self.title, self.seconds = title, seconds
+        self.n = self.total = 0
+
+    def set_description(self, title: str) -> None:
+        self.title = title
+
+    def reset(self, total: int) -> None:
+        self.n, self.total, self._due = 0, total, time.monotonic() + self.seconds
+
+    def update(self) -> None:
+        self.n += 1
+        if self.n == self.total or time.monotonic() >= self._due:
+            self._due = time.monotonic() + self.seconds
+            print(f"  {self.title}: {self.n}/{self.total}", flush=True)
+
+
+@contextlib.contextmanager
+def _progress_bar(title: str) -> Iterator[tqdm | _Lines]:
+    if shows_bar():
+        with tqdm(desc=title, leave=False) as bar:
+            yield bar
+    else:
+        yield _Lines(title)
 
 
 def ratio_error(first: np.ndarray, second: np.ndarray) -> float:
@@ -277,7 +336,7 @@ def _norms(
     losses: Mapping[str, nn.Module],
     batches: int,
     seed: int,
-    bar: tqdm,
+    bar: tqdm | _Lines,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the norms of each loss at the initial and the trained weights, one per batch.
 
@@ -339,26 +398,27 @@ class WarmUp:
 
     Attributes:
         steps: number of steps.
+        training_steps: number of steps of a whole training.
         initial: the model with its initial weights.
         trained: the model after the last step.
         batches: fixed batches of the training data.
     """
 
     steps: int
+    training_steps: int
     initial: nn.Module
     trained: nn.Module
     batches: FixedBatches
 
 
 def warm_up(
-    cfg: Config, steps: int | None, seed: int, work_dir: Path, bar: tqdm | None = None
+    cfg: Config, steps: int | None, seed: int, work_dir: Path, bar: tqdm | _Lines | None = None
 ) -> WarmUp:
     """Train the first steps of a config in memory, with its schedule and hooks, without evaluation.
 
     Args:
         cfg: the config; it is not changed.
-        steps: number of steps; None: a tenth of training, at least 100 (if the config has as
-            many) and at most 1000.
+        steps: number of steps; None: see :func:`effort`.
         seed: seed of initial weights, data order, augmentation and fixed batches.
         work_dir: parent of a temporary folder, which is removed at the end.
         bar: progress bar.
@@ -371,7 +431,8 @@ def warm_up(
     with tempfile.TemporaryDirectory(prefix=".warm_up.", dir=work_dir) as folder:
         runner = build_runner(_training_only(cfg, seed, folder))
         build_parts(runner)
-        steps = _checked_steps(steps, runner.max_iters)
+        training_steps = runner.max_iters
+        steps = _checked_steps(steps, training_steps)
         loader = runner.train_dataloader
         batch_size = runner.cfg.train_dataloader.batch_size
         batches = FixedBatches(loader.dataset, loader.collate_fn, batch_size, seed)
@@ -383,12 +444,12 @@ def warm_up(
     del runner, loader
     gc.collect()  # ends the loader's workers
     torch.cuda.empty_cache()
-    return WarmUp(steps, initial, trained, batches)
+    return WarmUp(steps, training_steps, initial, trained, batches)
 
 
 def _checked_steps(steps: int | None, most: int) -> int:
     if steps is None:
-        return min(max(100, most // 10), 1000, most)
+        return effort(most)[0]
     if not 1 <= steps <= most:
         raise InputError(
             f"warmup_steps must be from 1 to {most}, the training steps of the config, got {steps}"
@@ -421,7 +482,7 @@ class _SnapshotHook(Hook):
 
     priority = "LOWEST"
 
-    def __init__(self, steps: int, bar: tqdm) -> None:
+    def __init__(self, steps: int, bar: tqdm | _Lines) -> None:
         self.initial: dict[str, Tensor] = {}
         self.trained: dict[str, Tensor] = {}
         self._steps, self._bar = steps, bar
@@ -437,7 +498,7 @@ class _SnapshotHook(Hook):
             raise _WarmUpDone
 
 
-def _train(runner: Runner, steps: int, bar: tqdm) -> _SnapshotHook:
+def _train(runner: Runner, steps: int, bar: tqdm | _Lines) -> _SnapshotHook:
     stop, snapshots = StopHook(), _SnapshotHook(steps, bar)
     runner.register_hook(stop, priority="LOWEST")
     runner.register_hook(snapshots, priority="LOWEST")

@@ -1,14 +1,17 @@
 """Boxes that training drops or changes, and signs that boxes have another format."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 BEYOND = 1.0  # pixels by which a box may overshoot its image: annotations are rounded
 _THIN = 1.0  # pixels; torchvision's SanitizeBoundingBoxes removes boxes that are thinner
 _SHARE = 0.5  # of boxes with values from 0 to 1, from which on a set is suspected
-_AS_CORNERS, _BEYOND_SHARE = 0.95, 0.1  # the same for corners instead of width and height
+_BEYOND_SHARE = 0.1  # of boxes beyond their image, from which on another format is looked for
+_AS_OTHER = 0.95  # of boxes that fit as another format, from which on a set is suspected
 _FEW = 3  # fewer boxes than this are no sign
+
+STRONG = "WRONG BOXES?"  # begins the sentences that almost always mean an error in the data
 
 
 def clipped_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -70,8 +73,11 @@ def find_repeated(images: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> 
     return repeated
 
 
-def suspicions(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
+def wrong_format(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
     """Return a sentence if boxes are probably not x, y, width, height in pixels.
+
+    If many boxes reach beyond their image, and nearly all fit when they are read in another way,
+    that is probably their format.
 
     Args:
         boxes: ``[N, 4]`` as given.
@@ -82,21 +88,48 @@ def suspicions(boxes: np.ndarray, sizes: np.ndarray) -> list[str]:
     normalised = ((boxes >= 0) & (boxes <= 1)).all(axis=1)
     if normalised.mean() > _SHARE:
         return [
-            f"{normalised.sum()} of {len(boxes)} boxes have only values from 0 to 1"
-            f"{_such(boxes[normalised])}: are they fractions of the image size? Multiply them by "
+            f"{STRONG} {normalised.sum()} of {len(boxes)} boxes have only values from 0 to 1"
+            f"{such(boxes[normalised])}: are they fractions of the image size? Multiply them by "
             "width and height"
         ]
-    end = boxes[:, :2] + boxes[:, 2:]
-    beyond = (end > sizes + BEYOND).any(axis=1)
-    as_corners = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    as_corners &= (boxes[:, 2:] <= sizes + BEYOND).all(axis=1) & np.isfinite(sizes).all(axis=1)
-    if as_corners.mean() > _AS_CORNERS and beyond.mean() > _BEYOND_SHARE:
+    known = np.isfinite(sizes).all(axis=1)
+    beyond = (boxes[:, :2] + boxes[:, 2:] > sizes + BEYOND).any(axis=1)
+    if beyond.mean() <= _BEYOND_SHARE:
+        return []
+    fits = {name: _fits(read(boxes), sizes) & known for name, read in _READINGS.items()}
+    best = max(fits, key=lambda name: fits[name].sum())
+    if fits[best].mean() > _AS_OTHER:
         return [
-            f"{beyond.sum()} of {len(boxes)} boxes reach beyond their image"
-            f"{_such(boxes[beyond])}, but {as_corners.sum()} fit as two corners: are they x1, y1, "
-            "x2, y2? COCO's are x, y, width, height"
+            f"{STRONG} {beyond.sum()} of {len(boxes)} boxes reach beyond their image"
+            f"{such(boxes[beyond])}, but {fits[best].sum()} fit as {best}: are they "
+            f"{_ORDERS[best]}? COCO's are x, y, width, height"
         ]
-    return []
+    outside = known & (boxes[:, :2] >= sizes).any(axis=1)
+    if (
+        outside.mean() <= _BEYOND_SHARE or outside.sum() < _FEW
+    ):  # objects at the border may be annotated beyond it
+        return []
+    return [
+        f"{STRONG} {outside.sum()} of {len(boxes)} boxes begin beyond their image"
+        f"{such(boxes[outside])}: were they annotated on images of another size? Check 'width' and "
+        "'height' of the images, or scale the boxes"
+    ]
+
+
+def _fits(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return whether boxes x, y, width, height are well formed and inside their image."""
+    inside = (boxes[:, :2] >= -BEYOND) & (boxes[:, :2] + boxes[:, 2:] <= sizes + BEYOND)
+    return inside.all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+
+
+_READINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "two corners": lambda b: np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]),
+    "centre and size": lambda b: np.hstack([b[:, :2] - b[:, 2:] / 2, b[:, 2:]]),
+}
+_ORDERS: Mapping[str, str] = {
+    "two corners": "x1, y1, x2, y2",
+    "centre and size": "centre x, centre y, width, height",
+}
 
 
 def turned_images(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -115,7 +148,8 @@ def turned_images(boxes: np.ndarray, sizes: np.ndarray, images: np.ndarray) -> n
     return np.setdiff1d(images[beyond], images[unfit])
 
 
-def _such(boxes: np.ndarray) -> str:
+def such(boxes: np.ndarray) -> str:
+    """Return up to three boxes as examples: ", such as [...], [...]"."""
     texts = ["[" + ", ".join(f"{value:.4g}" for value in box) + "]" for box in boxes[:3]]
     return f", such as {', '.join(texts)}"
 

@@ -16,10 +16,11 @@ from det_losses.data.box_faults import (
     describe_faults,
     find_faults,
     find_repeated,
-    suspicions,
     turned_images,
     without_area,
+    wrong_format,
 )
+from det_losses.data.box_table import BoxTable
 from det_losses.data.coco_json import CocoDict
 from det_losses.data.folds import assign_folds
 from det_losses.data.image_check import check_images
@@ -27,7 +28,13 @@ from det_losses.data.image_files import locate_images
 from det_losses.data.images import ImageCache, exif_orientation
 from det_losses.data.join import load_joined
 from det_losses.data.subset import match_categories, select_categories, select_images
-from det_losses.data.transforms import Transform, apply_transforms, build_transforms, seeded
+from det_losses.data.transforms import (
+    Transform,
+    apply_transforms,
+    build_transforms,
+    keeps_sizes,
+    seeded,
+)
 from det_losses.errors import InputError, counted
 from det_losses.registry import DATASETS
 
@@ -209,6 +216,40 @@ class CocoDataset(Dataset):
         """The number of boxes that are targets."""
         return len(self._labels)
 
+    def box_table(self, transformed: bool = False) -> BoxTable:
+        """Return the boxes that are targets.
+
+        Args:
+            transformed: whether to apply the transforms. If they change sizes, the table has only
+                some of the images, because each is transformed; a blank one is enough for this.
+        """
+        table = BoxTable(
+            self.image_files,
+            np.array([(i["width"], i["height"]) for i in self._images], np.float64).reshape(-1, 2),
+            np.repeat(np.arange(len(self._images)), np.diff(self._offsets)),
+            self._boxes.numpy(),
+            self._labels.numpy(),
+            self._classes,
+        )
+        if not transformed or all(map(keeps_sizes, self._transforms)):
+            return table
+        rows = torch.randperm(len(self))[:_MOST_TRANSFORMED].sort().values.tolist()
+        changed = []
+        for row in rows:
+            entry, own = self._images[row], slice(self._offsets[row], self._offsets[row + 1])
+            blank = torch.zeros(3, entry["height"], entry["width"], dtype=torch.uint8)
+            changed.append(
+                apply_transforms(self._transforms, blank, self._boxes[own], self._labels[own])
+            )
+        return BoxTable(
+            [table.files[row] for row in rows],
+            np.array([image.shape[:0:-1] for image, _, _ in changed], np.float64).reshape(-1, 2),
+            np.repeat(np.arange(len(rows)), [len(boxes) for _, boxes, _ in changed]),
+            torch.cat([boxes for _, boxes, _ in changed]).numpy(),
+            torch.cat([labels for _, _, labels in changed]).numpy(),
+            self._classes,
+        )
+
     @property
     def image_files(self) -> list[str]:
         """The paths of the image files, in the order of the samples."""
@@ -288,10 +329,11 @@ class CocoDataset(Dataset):
         faults = {name: found & ~crowds for name, found in find_faults(boxes, sizes).items()}
         if not transformed:
             del faults["thin"]
-        faults["repeated"] = find_repeated(rows, labels, boxes) & ~crowds
+        left_out = crowds | faults["degenerate"] | faults["outside"]
+        faults["repeated"] = find_repeated(rows, labels, boxes) & ~left_out
         faults["crowd"] = crowds
         real = ~crowds
-        self.notes += suspicions(boxes[real], sizes[real])
+        self.notes += wrong_format(boxes[real], sizes[real])
         self.notes += self._turned(turned_images(boxes[real], sizes[real], rows[real]))
         self.notes += describe_faults(faults, files, self.test_mode)
         counts = np.bincount(self._labels.numpy(), minlength=len(self._classes))
@@ -321,6 +363,7 @@ class CocoDataset(Dataset):
 
 _MOST_HEADERS = 100  # of image files that are read to find EXIF orientations
 _MOST_NAMES = 10
+_MOST_TRANSFORMED = 200  # blank images that are transformed to find the sizes of boxes
 
 
 def _absent_classes(absent: Sequence[str], classes: Sequence[str], evaluation: bool) -> str:

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -103,7 +104,8 @@ def _open_all(folder: str, images: Sequence[Entry]) -> Iterator[tuple[str, str |
 
     Image.init()  # PIL imports its decoders on first use, which threads must not do together
     start = announced = time.monotonic()
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # of PIL, about metadata; an unusable image is an error
         for count, error in enumerate(pool.map(error_of, images), start=1):
             yield images[count - 1]["file_name"], error
             now = time.monotonic()

@@ -1,23 +1,16 @@
 """Checks of training and validation data together, and what to tell about them."""
 
-import filecmp
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from det_losses.data.box_table import parts_of, table_of
+from det_losses.data.suspicions import suspect_set, suspect_split
 from det_losses.errors import InputError
 
 _EXAMPLES = 3
-
-
-def parts_of(dataset: Any) -> Iterator[Any]:
-    """Yield the datasets inside a wrapper such as ConcatDataset, or the dataset itself."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    if inner[0] is None:
-        yield dataset
-        return
-    for part in inner:
-        yield from parts_of(part)
 
 
 def check_boxes(dataset: Any, evaluation: bool) -> None:
@@ -51,17 +44,22 @@ def data_notes(train: Any, val: Any) -> dict[str, list[str]]:
     Returns:
         ``train``, ``val`` and ``both`` -> sentences; empty ones are left out.
     """
+    tables = {"train": table_of(train), "val": table_of(val)}
     found = {
         name: [
             f"{_source(part)}: {note}"
             for part in dict.fromkeys([dataset, *parts_of(dataset)])
             for note in getattr(part, "notes", [])
         ]
+        + [f"{_source(dataset)}: {note}" for note in suspect_set(tables[name])]
         for name, dataset in (("train", train), ("val", val))
         if dataset is not None
     }
     if train is not None and val is not None:
-        found["both"] = _shared_images(train, val)
+        found["both"] = [
+            *_shared_images(train, val),
+            *suspect_split(tables["train"], tables["val"]),
+        ]
     return {name: list(dict.fromkeys(notes)) for name, notes in found.items() if notes}
 
 
@@ -74,33 +72,51 @@ def _source(dataset: Any) -> str:
 def _shared_images(train: Any, val: Any) -> list[str]:
     """Return a sentence if images of the evaluation are also trained on.
 
-    Images are the same if they are one file, or files of the same name and content.
+    Images are the same if they are one file, or files of the same content, whatever their names.
     """
-    trained: dict[str, list[str]] = {}
-    for file in _files(train):
-        trained.setdefault(os.path.basename(file), []).append(file)
-    evaluated = _files(val)
+    trained, evaluated = _files(train), _files(val)
+    sizes = {file: _size(file) for file in (*trained, *evaluated)}
+    known = {sizes[file] for file in trained} & {sizes[file] for file in evaluated} - {None}
+    first: dict[bytes | None, str] = {}
+    for file in trained:
+        if sizes[file] in known:
+            first.setdefault(_digest(file), file)
+    first.pop(None, None)
     shared = [
-        file
+        (file, first[digest])
         for file in evaluated
-        if any(_is_same(file, other) for other in trained.get(os.path.basename(file), ()))
+        if sizes[file] in known and (digest := _digest(file)) in first
     ]
     if not shared:
         return []
-    names = ", ".join(os.path.basename(file) for file in shared[:_EXAMPLES])
+    names = ", ".join(map(_pair, shared[:_EXAMPLES]))
     more = ", ..." if len(shared) > _EXAMPLES else ""
     return [
         f"{len(shared)} of {len(evaluated)} validation images are also training images "
-        f"({names}{more}): the metrics do not show how well other images are detected."
+        f"({names}{more}): the metrics do not show how well other images are detected. Remove "
+        "them from one of the two."
     ]
 
 
-def _files(dataset: Any) -> list[str]:
+def _pair(files: tuple[str, str]) -> str:
+    """Return the name of a validation image, and that of the training image if it is another."""
+    one, other = map(os.path.basename, files)
+    return one if one == other else f"{one} is {other}"
+
+
+def _files(dataset: Any) -> Sequence[str]:
     return [file for part in parts_of(dataset) for file in getattr(part, "image_files", [])]
 
 
-def _is_same(file: str, other: str) -> bool:
+def _size(file: str) -> int | None:
     try:
-        return os.path.samefile(file, other) or filecmp.cmp(file, other, shallow=False)
+        return os.stat(file).st_size
     except OSError:  # reading the image reports what is wrong with it
-        return False
+        return None
+
+
+def _digest(file: str) -> bytes | None:
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).digest()
+    except OSError:
+        return None

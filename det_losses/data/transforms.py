@@ -58,6 +58,21 @@ def _build_one(spec: Mapping[str, Any] | Transform) -> Transform:
         raise kind(f"transform {spec['type']}: {error}") from error
 
 
+_KEEP_SIZES = (
+    *("RandomHorizontalFlip", "RandomVerticalFlip", "Identity", "ColorJitter", "GaussianBlur"),
+    *("Grayscale", "RandomGrayscale", "RandomPhotometricDistort", "RandomChannelPermutation"),
+    *("RandomInvert", "RandomPosterize", "RandomSolarize", "RandomAdjustSharpness", "JPEG"),
+    *("RandomAutocontrast", "RandomEqualize", "RandomErasing"),
+)
+
+
+def keeps_sizes(transform: Transform) -> bool:
+    """Return whether a transform is known to keep the size of the image and of all boxes."""
+    return type(transform).__module__.startswith("torchvision.") and (
+        type(transform).__name__ in _KEEP_SIZES
+    )
+
+
 def apply_transforms(
     transforms: Sequence[Transform], image: Tensor, boxes: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +121,7 @@ def _applied(index: int, transform: Transform, sample: dict[str, Any]) -> dict[s
         with located(f"transforms.{index}"):
             raise InputError(
                 f"{name} fails on an image {list(sample['image'].shape)} with "
-                f"{len(sample['boxes'])} boxes: {one_line(error)}"
+                f"{len(sample['boxes'])} boxes: {one_line(error).rstrip('.')}"
                 f"{hint if isinstance(error, TypeError) else ''}"
             ) from error
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from det_losses.data.join import common_folder, join_classes, offsets
-from det_losses.errors import InputError, InputTypeError
+from det_losses.errors import InputError, InputTypeError, located
 from det_losses.registry import DATASETS
 
 Source = Dataset | Mapping[str, Any]  # a dataset or its config
@@ -45,10 +45,11 @@ class _Selection(Dataset):
         self._copies = int(self._samples[:, 2].max()) + 1 if samples else 1
         self.test_mode = any(getattr(each, "test_mode", False) for each in datasets)
         if self.test_mode and self._copies > 1:
-            raise InputError(
-                f"{type(self).__name__} repeats images, which an evaluation must not count more "
-                "than once. Use it for training data only."
-            )
+            with located("type"):
+                raise InputError(
+                    f"{type(self).__name__} repeats images, which an evaluation must not count "
+                    "more than once. Use it for training data only."
+                )
         self._join_classes()
         ids = [_image_ids(each) for each in datasets]
         known = all(each is not None for each in ids)
@@ -159,9 +160,8 @@ class ConcatDataset(_Selection):
 
     def __init__(self, datasets: Sequence[Source]) -> None:
         if not isinstance(datasets, Sequence) or not datasets:
-            raise InputError(
-                f"ConcatDataset: datasets must be a list of datasets, got {datasets!r}"
-            )
+            with located("datasets"):
+                raise InputError(f"ConcatDataset needs a list of datasets, got {datasets!r}")
         built = [_built(each) for each in datasets]
         samples = [(part, i, 0) for part, each in enumerate(built) for i in range(len(each))]
         super().__init__(built, samples)
@@ -181,7 +181,8 @@ class RepeatDataset(_Selection):
 
     def __init__(self, dataset: Source, times: int) -> None:
         if type(times) is not int or times < 1:
-            raise InputError(f"RepeatDataset: times must be at least 1, got {times!r}")
+            with located("times"):
+                raise InputError(f"must be at least 1, got {times!r}")
         built = _built(dataset)
         super().__init__([built], [(0, i, k) for k in range(times) for i in range(len(built))])
 
@@ -207,9 +208,8 @@ class ClassBalancedDataset(_Selection):
 
     def __init__(self, dataset: Source, oversample_thr: float) -> None:
         if not isinstance(oversample_thr, (int, float)) or not 0 < oversample_thr < math.inf:
-            raise InputError(
-                f"ClassBalancedDataset: oversample_thr must be above 0, got {oversample_thr!r}"
-            )
+            with located("oversample_thr"):
+                raise InputError(f"must be above 0, got {oversample_thr!r}")
         built = _built(dataset)
         if not hasattr(built, "get_cat_ids"):
             raise InputTypeError(

@@ -18,21 +18,28 @@ from det_losses.engine.checkpoint import check_resumable, check_weights, newest_
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
+    check_launcher,
     check_same_classes,
     config_errors,
     fill_from_data,
     set_monitors,
 )
-from det_losses.engine.config import FastTextConfig, entries, use_labels
+from det_losses.engine.config import (
+    TEST,
+    VALIDATION,
+    FastTextConfig,
+    entries,
+    use_labels,
+    use_validation,
+)
+from det_losses.engine.device import uses_cuda
 from det_losses.engine.runner import QuietRunner
-from det_losses.engine.schedule import set_intervals, set_length
+from det_losses.engine.schedule import limit_warm_up, set_intervals, set_length
 from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
-from det_losses.errors import InputError, located
+from det_losses.errors import InputError, did_you_mean, located
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
-_VALIDATION = ("val_dataloader", "val_cfg", "val_evaluator")
-_TEST = ("test_dataloader", "test_cfg", "test_evaluator")
 
 _numbers = itertools.count()
 
@@ -70,6 +77,7 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _select_parts(cfg, train)
     check_settings(cfg)
     check_amp(cfg.get("optim_wrapper"))
+    check_launcher(cfg.get("launcher"))
     with located("load_from"):
         check_checkpoint(cfg.get("load_from"))
     _drop_hooks(cfg)
@@ -79,12 +87,14 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     cfg.setdefault("default_scope", SCOPE)
     with config_errors(cfg):
         datasets = build_datasets(cfg)
-    length = None
+    length = shortened = None
     if train:
         for key, dataset in datasets.items():
             check_boxes(dataset, evaluation=key == "val_dataloader")
-        length = set_length(cfg, len(datasets["train_dataloader"]))
+        images = len(datasets["train_dataloader"])
+        length = set_length(cfg, images)
         set_intervals(cfg)
+        shortened = limit_warm_up(cfg, images)
     metainfo = {key: getattr(dataset, "metainfo", None) or {} for key, dataset in datasets.items()}
     if known := [each for each in metainfo.values() if "classes" in each]:
         first, *others = known
@@ -96,14 +106,26 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
     with config_errors(cfg):
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
-    if length:
-        runner.logger.info(str(length))
-    for note in notes:
+    for text in filter(None, (length, shortened)):
+        runner.logger.info(str(text))
+    for note in [*notes, *_unused_keys(cfg, runner.model)]:
         runner.logger.warning(note)
-    if cfg.get("load_from") and "://" not in cfg.load_from:
-        start = Path(cfg.load_from).expanduser()
-        check_weights(runner.model, start, whole=bool(cfg.get("resume")))
+    if cfg.get("load_from"):
+        check_weights(runner.model, cfg.load_from, whole=bool(cfg.get("resume")))
     return runner
+
+
+def _unused_keys(cfg: Config, model: torch.nn.Module) -> list[str]:
+    """Return a sentence for each of ``custom_keys`` that no parameter of the model matches."""
+    paramwise = (cfg.get("optim_wrapper") or {}).get("paramwise_cfg") or {}
+    names = [name for name, _ in model.named_parameters()]
+    modules = [name for name, _ in model.named_modules() if name]
+    return [
+        f"optim_wrapper.paramwise_cfg.custom_keys.{key}: no parameter has this in its name. "
+        f"{did_you_mean(key, modules)}".rstrip()
+        for key in paramwise.get("custom_keys") or {}
+        if not any(key in name for name in names)
+    ]
 
 
 def _find_start(cfg: Config) -> list[str]:
@@ -123,12 +145,10 @@ def _select_parts(cfg: Config, train: bool) -> None:
     if cfg.get("model") is None:
         raise InputError(f"the config {cfg.filename or ''} has no `model`")
     if not train:
-        for ours, theirs in zip(_TEST, _VALIDATION, strict=True):
-            if cfg.get(ours) is None:
-                cfg[ours] = copy.deepcopy(cfg.get(theirs))
-    for key in (*_TRAINING, *_VALIDATION) if not train else _TEST:
+        use_validation(cfg)
+    for key in (*_TRAINING, *VALIDATION) if not train else TEST:
         cfg.pop(key, None)
-    needed = _TRAINING[:3] if train else _TEST
+    needed = _TRAINING[:3] if train else TEST
     for key in needed:
         if cfg.get(key) is None:
             purpose = "training" if train else "testing"
@@ -170,7 +190,8 @@ def _set_directories(cfg: Config) -> None:
 def _set_collate(cfg: Config) -> None:
     """Set the collate function of each dataloader, with the scope in its name.
 
-    Batches are pinned if there is a GPU, so that copying them does not wait for it.
+    Batches are pinned if there is a GPU, so that copying them does not wait for it. There are no
+    more workers than cores, about which torch warns; their number does not change the batches.
 
     mmengine looks up a collate function only in its own registry, whatever the default scope is.
     """
@@ -178,10 +199,18 @@ def _set_collate(cfg: Config) -> None:
     for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
         if cfg.get(key) is not None:
             cfg[key].setdefault("collate_fn", dict(type="detection_collate"))
-            cfg[key].setdefault("pin_memory", torch.cuda.is_available())
+            cfg[key].setdefault("pin_memory", uses_cuda())
+            if cfg[key].get("num_workers"):
+                cfg[key].num_workers = min(cfg[key].num_workers, _usable_cores())
             collate = cfg[key].collate_fn
             if isinstance(collate, dict) and collate["type"] in FUNCTIONS.module_dict:
                 collate["type"] = f"{SCOPE}.{collate['type']}"
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def build_datasets(cfg: Config) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import load_state_dict
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import Tensor, nn
 
 from det_losses.engine.checks import join_names
-from det_losses.errors import InputError, InputTypeError
+from det_losses.errors import InputError, InputTypeError, one_line
 from det_losses.files import write_text
 from det_losses.registry import HOOKS
 
@@ -165,10 +165,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unsafe:
             raise InputError(_unsafe_message(path, unsafe[1])) from error
-        reason = str(error).strip().partition("\n")[0][:120]
-        raise InputError(
-            f"{path} is not a checkpoint, or it is damaged ({type(error).__name__}: {reason})"
-        ) from error
+        first = str(error).strip().partition("\n")[0][:120]
+        empty = path.is_file() and not path.stat().st_size
+        reason = "the file is empty" if empty else f"{type(error).__name__}: {first}"
+        raise InputError(f"{path} is not a checkpoint, or it is damaged ({reason})") from error
     if not isinstance(found, Mapping):
         raise InputError(f"{path} is not a checkpoint: it contains a {type(found).__name__}")
     return dict(found)
@@ -271,18 +271,34 @@ def check_resumable(path: Path) -> None:
         )
 
 
-def check_weights(model: nn.Module, path: Path, *, whole: bool = False) -> None:
+def _fetch_checkpoint(url: str) -> dict[str, Any]:
+    """Return the content of a checkpoint at an address; mmengine keeps what it downloads.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    try:
+        found = CheckpointLoader.load_checkpoint(url, map_location="cpu", logger="silent")
+    except Exception as error:  # each kind of address has its own client with its own errors
+        reason = f"{type(error).__name__}: {one_line(error, 120)}"
+        raise InputError(f"load_from={url}: cannot be loaded ({reason})") from error
+    return found if isinstance(found, dict) else {}
+
+
+def check_weights(model: nn.Module, path: str | Path, *, whole: bool = False) -> None:
     """Check that a file has weights for at least a part of a model.
 
     Args:
         model: the model, or its DDP wrapper.
-        path: the file.
+        path: the file, or its address.
         whole: require all weights, apart from the state of losses.
 
     Raises:
         InputError: it is not a checkpoint, or no tensor has the name and shape of one in the model.
     """
-    found = _state_dict(read_checkpoint(path))
+    is_remote = "://" in str(path)
+    content = _fetch_checkpoint(path) if is_remote else read_checkpoint(Path(path).expanduser())
+    found = _state_dict(content)
     own = _unwrapped(model).state_dict()
     fits = {n: n in found and found[n].shape == value.shape for n, value in own.items()}
     unfit = next((n for n, fit in fits.items() if not fit and not n.startswith("losses.")), None)

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from mmengine.device import get_device
+from mmengine.dist import is_distributed
 from mmengine.utils import is_seq_of
 
 from det_losses.engine.config import entries
@@ -24,6 +25,7 @@ from det_losses.errors import (
 from det_losses.evaluation.summary import metric_names
 from det_losses.registry import SCOPE, find
 
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper does not support
 
 
@@ -71,8 +73,9 @@ def check_same_classes(
     orders = f"in a different order: {join_names(ours)} and {join_names(theirs)}"
     found = "; ".join(parts) or orders
     raise InputError(
-        f"training and validation data have different classes, {found}. Set the same `classes` in "
-        "both datasets, and keep_negatives=True to keep the images without them"
+        f"training and validation data have different classes, {found}. Select the same classes "
+        "with --classes NAME ..., or in a config with the same `classes` in both datasets and "
+        "keep_negatives=True, which keeps the images without them"
     )
 
 
@@ -83,6 +86,17 @@ def check_amp(optim_wrapper: Mapping[str, Any] | None) -> None:
         raise InputError(
             f"mixed precision (--amp, optim_wrapper.type={kind!r}) needs a GPU, but torch finds "
             f"only the device {get_device()!r}; remove it"
+        )
+
+
+def check_launcher(launcher: str | None) -> None:
+    """Raise InputError if torchrun is expected, but did not start this process."""
+    missing = [name for name in _TORCHRUN if name not in os.environ]
+    if launcher == "pytorch" and missing and not is_distributed():
+        raise InputError(
+            "launcher: 'pytorch' needs the environment variables of torchrun "
+            f"({', '.join(missing)} not set). Start with torchrun --nproc_per_node N -m det_losses "
+            "train CONFIG --launcher pytorch, or set launcher to 'none'"
         )
 
 
@@ -104,7 +118,8 @@ def set_monitors(cfg: Mapping[str, Any], metainfo: Mapping[str, Sequence[Any]]) 
         metainfo: ``classes`` of the validation data.
 
     Raises:
-        InputError: no such metric; the nearest names are suggested.
+        InputError: no such metric, for which the nearest names are suggested; or lower values
+            count as better.
     """
     names = _metric_names(cfg.get("val_evaluator"), metainfo.get("classes", ()))
     if not names:
@@ -126,7 +141,13 @@ def set_monitors(cfg: Mapping[str, Any], metainfo: Mapping[str, Sequence[Any]]) 
                 if metric not in names:
                     hint = did_you_mean(metric, names, f"It has {join_names(names, 14)}.")
                     raise InputError(f"{key}.{name}: no metric {metric!r}. {hint}")
-            hook["rule"] = hook.get("rule") or "greater"
+            rules = hook.get("rule") or "greater"
+            if "less" in ([rules] if isinstance(rules, str) else rules):
+                raise InputError(
+                    f"{key}.rule: 'less' keeps the worst, because higher values of {given} are "
+                    "better. Remove rule"
+                )
+            hook["rule"] = rules
 
 
 def _metric_names(evaluator: Any, classes: Sequence[str]) -> list[str]:

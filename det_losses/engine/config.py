@@ -1,22 +1,26 @@
 """Configs of experiments: read by name, change by options, write as text."""
 
+import contextlib
 import copy
 import inspect
 import keyword
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from det_losses.errors import InputError, did_you_mean, one_line
+from det_losses.errors import InputError, MissingFileError, did_you_mean, one_line
 from det_losses.losses.core.text import parse_loss, parse_value
 from det_losses.paths import find_config
-from det_losses.registry import MODELS, find
+from det_losses.registry import MODELS, SCOPE, find
 
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
+VALIDATION = ("val_dataloader", "val_cfg", "val_evaluator")
+TEST = ("test_dataloader", "test_cfg", "test_evaluator")
 _KEPT = ("transforms", "test_mode", "keep_negatives", "cache_mb")
 _DEPTH = 30  # levels of a config
 _WIDTH = 100  # characters per line
@@ -33,13 +37,51 @@ def read_config(name: str) -> Config:
     """
     path = find_config(name)
     try:
-        cfg = Config.fromfile(path)
+        with _shipped_bases():
+            cfg = Config.fromfile(path)
+    except MissingFileError:
+        raise
     except Exception as error:
         raise InputError(f"config {path}: {type(error).__name__}: {one_line(error)}") from error
     for key in ("model", "train_dataloader", "val_dataloader", "val_evaluator"):
         if key not in cfg:
             raise InputError(f"config {path} has no `{key}`, so it is not a complete experiment")
     return cfg
+
+
+@contextlib.contextmanager
+def _shipped_bases() -> Iterator[None]:
+    """Let ``_base_ = "det_losses::small/retinanet_lite0"`` name a shipped config.
+
+    This is mmengine's syntax for a config of another package. mmengine itself finds those of
+    OpenMMLab's packages only, in a folder that their installation makes.
+    """
+    original = Config._get_cfg_path
+
+    def path_of(name: str, filename: str) -> tuple[str, str | None]:
+        scope, colons, own = name.partition("::")
+        if not colons or scope != SCOPE:
+            return original(name, filename)
+        return str(find_config(own, shipped=True)), None
+
+    Config._get_cfg_path = staticmethod(path_of)
+    try:
+        yield
+    finally:
+        Config._get_cfg_path = staticmethod(original)
+
+
+def import_in_runs(cfg: Config, modules: Sequence[str]) -> None:
+    """Add modules to ``custom_imports``, which mmengine imports where it reads the config.
+
+    So a process that trains a stored config imports them too.
+    """
+    known = cfg.get("custom_imports") or {}
+    imports = known.get("imports") or []
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    names = [name.removesuffix(".py") for name in modules]
+    if names:
+        cfg.custom_imports = ConfigDict({**known, "imports": list(dict.fromkeys(imports + names))})
 
 
 def apply_options(cfg: Config, options: list[str]) -> None:
@@ -72,7 +114,8 @@ def apply_options(cfg: Config, options: list[str]) -> None:
         cfg.merge_from_dict(merged)
     except (KeyError, TypeError, IndexError, AssertionError) as error:
         raise InputError(
-            f"--cfg-options {one_line(' '.join(options), 80)}: {one_line(error)}"
+            f"--cfg-options {one_line(' '.join(options), 80)}: "
+            f"{one_line(error.args[0] if error.args else error)}"
         ) from error
 
 
@@ -137,7 +180,7 @@ def use_own_data(
         given, missing = ("images", "ann") if ann_file is None else ("ann", "images")
         raise InputError(f"--{split}-{given} requires --{split}-{missing}")
     for loader in _LOADERS[split]:
-        if cfg.get(loader) is None:
+        if not _has_dataset(cfg, loader):
             continue
         base = _unwrapped(cfg[loader].dataset)[0]
         cfg[loader].dataset = ConfigDict(
@@ -152,6 +195,32 @@ def _absolute(paths: Paths) -> str | list[str]:
     single = isinstance(paths, (str, Path))
     found = [str(Path(path).absolute()) for path in ([paths] if single else paths)]
     return found[0] if len(found) == 1 else found
+
+
+def use_validation(cfg: Config) -> None:
+    """Complete ``test_*`` by the settings of ``val_*``, for a test.
+
+    An entry that names its own dataset or class is complete. Any other one gives only what differs,
+    such as ``test_dataloader = dict(batch_size=1)``.
+    """
+    for ours, theirs in zip(TEST, VALIDATION, strict=True):
+        own, base = cfg.get(ours), copy.deepcopy(cfg.get(theirs))
+        if own is None:
+            cfg[ours] = base
+        elif isinstance(own, Mapping) and isinstance(base, Mapping):
+            dataset = own.get("dataset") or {}
+            if "type" not in own and "type" not in dataset:
+                cfg[ours] = ConfigDict(Config._merge_a_into_b(own, base))
+
+
+def has_coco_files(cfg: Config, loader: str) -> bool:
+    """Return whether a dataloader reads COCO annotation files that exist."""
+    if not _has_dataset(cfg, loader):
+        return False
+    parts = _unwrapped(cfg[loader].dataset)
+    files = [part.get("ann_file") for part in parts if _is_coco(part)]
+    files = [file for each in files for file in ([each] if isinstance(each, str) else each or [])]
+    return bool(files) and all(Path(file).is_file() for file in files)
 
 
 def skip_broken_images(cfg: Config) -> None:
@@ -188,7 +257,7 @@ def use_labels(cfg: Config, classes: Sequence[str]) -> None:
         classes: the names of the training data's classes by label.
     """
     for loader in _LOADERS["val"]:
-        for dataset in _unwrapped(cfg[loader].dataset) if cfg.get(loader) else ():
+        for dataset in _unwrapped(cfg[loader].dataset) if _has_dataset(cfg, loader) else ():
             if _is_coco(dataset) and (dataset.get("classes") is None or dataset.get("labels")):
                 dataset.labels = list(classes)
 
@@ -209,7 +278,7 @@ def _coco_datasets(cfg: Config, option: str) -> list[tuple[str, ConfigDict]]:
         (loader, dataset)
         for loaders in _LOADERS.values()
         for loader in loaders
-        if cfg.get(loader) is not None
+        if _has_dataset(cfg, loader)
         for dataset in _unwrapped(cfg[loader].dataset)
     ]
     for loader, dataset in found:
@@ -219,6 +288,11 @@ def _coco_datasets(cfg: Config, option: str) -> list[tuple[str, ConfigDict]]:
                 "give your data with --train-ann, --train-images, --val-ann and --val-images"
             )
     return found
+
+
+def _has_dataset(cfg: Config, loader: str) -> bool:
+    """Return whether a dataloader has a dataset of its own; see :func:`use_validation`."""
+    return "type" in ((cfg.get(loader) or {}).get("dataset") or {})
 
 
 def _unwrapped(dataset: ConfigDict) -> list[ConfigDict]:
@@ -253,7 +327,7 @@ def use_folds(cfg: Config, count: int, key: str | None = None) -> None:
         )
     train.folds = ConfigDict(count=count, key=key, index=0)
     for loader in _LOADERS["val"]:
-        if cfg.get(loader) is not None:
+        if _has_dataset(cfg, loader):
             own = {key: cfg[loader].dataset.get(key) for key in ("transforms", "cache_mb")}
             kept = {key: value for key, value in own.items() if value is not None}
             shared = {k: v for k, v in copy.deepcopy(train).items() if k not in own}
@@ -289,6 +363,31 @@ def use_amp(cfg: Config) -> None:
         raise InputError(f"--amp: the config's optim_wrapper is {kind!r}, expected 'OptimWrapper'")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def use_tensorboard(cfg: Config) -> None:
+    """Write the scalars for TensorBoard too.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+    check_tensorboard()
+    cfg.setdefault("visualizer", dict(type="Visualizer"))
+    backends = entries(cfg.visualizer.get("vis_backends"))
+    if all(each.get("type") != "TensorboardVisBackend" for each in backends):
+        cfg.visualizer.vis_backends = [*backends, dict(type="TensorboardVisBackend")]
+
+
+def check_tensorboard() -> None:
+    """Check that TensorBoard is installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    if find_spec("tensorboard") is None:
+        raise InputError(
+            "--tensorboard needs the package tensorboard: pip install 'det-losses[tensorboard]'"
+        )
 
 
 def entries(value: Any) -> list[Any]:

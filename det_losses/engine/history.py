@@ -19,9 +19,10 @@ from det_losses.registry import HOOKS
 class HistoryHook(Hook):
     """Write ``work_dir/history.jsonl``: a line per ``interval`` steps and one per evaluation.
 
-    ``{"kind": "train", "step", "epoch", "seconds", "losses": {...}}`` holds means over the last
-    ``interval`` steps; ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` holds an
-    evaluation. ``step`` is the number of finished steps, ``seconds`` the training time without
+    ``{"kind": "train", "step", "epoch", "seconds", "losses": {...}, "lr"}`` holds means over the
+    last ``interval`` steps, and the learning rate of the parameters that have the highest;
+    ``{"kind": "val", "step", "epoch", "seconds", "metrics": {...}}`` holds an evaluation. ``step``
+    is the number of finished steps, ``seconds`` the training time without
     evaluations, as in RunRecordHook. A resumed run removes the lines after its checkpoint and
     appends, so that it has the lines of an uninterrupted run: the checkpoint has the sums since the
     last line, and an evaluation that was due at the checkpoint is done before the next step if
@@ -94,7 +95,8 @@ class HistoryHook(Hook):
     def _write_losses(self, runner: Runner, step: int | None = None) -> None:
         count = self._state["count"]
         means = {name: float(total) / count for name, total in self._state["sums"].items()}
-        self._append(runner, "train", runner.iter + 1 if step is None else step, {"losses": means})
+        step = runner.iter + 1 if step is None else step
+        self._append(runner, "train", step, {"losses": means, "lr": _highest_rate(runner)})
         self._state.update(sums={}, count=0)
 
     def _append(self, runner: Runner, kind: str, step: int, values: dict[str, Any]) -> None:
@@ -104,6 +106,13 @@ class HistoryHook(Hook):
         entry = {"kind": kind, "step": step, "epoch": runner.epoch, "seconds": seconds, **values}
         with open(self._file, "a", encoding="utf-8") as file:
             file.write(_line(entry))
+
+
+def _highest_rate(runner: Runner) -> float | None:
+    """Return the learning rate of the parameter group that has the highest; None if unknown."""
+    rates = runner.optim_wrapper.get_lr()
+    every = [rate for name, own in rates.items() if name.endswith("lr") for rate in own]
+    return max(every, default=None)
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ class LossRecordHook(Hook):
             if not self._proof[slot]["gradient"] and getattr(loss, "loss_weight", 1) != 0:
                 runner.logger.warning(
                     f"{slot}: no finite, nonzero gradient of {loss!r} was observed in training. "
-                    "Does the training data have boxes?"
+                    "Does the training data have boxes that are assigned to anchors or locations?"
                 )
 
     def _count_call(self, slot: str, loss: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

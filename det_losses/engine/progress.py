@@ -4,6 +4,7 @@ import datetime
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ from det_losses.files import finite, write_json
 from det_losses.registry import HOOKS
 
 PROGRESS_FILE = "progress.json"
+_WIDE = 120  # columns of a terminal on which all losses are shown beside the AP
+
+
+def ap_text(progress: Mapping[str, Any]) -> str:
+    """Return the AP of the last evaluation and its epoch, from the entries of ``progress.json``.
+
+    >>> ap_text({"AP": 0.3932, "AP_epoch": 3, "epochs": 12})
+    'AP 39.3 (epoch 3)'
+    """
+    epoch = progress.get("AP_epoch")
+    place = f" (epoch {epoch})" if epoch and progress["epochs"] > 1 else ""
+    return f"AP {100 * progress['AP']:.1f}{place}"
 
 
 @HOOKS.register_module()
@@ -35,6 +48,7 @@ class ProgressHook(Hook):
     def __init__(self, window_size: int = 20) -> None:
         self.window_size = window_size
         self._bars: dict[str, tqdm] = {}
+        self._last = ""  # the last AP and its epoch
 
     def _before_epoch(self, runner: Runner, mode: str = "train") -> None:
         if not (is_main_process() and shows_bar()):
@@ -84,6 +98,12 @@ class ProgressHook(Hook):
         if bar is not None:
             bar.close()
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Close the bar of the evaluation, and show its AP from now on."""
+        super().after_val_epoch(runner, metrics)
+        if (ap := (metrics or {}).get("AP")) is not None:
+            self._last = ap_text({"AP": ap, "AP_epoch": runner.epoch, "epochs": runner.max_epochs})
+
     def _postfix(self, runner: Runner) -> str:
         scalars = runner.message_hub.log_scalars
         losses = [
@@ -92,11 +112,14 @@ class ProgressHook(Hook):
             if key.startswith("train/") and "loss" in key
         ]
         seconds = int(runner.message_hub.get_info("eta", 0))
-        return "  ".join([*losses, f"eta {datetime.timedelta(seconds=seconds)}"])
+        last = [self._last] if self._last else []
+        if last and shutil.get_terminal_size().columns < _WIDE:
+            losses = losses[:1]
+        return "  ".join([*losses, *last, f"eta {datetime.timedelta(seconds=seconds)}"])
 
 
 class ProgressFileHook(Hook):
-    """Write ``progress.json``: step, steps, epoch, epochs, loss, AP.
+    """Write ``progress.json``: step, steps, epoch, epochs, loss, AP and the epoch of the AP.
 
     Args:
         work_dir: the run's directory.
@@ -109,7 +132,7 @@ class ProgressFileHook(Hook):
         self._file = work_dir / PROGRESS_FILE
         self._interval = interval
         self._written = float("-inf")
-        self._ap: float | None = None
+        self._ap: dict[str, float | int | None] = {"AP": None}
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Write the progress, at most once per interval."""
@@ -118,7 +141,7 @@ class ProgressFileHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the AP."""
-        self._ap = (metrics or {}).get("AP")
+        self._ap = {"AP": (metrics or {}).get("AP"), "AP_epoch": runner.epoch}
         self._write(runner, runner.iter)
 
     def _write(self, runner: Runner, step: int) -> None:
@@ -133,6 +156,6 @@ class ProgressFileHook(Hook):
             "epoch": runner.epoch,
             "epochs": runner.max_epochs,
             "loss": None if loss is None else float(loss),
-            "AP": self._ap,
+            **self._ap,
         }
         write_json(self._file, finite(progress), indent=2)

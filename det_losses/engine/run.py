@@ -8,7 +8,7 @@ import fcntl
 import itertools
 import multiprocessing
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,27 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed, is_main_process
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from det_losses.config_diff import describe, differences, plain
-from det_losses.data.split_checks import data_notes
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.checkpoint import check_resumable, checkpoints
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import config_text
+from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, located, one_line, printable
+from det_losses.evaluation.diagnosis import NEARLY_ZERO, diagnose, read_history
 from det_losses.files import read_whole_json, write_text
 from det_losses.generators import generators_kept
+from det_losses.registry import MODELS
 
 CONFIG_FILE = "config.py"
 METRICS_FILE = "metrics.json"
+HISTORY_FILE = "history.jsonl"
 _TRIED = 4  # images of each dataset that are loaded before training
 
 
@@ -42,8 +46,9 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
     Args:
         cfg: the config with its ``work_dir``; ``resume`` and ``load_from`` are set in it, as
             :func:`~det_losses.engine.build.build_runner` takes them.
-        resume: None, ``"auto"`` (resume from the last checkpoint in the directory, or start if
-            there is none) or the path of a checkpoint.
+        resume: None (what ``resume`` and ``load_from`` of the config say), ``"auto"`` (resume from
+            the last checkpoint in the directory, or start if there is none) or the path of a
+            checkpoint.
 
     Raises:
         InputError: the directory contains a finished run, a run of a different config, or an
@@ -58,6 +63,10 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
             f"{work_dir} contains a finished run, which is not overwritten; give another "
             "--work-dir (to train it longer: with --resume and the path of its last checkpoint)"
         )
+    if resume is None and cfg.get("resume"):
+        if cfg.resume not in (True, "auto"):
+            raise InputError(f"resume: must be true, false or 'auto', got {cfg.resume!r:.80}")
+        resume = cfg.get("load_from") or "auto"  # as mmengine, which a config may ask for too
     begun = bool(checkpoints(cfg))
     if begun:
         _check_unfinished(work_dir, cfg, resume)
@@ -159,6 +168,7 @@ def build_parts(runner: Runner) -> None:
             _try_data(f"{split}_dataloader", loop.dataloader)
     with config_errors(runner.cfg):
         _try_schedulers(runner)
+    _try_averages(runner)
 
 
 def _try_schedulers(runner: Runner) -> None:
@@ -177,6 +187,21 @@ def _try_schedulers(runner: Runner) -> None:
         runner.build_param_scheduler(copy.deepcopy(runner.param_schedulers))
     finally:
         runner.optim_wrapper = wrapper
+
+
+def _try_averages(runner: Runner) -> None:
+    """Build the averaged models of EMAHooks, whose settings mmengine checks after the start.
+
+    Raises:
+        InputError: the hook rejects a setting.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            try:
+                MODELS.build(hook.ema_cfg, default_args={"model": runner.model})
+                hook.before_train(runner)
+            except (AssertionError, ValueError, TypeError) as error:
+                raise InputError(f"custom_hooks: EMAHook: {one_line(error)}") from error
 
 
 def _try_data(key: str, loader: DataLoader) -> None:
@@ -216,7 +241,8 @@ def train_run(runner: Runner, cfg: Config) -> None:
     runner.register_hook(stop, priority="LOWEST")
     others = multiprocessing.active_children()
     datasets = [loop and loop.dataloader.dataset for loop in (runner.train_loop, runner.val_loop)]
-    for note in itertools.chain(*data_notes(*datasets).values()):
+    notes = notes_before_training(runner.model, *datasets)
+    for note in itertools.chain(*notes.values()):
         runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
         try:
@@ -224,9 +250,20 @@ def train_run(runner: Runner, cfg: Config) -> None:
         except BaseException:
             _end_workers(others)  # a busy one delays the end by seconds
             raise
+    if is_main_process():
+        _say_low_ap(runner, notes)
     if is_distributed():
         # Otherwise gloo's threads may still run at interpreter exit, which aborts the process.
         torch.distributed.destroy_process_group()
+
+
+def _say_low_ap(runner: Runner, notes: Mapping[str, Sequence[str]]) -> None:
+    """Log the probable causes if training ended with almost no AP."""
+    work_dir = Path(runner.work_dir)
+    ap = (read_metrics(work_dir).get("metrics") or {}).get("AP")
+    if ap is not None and 0 <= ap < NEARLY_ZERO:
+        for sentence in diagnose(read_history(work_dir / HISTORY_FILE), notes):
+            runner.logger.warning(f"AP {100 * ap:.1f}: {printable(sentence)}")
 
 
 def interrupted(work_dir: str | Path) -> str:

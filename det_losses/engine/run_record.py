@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from det_losses.engine.device import uses_cuda
 from det_losses.engine.loss_record import losses_of
 from det_losses.files import write_json
 from det_losses.registry import HOOKS
@@ -67,7 +68,7 @@ class RunRecordHook(Hook):
         hub.update_info("step_times", self._steps.state)
         if runner.iter == 0:
             hub.update_info("initial_weights", weights_hash(runner.model))
-        if torch.cuda.is_available():
+        if uses_cuda():
             torch.cuda.reset_peak_memory_stats()  # count training only
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -206,7 +207,7 @@ def weights_hash(model: nn.Module) -> str:
 
 def peak_memory() -> tuple[float, str]:
     """Return the peak memory so far in MiB and its kind: ``"cuda"`` or ``"rss"``."""
-    if torch.cuda.is_available():
+    if uses_cuda():
         return torch.cuda.max_memory_allocated() / 2**20, "cuda"
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (2**20 if sys.platform == "darwin" else 2**10), "rss"

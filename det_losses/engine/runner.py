@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, LogProcessor, Runner
 
 from det_losses.engine.checkpoint import read_checkpoint, written_whole
+from det_losses.engine.device import uses_cuda
 from det_losses.engine.learning_rate import ConfiguredSchedule, in_steps
 from det_losses.registry import LOG_PROCESSORS
 
@@ -93,7 +95,7 @@ class QuietRunner(Runner):
 
         mmengine's own setup selects a CUDA device, which fails on a machine without one.
         """
-        if self.distributed and not torch.cuda.is_available():
+        if self.distributed and not uses_cuda():
             if not torch.distributed.is_initialized():
                 torch.distributed.init_process_group("gloo")
             # Without CUDA, DistributedDataParallel takes no device ids.
@@ -140,13 +142,25 @@ def is_for_terminal(record: logging.LogRecord) -> bool:
 
 @LOG_PROCESSORS.register_module()
 class CompactLogProcessor(LogProcessor):
-    """mmengine's LogProcessor without the AP of each class in the log line of an evaluation.
+    """mmengine's LogProcessor with AP from 0 to 100 in the log line of an evaluation.
 
-    The metric logs these as a table, and the visualizer's scalars include them.
+    The line lacks the AP of each class, which the metric logs as a table. The visualizer's scalars
+    include it; their scale is that of ``metrics.json``, 0 to 1.
     """
 
     def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
         """Return the scalars of an evaluation, and its line in the log."""
         tag, line = super().get_log_after_epoch(*args, **kwargs)
         items = line.split("  ")
-        return tag, "  ".join(item for item in items if "AP/" not in item.split(": ")[0])
+        shown = [item for item in items if "AP/" not in item.split(": ")[0]]
+        return tag, "  ".join(map(_in_points, shown))
+
+
+def _in_points(item: str) -> str:
+    """Return an item such as ``AP50: 0.3932`` of a log line in points; others are not changed.
+
+    >>> _in_points("AP50: 0.3932"), _in_points("time: 0.3932")
+    ('AP50: 39.3', 'time: 0.3932')
+    """
+    found = re.fullmatch(r"(A[PR]\w*): (\d\.\d+)", item.strip())
+    return f"{found[1]}: {100 * float(found[2]):.1f}" if found else item

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,8 @@ from mmengine.config import Config
 from det_losses.engine.config import entries
 from det_losses.errors import InputError
 
-_WARM_UP = 0.1  # of a training whose length is a number of steps, at most
+_WARM_UP = 0.1  # of a training, at most
+_SHORTEST = 2  # steps: mmengine's schedule of one step stays at its first factor for ever
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ def set_length(cfg: Config, images: int) -> Length | None:
             the batch size is unknown.
     """
     train = cfg.train_cfg
+    if train.get("type") is not None:
+        train.pop("by_epoch", None)  # of a base config; mmengine refuses both
     if _has_own_loop(cfg):
         return None
     steps = train.pop("steps", None)
@@ -67,12 +72,75 @@ def set_length(cfg: Config, images: int) -> Length | None:
         if batch_size is None:
             raise InputError("train_cfg.steps requires train_dataloader.batch_size")
         train.max_epochs = max(1, round(steps / _steps_per_epoch(cfg, images)))
-        _limit_warm_up(cfg, math.ceil(_WARM_UP * steps))
     _check_whole("max_epochs", train.get("max_epochs"))
     if batch_size is None:
         return None
     epochs = train.max_epochs
     return Length(images, batch_size, epochs, epochs * _steps_per_epoch(cfg, images))
+
+
+def limit_warm_up(cfg: Config, images: int) -> str | None:
+    """Shorten a linear warm-up to a tenth of the training, if it is longer.
+
+    Published schedules warm up for 500 steps of COCO. On few images the whole training may have
+    less, and would end before the learning rate is reached. A warm-up counted in epochs becomes one
+    in steps.
+
+    Args:
+        cfg: the config, changed in place. Its length is set (:func:`set_length`).
+        images: number of training images.
+
+    Returns:
+        What was changed, in a sentence; None if nothing was.
+    """
+    steps = training_steps(cfg, images)
+    if steps is None:
+        return None
+    most, note = max(_SHORTEST, math.ceil(_WARM_UP * steps)), None
+    for scheduler in _warm_ups(cfg):
+        length = _steps_of(cfg, scheduler, images)
+        if length > most:
+            scheduler.pop("convert_to_iter_based", None)
+            scheduler.update(by_epoch=False, end=most)
+            note = (
+                f"The warm-up takes {most:,} steps instead of {length:,}, which is more than a "
+                f"tenth of the {steps:,} steps of the training"
+            )
+    return note
+
+
+def warm_up_steps(cfg: Config, images: int) -> int:
+    """Return the steps of the longest linear warm-up; 0 without one."""
+    return max((_steps_of(cfg, each, images) for each in _warm_ups(cfg)), default=0)
+
+
+def training_steps(cfg: Config, images: int) -> int | None:
+    """Return the steps of a training whose length is set; None for a loop of the user's."""
+    if _has_own_loop(cfg):
+        return None
+    if not is_by_epoch(cfg):
+        return cfg.train_cfg.max_iters
+    if cfg.train_dataloader.get("batch_size") is None:
+        return None
+    return cfg.train_cfg.max_epochs * _steps_per_epoch(cfg, images)
+
+
+def _warm_ups(cfg: Config) -> list[Any]:
+    """Return the linear schedules that raise the learning rate from the first step on."""
+    return [
+        each
+        for each in entries(cfg.get("param_scheduler"))
+        if isinstance(each, Mapping)
+        and re.search(r"Linear(LR|ParamScheduler)$", str(each.get("type")))
+        and not each.get("begin")
+        and each.get("end")
+        and each.get("start_factor", 1 / 3) < each.get("end_factor", 1.0)
+    ]
+
+
+def _steps_of(cfg: Config, scheduler: Mapping[str, Any], images: int) -> int:
+    per_epoch = _steps_per_epoch(cfg, images) if scheduler.get("by_epoch", True) else 1
+    return int(scheduler["end"] * per_epoch)
 
 
 def set_intervals(cfg: Config) -> None:
@@ -119,8 +187,8 @@ def _count_iterations(cfg: Config) -> None:
 
 def is_by_epoch(cfg: Config) -> bool:
     """Return whether a config trains epochs, not iterations."""
-    train = cfg.train_cfg
-    return train.get("by_epoch", "EpochBasedTrainLoop" in str(train.get("type")))
+    kind = cfg.train_cfg.get("type")
+    return cfg.train_cfg.get("by_epoch") if kind is None else "EpochBasedTrainLoop" in str(kind)
 
 
 def _has_own_loop(cfg: Config) -> bool:
@@ -136,13 +204,6 @@ def _steps_per_epoch(cfg: Config, images: int) -> int:
     processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher") == "pytorch" else 1
     batches = math.ceil(images / processes) / loader.batch_size
     return max(1, math.floor(batches) if loader.get("drop_last") else math.ceil(batches))
-
-
-def _limit_warm_up(cfg: Config, most: int) -> None:
-    for scheduler in entries(cfg.get("param_scheduler")):
-        warms_up = "Linear" in str(scheduler.get("type")) and not scheduler.get("begin")
-        if warms_up and not scheduler.get("by_epoch", True) and scheduler.get("end"):
-            scheduler.end = min(scheduler.end, most)
 
 
 def _check_whole(key: str, value: Any) -> None:

@@ -35,6 +35,7 @@ _PARAMWISE = (
     "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "dwconv_decay_mult",
     "flat_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate",
 )  # fmt: skip
+_MULTIPLES = ("lr_mult", "decay_mult")
 MMENGINE_HOOKS = (
     "runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint",
 )  # fmt: skip
@@ -55,7 +56,7 @@ _RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "auto_scale_lr": {"base_batch_size": (1, inf)},
     "log_processor": {"window_size": (1, inf)},
     "randomness": {"seed": (0, 2**32 - 1)},
-    "DataLoader": {"batch_size": (1, inf)},
+    "DataLoader": {"batch_size": (1, inf), "num_workers": (0, inf)},
     "LoggerHook": {"interval": (1, inf)},
 }
 _LARGEST = 2**63 - 1  # numbers beyond it overflow in torch
@@ -216,6 +217,8 @@ def _dataset(key: str, dataset: Any) -> Iterator[_Section]:
         yield from _dataset(f"{key}.datasets.{index}", each)
     if "dataset" in dataset:
         yield from _dataset(f"{key}.dataset", dataset["dataset"])
+    if isinstance(dataset.get("folds"), Mapping):
+        yield _Section(f"{key}.folds", dataset["folds"], None, _folds)
     yield from _transforms(f"{key}.transforms", dataset.get("transforms"))
 
 
@@ -252,7 +255,9 @@ def _loop(train: Any, loop: str) -> Iterator[_Section]:
         if "steps" in train:
             given = (*given, "max_epochs", "max_iters")
         open_keys = ("max_epochs", "max_iters", "val_interval")
-        if loop == "IterBasedTrainLoop":  # max_epochs may be that of a base config
+        if str(train.get("type", loop)).endswith(
+            "IterBasedTrainLoop"
+        ):  # max_epochs may be that of a base config
             given, extra = (*given, "max_epochs"), (*extra, "max_epochs")
         train = {k: v for k, v in train.items() if v is not None or k not in open_keys}
     yield _Section("train_cfg", train, ours.LOOPS, loop, given, extra, _RANGES["train_cfg"])
@@ -281,10 +286,21 @@ def _optimizer(wrapper: Any) -> Iterator[_Section]:
         yield _Section(
             "optim_wrapper.clip_grad", clip, None, function, ("parameters",), ("type",), ranges
         )
-    for name in wrapper.get("paramwise_cfg") or ():
+    _check_paramwise(wrapper.get("paramwise_cfg") or {})
+
+
+def _check_paramwise(paramwise: Any) -> None:
+    """Check the names of the settings of single parameters; ``custom_keys`` may have others."""
+    for name in paramwise:
         if name not in _PARAMWISE:
             hint = did_you_mean(name, _PARAMWISE, f"Its keys are {', '.join(_PARAMWISE)}.")
             raise InputError(f"optim_wrapper.paramwise_cfg.{name}: no such setting. {hint}")
+    custom = paramwise.get("custom_keys") if isinstance(paramwise, Mapping) else None
+    for key, each in custom.items() if isinstance(custom, Mapping) else ():
+        for name in each if isinstance(each, Mapping) else ():
+            if _is_mistyped(name, _MULTIPLES):
+                place = f"optim_wrapper.paramwise_cfg.custom_keys.{key}.{name}"
+                raise InputError(f"{place}: no such setting. {did_you_mean(name, _MULTIPLES)}")
 
 
 def _evaluators(cfg: Mapping[str, Any]) -> Iterator[_Section]:
@@ -303,6 +319,9 @@ def _evaluators(cfg: Mapping[str, Any]) -> Iterator[_Section]:
 
 def _hooks(cfg: Mapping[str, Any]) -> Iterator[_Section]:
     for name, hook in (cfg.get("default_hooks") or {}).items():
+        if _is_mistyped(name, _HOOK_NAMES):
+            hint = did_you_mean(name, _HOOK_NAMES)
+            raise InputError(f"default_hooks.{name}: no hook has this name. {hint}")
         if isinstance(hook, Mapping) and hook.get("interval", 1) is None:
             hook = {k: v for k, v in hook.items() if k != "interval"}  # set by engine/schedule.py
         if hook is not None:
@@ -343,7 +362,10 @@ def _numbered(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 # The settings that mmengine reads from a dict, as signatures.
 
 
-def _length(*, steps: int | None = None) -> None: ...
+def _length(*, steps: int | None = None, by_epoch: bool = True) -> None: ...
+
+
+def _folds(*, count: int, key: str | None = None, index: int | None = 0) -> None: ...
 
 
 def _auto_scale_lr(*, base_batch_size: int | None = None, enable: bool = False) -> None: ...
@@ -395,11 +417,9 @@ def _check_unknown(key: str, cfg: Mapping[str, Any], known: Collection[str]) -> 
     is spelled nearly as a key that is read. A variable with objects to build that are used nowhere
     gets a warning.
     """
-    similarity = {each: SequenceMatcher(None, key, each).ratio() for each in known}
-    near = max(similarity, key=similarity.__getitem__)
-    if similarity[near] >= _TYPO and not re.fullmatch(rf"{near}[_\d].*", key):
+    if _is_mistyped(key, known):
         raise InputError(
-            f"{key}: mmengine reads no such key. Did you mean {near!r}? A variable of your own "
+            f"{key}: mmengine reads no such key. {did_you_mean(key, known)} A variable of your own "
             "needs a less similar name"
         )
     read = [cfg[name] for name in cfg if name in known]
@@ -409,6 +429,16 @@ def _check_unknown(key: str, cfg: Mapping[str, Any], known: Collection[str]) -> 
             logger="current",
             level=logging.WARNING,
         )
+
+
+def _is_mistyped(key: str, known: Collection[str]) -> bool:
+    """Return whether an unknown key is spelled nearly as a known one, or with its letters."""
+    if key in known:
+        return False
+    similarity = {each: SequenceMatcher(None, key, each).ratio() for each in known}
+    near = max(similarity, key=similarity.__getitem__)
+    swapped = sorted(key) == sorted(near)
+    return (similarity[near] >= _TYPO or swapped) and not re.fullmatch(rf"{near}[_\d].*", key)
 
 
 def _inner(value: Any) -> list[Any]:

@@ -14,7 +14,13 @@ PATIENCE, LIMIT = 2.5, 4.5  # seconds after a signal until the step is interrupt
 
 @contextlib.contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM and SIGHUP (closed terminal), as on Ctrl-C."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP (closed terminal), as on Ctrl-C.
+
+    Only the main thread can handle signals; in another one, nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

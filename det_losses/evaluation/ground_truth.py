@@ -12,8 +12,8 @@ from det_losses.data.box_faults import (
     clipped_corners,
     describe_faults,
     find_faults,
-    suspicions,
     without_area,
+    wrong_format,
 )
 from det_losses.data.coco_json import check_coco_json, parse_json
 from det_losses.errors import InputError, MissingFileError
@@ -147,7 +147,7 @@ def read_truth(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     sizes = image_sizes(coco, [a["image_id"] for a in found])
     names = {image["id"]: str(image.get("file_name", image["id"])) for image in coco["images"]}
     faults = find_faults(boxes, sizes)
-    notes += suspicions(boxes, sizes)
+    notes += wrong_format(boxes, sizes)
     notes += describe_faults(faults, [names[a["image_id"]] for a in found], evaluation=True)
     void = without_area(clipped_corners(boxes, sizes)).tolist()
     coco["annotations"] = [a for a, left_out in zip(found, void, strict=True) if not left_out]
@@ -163,7 +163,7 @@ def suspect(coco: Mapping[str, Any], detections: np.ndarray) -> list[str]:
     """
     known = {image["id"] for image in coco["images"]}
     rows = detections[np.isin(detections[:, 0], list(known))]
-    return suspicions(rows[:, 1:5], image_sizes(coco, rows[:, 0].astype(np.int64).tolist()))
+    return wrong_format(rows[:, 1:5], image_sizes(coco, rows[:, 0].astype(np.int64).tolist()))
 
 
 def image_sizes(coco: Mapping[str, Any], image_ids: Sequence[int]) -> np.ndarray:

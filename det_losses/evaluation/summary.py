@@ -104,7 +104,8 @@ def format_table(
 ) -> str:
     """Format the numbers of :func:`coco_numbers` in columns that fit a terminal.
 
-    Sizes and classes are shown with their number of boxes, or as ``n/a (0 boxes)`` without any.
+    The numbers are shown from 0 to 100, and sizes and classes with their number of boxes, or as
+    ``n/a (0 boxes)`` without any.
     """
     best_recall = [key for key in numbers if key.startswith("AR") and key[2:].isdigit()][-1]
     lines = [title, "  ".join(f"{k} {_text(numbers[k])}" for k in _headline(numbers))]
@@ -141,4 +142,4 @@ def _label(name: str) -> str:
 
 
 def _text(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}"
+    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,12 +1,13 @@
 """The report of a comparison as HTML, markdown and CSV, from the files in its directory."""
 
+import re
 from pathlib import Path
 
 from det_losses.errors import printable
 from det_losses.report import answer, cautions, markdown, next_step, tables, text
 from det_losses.report.study import Study
 
-__all__ = ["Study", "details", "summary", "write_report"]
+__all__ = ["Study", "details", "summary", "without_refresh", "write_report"]
 
 
 def summary(study: Study) -> str:
@@ -30,3 +31,8 @@ def write_report(study: Study, out: Path) -> Path:
     from det_losses.report import write  # loads matplotlib and jinja2
 
     return write.write_report(study, out)
+
+
+def without_refresh(page: str) -> str:
+    """Return an interim report's page so that it no longer reloads itself."""
+    return re.sub(r'<meta http-equiv="refresh" content="\d+">\n', "", page)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from det_losses.evaluation.diagnosis import diagnose
 from det_losses.report.formats import at_most, decimals, interval, listed, points
 from det_losses.report.study import Study
 from det_losses.statistics import Verdict
@@ -14,6 +15,10 @@ _NAMED = 3  # variants that a sentence names; more are counted
 
 def headline(study: Study) -> str:
     """Return the answer in at most two sentences, or why there is none."""
+    if study.interim:
+        done = sum(run["status"] == "done" for run in study.runs)
+        have = "has" if done == 1 else "have"
+        return f"Interim report: {done} of {len(study.runs)} runs {have} finished."
     if not study.done(study.baseline):
         return f"No result yet: the baseline {study.baseline} has no finished run."
     if not study.comparable:
@@ -21,18 +26,41 @@ def headline(study: Study) -> str:
     if not supports_ranking(study):
         return (
             "This comparison does not support a ranking: the best variant reaches AP "
-            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. Train longer, on more images or "
-            "on fewer classes."
+            f"{points(_best_ap(study))}, below {points(TOO_LOW)}. {causes_of_low_ap(study)[0]}"
         )
+    if study.planned_metric:
+        return _exploratory(study)
     if study.fork:  # the answer is about a part of the training
         switched = f"With the loss switched after epoch {study.fork['epoch']}"
         return f"{switched} of {study.fork['epochs']}: {answer(study.verdict())}"
     return answer(study.verdict())
 
 
+def _exploratory(study: Study) -> str:
+    """Return what a metric shows that was chosen when the results were known: no decision."""
+    verdict = study.verdict()
+    scored = [each for each in verdict.summaries if not math.isnan(each.mean)]
+    if len(scored) < 2 or not verdict.tested:  # which decide nothing in any case
+        return answer(verdict)
+    first = max(scored, key=lambda each: each.mean)
+    return (
+        f"Exploratory: {unit(verdict)} was chosen after the training, which was planned for "
+        f"{study.planned_metric}. {first.label} has the highest mean, {points(first.mean)}; to "
+        f"decide by this metric, start a comparison with --metric {verdict.metric!r} on new seeds."
+    )
+
+
 def supports_ranking(study: Study) -> bool:
-    """Return whether the variants are comparable and the best AP is not too low."""
-    return study.comparable and not _best_ap(study) < TOO_LOW
+    """Return whether the variants are comparable, all runs ended and the best AP is not too low."""
+    return study.comparable and not study.interim and not _best_ap(study) < TOO_LOW
+
+
+def causes_of_low_ap(study: Study) -> list[str]:
+    """Return why the best variant has so low an AP, the most probable cause first."""
+    means = mean_aps(study)
+    best = max(means, key=lambda label: max(means[label], -1.0), default=study.baseline)
+    history = [line for run in study.done(best)[:1] for line in study.history(run)]
+    return diagnose(history, study.meta.get("data_notes") or {})
 
 
 def mean_aps(study: Study) -> dict[str, float]:

@@ -6,9 +6,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from det_losses.data.box_faults import STRONG
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.errors import counted
-from det_losses.report.answer import TOO_LOW, mean_aps, supports_ranking, unit
+from det_losses.report.answer import (
+    TOO_LOW,
+    causes_of_low_ap,
+    mean_aps,
+    supports_ranking,
+    unit,
+)
 from det_losses.report.formats import listed, points
 from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
@@ -22,11 +31,43 @@ _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
-    found = forked(study) + (limits(study.verdict()) if study.comparable else [])
-    found += [*_rare_classes(study), *filter(None, [weak_baseline(study)])]
+    found = [*_interim(study), *_wrong_boxes(study), *_chosen_later(study), *forked(study)]
+    found += limits(study.verdict()) if study.comparable else []
+    if study.comparable and not supports_ranking(study):
+        found += causes_of_low_ap(study)[1:]
+    found += [*_rare_classes(study), *filter(None, [weak_baseline(study), _capped(study)])]
     found += [*_unfinished(study), *_left_out(study), *_without_gradient(study)]
     found += [*_file_cautions(study), *_merge_cautions(study)]
-    return found + list(study.meta.get("notes") or [])
+    found += study.meta.get("notes") or []
+    return [" ".join(sentence.split()) for sentence in found]  # names may contain line breaks
+
+
+def _interim(study: Study) -> list[str]:
+    if not study.interim:
+        return []
+    return [
+        "Runs are still training. This report is rewritten after each run, and the page reloads "
+        "itself. Repeated looks at intervals find differences that are due to chance, so nothing "
+        "is tested and no variant is recommended yet."
+    ]
+
+
+def _chosen_later(study: Study) -> list[str]:
+    if not study.planned_metric:
+        return []
+    return [
+        f"{study.metric} was chosen after the training; the comparison was planned for "
+        f"{study.planned_metric}. Of many metrics, some exclude zero by chance, so the intervals, "
+        "p-values and candidates of this report are exploratory and decide nothing."
+    ]
+
+
+def _wrong_boxes(study: Study) -> list[str]:
+    """Return what almost certainly is an error in the data, if the answer does not say it."""
+    if study.comparable and not supports_ranking(study):
+        return []
+    notes = [note for own in (study.meta.get("data_notes") or {}).values() for note in own]
+    return [note for note in notes if STRONG in note]
 
 
 def forked(study: Study) -> list[str]:
@@ -208,6 +249,28 @@ def _left_out(study: Study) -> list[str]:
     ]
 
 
+def _capped(study: Study) -> str | None:
+    """Return a caution if some objects cannot be found with the evaluated detections."""
+    truth = study.truth
+    cells = np.stack([truth.image_index, truth.category_index])[:, ~truth.crowds]
+    (images, _), counts = np.unique(cells, axis=1, return_counts=True)
+    over = counts > study.max_dets
+    if not over.any():
+        return None
+    number = counts.max()
+    remedy = (
+        f"val_evaluator.max_dets={number} evaluates more, if the detector returns as many "
+        "(detections_per_img)."
+        if study.origins
+        else f"--max-dets {number} evaluates more."
+    )
+    return (
+        f"{len(set(images[over].tolist()))} of {truth.image_ids.size} evaluated images have more "
+        f"than {study.max_dets} objects of a class, up to {number}, and only {study.max_dets} "
+        f"detections of an image and class are evaluated: no AP can reach 100. {remedy}"
+    )
+
+
 def _without_gradient(study: Study) -> list[str]:
     found = [
         f"{_name(run)} ({slot})"
@@ -219,7 +282,8 @@ def _without_gradient(study: Study) -> list[str]:
         return []
     return [
         "No finite, nonzero gradient of the loss was observed during training in "
-        f"{listed(found)}. Check that the training data has boxes."
+        f"{listed(found)}. Check that the training data has boxes, and that their size fits the "
+        "anchors or locations of the detector."
     ]
 
 

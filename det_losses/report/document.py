@@ -12,6 +12,7 @@ from det_losses.report.study import Study
 
 logger = logging.getLogger(__name__)
 
+_REFRESH = 30  # seconds between two reloads of an interim report
 _MAX_ROWS = 20  # a section with a longer table is folded
 
 Builder = Callable[[], Section | None]
@@ -29,6 +30,7 @@ class Document:
         cautions: sentences about limitations of this comparison.
         standings: the table of variants.
         sections: the sections below that table.
+        refresh: seconds after which a page reloads itself; 0: never.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Document:
     cautions: list[str]
     standings: tables.Standings
     sections: list[Section]
+    refresh: int = 0
 
 
 def document(study: Study) -> Document:
@@ -55,6 +58,7 @@ def document(study: Study) -> Document:
         cautions.cautions(study),
         tables.standings(study),
         [_folded(section) for section in built if section],
+        _REFRESH if study.interim else 0,
     )
 
 

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from det_losses.errors import counted
 
 NONE = "-"
+NO_INTERVAL = (
+    "Difference n/a: the scores are equal on every resample of the images, as where all AP are 0, "
+    "so there is no variation from which to estimate an interval."
+)
 
 
 def points(value: float | None, digits: int = 1) -> str:
@@ -36,6 +40,8 @@ def interval(low: float, high: float) -> str:
 
     >>> interval(0.004, 0.0223), interval(-0.0123, 0.0001), interval(0.0002, 0.01)
     ('[0.4, 2.2]', '[-1.2, 0.0]', '[0.02, 1.00]')
+    >>> interval(-0.0002, 0.0001)
+    '[-0.02, 0.01]'
     """
     digits = decimals(low, high)
     return f"[{points(low, digits)}, {points(high, digits)}]"
@@ -46,16 +52,26 @@ def difference(value: float, low: float, high: float) -> str:
 
     >>> difference(0.0134, 0.004, 0.0223), difference(-0.0134, -0.02, 0.01)
     ('+1.3 [0.4, 2.2]', '-1.3 [-2.0, 1.0]')
+    >>> difference(0.0, 0.0, 0.0)
+    'n/a'
     """
+    if no_interval(low, high):
+        return "n/a"
     text = points(value, decimals(low, high))
     sign = "+" if value > 0 and text.strip("0.") else ""
     return "n/a" if text == "n/a" else f"{sign}{text} {interval(low, high)}"
 
 
+def no_interval(low: float, high: float) -> bool:
+    """Return whether nothing varies, so that an interval would be a single value."""
+    return high - low < 5e-6  # less than all decimals show
+
+
 def decimals(low: float, high: float) -> int:
-    """Return the number of decimals (1 to 3) needed to show that an interval excludes zero."""
-    nearest = 100 * min(abs(low), abs(high)) if low * high > 0 else math.inf
-    return next((digits for digits in (1, 2) if round(nearest, digits) > 0), 3)
+    """Return how many decimals (1 to 3) show whether an interval excludes zero, and its width."""
+    ends = abs(low), abs(high)
+    shown = 100 * (min(ends) if low * high > 0 else max(ends))
+    return next((digits for digits in (1, 2) if round(shown, digits) > 0), 3)
 
 
 def spread(value: float | None, sd: float | None) -> str:

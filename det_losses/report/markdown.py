@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from det_losses.errors import printable
 from det_losses.report.next_step import NextStep
 from det_losses.report.section import Section, Table
 
@@ -29,7 +30,7 @@ def markdown(document: Document) -> str:
     ]
     for section in document.sections:
         blocks += section_blocks(section)
-    return "\n\n".join(blocks) + "\n"
+    return printable("\n\n".join(blocks)) + "\n"  # the file may be shown in a terminal
 
 
 def next_step_blocks(step: NextStep | None) -> list[str]:

@@ -34,6 +34,8 @@ class NextStep:
 
 def next_step(study: Study) -> NextStep | None:
     """Return what to do next; None if nothing is left to do, or nothing is known."""
+    if study.interim:
+        return _wait(study)
     if len(study.labels) < 2 or (study.comparable and not supports_ranking(study)):
         return None
     verdict = study.verdict() if study.comparable else None
@@ -47,6 +49,14 @@ def next_step(study: Study) -> NextStep | None:
     if verdict is None:
         return None
     return _decide(study, verdict) if verdict.tested else _first_result(study)
+
+
+def _wait(study: Study) -> NextStep:
+    """Return how long the runs take that have neither finished nor failed."""
+    waiting = [run["variant"] for run in study.runs if run["status"] not in ("done", "failed")]
+    time = _time(study, waiting) if waiting else ""
+    left = f"About {time.removesuffix(' here')} left. " if time else ""
+    return NextStep(f"{left}The answer follows when all planned runs have ended.")
 
 
 def _first_result(study: Study) -> NextStep | None:

@@ -32,7 +32,7 @@ class DrawnBox:
 
     Attributes:
         box: x, y, width, height in pixels of the original image.
-        name: its class.
+        name: the text beside it, such as its class.
         kind: ``"truth"``, ``"right"`` (solid) or ``"wrong"`` (dashed).
     """
 
@@ -114,18 +114,18 @@ class Jpegs:
 
 
 def side_by_side(
-    jpeg: bytes, size: tuple[int, int], panels: Sequence[Panel], caption: str, name: str
+    jpeg: bytes, size: tuple[int, int], panels: Sequence[Panel], caption: Sequence[str], name: str
 ) -> str:
     """Draw the same image once per panel, each with its boxes.
 
-    The panels are in a row if the page is wide enough, otherwise one below the other. A class name
-    that would overlap another one is left out; names of larger boxes have priority.
+    The panels are in a row if the page is wide enough, otherwise one below the other. A text that
+    would overlap another one is left out; those of larger boxes have priority.
 
     Args:
         jpeg: the image.
         size: width and height of the original image, pixels.
         panels: the titles and boxes to draw.
-        caption: text below the panels.
+        caption: lines below the panels.
         name: prefix of the ids; a word without spaces.
 
     Returns:
@@ -148,7 +148,8 @@ def side_by_side(
         "display:grid;gap:8px;align-items:end;"
         "grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))"
     )
-    below = f'<div style="font-size:0.85em;margin:2px 0 18px">{_escaped(caption)}</div>'
+    lines = "".join(f"<div>{_escaped(line, 1000)}</div>" for line in caption)
+    below = f'<div style="font-size:0.85em;margin:2px 0 22px;overflow-wrap:anywhere">{lines}</div>'
     return f'<div><div style="{style}">{"".join(parts)}</div>{below}</div>'
 
 
@@ -188,7 +189,7 @@ def _add_names(axes: Axes, boxes: Sequence[DrawnBox], size: tuple[int, int]) -> 
     font = _FONT * size[0] / _WIDTH  # in pixels of the original image
     taken: list[tuple[float, float, float, float]] = []
     for drawn in boxes:
-        text = clean(drawn.name, 30)
+        text = clean(drawn.name, 40)
         place = _free_place(drawn.box, len(text) * _CHARACTER * font, font, size, taken)
         if place is not None:
             taken.append(place)
@@ -229,5 +230,5 @@ def _overlap(first: Sequence[float], second: Sequence[float]) -> bool:
     )
 
 
-def _escaped(text: str) -> str:
-    return html.escape(clean(text), quote=True)
+def _escaped(text: str, longest: int = 200) -> str:
+    return html.escape(clean(text, longest), quote=True)

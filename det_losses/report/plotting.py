@@ -118,7 +118,7 @@ def chart(
         x: label of the horizontal axis.
         y: label of the vertical axis.
         height: units, without the legend; the width is ``WIDTH``.
-        grid: ``"x"``, ``"y"`` or ``"both"``.
+        grid: ``"x"``, ``"y"`` or ``"both"``; empty: no grid.
         legend: styles in the legend below the axes.
         lines: whether the legend shows their lines.
         markers: whether it shows their markers.
@@ -131,7 +131,8 @@ def chart(
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         axes.set_axisbelow(True)
-        axes.grid(True, axis=grid, color=INK, alpha=0.13, linewidth=0.7)
+        if grid:
+            axes.grid(True, axis=grid, color=INK, alpha=0.13, linewidth=0.7)
         axes.set_xlabel(clean(x))
         axes.set_ylabel(clean(y))
         paint(axes)
@@ -187,7 +188,7 @@ class Intervals:
         alt = "no difference"
         with self._strip(height) as (figure, axes):
             axes.plot([0, 0], [0, height], color=INK, alpha=0.6, linewidth=1, clip_on=False)
-            if difference is not None and math.isfinite(difference.low):
+            if difference is not None and difference.low < difference.high:
                 d, middle = difference, height / 2
                 line = dict(color=colour, linewidth=2.5, clip_on=False, solid_capstyle="butt")
                 axes.plot([100 * d.low, 100 * d.high], [middle] * 2, **line)

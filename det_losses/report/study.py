@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, did_you_mean
 from det_losses.evaluation.average_precision import Matches
+from det_losses.evaluation.diagnosis import read_history
 from det_losses.evaluation.ground_truth import GroundTruth, suspect
 from det_losses.evaluation.matching import match
 from det_losses.evaluation.metrics import MAX_DETS, METRICS
@@ -61,6 +62,9 @@ class Study:
         folds: number of folds, if the run with seed s is evaluated on the images of fold s modulo
             this number (:meth:`truth_of`); None if all runs are evaluated on all images.
         max_dets: number of detections per image and class that were evaluated.
+        interim: whether runs are still training, so that nothing is concluded yet.
+        planned_metric: the metric that the comparison was planned for, if another one was chosen
+            when its results were known; None if ``metric`` is the planned one.
         origins: the merged comparisons; empty for result files of other frameworks.
     """
 
@@ -73,11 +77,13 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
         within: float | None = None,
+        interim: bool = False,
     ) -> None:
+        self.interim = interim
         self.meta, self.runs, self.coco = merged.meta, merged.runs, merged.truth
         self.origins = tuple(origins)
         self.labels = list(self.meta["variants"])
-        self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "baseline")
+        self.baseline = _one_of(baseline or self.meta["baseline"], self.labels, "--baseline")
         self.truth = _ground_truth(merged.truth, merged.truth_file)
         self.folds: int | None = (self.meta.get("folds") or {}).get("count")
         self._parts: dict[int | None, tuple[dict[str, Any], GroundTruth]] = {}
@@ -89,7 +95,10 @@ class Study:
         self.look = looks[-1]["seeds"] if looks else None
         self.fork: dict[str, Any] | None = self.meta.get("fork")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
-        self.metric = _one_of(metric or self.meta.get("metric") or "AP", names, "metric")
+        stored = self.meta.get("metric") or "AP"
+        self.metric = _one_of(metric or stored, names, "--metric")
+        planned = self.meta.get("planned_metric") or stored
+        self.planned_metric = planned if origins and self.metric != planned else None
         self._metrics = names
         self._damages: dict[tuple[Path, ...], str | None] = {}
         self._matches: dict[Path, Matches] = {}
@@ -105,6 +114,7 @@ class Study:
         metric: str | None = None,
         resamples: int | None = None,
         within: float | None = None,
+        interim: bool = False,
     ) -> "Study":
         """Read the directories of comparisons and merge them.
 
@@ -114,6 +124,7 @@ class Study:
             metric: the primary metric, if not the stored one.
             resamples: number of resamples of the images, if not the stored one.
             within: the difference that does not matter, in 0..1, if not the stored one.
+            interim: whether runs of one of them are still training.
 
         Raises:
             MissingFileError: a file is missing.
@@ -127,6 +138,7 @@ class Study:
             metric=metric,
             resamples=resamples,
             within=within,
+            interim=interim,
         )
 
     @classmethod
@@ -223,16 +235,7 @@ class Study:
 
     def history(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the valid lines of a run's history; an empty list without such a file."""
-        file = Path(run["directory"], run.get("history") or "history.jsonl")
-        if not file.is_file():
-            return []
-        found = []
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(
-                json.JSONDecodeError
-            ):  # the incomplete last line of an interrupted run
-                found.append(json.loads(line))
-        return found
+        return read_history(Path(run["directory"], run.get("history") or "history.jsonl"))
 
     @property
     def compared(self) -> list[str]:
@@ -247,6 +250,11 @@ class Study:
             if seeds[label] and all(seeds[label] & seeds[other] for other in chosen):
                 chosen.append(label)
         return [label for label in self.labels if label in chosen]
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether a compared variant has more than one finished run."""
+        return any(len(self.done(label)) > 1 for label in self.compared)
 
     @property
     def comparable(self) -> bool:
@@ -386,7 +394,8 @@ def _only_fold(coco: dict[str, Any], fold: int, file: Path) -> dict[str, Any]:
 
 def _one_of(name: str, names: Sequence[str], what: str) -> str:
     if name not in names:
-        raise InputError(f"{what} {name!r} is not one of {listed(names, limit=20)}")
+        hint = did_you_mean(name, names)
+        raise InputError(f"{what} {name!r} is not one of {listed(names, limit=20)}. {hint}".strip())
     return name
 
 

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from det_losses.report.answer import supports_ranking
-from det_losses.report.formats import NONE, at_most, difference, p_value, points, spread
+from det_losses.report.formats import (
+    NO_INTERVAL,
+    NONE,
+    at_most,
+    difference,
+    no_interval,
+    p_value,
+    points,
+    spread,
+)
 from det_losses.report.section import Section, Table
 from det_losses.report.study import Study
 from det_losses.statistics import Difference, Verdict
@@ -69,6 +78,11 @@ class Standings:
     rows: tuple[Standing, ...]
 
     @property
+    def several(self) -> bool:
+        """Whether there is a variant to compare with the baseline."""
+        return len(self.rows) > 1
+
+    @property
     def table(self) -> Table:
         """The standings as a table of texts."""
         columns: list[tuple[str, bool, list[str]]] = [
@@ -77,7 +91,7 @@ class Standings:
             (self.metric, True, [row.mean for row in self.rows]),
             (
                 f"difference [{self.coverage} interval]",
-                True,
+                self.several,
                 [self.difference_text(row) for row in self.rows],
             ),
             ("p", self.tested, [row.p or NONE for row in self.rows]),
@@ -92,10 +106,15 @@ class Standings:
     @property
     def note(self) -> str:
         """What the columns are."""
-        text = (
-            f"{self.metric} in points, mean ± standard deviation over seeds, and the difference to "
-            f"{self.baseline} with its {self.coverage} interval."
-        )
+        several = any("±" in row.mean for row in self.rows)
+        over = ", mean ± standard deviation over seeds," if several else ""
+        text = f"{self.metric} in points{over}"
+        if self.several:
+            text += f" and the difference to {self.baseline} with its {self.coverage} interval"
+        text += "."
+        known = [row.difference for row in self.rows if row.difference is not None]
+        if any(no_interval(found.low, found.high) for found in known):
+            text += f" {NO_INTERVAL}"
         if self.tested:
             text += (
                 " May be best: whether this may be the best variant, and what choosing it costs "
@@ -205,14 +224,20 @@ def other_metrics(study: Study) -> Section | None:
     for label in shown_order(study):
         cells = [f"{points(means[n][label])}\n{_against(verdicts[n], label)}" for n in names]
         rows.append([label, *(cell.strip() for cell in cells)])
-    text = (
-        "Exploratory: mean over seeds, and below it the difference to the baseline with its 95% "
-        "interval, which is adjusted for the number of variants but not of metrics. Some of these "
-        "intervals will exclude zero by chance."
-    )
+    text = "Mean over seeds." if study.several_seeds else ""
+    if len(rows) > 1:
+        above = "mean over seeds, and below it" if study.several_seeds else "below each value,"
+        text = (
+            f"Exploratory: {above} the difference to the baseline with its 95% interval, which is "
+            "adjusted for the number of variants but not of metrics. Some of these intervals will "
+            "exclude zero by chance."
+        )
     empty = [n for n, verdict in verdicts.items() if math.isnan(verdict.summaries[0].mean)]
     note = f"n/a: no boxes of that size in the evaluated images ({', '.join(empty)})."
-    table = Table(["variant", *names], rows, note if empty else "")
+    notes = [note] if empty else []
+    every = [d for verdict in verdicts.values() for d in verdict.against_baseline]
+    notes += [NO_INTERVAL] if any(no_interval(d.low, d.high) for d in every) else []
+    table = Table(["variant", *names], rows, " ".join(notes))
     return Section("Other metrics", text, tables=(table,))
 
 
@@ -274,8 +299,9 @@ def factor_grid(study: Study) -> Section | None:
     }
     rows = [[level, *(cells.get((level, other), "") for other in second)] for level in first]
     text = (
-        f"Rows: {slots[0]}; columns: {slots[1]}. {study.metric}, mean ± standard deviation over "
-        f"seeds, and the difference to {study.baseline}."
+        f"Rows: {slots[0]}; columns: {slots[1]}. {study.metric}"
+        f"{', mean ± standard deviation over seeds,' if study.several_seeds else ''} and the "
+        f"difference to {study.baseline}."
     )
     table = Table([f"{slots[0]} \\ {slots[1]}", *second], rows)
     return Section("Grid of two losses", text, tables=(table,))

@@ -46,7 +46,7 @@ def power(study: Study) -> Section | None:
     verdict = study.verdict()
     sentences = []
     sds = [100 * s.sd for s in verdict.summaries if s.sd is not None and not math.isnan(s.sd)]
-    if sds:
+    if any(sds):
         pooled = math.sqrt(float(np.mean(np.square(sds))))
         sentences.append(
             f"The standard deviation of {verdict.metric} over the seeds of a variant is "

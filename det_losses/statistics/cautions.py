@@ -151,12 +151,13 @@ def _unequal_variances(scores: Mapping[str, Scores]) -> Iterator[Caution]:
 
 
 def _identical_runs(scores: Mapping[str, Scores]) -> Iterator[Caution]:
+    """Find equal scores above 0; those of 0 are equal because nothing was found."""
     for label, own in scores.items():
-        if len(own.seeds) > 1 and np.ptp(own.full) == 0:
+        if len(own.seeds) > 1 and np.ptp(own.full) == 0 and own.full.any():
             yield Caution(CautionKind.IDENTICAL_RUNS, len(own.seeds), (label,))
     for (first, a), (second, b) in combinations(scores.items(), 2):
         in_a, in_b = _common(a, b)
-        if in_a and (a.full[in_a] == b.full[in_b]).all():
+        if in_a and (a.full[in_a] == b.full[in_b]).all() and a.full.any():
             yield Caution(CautionKind.IDENTICAL_RUNS, len(in_a), (first, second))
 
 

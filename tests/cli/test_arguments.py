@@ -1,4 +1,7 @@
+import sys
+
 import pytest
+from mmengine.config import Config
 
 from det_losses.cli.arguments import (
     SEED,
@@ -10,6 +13,9 @@ from det_losses.cli.arguments import (
     new_parser,
     whole_number,
 )
+from det_losses.config_diff import differences, plain
+from det_losses.engine.config import config_text
+from det_losses.registry import MODELS
 
 
 def test_options_apply_in_order_and_reach_own_data_and_losses(tiny_config):
@@ -50,3 +56,67 @@ def test_only_a_misspelt_option_gets_a_suggestion(capsys, options, error):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(options)
     assert capsys.readouterr().err.splitlines()[0] == f"error: {error}"
+
+
+BASED = """
+_base_ = "det_losses::{name}"
+train_cfg = dict(max_epochs=3)
+"""
+
+
+def experiment(*arguments):
+    parser = new_parser("train", "", "")
+    add_config(parser)
+    add_own_data(parser, train=True)
+    return load_experiment(parser.parse_args([*map(str, arguments)]))
+
+
+def test_a_config_anywhere_can_have_a_shipped_base(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(BASED.format(name="small/retinanet_lite0"))
+    cfg = experiment(file)
+    assert (cfg.model.type, cfg.train_cfg.max_epochs, cfg.train_cfg.steps) == ("RetinaNet", 3, 800)
+    file.write_text(BASED.format(name="small/retinanet_lite"))
+    with pytest.raises(FileNotFoundError, match=r"Did you mean 'small/retinanet_lite0'\?"):
+        experiment(file)
+
+
+def test_own_losses_are_imported_here_and_where_the_config_is_read(
+    tiny_config, tmp_path, monkeypatch
+):
+    (tmp_path / "losses_of_mine.py").write_text(
+        "from det_losses.losses import L1Loss\n"
+        "from det_losses.registry import MODELS\n"
+        "@MODELS.register_module()\n"
+        "class LossOfMine(L1Loss):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    cfg = experiment(tiny_config, "--import", "losses_of_mine")
+    assert cfg.custom_imports == dict(imports=["losses_of_mine"])
+    assert "LossOfMine" in MODELS.module_dict
+    stored = tmp_path / "stored.py"
+    stored.write_text(config_text(cfg))
+    assert Config.fromfile(stored).custom_imports == cfg.custom_imports
+    # The modules are no part of what makes two runs different.
+    assert differences(plain(cfg), plain(experiment(tiny_config))) == []
+    MODELS.module_dict.pop("LossOfMine")
+
+
+@pytest.mark.parametrize(
+    ("has", "lacks"),
+    [("train", "--val-ann and --val-images"), ("val", "--train-ann and --train-images")],
+)
+def test_own_data_of_one_split_needs_the_other(tiny_config, has, lacks):
+    own = [f"--{has}-ann", "a.json", f"--{has}-images", "."]
+    with pytest.raises(ValueError, match=f"--{has}-ann requires {lacks}$"):
+        experiment("quickstart/retinanet_shapes", *own)
+    experiment(tiny_config, *own)  # whose other split is in COCO format, and exists
+
+
+def test_versions_are_printed_by_every_tool(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        new_parser("train", "", "").parse_args(["--version"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "det_losses", "python", "torch", "torchvision", "mmengine-lite", "hotcoco",
+    ]  # fmt: skip

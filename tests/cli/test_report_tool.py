@@ -51,6 +51,7 @@ def test_options_change_what_is_compared(tmp_path, capsys):
     options = ["--metric", "AP75", "--baseline", "new", "--resamples", "150"]
     assert main([str(root), "--out", str(tmp_path / "out"), *options]) == 0
     text = capsys.readouterr().out
+    assert "AP75 was chosen after the training; the comparison was planned for AP." in text
     assert "AP75" in next(line for line in text.splitlines() if "| variant" in line)
     assert "baseline" in next(line for line in text.splitlines() if line.startswith("| new "))
     assert "150 bootstrap resamples" in (tmp_path / "out" / "report.md").read_text()

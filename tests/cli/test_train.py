@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 
 import pytest
 import torch
@@ -13,15 +14,21 @@ def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path):
+def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [str(tiny_config), "--work-dir", str(run), "--seed", "3"]
-    assert main([*arguments, "--cfg-options", "model.loss_bbox.type=GIoULoss"]) == 0
+    giou = ["--cfg-options", "model.loss_bbox.type=GIoULoss"]
+    assert main([*arguments, "--tensorboard", *giou]) == 0
     record = json.loads((run / "metrics.json").read_text())
     assert (record["status"], record["epoch"], record["seed"]) == ("done", 2, 3)
     assert record["losses"]["loss_bbox"].startswith("GIoULoss(")
     assert set(record["metrics"]) >= {"AP", "AP50", "AP75", "AP80", "AP90", "AP/cat"}
-    assert Config.fromfile(run / "config.py").randomness.seed == 3
+    stored = Config.fromfile(run / "config.py")
+    assert stored.randomness.seed == 3
+    assert "Tensorboard" not in stored.pretty_text  # with or without it, it is the same run
+    assert list(run.rglob("events.out.tfevents*"))
+    # two epochs of two steps reach no AP, and the log says why
+    assert "AP 0.0: Training had only 4 steps, and" in capsys.readouterr().out
     with pytest.raises(SystemExit):  # again: it is finished
         main(arguments)
 
@@ -100,6 +107,8 @@ def test_an_interrupt_before_training_is_one_line(
         (["--cfg-options", "train_dataloader.dataset.num_images=six"], "got 'six'"),
         (["--loss", "loss_bbox=L1Loss(loss_weight=-1)"], "loss_weight must be at least 0"),
         (["--resume", "absent.pth"], "absent.pth: no such checkpoint"),
+        (["--device", "tpu"], "--device tpu: expected cpu, cuda or cuda:N"),
+        (["--launcher", "pytorch", "--device", "cuda:0"], "select GPUs with the variable CUDA_"),
         (["--resume", __file__], "test_train.py is not a checkpoint"),
         (["--work-dir", __file__], "test_train.py: is a file"),
     ],
@@ -116,6 +125,30 @@ def test_user_errors_are_one_line_before_training(
     assert message in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_config_is_written_is_one_line(
+    tiny_config, tmp_path, monkeypatch, capsys, number
+):
+    monkeypatch.setattr("det_losses.engine.run.write_text", lambda *_: signal.raise_signal(number))
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), "--no-plan"]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("interrupted; resume with --work-dir")
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main([str(tiny_config), "--work-dir", str(run), "--dry-run", "--device", "cpu"]) == 0
+    title, *rows = capsys.readouterr().out.splitlines()
+    assert title == "Plan"
+    found = dict(row.split(maxsplit=1) for row in rows if row[2] != " ")
+    assert found["images"] == "6 for training, 6 for evaluation"
+    assert found["training"] == "2 epochs (4 steps), batch size 3; evaluated every epoch"
+    assert found["learning"] == "rate  0.01 (SGD)"
+    assert found["loss_bbox"].startswith("L1Loss, loss_weight 1: torchvision")
+    assert {"classes", "model", "device", "time", "disk"} <= found.keys()
+    assert not run.exists()
 
 
 def test_own_data_needs_no_edited_file(tiny_config, tiny_coco, tmp_path):

@@ -1,10 +1,6 @@
-import copy
-
 import pytest
 
-from det_losses.compare import budget
-from det_losses.compare.budget import Budget, RunTime, measure_run
-from det_losses.compare.variants import Variant
+from det_losses.compare.budget import Budget
 
 
 def test_as_many_seeds_as_fit_are_planned():
@@ -32,34 +28,3 @@ def test_measured_runs_replace_the_estimate(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: given.start + 80)
     assert given.allows_run([])
     assert not given.allows_run([25, 35])
-
-
-def test_a_run_is_measured_by_its_steps_and_evaluations(shapes):
-    cfg = copy.deepcopy(shapes)
-    variant = Variant("L1Loss", {"model.loss_bbox": {"type": "L1Loss"}})
-    short = measure_run(cfg, variant, 1)
-    cfg.train_cfg.update(max_epochs=2000, val_interval=1000)
-    long = measure_run(cfg, variant, 1)
-    assert long.seconds > 2 * short.seconds
-    assert (short.evaluations, long.evaluations) == (1, 2)
-
-
-def test_a_measurement_of_slow_steps_is_short(shapes, monkeypatch):
-    steps = []
-    monkeypatch.setattr(budget, "_LIMIT", 0.0)
-    monkeypatch.setattr(budget, "_synchronise", lambda: steps.append(1))
-    measure_run(copy.deepcopy(shapes), Variant("L1Loss", {}), 1)
-    assert len(steps) == 3  # one to warm up, one timed, and the evaluated batch
-
-
-@pytest.mark.parametrize(
-    ("evaluation", "evaluations", "note"),
-    [
-        (20.0, 1, None),
-        (40.0, 4, "Evaluation will take 40% of the training time; train_cfg.val_interval="),
-        (40.0, 1, "Evaluation will take 40% of the training time; val_dataloader.dataset.num_"),
-    ],
-)
-def test_an_expensive_evaluation_is_stated_with_its_remedy(evaluation, evaluations, note):
-    found = RunTime(10.0, 100.0, evaluation, evaluations).note
-    assert found is None if note is None else found.startswith(note)

@@ -16,7 +16,7 @@ from det_losses import list_losses
 from det_losses.cli import report, train
 from det_losses.compare import comparison, runner, weight_matching
 from det_losses.compare.budget import Budget
-from det_losses.compare.comparison import compare, with_epochs
+from det_losses.compare.comparison import check_metric, compare, with_epochs
 from det_losses.compare.plan import Plan
 from det_losses.compare.preflight import describe_data
 from det_losses.compare.screening import short_trainer, shorten
@@ -415,7 +415,9 @@ def test_all_runs_have_the_epochs_of_a_number_of_steps(shapes, tmp_path, untrain
     cfg = copy.deepcopy(shapes)
     cfg.train_cfg = dict(by_epoch=True, steps=90, val_interval=None)
     compare(cfg, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0], resamples=100)
-    assert "Each run: 160 images, batch size 4: 2 epochs (80 steps)" in capsys.readouterr().out
+    assert (
+        "  training       2 epochs (80 steps), batch size 4; evaluated" in capsys.readouterr().out
+    )
     stored = Plan.load(tmp_path).config["train_cfg"]
     assert stored == {"by_epoch": True, "max_epochs": 2, "val_interval": None}
     assert shorten(with_epochs(cfg)).train_cfg.max_epochs == 1
@@ -427,9 +429,14 @@ def test_time_and_likely_result_are_stated_before_training(
     compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0, 1])
     printed = capsys.readouterr().out
     expected = [
-        "Measuring the time per run",
-        "seeds 0, 1: 4 runs of about 1 min 00 s each, 1 in parallel; estimated time 4 min 00 s",
-        "2 seeds are likely (80%) to find a difference of ",
+        "Timing a few steps",
+        "\nPlan\n  images         160 training and 4 validation images\n",
+        "  training       1 epoch (40 steps), batch size 4; evaluated at the end\n",
+        "  learning rate  0.004 (AdamW), CosineAnnealingLR, warm-up 4 steps (shortened from 50: at",
+        "  runs           4: 2 variants with seeds 0, 1\n",
+        "  time           about 1.0 min a run, 4.0 min in all (timed; evaluations take 0.1 min of",
+        "  disk           about ",
+        "  finds          2 seeds are likely (80%) to find a difference of ",
         "[1/4]",
     ]
     places = [printed.index(text) for text in expected]
@@ -438,7 +445,46 @@ def test_time_and_likely_result_are_stated_before_training(
     monkeypatch.setattr(comparison, "measure_run", None)
     finish(Plan.load(tmp_path).runs(tmp_path)[0])
     compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0, 1])
-    assert "3 runs of about 1 min 01 s each" in capsys.readouterr().out  # the fixture's 61 s
+    printed = capsys.readouterr().out
+    assert "with seeds 0, 1; 1 finished\n" in printed
+    assert "about 1.0 min a run, 3.0 min in all (as the finished runs took)" in printed
+
+
+def test_another_metric_for_finished_runs_is_exploratory(
+    shapes, tmp_path, untrained, capsys, finish
+):
+    losses = ["L1Loss", "GIoULoss"]
+    compare(shapes, tmp_path, losses, seeds=[0])
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP50")  # no run is finished yet
+    assert "planned_metric" not in results(tmp_path)["meta"]
+    finish(Plan.load(tmp_path).runs(tmp_path)[0])
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP50")
+    capsys.readouterr()
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP75")
+    assert "AP75 is chosen after the first runs, which were planned for AP50" in (
+        capsys.readouterr().out
+    )
+    meta = results(tmp_path)["meta"]
+    assert (meta["metric"], meta["planned_metric"]) == ("AP75", "AP50")
+    compare(shapes, tmp_path, losses, seeds=[0], metric="AP50")  # the planned one again
+    assert "planned_metric" not in results(tmp_path)["meta"]
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(shapes, tmp_path, capsys):
+    root = tmp_path / "out"
+    assert compare(shapes, root, ["L1Loss", "GIoULoss"], match=True, dry_run=True) == []
+    printed = capsys.readouterr().out
+    assert "  runs           6: 2 variants with seeds 0, 1, 2\n" in printed
+    assert "Variants (before --match-weights)\n| variant " in printed
+    assert not root.exists()
+
+
+def test_the_metric_may_be_that_of_a_class(shapes, tmp_path):
+    known = describe_data(shapes)["classes"]
+    check_metric(f"AP/{known[0]}", known)
+    wrong = f"AP/{known[0][:-1]}"
+    with pytest.raises(ValueError, match=rf"--metric {wrong}: no such .* 'AP/{known[0]}'\?"):
+        compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], metric=wrong, dry_run=True)
 
 
 def test_forked_runs_continue_the_baseline_and_losses_can_be_added(shapes, tmp_path):

@@ -42,6 +42,14 @@ class TestPlanRunner:
         monkeypatch.setattr(module, "run_process", fake)
         return seen
 
+    def test_tensorboard_is_an_option_of_each_run(self, cfg, plan, tmp_path, monkeypatch):
+        commands = []
+        monkeypatch.setattr(
+            module, "run_process", lambda command, *_, **__: commands.append(command) or 1
+        )
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS, tensorboard=True).execute()
+        assert [command[-1] for command in commands] == ["--tensorboard"] * 4
+
     def test_results_are_written_after_every_run(self, cfg, plan, tmp_path, trained):
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         assert trained == {
@@ -75,6 +83,7 @@ class TestPlanRunner:
         [
             ("removed", "exit status 1; the log cannot be read"),
             ("disk full", "OSError: [Errno 28] No space left on device"),
+            ("a file", "FileExistsError: [Errno 17]"),  # so its status cannot be stored there
         ],
     )
     def test_a_fault_of_one_run_does_not_end_the_others(
@@ -91,6 +100,9 @@ class TestPlanRunner:
             return 0
 
         monkeypatch.setattr(module, "run_process", fake)
+        if fault == "a file":
+            (tmp_path / "runs/GIoULoss").mkdir(parents=True)
+            (tmp_path / "runs/GIoULoss/seed_0").touch()
         rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
         assert message in rows[1]["error"]
@@ -181,7 +193,7 @@ class TestPlanRunner:
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         run = tmp_path / "runs" / "GIoULoss" / "seed_0"
         expected = ["-m", "det_losses", "train", str(run / "config.py"), "--work-dir", str(run)]
-        assert commands[1][1:] == [*expected, "--resume"]
+        assert commands[1][1:] == [*expected, "--no-plan", "--resume"]
         written = Config.fromfile(Path(commands[1][4]))
         assert written.model.loss_bbox == {"type": "GIoULoss", "loss_weight": 2.5}
         assert written.randomness.seed == 0
@@ -377,15 +389,15 @@ class TestRunDisplay:
         for step, epoch, ap in states:
             self.progress(tmp_path, step, epoch, ap)
             display.update()
-        display.close("AP 0.250")
+        display.close("AP 25.0")
         lines = stream.getvalue().splitlines()
         assert [line.split("  ")[1] for line in lines] == [
             "2/20 steps",
             "10/20 steps",
             "10/20 steps",
-            "AP 0.250",
+            "AP 25.0",
         ]
-        assert "loss 0.500  AP 0.250" in lines[2]
+        assert "loss 0.500  AP 25.0" in lines[2]
 
     def test_a_terminal_has_one_rewritten_line(self, tmp_path):
         stream = io.StringIO()
@@ -394,7 +406,7 @@ class TestRunDisplay:
         for step in (2, 3):
             self.progress(tmp_path, step, 0)
             display.update()
-        display.close("AP 0.250")
+        display.close("AP 25.0")
         text = stream.getvalue()
         assert text.count("\n") == 1
         assert text.count("\r") == 3

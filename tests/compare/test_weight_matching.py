@@ -114,7 +114,7 @@ def test_on_other_batches_norms_agree_as_well_as_the_standard_error_says(matchin
     for label, values in norms.items():
         error = math.hypot(matching.losses[label].error, ratio_error(baseline, values))
         assert abs(values.mean() / baseline.mean() - 1) < 3 * error
-        assert error < 0.1
+        assert error < 0.12
 
 
 @pytest.mark.slow
@@ -126,7 +126,9 @@ def test_on_the_quickstart_norms_on_as_many_other_batches_agree_within_2_percent
         cfg[key].dataset.data_root = str(tmp_path / "shapes")
     names = ("SmoothL1Loss", "L1Loss", "IoULoss", "GIoULoss", "CIoULoss", "EIoULoss")
     losses = {name: complete("RetinaNet", "loss_bbox", name)[0] for name in names}
-    found = match_weights(cfg, "loss_bbox", losses, names[0], work_dir=tmp_path, seed=SEED)
+    found = match_weights(
+        cfg, "loss_bbox", losses, names[0], work_dir=tmp_path, warmup_steps=100, seed=SEED
+    )
     cfg.model.loss_bbox = ConfigDict(losses[names[0]])
     models = warm_up(cfg, found.warmup_steps, SEED, tmp_path)
     configs = {k: {**losses[k], "loss_weight": found.losses[k].loss_weight} for k in losses}
@@ -167,15 +169,32 @@ def test_the_warm_up_is_the_beginning_of_a_training(shapes, tmp_path):
     own.default_hooks.pop("run_record")
     runner = build_runner(own)
     runner.train()
-    models = warm_up(short, None, SEED, tmp_path)  # a tenth would be none, 100 are not there
-    assert models.steps == 6
+    models = warm_up(short, 6, SEED, tmp_path)
     for key, value in runner.model.state_dict().items():
         assert torch.equal(models.trained.state_dict()[key], value), key
 
 
-@pytest.mark.parametrize(("trained", "steps"), [(40, 40), (880, 100), (3000, 300), (88_000, 1000)])
-def test_a_warm_up_is_a_tenth_of_training_within_bounds(trained, steps):
-    assert weight_matching._checked_steps(None, trained) == steps
+@pytest.mark.parametrize(
+    ("trained", "steps", "batches"),
+    [(12, 1, 8), (600, 24, 18), (3000, 120, 90), (9000, 360, 256), (88_000, 1000, 256)],
+)
+def test_warm_up_and_batches_are_a_tenth_of_a_run(trained, steps, batches):
+    assert weight_matching.effort(trained) == (steps, batches)
+    if trained >= 200:  # below that, the 8 batches are more
+        assert steps + batches <= trained / 10
+    # Weights of a version with a longer warm-up get further losses on as many batches as theirs.
+    assert weight_matching.effort(trained, 2000) == (2000, 256)
+
+
+def test_without_a_terminal_progress_is_lines(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 12.0, 12.0, 13.0])
+    monkeypatch.setattr(weight_matching.time, "monotonic", lambda: next(clock))
+    bar = weight_matching._Lines("warm-up with L1Loss")
+    bar.reset(3)  # at 0 s; the first line is due at 10 s
+    for _ in range(3):  # at 1 s, 12 s, and the last one
+        bar.update()
+    lines = ["  warm-up with L1Loss: 2/3", "  warm-up with L1Loss: 3/3"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_a_signal_ends_the_warm_up_and_leaves_nothing(shapes, tmp_path):
@@ -219,11 +238,11 @@ def test_joined_matchings_keep_the_stored_numbers():
     assert list(joined.losses) == ["A", "B", "C"]
     assert joined.losses["B"].loss_weight == 3.0
     other = Matching.from_dict({**new.to_dict(), "batches": 8})
-    with pytest.raises(ValueError, match=r"batches=24.*give another --work-dir"):
+    with pytest.raises(ValueError, match=r"over 24 batches.*give another --work-dir"):
         stored.joined(other)
     changed = Matching.from_dict(new.to_dict())
     changed.losses["A"] = MatchedLoss({"type": "Z"}, 2.0, 3.0, 0.5, 0.25, 0.01)
-    with pytest.raises(ValueError, match="matched with slot=loss_bbox, baseline=A"):
+    with pytest.raises(ValueError, match="stored weights of loss_bbox were matched to A"):
         stored.joined(changed)
 
 
@@ -302,7 +321,7 @@ def fake_matching(monkeypatch):
     """Replace the matching by fixed numbers; return the losses of each call."""
     calls = []
 
-    def fake(cfg, slot, losses, baseline, *, work_dir):
+    def fake(cfg, slot, losses, baseline, *, work_dir, warmup_steps):
         calls.append(list(losses))
         found = {
             label: MatchedLoss(dict(config), config["loss_weight"], 4.0, 0.5, 1.0, 0.01)

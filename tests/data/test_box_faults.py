@@ -8,9 +8,9 @@ from det_losses.data.box_faults import (
     describe_faults,
     find_faults,
     find_repeated,
-    suspicions,
     turned_images,
     without_area,
+    wrong_format,
 )
 
 SIZE = [100, 50]  # width, height
@@ -68,18 +68,18 @@ def random_boxes(seed=0, count=40):
 
 def test_good_boxes_raise_no_suspicion():
     boxes = random_boxes()
-    assert suspicions(*arrays(*boxes)) == []
+    assert wrong_format(*arrays(*boxes)) == []
     boxes[0] = [90, 40, 30, 30]  # one that overshoots
-    assert suspicions(*arrays(*boxes)) == []
-    assert suspicions(*arrays([90, 40, 95, 45])) == []  # too few to tell
+    assert wrong_format(*arrays(*boxes)) == []
+    assert wrong_format(*arrays([90, 40, 95, 45])) == []  # too few to tell
     # near the corner, widths are larger than x like the second corner of a box would be
-    assert suspicions(*arrays(*[[i, i, 30 + i, 20 + i] for i in range(9)])) == []
+    assert wrong_format(*arrays(*[[i, i, 30 + i, 20 + i] for i in range(9)])) == []
 
 
 def test_normalised_boxes_are_suspected():
     boxes = random_boxes() / [100, 50, 100, 50]
-    [text] = suspicions(*arrays(*boxes))
-    assert text.startswith("40 of 40 boxes have only values from 0 to 1, such as [")
+    [text] = wrong_format(*arrays(*boxes))
+    assert text.startswith("WRONG BOXES? 40 of 40 boxes have only values from 0 to 1, such as [")
     assert "Multiply them by width and height" in text
 
 
@@ -88,10 +88,26 @@ def test_corners_are_suspected():
     boxes[:, 2:] += boxes[:, :2]
     boxes[0] = [3, 3, 3, 20]  # an empty box among them
     beyond = int(((boxes[:, :2] + boxes[:, 2:]) > np.array(SIZE) + 1).any(1).sum())
-    [text] = suspicions(*arrays(*boxes))
-    assert text.startswith(f"{beyond} of 40 boxes reach beyond") and "x1, y1, x2, y2?" in text
+    [text] = wrong_format(*arrays(*boxes))
+    assert text.startswith(f"WRONG BOXES? {beyond} of 40 boxes reach beyond")
+    assert "x1, y1, x2, y2?" in text
     # without sizes nothing can reach beyond
-    assert suspicions(boxes, np.full((40, 2), np.inf)) == []
+    assert wrong_format(boxes, np.full((40, 2), np.inf)) == []
+
+
+def test_centres_are_suspected():
+    boxes = random_boxes(count=200)
+    boxes[:, :2] += boxes[:, 2:] / 2
+    [text] = wrong_format(*arrays(*boxes))
+    assert "200 fit as centre and size: are they centre x, centre y, width, height?" in text
+
+
+def test_boxes_of_larger_images_are_suspected_but_not_those_that_go_on_beyond_the_border():
+    boxes = random_boxes()
+    boxes[:20, 2:] += 60  # annotated beyond the border, as in data sets of streets
+    assert wrong_format(*arrays(*boxes)) == []
+    [text] = wrong_format(*arrays(*(2 * random_boxes())))  # of images twice as large
+    assert "boxes begin beyond their image" in text and "images of another size?" in text
 
 
 def test_turned_images():

@@ -162,6 +162,14 @@ def test_boxes_that_augmentation_drops_and_repeated_ones_are_counted(tiny_coco):
         assert len(dataset[2][1]["boxes"]) == 4 - expected
         assert any(note.startswith("1 of 11 boxes repeat a box") for note in dataset.notes)
 
+    def without_area(coco):
+        coco["annotations"] += [
+            dict(coco["annotations"][0], id=i, bbox=[4, 4, 0, 0]) for i in (90, 91)
+        ]
+
+    notes = CocoDataset(*tiny_coco("void", change=without_area)).notes
+    assert not any("repeat a box" in note for note in notes)  # which are left out, not kept
+
 
 def test_classes_without_boxes_are_told_with_the_option_that_leaves_them_out(tiny_coco):
     def change(coco):

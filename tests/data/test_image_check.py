@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+import struct
 
 import pytest
 from PIL import Image
@@ -64,6 +65,15 @@ def test_a_broken_image_is_named_before_training(make, kind):
         with pytest.raises(ValueError, match=pattern):
             check_images(str(folder), entries, skip=False)
     assert list(check_images(str(folder), entries, skip=True)) == ["3.jpg"]
+
+
+def test_a_broken_image_is_told_without_warnings_of_pil(make, recwarn):
+    folder, entries = make(1)
+    path, sizes = folder / "0.jpg", (257, 3, 20, 0, 1)  # a TIFF that ends within its tags
+    path.write_bytes(b"II*\0\x08\0\0\0\x02\0" + struct.pack("<HHIHH", *sizes) + b"\0" * 3)
+    with pytest.raises(ValueError, match=r"0\.jpg: not a readable image"):
+        check_images(str(folder), entries, skip=False)
+    assert not recwarn.list
 
 
 def test_the_first_three_are_shown_and_the_others_counted(make):

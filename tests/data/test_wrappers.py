@@ -126,14 +126,14 @@ def test_a_broken_image_is_left_out_in_wrappers(tiny_coco, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda c: RepeatDataset(c, 0), "times must be at least 1, got 0"),
+        (lambda c: RepeatDataset(c, 0), "times: must be at least 1, got 0"),
         (
             lambda c: RepeatDataset({**c, "test_mode": True}, 2),
-            "RepeatDataset repeats images, which",
+            "type: RepeatDataset repeats images, which",
         ),
-        (lambda c: ClassBalancedDataset(c, -1), "oversample_thr must be above 0, got -1"),
+        (lambda c: ClassBalancedDataset(c, -1), "oversample_thr: must be above 0, got -1"),
         (lambda c: ClassBalancedDataset(Plain(), 0.1), "Plain has no method get_cat_ids"),
-        (lambda c: ConcatDataset([]), "must be a list of datasets"),
+        (lambda c: ConcatDataset([]), "datasets: ConcatDataset needs a list of datasets"),
         (lambda c: ConcatDataset([[1, 2]]), "metainfo of list has no 'classes'"),
     ],
 )

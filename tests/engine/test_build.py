@@ -176,7 +176,7 @@ class TestRefused:
         ("classes", "message"),
         [
             (("cat", "cow"), "only in training: dog; only in validation: cow"),
-            (("cat",), "different classes, only in training: dog. Set"),
+            (("cat",), "different classes, only in training: dog. Select"),
             (("dog", "cat"), "in a different order: cat, dog and dog, cat"),
             (
                 tuple(f"c{i}" for i in range(80)),
@@ -197,6 +197,14 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"\(--amp, .*'AmpOptimWrapper'\) needs a GPU"):
             build_runner(cfg)
         assert not Path(cfg["work_dir"]).exists()
+
+    def test_a_launcher_without_its_processes(self, toy_cfg, monkeypatch):
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        with pytest.raises(
+            ValueError, match=r"launcher: 'pytorch' needs .*\(WORLD_SIZE, .*torchrun"
+        ):
+            build_runner(toy_cfg(launcher="pytorch"))
 
     def test_missing_checkpoint(self, toy_cfg):
         with pytest.raises(FileNotFoundError, match=r"checkpoint 'nowhere\.pth': no such file"):
@@ -240,7 +248,7 @@ class TestRefusedByConstructors:
             ("train_dataloader.dataset.clases", ["a"], TypeError, "argument 'clases'"),
             ("train_dataloader.dataset.type", "ToyBox", KeyError, "Did you mean 'ToyBoxes'"),
             ("train_dataloader.batchsize", 4, TypeError, "argument 'batchsize'"),
-            ("train_dataloader.num_workers", -1, ValueError, "DataLoader: num_workers"),
+            ("train_dataloader.prefetch_factor", 2, ValueError, "DataLoader: prefetch_factor"),
             ("train_cfg.max_epoch", 5, TypeError, "'max_epoch'"),
             ("model.losweight", 1.0, TypeError, "'losweight'"),
             ("default_hooks.logger.intervall", 5, TypeError, "'intervall'"),

@@ -296,6 +296,11 @@ class TestLoading:
         with pytest.raises(InputError, match=r"given\.pth is not a checkpoint, or it is damaged"):
             build_runner(toy_cfg(load_from=str(file)))
 
+    def test_an_address_that_cannot_be_read_is_refused(self, toy_cfg):
+        url = "http://127.0.0.1:9/weights.pth"  # the discard port, where nothing listens
+        with pytest.raises(InputError, match=rf"load_from={url}: cannot be loaded \(URLError: "):
+            build_runner(toy_cfg(load_from=url))
+
     def test_the_advice_for_a_checkpoint_of_mmengine_works(self, toy_cfg, file):
         state = {"box.bias": torch.full((4,), 7.0)}
         history = HistoryBuffer([1.0], [1])

@@ -22,6 +22,7 @@ from det_losses.engine.config import (
     use_losses,
     use_metric_options,
     use_own_data,
+    use_validation,
 )
 from det_losses.errors import InputError, NotRegisteredError
 from det_losses.paths import configs_root, shipped_configs
@@ -301,3 +302,22 @@ def test_a_run_never_formats_with_yapf(toy_cfg, monkeypatch):
     # What mmengine itself wrote is the config that the run had.
     (file,) = Path(runner.work_dir).glob("*.py")
     assert Config.fromfile(file).to_dict() == runner.cfg.to_dict()
+
+
+def test_a_test_follows_the_settings_of_the_validation():
+    val = dict(batch_size=8, num_workers=2, dataset=dict(type="CocoDataset", ann_file="val.json"))
+    base = dict(val_dataloader=val, val_evaluator=dict(type="CocoMetric"), val_cfg={})
+    own = dict(batch_size=1, dataset=dict(type="CocoDataset", ann_file="test.json"))
+    for given, expected in (
+        (None, val),
+        (dict(batch_size=1), {**val, "batch_size": 1}),
+        (dict(dataset=dict(num_images=5)), {**val, "dataset": {**val["dataset"], "num_images": 5}}),
+        (own, own),  # which names its dataset, so it is complete
+    ):
+        cfg = Config(copy.deepcopy(base))
+        if given is not None:
+            cfg.test_dataloader = given
+        use_validation(cfg)
+        assert cfg.test_dataloader == expected
+        assert cfg.test_evaluator == base["val_evaluator"]
+        assert cfg.val_dataloader == val

@@ -4,18 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPERS
 
-from det_losses.engine import build_runner
+from det_losses.engine import build_runner, config
+from det_losses.engine.config import apply_options, use_tensorboard
+from det_losses.engine.settings import check_settings
+from det_losses.errors import InputError
 
 
 def test_tensorboard(toy_cfg):
     pytest.importorskip("tensorboard", reason="the extra [tensorboard] is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
-    cfg = toy_cfg(epochs=2)
-    cfg["visualizer"]["vis_backends"] = backends
+    cfg = Config(toy_cfg(epochs=2))
+    use_tensorboard(cfg)
+    use_tensorboard(cfg)  # not twice
     runner = build_runner(cfg)
     runner.train()
     (events,) = Path(runner.log_dir).rglob("events.out.tfevents*")
@@ -24,6 +28,27 @@ def test_tensorboard(toy_cfg):
     assert {"loss", "loss_cls", "loss_bbox", "lr", "AP", "AP50", "AP/cat"} <= tags
     assert len(accumulator.Scalars("loss_bbox")) == 6  # 2 epochs of 3 iterations
     assert [event.step for event in accumulator.Scalars("AP")] == [1, 2]
+
+
+def test_tensorboard_that_is_not_installed(toy_cfg, monkeypatch):
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'det-losses\[tensorboard\]'"):
+        use_tensorboard(Config(toy_cfg()))
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "dict(type='WandbVisBackend',init_kwargs=dict(project='losses'))",
+        "dict(type='MLflowVisBackend',tracking_uri='sqlite:///mlflow.db',exp_name='losses')",
+    ],
+)
+def test_other_trackers_by_an_option(toy_cfg, backend):
+    """As docs/report.md writes it; mmengine imports their packages when training starts."""
+    cfg = Config(toy_cfg())
+    apply_options(cfg, [f"visualizer.vis_backends=[dict(type='LocalVisBackend'),{backend}]"])
+    check_settings(cfg)
+    assert cfg.visualizer.vis_backends[1].type in backend
 
 
 def test_evaluation_in_half_precision(toy_cfg, record):

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import sys
 from types import SimpleNamespace
 
@@ -42,6 +43,7 @@ def test_terminal_gets_a_bar_and_no_lines(toy_cfg, capfd, terminal):
     captured = capfd.readouterr()
     for part in ("epoch 1/2", "epoch 2/2", "3/3", "loss_cls 0.", "loss_bbox ", "eta 0:00:0", "val"):
         assert part in captured.err, part
+    assert re.search(r"epoch 2/2 .* AP \d+\.\d \(epoch 1\)  eta 0:00:0", captured.err)
     assert "Epoch(train)" not in captured.out
     assert "Evaluated 6 images" in captured.out
     assert "Saving checkpoint" in captured.out

@@ -43,6 +43,11 @@ def test_an_unfinished_run_is_resumed_only_on_request(unfinished):
         claim_work_dir(unfinished, None)
     claim_work_dir(unfinished, "auto")
     assert unfinished.resume == "auto"
+    claim_work_dir(unfinished, None)  # the config asks for it
+    assert unfinished.resume == "auto"
+    unfinished.resume = "maybe"
+    with pytest.raises(ValueError, match="resume: must be true, false or 'auto', got 'maybe'"):
+        claim_work_dir(unfinished, None)
 
 
 def test_an_unfinished_run_of_another_config_is_refused(unfinished):

@@ -1,10 +1,18 @@
 """The length of a training in steps, and the settings that follow from it."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import LinearLR
 
-from det_losses.engine.schedule import set_intervals, set_length
+from det_losses.engine.schedule import (
+    limit_warm_up,
+    set_intervals,
+    set_length,
+    warm_up_steps,
+)
 from det_losses.errors import InputError
+from det_losses.paths import configs_root
 
 
 def config(batch_size=8, scheduler=(), **train):
@@ -65,10 +73,78 @@ def test_an_incomplete_batch_counts_unless_it_is_dropped(monkeypatch):
 
 def test_the_warm_up_is_a_tenth_of_few_steps():
     warm_up = {"type": "LinearLR", "by_epoch": False, "begin": 0, "end": 50}
-    for steps, end in ((100, 10), (600, 50)):
+    # 100 steps are 4 epochs of 26 on these images.
+    for steps, end in ((100, 11), (600, 50)):
         cfg = config(steps=steps, scheduler=[dict(warm_up)])
         set_length(cfg, 205)
+        limit_warm_up(cfg, 205)
         assert cfg.param_scheduler[0].end == end
+
+
+@pytest.mark.parametrize(
+    ("given", "length", "shortened"),
+    [
+        # 12 epochs of 26 steps: a tenth of 312 steps is 32.
+        (dict(by_epoch=False, end=500), 500, dict(by_epoch=False, end=32)),
+        (dict(by_epoch=True, end=3), 78, dict(by_epoch=False, end=32)),
+        (dict(end=2, convert_to_iter_based=True), 52, dict(by_epoch=False, end=32)),
+        (dict(by_epoch=True, end=1), 26, None),
+        (dict(by_epoch=False, end=32), 32, None),
+        # A decay, and a warm-up that starts later, are no warm-ups of the first steps.
+        (dict(by_epoch=True, end=12, start_factor=1.0, end_factor=0.0), 0, None),
+        (dict(by_epoch=True, begin=3, end=12), 0, None),
+    ],
+)
+@pytest.mark.parametrize("by_epoch", [True, False])
+def test_a_warm_up_is_at_most_a_tenth_of_a_training(given, length, shortened, by_epoch):
+    train = dict(max_epochs=12) if by_epoch else dict(max_iters=312)
+    cfg = config(scheduler=[dict(type="LinearLR", **given)], by_epoch=by_epoch, **train)
+    assert warm_up_steps(cfg, 205) == length
+    note = limit_warm_up(cfg, 205)
+    assert cfg.param_scheduler == [dict(type="LinearLR", **(shortened or given))]
+    if shortened is None:
+        assert note is None
+    else:
+        assert note.startswith(f"The warm-up takes 32 steps instead of {length}, which is more")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 8, 60])
+def test_a_shortened_warm_up_reaches_the_learning_rate(epochs):
+    cfg = config(max_epochs=epochs, scheduler=[dict(type="LinearLR", by_epoch=False, end=500)])
+    limit_warm_up(cfg, 8)  # a step per epoch
+    settings = {k: v for k, v in cfg.param_scheduler[0].items() if k != "type"}
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = LinearLR(optimizer, **settings)
+    rates = []
+    for _ in range(settings["end"]):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(0.5 / 3)
+    assert rates[-1] == pytest.approx(0.5)
+    assert settings["end"] == max(2, epochs / 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        ("quickstart/retinanet_shapes", 1000),
+        ("quickstart/fcos_shapes", 1000),
+        ("quickstart/gfl_shapes", 1000),
+        ("small/retinanet_lite0", 150),
+        ("small/faster_rcnn_lite0", 150),
+        ("small/fcos_lite0", 1000),
+        ("retinanet/retinanet_base", 117_266),
+        ("faster_rcnn/faster_rcnn_base", 117_266),
+        ("fcos/fcos_base", 117_266),
+    ],
+)
+def test_shipped_schedules_on_their_data_are_not_shortened(name, images):
+    cfg = Config.fromfile(configs_root() / f"{name}.py")
+    set_length(cfg, images)
+    set_intervals(cfg)
+    assert warm_up_steps(cfg, images) > 0
+    assert limit_warm_up(cfg, images) is None
 
 
 def test_iterations_and_loops_of_the_user():
@@ -78,6 +154,9 @@ def test_iterations_and_loops_of_the_user():
     set_intervals(cfg)
     assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (600, 600)
     assert cfg.default_hooks.checkpoint == dict(interval=300, by_epoch=False)
+    named = Config({"train_cfg": {"type": "IterBasedTrainLoop", "by_epoch": True, "steps": 9}})
+    set_length(named, 205)
+    assert named.train_cfg == dict(type="IterBasedTrainLoop", max_iters=9)  # mmengine takes one
     own = Config({"train_cfg": {"type": "OwnLoop", "steps": 600}})
     set_length(own, 205)
     assert own.train_cfg.steps == 600

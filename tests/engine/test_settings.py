@@ -61,6 +61,10 @@ WRONG = [
     ("optim_wrapper.clip_grad.max_nrm=1", ("optim_wrapper.clip_grad.max_nrm: ", "'max_norm'")),
     ("optim_wrapper.clip_grad.max_norm=big", ("optim_wrapper.clip_grad.max_norm: must be",)),
     ("optim_wrapper.accumulative_counts=0", ("optim_wrapper.accumulative_counts: must be",)),
+    ("modle.num_convs=2", ("'modle'", "'model'")),
+    ("train_cfg.by_epohc=True", ("train_cfg.by_epohc: ", "'by_epoch'")),
+    ("default_hooks.loggre.type=LoggerHook", ("default_hooks.loggre: ", "'logger'")),
+    ("optim_wrapper.paramwise_cfg.custom_keys.head.lr_mutl=2", ("head.lr_mutl: ", "'lr_mult'")),
     ("optim_wrapper.paramwise_cfg.bias_lr_mul=2", ("paramwise_cfg.bias_lr_mul: ", "_mult'")),
     # schedules
     ("param_scheduler=[dict(type='MultiStepLRR')]", ("param_scheduler.0.type: ", "'MultiStepLR'")),
@@ -96,7 +100,7 @@ WRONG = [
     ("train_dataloader.batchsize=3", ("train_dataloader.batchsize: ", "'batch_size'")),
     ("train_dataloader.batch_size=two", ("train_dataloader.batch_size: must be a whole number",)),
     ("train_dataloader.batch_size=0", ("train_dataloader.batch_size: must be at least 1",)),
-    ("train_dataloader.num_workers=-1", ("train_dataloader: ", "num_workers")),
+    ("train_dataloader.num_workers=-1", ("train_dataloader.num_workers: must be at least 0",)),
     ("train_dataloader.drop_last=true", ("train_dataloader: no batch: drop_last",)),
     ("train_dataloader.sampler.type=DefaultSample", ("train_dataloader.sampler.type: ",)),
     ("train_dataloader.sampler.shufle=true", ("train_dataloader.sampler.shufle: ", "'shuffle'")),
@@ -133,6 +137,12 @@ WRONG = [
     ("default_hooks.chekpoint.interval=3", ("default_hooks.chekpoint: ", "'checkpoint'")),
     ("default_hooks.checkpoint.save_best=mAP", ("checkpoint.save_best: ", "'AP'")),
     ("custom_hooks=[dict(type='EMAHok')]", ("custom_hooks.0.type: ", "'EMAHook'")),
+    (
+        "default_hooks.checkpoint=dict(type='CheckpointHook', save_best='AP', rule='less')",
+        ("default_hooks.checkpoint.rule: 'less' keeps the worst, because higher values of AP",),
+    ),
+    ("custom_hooks=[dict(type='EMAHook', momentum=5)]", ("custom_hooks: EMAHook: momentum must",)),
+    ("custom_hooks=[dict(type='EMAHook', begin_epoch=99)]", ("custom_hooks: EMAHook: ", "99")),
     ("custom_hooks=[dict(type='EMAHook', momentm=1)]", ("custom_hooks.0.momentm: ", "'momentum'")),
     (
         "custom_hooks=[dict(type='EarlyStoppingHook', monitor='AP/elipse')]",
@@ -182,7 +192,7 @@ def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
     cfg = read_config("quickstart/retinanet_shapes")
     small = dict(num_train=12, num_val=12, image_size=96, level="easy", data_root=str(folder / "d"))
-    for split in ("train", "val", "test"):
+    for split in ("train", "val"):
         cfg[f"{split}_dataloader"].dataset.update(small)
     DATASETS.build(cfg.train_dataloader.dataset)  # draws the images
     file = folder / "experiment.py"
@@ -377,3 +387,10 @@ def test_keys_that_the_train_command_sets_or_does_not_read(key, value, message):
     with pytest.raises(UserError) as raised:
         check_settings({key: value})
     assert str(raised.value).startswith(message)
+
+
+def test_a_wrong_setting_of_folds():
+    files = dict(ann_file="a.json", image_dir="images")
+    dataset = dict(type="CocoDataset", **files, folds=dict(coutn=2, index=0))
+    with pytest.raises(TypeError, match=r"^train_dataloader\.dataset\.folds\.coutn: .*'count'\?"):
+        check_settings({"train_dataloader": dict(batch_size=1, dataset=dataset)})

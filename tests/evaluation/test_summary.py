@@ -72,15 +72,14 @@ def test_table_of_few_classes():
     counts = {"areas": areas, "classes": {"cat": 12, "dog": 0}}
     assert format_table(numbers, counts, "Evaluated 3 images").splitlines() == [
         "Evaluated 3 images",
-        "AP 0.250  AP50 0.250  AP75 0.250  AP80 0.250  AP90 0.250  "
-        "AR1 0.250  AR10 0.250  AR100 0.250",
+        "AP 25.0  AP50 25.0  AP75 25.0  AP80 25.0  AP90 25.0  AR1 25.0  AR10 25.0  AR100 25.0",
         "size       boxes      AP   AR100",
-        "all           12   0.250   0.250",
-        "small          5   0.250   0.250",
-        "medium         7   0.250   0.250",
+        "all           12    25.0    25.0",
+        "small          5    25.0    25.0",
+        "medium         7    25.0    25.0",
         "large          0     n/a     n/a",
         "AP of each class (boxes)",
-        "cat  0.250 (12)     dog  n/a (0 boxes)",
+        "cat  25.0 (12)      dog  n/a (0 boxes)",
     ]
 
 

@@ -9,6 +9,7 @@ from det_losses.evaluation.metrics import METRICS
 from det_losses.report import answer as module
 from det_losses.report import details, summary
 from det_losses.report.answer import answer, headline, supports_ranking
+from det_losses.report.cautions import cautions
 from det_losses.report.study import Study
 from det_losses.statistics import Scores, analyse
 
@@ -207,6 +208,22 @@ def test_nothing_detected_and_nothing_to_detect(make_comparison):
     for seed in range(3):
         (root / f"runs/base/seed_{seed}/detections.json").write_text("[]")
     assert headline(Study.load([root])).startswith("No result: differences cannot be")
+
+
+def test_a_metric_chosen_afterwards_decides_nothing(make_comparison):
+    root = make_comparison(noise={"base": 0.16, "new": 0.03})
+    for metric in ("AP", "AP50", "AP75"):
+        study = Study.load([root], metric=metric)
+        text = headline(study)
+        if metric == "AP":  # for which the comparison was made
+            assert text.startswith("Use new. It is better than base")
+            assert not any("chosen after" in each for each in cautions(study))
+            continue
+        assert text.startswith(
+            f"Exploratory: {metric} was chosen after the training, which was planned for AP. new "
+        )
+        assert not re.search(r"beats|better|the best|Use ", text)
+        assert cautions(study)[0].startswith(f"{metric} was chosen after the training;")
 
 
 def test_one_seed_decides_nothing_whatever_metric_is_chosen_afterwards(make_comparison):

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import pytest
 from verdicts import verdict_of
@@ -74,6 +75,19 @@ def test_a_baseline_below_ap_10(planted, monkeypatch):
         assert not found or "choose another one with --baseline" in found
 
 
+def test_wrong_boxes_are_a_caution_or_else_the_reason_of_a_low_ap(planted, monkeypatch):
+    wrong = "train.json: WRONG BOXES? 236 of 315 boxes"
+    notes = {"train": [wrong, "2 boxes are crowds"], "anchors": ["9 of 10 training boxes"]}
+    monkeypatch.setitem(planted.meta, "data_notes", notes)
+    assert cautions.cautions(planted)[0] == wrong
+    monkeypatch.setattr(answer, "TOO_LOW", 1.0)
+    monkeypatch.setattr(cautions, "TOO_LOW", 1.0)
+    assert f"The boxes look wrong: {wrong}." in answer.headline(planted)
+    found = cautions.cautions(planted)
+    assert wrong not in found
+    assert "The anchors do not fit: 9 of 10 training boxes." in found
+
+
 def test_classes_in_few_images_are_named(make_comparison):
     """Of 12 images with 1 to 4 boxes of 3 classes, some class is in fewer than 10."""
     root = make_comparison(noise=TWO, images=12)
@@ -105,7 +119,7 @@ def test_without_a_finished_baseline(make_comparison):
 
 
 def test_cautions_name_the_runs(make_comparison):
-    root = make_comparison(noise=TWO, meta={"notes": ["The budget was used up."]})
+    root = make_comparison(noise=TWO, meta={"notes": ["The budget was\n\r used up."]})
     (root / "runs/new/seed_1/detections.json").unlink()
     (root / "runs/new/seed_2/history.jsonl").unlink()
     results = json.loads((root / "results.json").read_text())
@@ -116,7 +130,8 @@ def test_cautions_name_the_runs(make_comparison):
     found = cautions.cautions(study)
     assert (
         "No finite, nonzero gradient of the loss was observed during training in "
-        "base seed 0 (loss_bbox). Check that the training data has boxes." in found
+        "base seed 0 (loss_bbox). Check that the training data has boxes, and that their size fits "
+        "the anchors or locations of the detector." in found
     )
     again = "The command of the comparison evaluates such a run again, from its last checkpoint."
     missing = "Not in the statistics, because their detections are missing: new seed 1."
@@ -131,6 +146,28 @@ def test_cautions_name_the_runs(make_comparison):
         f"base seed 0 ({actual:.2f}, recorded 50.00)." in found
     )
     assert found[-1] == "The budget was used up."
+
+
+def test_more_objects_than_evaluated_detections_are_told(make_comparison):
+    """The most objects of a class on an image are counted with a loop."""
+    study = Study.load([make_comparison(noise=TWO)])
+    counts = Counter(
+        (box["image_id"], box["category_id"])
+        for box in study.coco["annotations"]
+        if not box["iscrowd"]
+    )
+    most = max(counts.values())
+    study.max_dets = most
+    assert not any("objects of a class" in each for each in cautions.cautions(study))
+    study.max_dets = most - 1
+    images = {image for (image, _), count in counts.items() if count == most}
+    (found,) = [each for each in cautions.cautions(study) if "objects of a class" in each]
+    total = len(study.coco["images"])
+    start = f"{len(images)} of {total} evaluated images have more than {most - 1} objects of a "
+    assert found.startswith(start + f"class, up to {most}")
+    assert f"val_evaluator.max_dets={most} evaluates more" in found
+    study.origins = ()  # result files of other frameworks
+    assert f"--max-dets {most} evaluates more" in str(cautions.cautions(study))
 
 
 def test_a_variant_with_an_undefined_metric_is_named(make_comparison):

@@ -75,9 +75,11 @@ def test_no_text_becomes_html(text):
     assert len(before) - len(before.rstrip("\\")) == len(text.partition("<")[0]) * 2 + 1
 
 
-def test_names_do_not_control_the_terminal(make_comparison):
+def test_names_do_not_control_the_terminal(make_comparison, monkeypatch):
     noise = {"base": 0.1, "\x1b]0;title\x07new\x9b2J": 0.05}
     study = Study.load([make_comparison(seeds=(0,), noise=noise, images=8)])
     text = summary(study) + details(study)
     assert "\\x1b]0;title\\x07new\\x9b2J" in text
+    monkeypatch.setattr(analyses, "BUILDERS", {})
+    text += markdown(document(study))  # report.md may be shown there too
     assert not set(text) & {"\x1b", "\x07", "\x9b"}

@@ -15,7 +15,7 @@ from det_losses.report.markdown import markdown
 from det_losses.report.plotting import styles
 from det_losses.report.section import Figure, Section, Table
 from det_losses.report.study import Study
-from det_losses.report.write import differences_csv, html
+from det_losses.report.write import differences_csv, html, statistics
 
 TWO = {"base": 0.1, "new": 0.05}
 NO_TEXT = ("style", "title", "svg")
@@ -135,7 +135,7 @@ def test_the_page_is_self_contained(hostile):
         for name in ("src", "href", "xlink:href", "srcset", "data"):
             assert (attributes.get(name) or "#").startswith(("data:", "#"))
     style = "".join(re.findall(r"<style>.*?</style>", hostile, re.S))
-    assert "url(" not in style
+    assert style.count("url(") == style.count('url("data:image/svg+xml,')
     assert "@import" not in style
     # The browser is told so as well: nothing but what is in the page may be loaded.
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
@@ -204,6 +204,22 @@ def test_differences_csv_holds_the_statistics(make_comparison):
         assert row["may_be_best"] == ("yes" if row["variant"] in verdict.candidates else "no")
         cost = verdict.regrets.get(row["variant"])
         assert row["costs_at_most"] == ("" if cost is None else str(cost))
+    same = statistics(study)["differences"]  # in results.json: numbers instead of texts
+    assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in same] == rows
+
+
+def test_equal_scores_have_no_interval(make_comparison, no_analyses):
+    """With an AP of 0 nothing varies, so [0.0, 0.0] would claim what nobody knows."""
+    root = make_comparison(noise=dict.fromkeys("AB", 9.0), seeds=(0, 1), images=4)
+    study = Study.load([root])
+
+    page_text, found = html(document(study)), statistics(study)
+
+    assert "Check that" not in page_text  # that the losses or the seeds differ
+    assert "[0.0" not in page_text and "Difference n/a: the scores are equal" in page_text
+    row = next(row for row in found["differences"] if row["variant"] == "B")
+    assert (row["difference"], row["low"], row["high"], row["se"]) == (0, None, None, None)
+    assert not found["ranked"]
 
 
 def test_the_page_shows_the_next_step_below_the_answer(make_comparison, no_analyses):

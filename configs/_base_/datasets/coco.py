@@ -28,6 +28,4 @@ val_dataloader = dict(
         test_mode=True,
     ),
 )
-test_dataloader = val_dataloader
 val_evaluator = dict(type="CocoMetric")
-test_evaluator = val_evaluator

@@ -37,6 +37,4 @@ val_dataloader = dict(
         **shapes,
     ),
 )
-test_dataloader = val_dataloader
 val_evaluator = dict(type="CocoMetric")
-test_evaluator = val_evaluator

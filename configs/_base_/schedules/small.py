@@ -5,7 +5,6 @@ The number of epochs follows from `steps` and the number of images; `max_epochs`
 
 train_cfg = dict(by_epoch=True, steps=800, val_interval=None)
 val_cfg = dict()
-test_cfg = dict()
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.01),

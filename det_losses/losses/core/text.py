@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from det_losses.errors import InputError
+from det_losses.errors import InputError, one_line
 
 # The arguments of wrappers and composites that are losses.
 LOSS_ARGUMENTS = ("loss", "losses")
 _COMPOSITES = ("SumLoss", "ProductLoss")  # a single unnamed argument is `losses` too
 _WORDS = {"true": True, "false": False, "none": None}
 _COLON_FORM = re.compile(r"\s*([\w.]+)\s*:(.*)", re.DOTALL)
+_HYPHENS = re.compile(r"[A-Za-z]\w*(-\w+)+")
 _PARSE_ERRORS = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 
 
@@ -35,6 +36,8 @@ def parse_loss(text: str) -> dict[str, Any]:
         >>> parse_loss("IoULoss(mode=linear)")
         {'type': 'IoULoss', 'mode': 'linear'}
     """
+    if _HYPHENS.fullmatch(text.strip()):  # no Python name, but one to suggest another for
+        return {"type": text.strip()}
     try:
         return _loss(ast.parse(text.strip(), mode="eval").body)
     except _PARSE_ERRORS as error:
@@ -44,7 +47,7 @@ def parse_loss(text: str) -> dict[str, Any]:
             raise InputError(f"loss {text!r}: parameters go in parentheses: {form!r}") from None
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise InputError(
-            f"loss {text!r}: {reason}; expected a name, or a call as in "
+            f"loss {one_line(text)!r}: {reason}; expected a name, or a call as in "
             "'InnerIoU(CIoULoss, ratio=0.7)'"
         ) from None
 

@@ -1,12 +1,19 @@
-"""AP by IoU threshold, by class and by object size."""
+"""AP by IoU threshold, by class and by object size; precision against recall."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from det_losses.evaluation.metrics import AREAS, SIZE_METRICS, THRESHOLD_METRICS, THRESHOLDS
+from det_losses.evaluation.metrics import (
+    AREAS,
+    RECALLS,
+    SIZE_METRICS,
+    THRESHOLD_METRICS,
+    THRESHOLDS,
+)
 from det_losses.report.analyses.context import Context
+from det_losses.report.analyses.detection_stats import CURVE_IOUS, nan_mean
 from det_losses.report.plotting import INK, Style, chart, clean
 from det_losses.report.section import Figure, Section
 from det_losses.report.study import Study
@@ -15,14 +22,15 @@ from det_losses.statistics import Difference
 _MAX_BANDS = 4  # with more variants, bands and intervals would overlap
 _PERCENT = (100 * THRESHOLDS).round()
 
+_CURVE_CLASSES = 4  # with more classes, only their mean has a curve of precision against recall
 _CLASS_FIGURES = 4  # maximum number of variants with a figure of their classes
 _PER_SIGN = 10  # number of largest gains, and of largest losses, in such a figure
 _ROW = 17  # height of a row, in SVG units
 
 
 def threshold_section(context: Context) -> Section | None:
-    """Return AP by IoU threshold, or None without a finished run."""
-    if not context.labels:
+    """Return AP by IoU threshold, or None if nothing was found."""
+    if not context.labels or context.found_nothing:
         return None
     curves = {label: threshold_curves(context.study, label) for label in context.labels}
     figures = [_threshold_figure(context, curves)]
@@ -40,14 +48,49 @@ def threshold_section(context: Context) -> Section | None:
     return Section("AP against IoU threshold", text, tuple(figures), (table,))
 
 
-def class_section(context: Context) -> Section | None:
-    """Return figures of AP by class and size, or None without a finished run."""
-    if not context.labels:
+def precision_recall_section(context: Context) -> Section | None:
+    """Return curves of precision against recall, or None if nothing was found."""
+    if not context.labels or context.found_nothing:
         return None
+    curves = {
+        label: nan_mean([run.precision for run in runs])
+        for label, runs in context.detection_stats.items()
+    }
+    classes = np.flatnonzero(context.boxes)
+    figures = [
+        _precision_figure(
+            context,
+            {label: nan_mean(own[row], axis=1) for label, own in curves.items()},
+            f"IoU {iou:g}, mean over {len(classes)} classes"
+            if len(classes) > 1
+            else f"IoU {iou:g}",
+        )
+        for row, iou in enumerate(CURVE_IOUS)
+    ]
+    for place in classes if 1 < len(classes) <= _CURVE_CLASSES else ():
+        own = {label: values[0, :, place] for label, values in curves.items()}
+        name = clean(context.study.truth.names[place], 40)
+        figures.append(_precision_figure(context, own, f"IoU {CURVE_IOUS[0]:g}, {name}"))
     text = (
-        "AP by class and by object size. The intervals are exploratory: they are not adjusted for "
-        "their number, so about one class in twenty will seem to differ by chance."
+        "Precision is the part of the detections above a score that are correct, and recall the "
+        "part of the objects that they find. Each curve goes through all scores, from the highest; "
+        "the area below it is the AP at this IoU. As in COCO's evaluation, the precision at a "
+        "recall is the highest one at this recall or above."
     )
+    text += context.last_evaluation_note
+    return Section("Precision and recall", text, tuple(figures))
+
+
+def class_section(context: Context) -> Section | None:
+    """Return figures of AP by class and size, or None if nothing was found."""
+    if not context.labels or context.found_nothing:
+        return None
+    text = "AP by class and by object size."
+    if context.others:
+        text += (
+            " The intervals are exploratory: they are not adjusted for their number, so about one "
+            "class in twenty will seem to differ by chance."
+        )
     figures = []
     if context.others:
         figures = [_size_figure(context), *_class_figures(context)]
@@ -62,10 +105,11 @@ def class_section(context: Context) -> Section | None:
 
 
 def class_table_section(context: Context) -> Section | None:
-    """Return the AP of each class, or None without a finished run."""
-    if not context.labels:
+    """Return the AP of each class, or None if nothing was found."""
+    if not context.labels or context.found_nothing:
         return None
-    text = "AP of each class with its difference to the baseline; exploratory."
+    text = "AP of each class"
+    text += " with its difference to the baseline; exploratory." if context.others else "."
     names = context.study.truth.names
     rows = [
         ([name, str(count)], f"AP/{name}")
@@ -73,6 +117,19 @@ def class_table_section(context: Context) -> Section | None:
     ]
     table = context.difference_table(["class", "boxes"], rows)
     return Section("AP of each class", text, tables=(table,))
+
+
+def _precision_figure(context: Context, curves: dict[str, np.ndarray], what: str) -> Figure:
+    def paint(axes: Axes) -> None:
+        for label, values in curves.items():
+            style = context.styles[label]
+            axes.plot(RECALLS, values, color=style.colour, linestyle=style.dash)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+
+    legend = context.legend(list(curves))
+    alt = f"Precision against recall at {what}"
+    svg = chart(paint, "precision", alt, x="recall", y="precision", legend=legend)
+    return Figure(svg, f"At {what}{context.over_seeds}.")
 
 
 def threshold_curves(study: Study, label: str) -> np.ndarray:
@@ -108,7 +165,7 @@ def _threshold_figure(context: Context, curves: dict[str, np.ndarray]) -> Figure
                 axes.fill_between(_PERCENT, low, high, color=style.colour, alpha=0.15, linewidth=0)
         axes.set_ylim(bottom=0)
 
-    caption = "AP at each IoU threshold, mean over seeds"
+    caption = f"AP at each IoU threshold{context.over_seeds}"
     caption += "; bands: range over seeds." if bands else "."
     alt = f"AP against IoU threshold of {len(curves)} variants"
     svg = _threshold_chart(paint, "thresholds", alt, "AP", context.legend(list(curves)))
@@ -132,9 +189,10 @@ def _threshold_difference_figure(context: Context) -> Figure:
                 axes.plot([x, x], ends, color=style.colour, linewidth=1.2)
 
     base = context.labels[0]
-    caption = f"Difference to {base} at each IoU threshold, mean over common seeds. "
+    over = ", mean over common seeds" if context.several_seeds else ""
+    caption = f"Difference to {base} at each IoU threshold{over}. "
     caption += (
-        "Vertical lines: unadjusted 95% intervals over seeds and images."
+        f"Vertical lines: unadjusted 95% intervals over {context.variation}."
         if bars
         else "The intervals are in the table."
     )
@@ -196,8 +254,8 @@ def _class_figure(context: Context, label: str, found: list[tuple[str, Differenc
     )
     return Figure(
         svg,
-        f"{label} compared with {base}: {what} (number of boxes), with 95% intervals over seeds "
-        "and images.",
+        f"{label} compared with {base}: {what} (number of boxes), with 95% intervals over "
+        f"{context.variation}.",
     )
 
 
@@ -225,9 +283,8 @@ def _size_figure(context: Context) -> Figure:
         lines=False,
         markers=True,
     )
-    return Figure(
-        svg, f"Difference to {base} by object size, with 95% intervals over seeds and images."
-    )
+    over = context.variation
+    return Figure(svg, f"Difference to {base} by object size, with 95% intervals over {over}.")
 
 
 def _label_rows(axes: Axes, names: Sequence[str]) -> None:

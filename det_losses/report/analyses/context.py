@@ -14,7 +14,7 @@ from det_losses.report.analyses.detection_stats import (
     detection_stats,
     nan_mean,
 )
-from det_losses.report.formats import difference, points
+from det_losses.report.formats import NO_INTERVAL, difference, no_interval, points
 from det_losses.report.plotting import Style, styles
 from det_losses.report.section import Table
 from det_losses.report.study import Study
@@ -75,6 +75,35 @@ class Context:
         return {label: [of_run(run) for run in study.done(label)] for label in self.labels}
 
     @cached_property
+    def found_nothing(self) -> bool:
+        """Whether no detection of any compared run is correct, so that all AP are 0."""
+        scores = self.study.scores("AP50").values()
+        return not any(np.nan_to_num(own.full).any() for own in scores)
+
+    @cached_property
+    def several_seeds(self) -> bool:
+        """Whether a compared variant has more than one finished run."""
+        return self.study.several_seeds
+
+    @property
+    def variation(self) -> str:
+        """What the intervals are over."""
+        if self.study.folds:
+            return "folds"
+        return "seeds and images" if self.several_seeds else "images"
+
+    @property
+    def over_seeds(self) -> str:
+        """The words that say that a value is a mean over seeds; empty with one seed."""
+        return ", mean over seeds" if self.several_seeds else ""
+
+    @property
+    def mean_text(self) -> str:
+        """What a mean with its standard deviation is: over what, or that there is only one run."""
+        over = "folds" if self.study.folds else "seeds"
+        return f"mean over {over} ± standard deviation" if self.several_seeds else "one run each"
+
+    @cached_property
     def last_evaluation_note(self) -> str:
         """A sentence for analyses that use only the last of several stored evaluations."""
         runs = [run for label in self.labels for run in self.study.done(label)]
@@ -119,13 +148,16 @@ class Context:
                 for label in self.labels
             ]
             table.append([*cells, *values])
-        text = "AP in points, mean over seeds"
+        text = f"AP in points{self.over_seeds}"
         if self.others:
             text += (
                 f", and below it the difference to {self.labels[0]} with its 95% interval over "
-                "seeds and images, not adjusted for the number of rows"
+                f"{self.variation}, not adjusted for the number of rows"
             )
-        return Table([*headers, *self.labels], table, f"{text}. {note}".strip())
+        every = [found for _, metric in rows for found in self.differences(metric).values()]
+        reason = NO_INTERVAL if any(no_interval(found.low, found.high) for found in every) else ""
+        sentences = " ".join(filter(None, [f"{text}.", note, reason]))
+        return Table([*headers, *self.labels], table, sentences)
 
 
 def mean_and_difference(mean: float, found: Difference | None) -> str:

@@ -10,6 +10,7 @@ from det_losses.evaluation.matching import MatchedPairs, match_pairs, rank_withi
 from det_losses.evaluation.metrics import MAX_DETS, THRESHOLDS
 
 ERROR_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
+CURVE_IOUS = (0.5, 0.75)  # of the curves of precision against recall
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class DetectionStats:
         ious: ``[M]`` IoU of the detections that are matched with an object at IoU .5.
         errors: TIDE's error type -> gain in AP50 without errors of that type.
         image_scores: ``[I]`` R-precision of each image (:func:`image_scores`), NaN without objects.
+        precision: ``[2, 101, K]`` precision at recall 0, .01, ..., 1 for each of CURVE_IOUS and
+            each class; NaN without objects.
+        score: the score from which on detections are counted in ``confusion``.
+        confusion: ``[K + 1, K + 1]`` number of objects by class (rows) and class of the detection
+            (columns); the last row is of detections without an object, the last column of objects
+            without a detection.
     """
 
     seed: int
@@ -29,6 +36,9 @@ class DetectionStats:
     ious: np.ndarray
     errors: dict[str, float]
     image_scores: np.ndarray
+    precision: np.ndarray
+    score: float
+    confusion: np.ndarray
 
 
 def detection_stats(
@@ -46,27 +56,92 @@ def detection_stats(
     pairs = match_pairs(truth, detections, max_dets)
     ious = pairs.iou[pairs.at[:, 0] & ~truth.crowds[pairs.truth]]
     top, hits = top_detections(truth, detections, pairs)
-    scores = image_scores(truth, detections[top, 0], hits[top])
+    evaluation = COCOeval(index, index.load_res(detections), "bbox")
+    evaluation.params.maxDets = [max_dets]
+    evaluation.evaluate()
     objects = int((~truth.crowds).sum())
-    return DetectionStats(seed, objects, ious, tide_errors(index, detections, max_dets), scores)
+    counted = ~in_crowds(truth, detections, pairs)
+    score = best_score(detections[counted, 5], hits[counted, 0], objects)
+    return DetectionStats(
+        seed=seed,
+        objects=objects,
+        ious=ious,
+        errors=tide_errors(evaluation),
+        image_scores=image_scores(truth, detections[top, 0], hits[top]),
+        precision=precision_curves(evaluation),
+        score=score,
+        confusion=confusion(index, detections[counted & (detections[:, 5] >= score)]),
+    )
 
 
-def tide_errors(index: COCO, detections: np.ndarray, max_dets: int = MAX_DETS) -> dict[str, float]:
+def tide_errors(evaluation: COCOeval) -> dict[str, float]:
     """Return the AP50 lost by each of TIDE's error types.
 
     Args:
-        index: the ground truth.
-        detections: ``[N, 7]``.
-        max_dets: number of detections per image and class that are evaluated.
+        evaluation: hotcoco's evaluation of a run.
 
     Reference: D. Bolya, S. Foley, J. Hays, J. Hoffman, "TIDE: A General Toolbox for Identifying
     Object Detection Errors", arXiv:2008.08115, 2020.
     """
-    evaluation = COCOeval(index, index.load_res(detections), "bbox")
-    evaluation.params.maxDets = [max_dets]
-    evaluation.evaluate()
     gains = evaluation.tide_errors()["delta_ap"]
     return {name: float(gains[name]) for name in ERROR_TYPES}
+
+
+def precision_curves(evaluation: COCOeval) -> np.ndarray:
+    """Return the precision at each of COCO's recalls, ``[2, 101, K]``; NaN without objects.
+
+    Args:
+        evaluation: hotcoco's evaluation of a run.
+    """
+    evaluation.accumulate()
+    rows = [int(np.argmin(np.abs(THRESHOLDS - iou))) for iou in CURVE_IOUS]
+    found = np.asarray(evaluation.eval["precision"])[rows, :, :, 0, -1]  # all sizes
+    return np.where(found < 0, np.nan, found)
+
+
+def best_score(scores: np.ndarray, right: np.ndarray, objects: int) -> float:
+    """Return the score from which on detections have the highest F1, over all classes.
+
+    Losses differ in how high their scores are, so one score for all would favour some of them.
+    Where no detection is correct, it is the score of the n-th detection with n objects.
+
+    >>> best_score(np.array([0.9, 0.8, 0.3]), np.array([True, True, False]), objects=4)
+    0.8
+
+    Args:
+        scores: ``[N]``.
+        right: ``[N]`` whether the detection is correct.
+        objects: number of objects.
+    """
+    if not len(scores) or not objects:
+        return 1.0
+    order = np.argsort(-scores, kind="stable")
+    if not right.any():
+        return float(scores[order[min(objects, len(order)) - 1]])
+    f1 = 2 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + objects)
+    return float(scores[order[np.argmax(f1)]])
+
+
+def confusion(index: COCO, detections: np.ndarray) -> np.ndarray:
+    """Return the confusion matrix of detections at IoU .5, ``[K + 1, K + 1]``; rows are objects.
+
+    In descending order of score, a detection is matched with the object of highest IoU, whatever
+    its class.
+
+    Args:
+        index: the ground truth.
+        detections: ``[N, 7]``, all of which count.
+    """
+    evaluation = COCOeval(index, index.load_res(detections), "bbox")
+    most = max(1, len(detections))
+    return evaluation.confusion_matrix(iou_thr=CURVE_IOUS[0], max_det=most)["matrix"].astype(int)
+
+
+def in_crowds(truth: GroundTruth, detections: np.ndarray, pairs: MatchedPairs) -> np.ndarray:
+    """Return which detections are matched with a crowd at IoU .5, ``[N]``: they do not count."""
+    found = np.zeros(len(detections), bool)
+    found[pairs.detection[truth.crowds[pairs.truth] & pairs.at[:, 0]]] = True
+    return found
 
 
 def top_detections(
@@ -88,10 +163,8 @@ def top_detections(
     crowd = truth.crowds[pairs.truth]
     hits = np.zeros((len(detections), len(THRESHOLDS)), bool)
     np.logical_or.at(hits, pairs.detection[~crowd], pairs.at[~crowd])
-    in_crowd = np.zeros(len(detections), bool)
-    in_crowd[pairs.detection[crowd & pairs.at[:, 0]]] = True
     order = np.argsort(-detections[:, 5], kind="stable")
-    order = order[~in_crowd[order]]
+    order = order[~in_crowds(truth, detections, pairs)[order]]
     wanted = boxes_by_image(truth)[np.searchsorted(truth.image_ids, detections[order, 0])]
     return order[rank_within(detections[order, 0]) < wanted], hits
 

@@ -167,9 +167,11 @@ def _time_table(context: Context, histories: Histories) -> Table | None:
     for label, own in curves.items():
         times = [[time_to_level(curve, level) for curve in own] for level in wanted.values()]
         rows.append([label, *map(time_text, times)])
+    several = any(len(own) > 1 for own in curves.values())
+    reached = "; mean over the seeds that reach it" if several else ""
     note = (
         f"Training steps and time, without evaluations, until {metric} first reaches a fraction of "
-        f"the final mean of {context.study.baseline}; mean over the seeds that reach it. "
+        f"the final {metric} of {context.study.baseline}{reached}. "
         "Interpolated linearly between evaluations, and from 0 at step 0 to the first one."
     )
     return Table(["variant", *headers], rows, note)
@@ -194,7 +196,8 @@ def cost_table(context: Context) -> Table | None:
         rows.append([label, *cells])
     kinds = {run.get("peak_memory_kind") for own in runs.values() for run in own}
     known = [text for kind, text in _MEMORY_KINDS.items() if kind in kinds]
-    note = f"Means over seeds; ratios to {base} in this comparison. "
+    means = "Means over seeds; ratios" if any(len(own) > 1 for own in runs.values()) else "Ratios"
+    note = f"{means} to {base} in this comparison. "
     note += f"Memory is {' or '.join(known)}. " if known else ""
     note += "These are not benchmark results if the machine was also used for other work."
     headers = ["variant", "s / iteration", "ratio", "peak memory (MB)", "ratio"]

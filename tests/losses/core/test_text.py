@@ -93,6 +93,7 @@ def test_a_class_as_type_is_written_as_its_name():
         ("L1Loss(**x)", "given twice or has no name"),
         ("InnerIoU(CIoULoss, loss=DIoULoss)", "given twice"),
         ("L1Loss(a=b + c)", "'b \\+ c' is neither a value nor a loss"),
+        ("InnerIoU(" * 400 + ")" * 400, r"loss 'InnerIoU\(.{,200} \.\.\.': too many nested"),
     ],
 )
 def test_the_error_for_an_invalid_loss_quotes_and_explains_it(text, message):

@@ -11,7 +11,7 @@ from det_losses.report.analyses.ap_breakdown import (
     class_table_section,
     threshold_section,
 )
-from det_losses.report.analyses.detection_errors import error_section
+from det_losses.report.analyses.detection_errors import confusion_section, error_section
 from det_losses.report.analyses.example_images import image_section
 from det_losses.report.analyses.training import training_section
 from det_losses.report.study import Study
@@ -56,8 +56,21 @@ def test_one_variant_with_one_seed(make_context):
 
     sections = built(context)
 
-    assert [section.title for section in sections] == TITLES[:-1]  # no two to show side by side
+    # There are no two to show side by side.
+    assert [section.title for section in sections] == [*TITLES[:-1], "Sample predictions"]
+    captions = [figure.caption for section in sections for figure in section.figures]
+    notes = [table.note for section in sections for table in section.tables]
+    assert not [text for text in captions + notes if "over seeds" in text or "seeds pooled" in text]
     assert "nan" not in "".join(figures_of(sections)).lower()
+
+
+def test_nothing_found(make_context):
+    """Without a correct detection there are no curves, but error types and pictures."""
+    context = make_context(images=5, seeds=(0, 1), noise={"A": 9.0, "B": 9.0})
+
+    titles = [section.title for section in built(context)]
+
+    assert titles == ["Training", "Error types", "Confusion of classes", "Sample predictions"]
 
 
 def test_a_baseline_without_a_finished_run(make_context):
@@ -72,7 +85,7 @@ def test_a_baseline_without_a_finished_run(make_context):
     assert curves.tables[0].headers == ["IoU", "B", "C"] and len(curves.figures) == 1
     assert sizes.figures == () and table.tables[0].headers == ["class", "boxes", "B", "C"]
     assert not any("difference" in part.tables[0].note for part in (curves, sizes, table))
-    assert image_section(context) is None
+    assert image_section(context).title == "Sample predictions"  # of B, without a difference
     assert training_section(context).tables[0].headers[0] == "variant"
 
 
@@ -155,6 +168,12 @@ def test_eighty_classes_and_few_boxes(make_truth, rows, tmp_path):
     assert len([text for text in texts_of(shown.svg) if text.startswith("class ")]) <= 20
     assert len(class_table_section(context).tables[0].rows) == 80
     check_figures([sizes.svg, shown.svg])
+    matrices = confusion_section(context)
+    labels = texts_of(matrices.figures[0].svg)
+    assert len([text for text in labels if text.startswith("class ")]) == 20  # rows and columns
+    assert len([text for text in labels if text.startswith("others")]) == 2
+    assert "70 classes with the fewest objects" in matrices.figures[0].caption
+    check_figures([figure.svg for figure in matrices.figures])
 
 
 def test_runs_that_are_evaluated_on_folds(make_context):
@@ -172,4 +191,4 @@ def test_runs_that_are_evaluated_on_folds(make_context):
     assert [section.title for section in sections] == TITLES
     check_figures(figures_of(sections))
     (pictures,) = [s for s in sections if s.title == "Images that differ most"]
-    assert "the first seed that was evaluated on the image" in pictures.figures[0].caption
+    assert "(seed 1)" in pictures.figures[0].svg  # the only one on fold 1

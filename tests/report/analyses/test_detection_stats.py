@@ -4,7 +4,6 @@ from det_losses.evaluation.matching import match_pairs
 from det_losses.report.analyses.detection_stats import (
     detection_stats,
     image_scores,
-    tide_errors,
     top_detections,
 )
 
@@ -88,12 +87,55 @@ def test_no_detections_at_all(make_truth):
 
 def test_missed_objects_cost_what_is_missing(make_truth, rows):
     """One of two cats is found: at AP50 the other half is missing, and nothing else is wrong."""
-    _, coco = make_truth({1: [(3, [0, 0, 10, 20], 0), (3, [50, 0, 20, 10], 0)]})
+    truth, coco = make_truth({1: [(3, [0, 0, 10, 20], 0), (3, [50, 0, 20, 10], 0)]})
+    found = rows((1, [0, 0, 10, 20], 0.9, 3))
 
-    errors = tide_errors(hotcoco_index(coco), rows((1, [0, 0, 10, 20], 0.9, 3)))
+    errors = detection_stats(truth, hotcoco_index(coco), found, seed=0).errors
 
     assert errors["Miss"] > 0.4
     assert sum(errors.values()) == errors["Miss"]
+
+
+def test_the_area_below_the_curves_is_the_ap(planted):
+    """COCO's AP is the mean of the precision at 101 recalls, over the classes."""
+    run = planted.study.done("GIoULoss")[0]
+    (stats, *_), full = planted.detection_stats["GIoULoss"], planted.study.full(run)
+
+    areas = stats.precision.mean(axis=(1, 2))
+
+    np.testing.assert_allclose(areas, [full["AP50"], full["AP75"]], rtol=1e-12)
+
+
+def test_confusion_by_hand(make_truth, rows):
+    """A cat is found, a dog is found as a cat, and a cat is found where nothing is.
+
+    With one, two and three detections of these scores, 0, 0 and 1 are correct: the F1 is highest
+    with all three. What lies in a crowd counts nowhere; the detection below is left out.
+    """
+    boxes = [(3, [0, 0, 10, 20], 0), (7, [50, 0, 20, 10], 0), (3, [100, 0, 40, 40], 1)]
+    truth, coco = make_truth({1: boxes})
+    found = rows(
+        (1, [50, 0, 20, 10], 0.95, 3),
+        (1, [110, 5, 10, 10], 0.94, 3),
+        (1, [150, 60, 20, 20], 0.92, 3),
+        (1, [0, 0, 10, 20], 0.9, 3),
+        (1, [50, 60, 20, 20], 0.2, 7),
+    )
+
+    stats = detection_stats(truth, hotcoco_index(coco), found, seed=0)
+
+    assert stats.score == 0.9
+    assert stats.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0]]  # cat, dog, nothing
+
+
+def test_where_nothing_is_correct_as_many_detections_as_objects_count(make_truth, rows):
+    truth, coco = make_truth({1: [(3, [0, 0, 10, 20], 0), (3, [50, 0, 20, 10], 0)]})
+    far = [(1, [100, y, 10, 10], score, 7) for y, score in ((0, 0.4), (30, 0.3), (60, 0.2))]
+
+    stats = detection_stats(truth, hotcoco_index(coco), rows(*far), seed=0)
+
+    assert stats.score == 0.3
+    assert stats.confusion.tolist() == [[0, 0, 2], [0, 0, 0], [0, 2, 0]]
 
 
 def hotcoco_index(coco):

@@ -34,7 +34,8 @@ def test_the_two_most_different_are_shown_where_they_differ(planted):
     names = [image["file_name"] for image in study.coco["images"]]
     assert figure.svg.count("data:image/jpeg") == 4 + min(4, int((gains < 0).sum()))
     assert figure.svg.index(names[int(np.nanargmax(gains))]) > 0
-    assert "seed 0" in figure.caption
+    assert "mean of 3 seeds; drawn is seed" in figure.svg
+    assert "L1Loss: 0 of" in figure.svg and "found only by EIoULoss" in figure.svg
 
 
 def test_right_boxes_are_those_at_iou_of_a_half(make_truth, rows):
@@ -47,10 +48,27 @@ def test_right_boxes_are_those_at_iou_of_a_half(make_truth, rows):
 
     drawn = example_images.judged(truth, found)
 
-    assert [(box.box[3], box.name, box.kind) for box in drawn] == [
-        (11, "cat", "right"),
-        (4, "cat", "wrong"),
+    assert [(box.box[3], box.truth, round(box.iou, 3)) for box in drawn] == [
+        (11, 0, 0.55),
+        (4, None, 0.4),  # the highest IoU with a cat
     ]
+    text = example_images.found_text("A", drawn, objects=2)
+    assert text == "A: 1 of 2 found at IoU .5 (cat .90 IoU .55), 1 false (cat .80 IoU .40)"
+
+
+def test_what_differs_in_words(make_truth, rows):
+    cats = [(3, [0, 0, 10, 20], 0), (7, [50, 0, 20, 10], 0), (3, [100, 0, 20, 20], 0)]
+    truth, _ = make_truth({1: cats})
+    same = (1, [100, 0, 20, 20], 0.5, 3)
+    one = rows((1, [0, 0, 10, 20], 0.9, 3), (1, [50, 0, 20, 8], 0.8, 7), same)
+    two = rows((1, [0, 0, 10, 12], 0.9, 3), (1, [150, 0, 20, 10], 0.8, 7), same)
+    boxes = {"A": example_images.judged(truth, one), "B": example_images.judged(truth, two)}
+
+    assert example_images.difference_text(truth, boxes) == (
+        "dog found only by A (IoU .80); cat with IoU 1.00 in A and .60 in B; no false in A, 1 in B"
+    )
+    twice = {"A": boxes["A"], "B": boxes["A"]}
+    assert "no object differs" in example_images.difference_text(truth, twice)
 
 
 def test_images_that_are_gone_are_named(tmp_path):
@@ -85,10 +103,12 @@ def test_an_unknown_image_folder_is_stated(make_context):
     assert section.figures == () and "The image folder is unknown" in section.text
 
 
-def test_equal_variants_differ_on_no_image(tmp_path):
+def test_equal_variants_have_samples(tmp_path):
     root = write_comparison(tmp_path / "study", images=6, seeds=(0,), noise={"A": 0.05, "B": 0.05})
     shutil.copy(*(root / f"runs/{label}/seed_0/detections.json" for label in "AB"))
 
     section = example_images.image_section(Context(Study.load([root])))
 
-    assert section.figures == () and "the scores are equal" in section.text
+    assert section.title == "Sample predictions"
+    assert "A and B have the same score on every image" in section.text
+    assert section.figures[0].svg.count("data:image/jpeg") == 5  # one of six has no object

@@ -1,0 +1,175 @@
+"""What a run is expected to take: time and disk space, from a few timed steps."""
+
+import copy
+import gc
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from det_losses.engine.build import build_runner
+from det_losses.engine.device import uses_cuda
+from det_losses.engine.run import build_parts
+from det_losses.generators import generators_kept
+
+WARM_UP, TIMED = 2, 6  # training steps of a measurement
+_START = 10.0  # seconds for a process to start and import torch
+_LIMIT = 5.0  # seconds of steps after which a measurement ends
+_MOST_EVALUATION = 0.2  # of the training time
+_FILES = 2  # checkpoints, if their number is not limited
+_DETECTIONS = 3000  # bytes of an image's detections in their json
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """What a run is expected to take.
+
+    Attributes:
+        start: seconds until training begins.
+        training: seconds of all steps.
+        evaluation: seconds of all evaluations.
+        evaluations: their number.
+        disk: bytes of the files of a run.
+    """
+
+    start: float
+    training: float
+    evaluation: float
+    evaluations: int
+    disk: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """The whole run."""
+        return self.start + self.training + self.evaluation
+
+    @property
+    def note(self) -> str | None:
+        """A sentence if evaluation is expensive: how to evaluate less."""
+        share = self.evaluation / self.training
+        if share <= _MOST_EVALUATION:
+            return None
+        key = "val_dataloader.dataset.num_images=N evaluates fewer images"
+        if self.evaluations > 1:
+            key = "train_cfg.val_interval=N evaluates less often"
+        return f"Evaluation will take {share:.0%} of the training time; {key}"
+
+
+@contextmanager
+def trial(cfg: Config) -> Iterator[tuple[Runner, float]]:
+    """Build a run for trial in a temporary folder; yield its runner and the seconds this took.
+
+    The config, the random generators and the run itself are not affected.
+    """
+    with tempfile.TemporaryDirectory() as folder, generators_kept():
+        begin = time.perf_counter()
+        own = copy.deepcopy(cfg)
+        own.work_dir, own.log_level, own.resume, own.load_from = folder, "WARNING", False, None
+        runner = build_runner(own)
+        build_parts(runner)
+        yield runner, time.perf_counter() - begin
+        del runner
+    gc.collect()
+    torch.cuda.empty_cache()  # the run needs the memory
+
+
+def measure_run(cfg: Config, jobs: int = 1) -> RunTime:
+    """Estimate what a run takes, from a few training steps and one evaluated batch.
+
+    Args:
+        cfg: the config of the run; it is not changed.
+        jobs: number of parallel runs, which share the cores.
+    """
+    with _threads(jobs), trial(cfg) as (runner, built):
+        return measure(runner, built)
+
+
+def measure(runner: Runner, built: float) -> RunTime:
+    """Estimate what the run of a trial takes; ``built`` are the seconds that building it took."""
+    step = _time_steps(runner)
+    evaluation = _time_evaluation(runner)
+    loop = runner.train_loop
+    length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+    evaluations = math.ceil(length / loop.val_interval) if runner.val_loop else 0
+    return RunTime(
+        start=_START + built,
+        training=step * runner.max_iters,
+        evaluation=evaluation * evaluations,
+        evaluations=evaluations,
+        disk=_disk(runner),
+    )
+
+
+def _disk(runner: Runner) -> int:
+    """Return the bytes of the checkpoints that a run keeps, and of its detections."""
+    state = runner.optim_wrapper.state_dict() if runner.optim_wrapper else {}
+    tensors = [*runner.model.state_dict().values(), *_tensors(state)]
+    checkpoint = sum(each.numel() * each.element_size() for each in tensors)
+    hooks = [each for each in runner.hooks if isinstance(each, CheckpointHook)]
+    kept = sum(each.max_keep_ckpts if each.max_keep_ckpts > 0 else _FILES for each in hooks)
+    images = len(runner.val_dataloader.dataset) if runner.val_loop else 0
+    return checkpoint * kept + images * _DETECTIONS
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(each)
+
+
+def _time_steps(runner: Runner) -> float:
+    """Return the mean seconds of a step, of those that the time limit allows."""
+    runner.model.train()
+    seconds: list[float] = []
+    batches = _endless(runner.train_dataloader)
+    while len(seconds) < WARM_UP + TIMED and (len(seconds) < 2 or sum(seconds) < _LIMIT):
+        begin = time.perf_counter()
+        runner.model.train_step(next(batches), runner.optim_wrapper)
+        _synchronise()
+        seconds.append(time.perf_counter() - begin)
+    timed = seconds[min(WARM_UP, len(seconds) - 1) :]
+    return sum(timed) / len(timed)
+
+
+def _time_evaluation(runner: Runner) -> float:
+    if runner.val_loop is None:
+        return 0.0
+    runner.model.eval()
+    loader = runner.val_dataloader
+    begin = time.perf_counter()
+    with torch.no_grad():
+        runner.model.val_step(next(iter(loader)))
+    _synchronise()
+    return (time.perf_counter() - begin) * len(loader)
+
+
+def _endless(loader: torch.utils.data.DataLoader) -> Iterator[object]:
+    while True:
+        yield from loader
+
+
+def _synchronise() -> None:
+    if uses_cuda():
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _threads(jobs: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,119 @@
+"""Coverage of a data set by a config's anchors, and advice that does what it says."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from det_losses.data.box_table import BoxTable
+from det_losses.data.coco import CocoDataset
+from det_losses.engine import coverage
+from det_losses.engine.config import apply_options, read_config
+from det_losses.engine.coverage import advise, coverage_notes, measure
+
+NAMES = ("cell", "platelet")
+
+
+class Boxes:
+    """A dataset of 100 images of 640 x 480: each has 9 cells of 100 px and a platelet of 40 px."""
+
+    def __init__(self, shrunk=1.0, images=100):
+        self.metainfo = {"classes": NAMES, "category_ids": (1, 2)}
+        rng = np.random.default_rng(0)
+        sides = np.tile(np.array([[100.0]] * 9 + [[40.0]]), (images, 2)) * shrunk
+        sides *= rng.uniform(0.8, 1.25, sides.shape)
+        low = rng.uniform(0, 1, sides.shape) * ([640, 480] - sides)
+        self.table = BoxTable(
+            [f"{i}.jpg" for i in range(images)],
+            np.tile([640.0, 480.0], (images, 1)),
+            np.repeat(np.arange(images), 10),
+            np.hstack([low, low + sides]),
+            np.tile([0] * 9 + [1], images),
+            NAMES,
+        )
+
+    def box_table(self, transformed=False):
+        return self.table
+
+
+def tiny(kind, **changes):
+    """A detector of strides 8 to 32 with sizes for images of 256 px."""
+    model = dict(
+        type=kind,
+        backbone=dict(
+            type="SmallResNetFPN", widths=(4, 8, 8, 8, 8), out_channels=8, extra_levels=None
+        ),
+        min_size=256,
+        max_size=256,
+    )
+    if kind == "FCOS":
+        model |= dict(anchor_sizes=[2, 4, 8], center_sampling_radius=1.0)
+    else:
+        model |= dict(anchors=dict(sizes=[[60], [90], [120]], aspect_ratios=[0.5, 1.0, 2.0]))
+    return Config(dict(model={**model, **changes}))
+
+
+@pytest.mark.parametrize("kind", ["RetinaNet", "FasterRCNN", "FCOS"])
+@pytest.mark.parametrize("shrunk", [1.0, 0.2])  # boxes of 16 px, and of 3 px in images of 256 px
+def test_the_advice_gives_the_share_that_it_says(kind, shrunk):
+    """The options of the sentence, put into the config, are measured again."""
+    before = measure(tiny(kind).model, Boxes(shrunk))
+    assert "platelet" in [name for name, _, _ in before.poor_classes]
+    advices = advise(before)
+    [note] = coverage_notes(before)
+    parts = note.split("--cfg-options ")[1:]
+    assert len(parts) == len(advices) > 0
+    for part, advice in zip(parts, advices, strict=True):
+        cfg = tiny(kind)
+        apply_options(cfg, part.split(" it is ")[0].split())
+        after = measure(cfg.model, Boxes(shrunk))
+        assert after.covered.mean() == pytest.approx(advice.share, abs=1e-9)
+        assert f" it is {100 * (1 - advice.share):.0f}% (" in part
+        assert advice.share > before.covered.mean() + 0.01
+    assert shrunk == 1 or advices[-1].scale > 1  # boxes of 3 px need larger images
+
+
+def test_anchors_are_fitted_to_the_boxes_of_a_rare_class_too():
+    """At 160 px few platelets, of 8 px, have an anchor among those of 13 px and more."""
+    cfg = read_config("small/retinanet_lite0")
+    cfg.model.update(min_size=160, max_size=160)
+    before = measure(cfg.model, Boxes(0.8))
+    assert before.by_class()[0][2] > 0.95 and before.by_class()[1][2] < 0.2
+    [note] = coverage_notes(before)
+    assert note.startswith("98 of 1000 training boxes (10%; 89% of platelet) have no anchor")
+    same_size, larger = advise(before)
+    apply_options(cfg, [f"{key}={value}" for key, value in same_size.options.items()])
+    after = measure(cfg.model, Boxes(0.8))
+    assert cfg.model.min_size == 160 and larger.scale == 1.5
+    assert after.by_class()[0][2] > 0.95 and after.by_class()[1][2] > 0.4
+
+
+def test_few_boxes_and_unknown_detectors_give_no_sentence():
+    assert coverage_notes(measure(tiny("RetinaNet").model, Boxes(0.2, images=1))) == []
+    assert measure(object(), Boxes()) is None
+    assert measure(tiny("RetinaNet").model, object()) is None
+    assert measure(dict(type="ImgDataPreprocessor"), Boxes()) is None
+    assert coverage_notes(None) == []
+
+
+def test_a_model_that_cannot_be_measured_does_not_stop_the_training(monkeypatch):
+    def fail(*args):
+        raise RuntimeError("a blank image\nis too small")
+
+    monkeypatch.setattr(coverage, "targets_of", fail)
+    notes = coverage.notes_before_training(tiny("RetinaNet").model, Boxes(), None)
+    reason = "RuntimeError: a blank image is too small"
+    assert notes == {"train": [f"boxes without anchors were not counted ({reason})"]}
+
+
+def test_transforms_that_change_sizes_are_applied(tiny_coco):
+    data = tiny_coco()
+
+    def sides(*transforms):
+        dataset = CocoDataset(*data, transforms=transforms)
+        return measure(ConfigDict(tiny("RetinaNet").model), dataset).sides
+
+    flipped = dict(type="RandomHorizontalFlip", p=1.0)
+    padded = dict(type="Pad", padding=[50, 50, 50, 50])  # the boxes become smaller when resized
+    assert sides(flipped) == pytest.approx(sides())
+    assert len(sides(flipped, padded)) == len(sides())
+    assert sides(flipped, padded).mean() < 0.7 * sides().mean()

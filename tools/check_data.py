@@ -1,0 +1,11 @@
+"""`python tools/check_data.py --help`; the same as `det-losses check_data`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no install
+
+from det_losses.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["check_data", *sys.argv[1:]]))
