@@ -18,7 +18,7 @@ from det_losses.cli.arguments import (
     new_parser,
     whole_number,
 )
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError
 from det_losses.evaluation.metrics import METRICS
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     given = sys.argv[1:] if argv is None else argv
     root = _work_dir(args)
-    with interruptible(), user_errors():
+    with user_errors():
         for option in args.cfg_options:
             if option.startswith("randomness.seed="):
                 raise InputError(

@@ -42,13 +42,13 @@ from det_losses.engine.run import is_finished
 from det_losses.engine.run_time import RunTime, measure_run
 from det_losses.engine.schedule import limit_warm_up, set_length
 from det_losses.engine.settings import check_settings
-from det_losses.errors import InputError, UserError, did_you_mean, printable
+from det_losses.errors import InputError, UserError, counted, did_you_mean, printable
 from det_losses.evaluation.metrics import METRICS
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
 from det_losses.registry import DATASETS
 from det_losses.report import Study, summary, write_report
-from det_losses.report.formats import counted, listed
+from det_losses.report.formats import listed
 from det_losses.report.markdown import table
 
 

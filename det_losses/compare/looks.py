@@ -10,11 +10,11 @@ from mmengine.config import Config
 
 from det_losses.compare.runner import PlanRunner
 from det_losses.engine.config import folds_of
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, counted
 from det_losses.files import finite
 from det_losses.report import Study
 from det_losses.report.answer import causes_of_low_ap, supports_ranking
-from det_losses.report.formats import at_most, counted, listed, points
+from det_losses.report.formats import at_most, listed, points
 from det_losses.statistics import LOOKS, Scores, Verdict, analyse, look_error, next_look
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family

@@ -33,10 +33,10 @@ from det_losses.engine.run import (
     is_finished,
     read_metrics,
 )
-from det_losses.errors import InputError, printable
+from det_losses.errors import InputError, counted, printable
 from det_losses.files import is_damaged, read_whole_json, write_text
 from det_losses.paths import import_root
-from det_losses.report.formats import counted, duration
+from det_losses.report.formats import duration
 
 LOG_FILE = "output.log"
 BUDGET_NOTE = (

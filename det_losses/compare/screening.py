@@ -16,9 +16,9 @@ from det_losses.compare.runner import PlanRunner
 from det_losses.compare.variants import Variant
 from det_losses.engine.config import entries
 from det_losses.engine.schedule import is_by_epoch
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 from det_losses.report import Study
-from det_losses.report.formats import counted, points
+from det_losses.report.formats import points
 
 # (config, variants, folder) -> label -> mean score
 Train = Callable[[Config, Sequence[Variant], Path], Mapping[str, float]]

@@ -1,7 +1,6 @@
 """The variants of a comparison: each is a label and the config keys that it changes."""
 
 import copy
-import difflib
 import inspect
 import itertools
 import json
@@ -12,7 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from det_losses.errors import InputError
+from det_losses.errors import InputError, did_you_mean
 from det_losses.losses.core.text import parse_loss, parse_value, split_arguments
 from det_losses.models.published import complete, table_of
 from det_losses.models.slots import Slot
@@ -285,10 +284,9 @@ def _check_key(cfg: Config, key: str, text: str) -> None:
             missing = part
             break
     if missing is not None:
-        near = difflib.get_close_matches(missing, inner, n=1) if isinstance(inner, Mapping) else []
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(missing, inner) if isinstance(inner, Mapping) else ""
         raise InputError(
-            f"--variant {text!r}: the config has no {key!r} ({missing!r} is missing{hint})"
+            f"--variant {text!r}: the config has no {key!r} ({missing!r} is missing). {hint}"
         )
     if not isinstance(inner, (Mapping, list)):
         raise InputError(f"--variant {text!r}: {key!r} is inside {inner!r:.80}, which has no keys")

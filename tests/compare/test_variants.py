@@ -154,7 +154,7 @@ def test_a_config_variant_keeps_the_loss_of_the_config(cfg):
         ("x:lr=1", "the config has no 'lr'"),
         ("x:model.num_convs.more=1", "is inside 2, which has no keys"),
         ("x:loss_bbox=SmoothL1Loss(bta=1)", "beta"),
-        ("x:modle.num_convs=1", "did you mean 'model'?"),
+        ("x:modle.num_convs=1", "Did you mean 'model'?"),
         ("x:randomness.seed=7", "changes randomness.seed, but the seeds are those of --seeds"),
         ("x:randomness.seed=5", "changes randomness.seed"),  # also if the config has that one
         ("x:randomness={seed: 7}", "changes randomness"),
