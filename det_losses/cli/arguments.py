@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from det_losses.errors import InputError, did_you_mean
 
@@ -15,22 +16,41 @@ if TYPE_CHECKING:
 _WIDTH = 80  # characters per line of a description
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser that suggests the nearest option for a misspelled one."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
+        """Raise the error of an argument.
+
+        Raises:
+            InputError: always.
+        """
         for word in (each.rstrip(":") for each in message.split()):
             known = self._option_string_actions
             if word.startswith("--") and word not in known and (hint := did_you_mean(word, known)):
                 message = f"{message}. {hint}"
                 break
-        self.exit(2, f"error: {message}\n'{self.prog} --help' lists all options\n")
+        raise InputError(message)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line of a tool; after an error, exit with status 2."""
+        try:
+            return self.check_args(*args, **kwargs)
+        except InputError as error:
+            self.exit(2, f"error: {error}\n'{self.prog} --help' lists all options\n")
+
+    def check_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        """Parse arguments.
+
+        Raises:
+            InputError: an argument is invalid.
+        """
+        return super().parse_args(*args, **kwargs)
 
 
-def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
+def new_parser(tool: str, description: str, example: str) -> Parser:
     """Return a parser whose help ends with example commands."""
-    return _Parser(
+    return Parser(
         prog=f"det-losses {tool}",
         description=textwrap.fill(description, _WIDTH),
         epilog=f"example:\n{example}",
@@ -97,22 +117,31 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
-    """Add --val-ann and --val-images; with ``train`` also --train-ann and --train-images."""
+    """Add --data, --val-ann and --val-images; with ``train`` also --train-ann, --train-images."""
     group = parser.add_argument_group(
-        "own data", "your own data in COCO format; the config's subset options are ignored"
+        "own data",
+        "your own data in COCO, YOLO or Pascal VOC format; the config's subset options are ignored",
+    )
+    splits = "training and validation data" if train else "validation data"
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        help=f"{splits} of YOLO (data.yaml) or Pascal VOC (the folder with Annotations), with "
+        "their images",
     )
     for split in ("train", "val") if train else ("val",):
         group.add_argument(
             f"--{split}-ann",
             nargs="+",
             metavar="FILE",
-            help="annotation json; the classes of several are joined by name",
+            help="annotation json, or data as for --data; the classes of several are joined by "
+            "name",
         )
         group.add_argument(
             f"--{split}-images",
             nargs="+",
             metavar="DIR",
-            help="folder of its images; one for all annotation files, or one for each",
+            help="folder of its images; one for all annotation jsons, or one for each",
         )
     group.add_argument(
         "--skip-broken",
@@ -162,8 +191,7 @@ def load_experiment(args: argparse.Namespace) -> Config:
 
     cfg = config.read_config(args.config)
     _check_folds(args)
-    for split in ("train", "val"):
-        ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
+    for split, (ann_file, images) in _own_data(args).items():
         config.use_own_data(cfg, split, ann_file, images)
     if getattr(args, "amp", False):
         config.use_amp(cfg)
@@ -178,6 +206,35 @@ def load_experiment(args: argparse.Namespace) -> Config:
     if getattr(args, "skip_broken", False):
         config.skip_broken_images(cfg)
     return cfg
+
+
+def _own_data(args: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
+    """Return split -> annotation files and image folders, of --data or of the options of a split.
+
+    Raises:
+        InputError: --data with one of the other options, or it is a file with one split.
+    """
+    names = [(split, f"{split}_ann", f"{split}_images") for split in ("train", "val")]
+    found = {
+        split: (getattr(args, ann, None), getattr(args, images, None))
+        for split, ann, images in names
+    }
+    if getattr(args, "data", None) is None:
+        return found
+    from det_losses.data.formats import is_whole_dataset
+
+    if any(value is not None for pair in found.values() for value in pair):
+        raise InputError("--data gives all data; leave out --train-ann, --val-ann and their images")
+    if Path(args.data).exists() and not is_whole_dataset(args.data):
+        raise InputError(
+            f"--data {args.data}: expected a data.yaml (YOLO) or a folder (Pascal VOC); a file of "
+            "one split belongs to --train-ann or --val-ann"
+        )
+    folds = getattr(args, "folds", None)
+    splits = [
+        split for split, ann, _ in names if hasattr(args, ann) and not (folds and split == "val")
+    ]
+    return {split: (args.data, None) for split in splits}
 
 
 def _check_folds(args: argparse.Namespace) -> None:

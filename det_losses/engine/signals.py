@@ -14,12 +14,16 @@ PATIENCE, LIMIT = 2.5, 4.5  # seconds after a signal until the step is interrupt
 
 @contextlib.contextmanager
 def signals_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM and SIGHUP (closed terminal), as on Ctrl-C."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP (closed terminal), as on Ctrl-C.
+
+    Without effect in another thread than the main one, where Python cannot handle signals.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    with _handled(interrupt, signal.SIGTERM, signal.SIGHUP):
+    is_main = threading.current_thread() is threading.main_thread()
+    with _handled(interrupt, *((signal.SIGTERM, signal.SIGHUP) if is_main else ())):
         yield
 
 

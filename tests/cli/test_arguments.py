@@ -1,8 +1,10 @@
 import pytest
+from PIL import Image
 
 from det_losses.cli.arguments import (
     SEED,
     add_config,
+    add_folds,
     add_losses,
     add_own_data,
     add_training,
@@ -30,6 +32,52 @@ def test_options_apply_in_order_and_reach_own_data_and_losses(tiny_config):
     assert cfg.model.loss_bbox == dict(type="CIoULoss", loss_weight=3)
     assert cfg.model.loss_cls == dict(type="FocalLoss")
     assert cfg.optim_wrapper.type == "AmpOptimWrapper"
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """A data.yaml with one image in each split."""
+    for split in ("train", "val"):
+        for folder in ("images", "labels"):
+            (tmp_path / folder / split).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / "a.png")
+        (tmp_path / "labels" / split / "a.txt").write_text("0 .5 .5 .5 .5")
+    file = tmp_path / "data.yaml"
+    file.write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    return file
+
+
+def experiment(tiny_config, *options, train=True):
+    parser = new_parser("compare", "", "")
+    add_config(parser)
+    add_own_data(parser, train=train)
+    if train:
+        add_folds(parser)
+    return load_experiment(parser.parse_args([str(tiny_config), *map(str, options)]))
+
+
+def test_data_gives_both_splits_or_with_folds_the_training_data(tiny_config, yolo):
+    cfg = experiment(tiny_config, "--data", yolo)
+    for split in ("train", "val"):
+        dataset = cfg[f"{split}_dataloader"].dataset
+        assert dataset.ann_file == str(yolo.with_name(f"data.{split}.coco.json"))
+        assert dataset.image_dir == str(yolo.parent / "images" / split)
+    cfg = experiment(tiny_config, "--data", yolo, "--folds", 2)
+    assert cfg.val_dataloader.dataset.ann_file == cfg.train_dataloader.dataset.ann_file
+    cfg = experiment(tiny_config, "--data", yolo, train=False)
+    assert cfg.val_dataloader.dataset.image_dir == str(yolo.parent / "images" / "val")
+    assert "tiny" in cfg.train_dataloader.dataset.image_dir
+    cfg = experiment(tiny_config, "--val-ann", yolo)
+    assert cfg.val_dataloader.dataset.ann_file == str(yolo.with_name("data.val.coco.json"))
+
+
+def test_data_excludes_the_options_of_a_split(tiny_config, yolo):
+    with pytest.raises(ValueError, match="--data gives all data; leave out --train-ann"):
+        experiment(tiny_config, "--data", yolo, "--train-ann", yolo)
+    with pytest.raises(ValueError, match=r"--data .*a.png: expected a data.yaml .* belongs to"):
+        experiment(tiny_config, "--data", yolo.parent / "images" / "train" / "a.png")
+    with pytest.raises(ValueError, match="--train-images is for COCO jsons only"):
+        experiment(tiny_config, "--train-ann", yolo, "--train-images", yolo.parent)
 
 
 @pytest.mark.parametrize(
