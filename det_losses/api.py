@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from det_losses.cli import compare_losses
-from det_losses.cli.keywords import command_line, keyword_terms
+from det_losses.cli.keywords import command_line, key_values, keyword_terms
 from det_losses.errors import InputError
 from det_losses.registry import MODELS
 from det_losses.report.study import Study
@@ -110,7 +110,7 @@ def compare(
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         given["seeds"] = range(seeds)
     if isinstance(cfg_options, Mapping):
-        given["cfg_options"] = [f"{key}={value!r}" for key, value in cfg_options.items()]
+        given["cfg_options"] = key_values("cfg_options", cfg_options)
     with keyword_terms(options):
         argv = command_line(options, given)
         args = options.check_args(argv)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from training import runs_in_this_process
@@ -74,8 +75,7 @@ def test_a_script_without_a_main_guard(tiny_yolo):
     script = tiny_yolo / "script.py"
     script.write_text(
         "import det_losses\n"
-        "from det_losses.api import compare\n"
-        "study = compare('small/retinanet_lite0', 'L1Loss', seeds=1, data='data.yaml')\n"
+        "study = det_losses.compare('small/retinanet_lite0', 'L1Loss', seeds=1, data='data.yaml')\n"
         "print('status', study.runs[0]['status'])\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
@@ -118,6 +118,7 @@ def test_the_arguments_are_the_options_of_the_command():
         (dict(data="."), "neither Pascal VOC"),
         (dict(fold_key="patient"), "fold_key requires folds"),
         (dict(cfg_options={"randomness.seed": 1}), "cfg_options randomness.seed=1: a comparison"),
+        (dict(cfg_options={"model.num_convs": object}), "cfg_options: model.num_convs: cannot be"),
         (dict(losses=[dict(type="L1Loss", beta=1)]), "beta"),
     ],
 )
@@ -155,9 +156,16 @@ def test_an_interrupt_says_how_to_resume_and_goes_on(tiny_config, tmp_path, monk
     assert "the same call resumes the comparison in " in capsys.readouterr().out
 
 
+def test_the_name_at_the_top_is_the_function():
+    import det_losses
+
+    assert det_losses.compare is compare and det_losses.Study is Study
+    assert {"Study", "compare"} <= set(dir(det_losses))
+
+
 def test_the_study_is_that_of_the_directory(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr("det_losses.cli.compare_losses.run", lambda args, argv: [])
     monkeypatch.setattr(Study, "load", lambda folder: ("study of", str(folder)))
     monkeypatch.chdir(tmp_path)
-    found = compare(tiny_config, "L1Loss", component="loss_bbox")
+    found = compare(tiny_config, "L1Loss", cfg_options={"train_cfg.max_epochs": np.int64(3)})
     assert found == ("study of", "work_dirs/tiny_retinanet_loss_bbox")

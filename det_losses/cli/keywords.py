@@ -64,6 +64,31 @@ def _text(name: str, value: Any) -> str:
     return str(value)
 
 
+def key_values(name: str, entries: Mapping[str, Any]) -> list[str]:
+    """Return ``key=value`` texts of an option, which the tool reads back as the same values.
+
+    >>> key_values("cfg_options", {"train_cfg.max_epochs": 2, "work_dir": "a"})
+    ['train_cfg.max_epochs=2', "work_dir='a'"]
+
+    Raises:
+        InputTypeError: a value is neither a number, a text or a path, nor a list or dict of these.
+    """
+    from det_losses.losses.core.text import parse_value
+
+    texts = []
+    for key, value in entries.items():
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        elif hasattr(value, "item"):  # a number of numpy
+            value = value.item()
+        if parse_value(repr(value)) != value:
+            raise InputTypeError(
+                f"{name}: {key}: cannot be written as text: {type(value).__name__} {value!r:.80}"
+            )
+        texts.append(f"{key}={value!r}")
+    return texts
+
+
 @contextmanager
 def keyword_terms(parser: argparse.ArgumentParser) -> Iterator[None]:
     """Let messages of errors that a user can fix name keyword arguments instead of options."""

@@ -40,7 +40,7 @@ def as_coco(
         InputError: a file is invalid, or a folder of images is given for another format.
     """
     files, folders = _as_list(ann_file), _as_list(image_dir)
-    converted = [is_whole_dataset(file) or Path(file).suffix == ".txt" for file in files]
+    converted = [is_whole_dataset(file) or _is_voc_list(Path(file)) for file in files]
     if not any(converted):
         return ann_file, image_dir
     jsons = converted.count(False)
@@ -55,6 +55,10 @@ def as_coco(
         for file, other in zip(files, converted, strict=True)
     ]
     return [file for file, _ in pairs], [folder for _, folder in pairs]
+
+
+def _is_voc_list(path: Path) -> bool:
+    return path.suffix == ".txt" and path.parts[-3:-1] == Path(SETS).parts
 
 
 def _as_list(paths: Paths | None) -> list[str | Path]:
@@ -106,9 +110,7 @@ def _source(path: Path, split: str) -> YoloSplit | VocSplit:
         raise MissingFileError(f"{path}: no such file or folder")
     if path.suffix.lower() in _YAML:
         return YoloSplit(path, split)
-    if path.is_file():
-        if path.parent.parts[-2:] != Path(SETS).parts:
-            raise InputError(f"{path}: a text file must be in {SETS} of a Pascal VOC folder")
+    if _is_voc_list(path):
         return VocSplit(path)
     if (path / ANNOTATIONS).is_dir():
         return VocSplit(path / SETS / f"{split}.txt")

@@ -40,13 +40,13 @@ class YoloSplit:
         content = _read_yaml(file)
         self._names = _names(content, file)
         self._keypoints = "kpt_shape" in content
-        lists: list[Path] = []
-        found = [*_images(content, file, split, lists)]
+        self._lists: list[Path] = []
+        found = [*_images(content, file, split, self._lists)]
         self._images = [*dict.fromkeys(found)]
         self._repeated = len(found) - len(self._images)
         self.image_dir = Path(os.path.commonpath([image.parent for image in self._images]))
         self._labels = [label_file(image) for image in self._images]
-        self.files = [file, *lists, *self._images, *self._labels]
+        self.files = [file, *self._lists, *self._images, *self._labels]
         self.target = file.with_name(f"{file.stem}.{split}.coco.json")
 
     def coco(self) -> tuple[CocoDict, list[str]]:
@@ -135,12 +135,13 @@ class YoloSplit:
         return notes
 
     def _labels_without_image(self) -> list[str]:
-        """Return names of label files; their folders may also have those of other splits."""
+        """Return names of label files; their folders may also have labels of other splits."""
         pairs = zip(self._labels, self._images, strict=True)
         folders = {labels.parent: image.parent for labels, image in pairs}
         unused = []
         for labels, images in folders.items():
-            known = {Path(name).stem for name in os.listdir(images)} | {"classes"}
+            known = {Path(n).stem for n in os.listdir(images) if Path(n).suffix != ".txt"}
+            known |= {"classes", *(file.stem for file in self._lists)}
             unused += [file.name for file in labels.glob("*.txt") if file.stem not in known]
         return sorted(unused)
 

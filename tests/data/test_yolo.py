@@ -4,7 +4,7 @@ import hotcoco
 import pytest
 from PIL import Image
 
-from det_losses.data.yolo import YoloSplit, label_file
+from det_losses.data.yolo import YoloSplit
 
 NAMES = "names: [cat, dog]\n"
 
@@ -187,5 +187,11 @@ def test_data_without_any_label_file_is_refused(yolo):
         YoloSplit(file, "train").coco()
 
 
-def test_without_a_folder_images_labels_lie_beside_the_images(tmp_path):
-    assert label_file(tmp_path / "data" / "a.jpg") == tmp_path / "data" / "a.txt"
+def test_labels_can_lie_beside_the_images(tmp_path):
+    Image.new("RGB", (100, 50)).save(tmp_path / "a.png")
+    for name, text in {"a": "0 .5 .5 1 1", "b": "", "train": "a.png", "classes": "cat"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "data.yaml").write_text(f"train: train.txt\n{NAMES}")
+    coco, notes = YoloSplit(tmp_path / "data.yaml", "train").coco()
+    assert coco["annotations"][0]["bbox"] == [0, 0, 100, 50]
+    assert notes == ["1 label files have no image (b.txt)"]
