@@ -113,7 +113,7 @@ def test_the_arguments_are_the_options_of_the_command():
         (dict(train_ann="a.json"), "train_ann requires train_images"),
         (
             dict(data="a.yaml", val_ann="b.json"),
-            "data gives all data; leave out train_ann, val_ann",
+            "data gives all data; leave out train_ann, train_images, val_ann",
         ),
         (dict(data="."), "neither Pascal VOC"),
         (dict(fold_key="patient"), "fold_key requires folds"),

@@ -40,12 +40,15 @@ class Parser(argparse.ArgumentParser):
             self.exit(2, f"error: {error}\n'{self.prog} --help' lists all options\n")
 
     def check_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
-        """Parse arguments.
+        """Parse arguments; --data becomes --train-ann and --val-ann.
 
         Raises:
             InputError: an argument is invalid.
         """
-        return super().parse_args(*args, **kwargs)
+        found = super().parse_args(*args, **kwargs)
+        if getattr(found, "data", None) is not None:
+            _divide_data(found)
+        return found
 
 
 def new_parser(tool: str, description: str, example: str) -> Parser:
@@ -161,6 +164,27 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
     )
 
 
+def _divide_data(args: argparse.Namespace) -> None:
+    """Set --train-ann and --val-ann to --data; with --folds, which are of the training data, one.
+
+    Raises:
+        InputError: one of them or its images are given, or the data is a file with one split.
+    """
+    splits = [split for split in ("train", "val") if hasattr(args, f"{split}_ann")]
+    options = [f"{split}_{what}" for split in splits for what in ("ann", "images")]
+    if any(getattr(args, option) is not None for option in options):
+        names = ", ".join(f"--{option.replace('_', '-')}" for option in options)
+        raise InputError(f"--data gives all data; leave out {names}")
+    if Path(args.data).is_file() and Path(args.data).suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(
+            f"--data {args.data}: expected a data.yaml (YOLO) or a folder (Pascal VOC); a file of "
+            f"one split belongs to --{splits[-1]}-ann"
+        )
+    for split in splits:
+        if split == "train" or not getattr(args, "folds", None):
+            setattr(args, f"{split}_ann", [args.data])
+
+
 def add_folds(parser: argparse.ArgumentParser) -> None:
     """Add --folds and --fold-key."""
     group = parser.add_argument_group("folds of the training data, instead of validation data")
@@ -191,7 +215,8 @@ def load_experiment(args: argparse.Namespace) -> Config:
 
     cfg = config.read_config(args.config)
     _check_folds(args)
-    for split, (ann_file, images) in _own_data(args).items():
+    for split in ("train", "val"):
+        ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
         config.use_own_data(cfg, split, ann_file, images)
     if getattr(args, "amp", False):
         config.use_amp(cfg)
@@ -206,35 +231,6 @@ def load_experiment(args: argparse.Namespace) -> Config:
     if getattr(args, "skip_broken", False):
         config.skip_broken_images(cfg)
     return cfg
-
-
-def _own_data(args: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
-    """Return split -> annotation files and image folders, of --data or of the options of a split.
-
-    Raises:
-        InputError: --data with one of the other options, or it is a file with one split.
-    """
-    names = [(split, f"{split}_ann", f"{split}_images") for split in ("train", "val")]
-    found = {
-        split: (getattr(args, ann, None), getattr(args, images, None))
-        for split, ann, images in names
-    }
-    if getattr(args, "data", None) is None:
-        return found
-    from det_losses.data.formats import is_whole_dataset
-
-    if any(value is not None for pair in found.values() for value in pair):
-        raise InputError("--data gives all data; leave out --train-ann, --val-ann and their images")
-    if Path(args.data).exists() and not is_whole_dataset(args.data):
-        raise InputError(
-            f"--data {args.data}: expected a data.yaml (YOLO) or a folder (Pascal VOC); a file of "
-            "one split belongs to --train-ann or --val-ann"
-        )
-    folds = getattr(args, "folds", None)
-    splits = [
-        split for split, ann, _ in names if hasattr(args, ann) and not (folds and split == "val")
-    ]
-    return {split: (args.data, None) for split in splits}
 
 
 def _check_folds(args: argparse.Namespace) -> None:

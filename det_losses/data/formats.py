@@ -19,11 +19,6 @@ _FORMAT = 1  # increment it when the conversion changes
 _YAML = (".yaml", ".yml")
 
 
-def is_whole_dataset(path: str | Path) -> bool:
-    """Return whether a path names data with several splits: a yaml, or any folder."""
-    return Path(path).suffix.lower() in _YAML or Path(path).is_dir()
-
-
 def as_coco(
     ann_file: Paths | None, image_dir: Paths | None, split: str
 ) -> tuple[Paths | None, Paths | None]:
@@ -40,7 +35,7 @@ def as_coco(
         InputError: a file is invalid, or a folder of images is given for another format.
     """
     files, folders = _as_list(ann_file), _as_list(image_dir)
-    converted = [is_whole_dataset(file) or _is_voc_list(Path(file)) for file in files]
+    converted = [_is_other_format(Path(file)) for file in files]
     if not any(converted):
         return ann_file, image_dir
     jsons = converted.count(False)
@@ -55,6 +50,10 @@ def as_coco(
         for file, other in zip(files, converted, strict=True)
     ]
     return [file for file, _ in pairs], [folder for _, folder in pairs]
+
+
+def _is_other_format(path: Path) -> bool:
+    return path.suffix.lower() in _YAML or path.is_dir() or _is_voc_list(path)
 
 
 def _is_voc_list(path: Path) -> bool:

@@ -37,9 +37,9 @@ def table(study: Study, metric: str) -> Any:
             "difference": _points(found and found.value),
             "low": _points(found and found.low),
             "high": _points(found and found.high),
-            "p": float(found.p) if ranked and found and not math.isnan(found.p) else None,
+            "p": float(found.p) if ranked and found else math.nan,
             "may_be_best": summary.label in verdict.regrets if tested else None,
-            "costs_at_most": _points(cost) if tested else None,
+            "costs_at_most": _points(cost if tested else None),
         }
         rows.append(row)
     try:
@@ -48,12 +48,12 @@ def table(study: Study, metric: str) -> Any:
         return rows
 
 
-def _points(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else 100 * float(value)
+def _points(value: float | None) -> float:
+    return math.nan if value is None else 100 * float(value)
 
 
-class _ShownFigure(Figure):
-    """A figure that a notebook shows, also without pyplot, which would show it a second time."""
+class NotebookFigure(Figure):
+    """A figure that a notebook shows once, because pyplot does not know it."""
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()
@@ -67,7 +67,7 @@ def plot(study: Study, metric: str) -> Figure:
     shown = [d for d in verdict.against_baseline if math.isfinite(d.value)]
     style = styles(study.labels, study.baseline)
     with matplotlib.rc_context({"text.parse_math": False}):
-        figure = _ShownFigure(figsize=(_WIDTH, _REST + _ROW * len(shown)), layout="constrained")
+        figure = NotebookFigure(figsize=(_WIDTH, _REST + _ROW * len(shown)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color="0.5", linewidth=1)
         for row, found in enumerate(shown):

@@ -186,7 +186,7 @@ class Study:
 
         Returns:
             A DataFrame, or a list of dicts if pandas is not installed. Scores are on the scale 0 to
-            100 and not rounded; what is undefined is None.
+            100 and not rounded; what is undefined is NaN.
 
         Raises:
             InputError: no such metric, or the baseline has no finished run.

@@ -71,11 +71,17 @@ def test_data_gives_both_splits_or_with_folds_the_training_data(tiny_config, yol
     assert cfg.val_dataloader.dataset.ann_file == str(yolo.with_name("data.val.coco.json"))
 
 
-def test_data_excludes_the_options_of_a_split(tiny_config, yolo):
-    with pytest.raises(ValueError, match="--data gives all data; leave out --train-ann"):
-        experiment(tiny_config, "--data", yolo, "--train-ann", yolo)
-    with pytest.raises(ValueError, match=r"--data .*a.png: expected a data.yaml .* belongs to"):
-        experiment(tiny_config, "--data", yolo.parent / "images" / "train" / "a.png")
+def test_data_excludes_the_options_of_a_split(tiny_config, yolo, capsys):
+    for options, message in (
+        (
+            ("--train-ann", yolo),
+            "--data gives all data; leave out --train-ann, --train-images, --val",
+        ),
+        (("--data", tiny_config.parent / "tiny" / "instances.json"), "expected a data.yaml (YOLO)"),
+    ):
+        with pytest.raises(SystemExit):
+            experiment(tiny_config, "--data", yolo, *options)
+        assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="--train-images is for COCO jsons only"):
         experiment(tiny_config, "--train-ann", yolo, "--train-images", yolo.parent)
 
