@@ -1,5 +1,6 @@
 """One comparison by Python, as docs/python.md has it, and the arguments of the call."""
 
+import argparse
 import inspect
 import json
 import re
@@ -87,7 +88,7 @@ def test_the_arguments_are_the_options_of_the_command():
     options = {
         action.dest: tuple(action.default) if isinstance(action.default, list) else action.default
         for action in parser()._actions
-        if action.dest != "help"
+        if action.dest not in ("help", argparse.SUPPRESS)
     }
     arguments = {
         name: parameter.default for name, parameter in inspect.signature(compare).parameters.items()

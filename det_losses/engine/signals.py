@@ -16,14 +16,16 @@ PATIENCE, LIMIT = 2.5, 4.5  # seconds after a signal until the step is interrupt
 def signals_as_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM and SIGHUP (closed terminal), as on Ctrl-C.
 
-    Without effect in another thread than the main one, where Python cannot handle signals.
+    Only the main thread can handle signals; in another one, nothing is done.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    is_main = threading.current_thread() is threading.main_thread()
-    with _handled(interrupt, *((signal.SIGTERM, signal.SIGHUP) if is_main else ())):
+    with _handled(interrupt, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
