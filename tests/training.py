@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from det_losses.cli import train
-from det_losses.compare import runner as comparison_runner
+from det_losses.comparison import runner as comparison_runner
 from det_losses.engine import build_runner
 from det_losses.engine.signals import StopHook
 

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]]:
     for option in args.cfg_options:
         if option.startswith("randomness.seed="):
             raise InputError(f"--cfg-options {option}: a comparison takes its seeds from --seeds")
-    from det_losses.compare.comparison import compare
+    from det_losses.comparison.comparison import compare
     from det_losses.engine.config import check_tensorboard
     from det_losses.engine.signals import signals_as_interrupt
 

@@ -15,13 +15,13 @@ from training import runs_in_this_process
 
 from det_losses import list_losses
 from det_losses.cli import report
-from det_losses.compare import comparison, runner, weight_matching
-from det_losses.compare.budget import Budget
-from det_losses.compare.comparison import check_metric, compare, with_epochs
-from det_losses.compare.plan import Plan
-from det_losses.compare.preflight import describe_data
-from det_losses.compare.screening import short_trainer, shorten
-from det_losses.compare.variants import select
+from det_losses.comparison import comparison, runner, weight_matching
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.comparison import check_metric, compare, with_epochs
+from det_losses.comparison.plan import Plan
+from det_losses.comparison.preflight import describe_data
+from det_losses.comparison.screening import short_trainer, shorten
+from det_losses.comparison.variants import select
 from det_losses.engine.config import use_folds, use_own_data
 from det_losses.registry import DATASETS, MODELS
 
@@ -172,7 +172,7 @@ def test_validation_data_that_changed_does_not_replace_a_damaged_ground_truth(st
     whole = file.read_bytes()
     file.write_text("{")
     monkeypatch.setattr(
-        "det_losses.compare.rebuild.describe_data",
+        "det_losses.comparison.rebuild.describe_data",
         lambda cfg: {**describe_data(cfg), "val_boxes": {"all": 1}},
     )
     with pytest.raises(SystemExit):
