@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from det_losses.cli.arguments import add_imports, import_modules, new_parser
+from det_losses.cli.arguments import add_imports, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError
 
@@ -70,6 +70,8 @@ def _suite() -> ModuleType:
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
+    from det_losses.registry import import_modules
+
     suite = _suite()
     before = suite.registered_losses()
     import_modules(args.modules)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from det_losses.cli.arguments import (
     add_checkpoint,
-    import_modules,
     new_parser,
     whole_number,
 )
@@ -23,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.data.images import read_upright
     from det_losses.inference import load_detector
     from det_losses.inference.onnx_export import check_packages, compare_onnx, export_onnx, pattern
+    from det_losses.registry import import_modules
 
     with user_errors():
         check_packages()

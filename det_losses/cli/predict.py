@@ -9,7 +9,6 @@ from pathlib import Path
 
 from det_losses.cli.arguments import (
     add_checkpoint,
-    import_modules,
     new_parser,
     whole_number,
 )
@@ -27,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.inference import detect, file_frames, load_detector
     from det_losses.inference.output import JSON_FILE, Output, new_folder
     from det_losses.inference.sources import find_files, is_video
+    from det_losses.registry import import_modules
 
     broken: list[str] = []
 

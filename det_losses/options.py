@@ -1,0 +1,285 @@
+"""Options of a tool: how their values are checked, and how a call of Python becomes a command.
+
+An option has one name: ``--fork-at`` on the command line is ``fork_at`` in Python. A value is
+checked as the text of the command line in both.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from det_losses.errors import InputError, InputTypeError, UserError
+
+Check = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an option takes; metadata of its field in a dataclass of options.
+
+    Attributes:
+        flag: the option on the command line; None: ``--`` and its name.
+        several: whether it takes several values.
+        switch: whether it takes no value.
+        check: turns the text of a value into the value, or raises InputError.
+    """
+
+    flag: str | None = None
+    several: bool = False
+    switch: bool = False
+    check: Check = str
+
+    def option(self, name: str) -> str:
+        """Return the option on the command line."""
+        return self.flag or f"--{name.replace('_', '-')}"
+
+
+def one(default: Any = None, check: Check = str) -> Any:
+    """Return the field of an option with one value."""
+    return field(default=default, metadata={"kind": Kind(check=check)})
+
+
+def several(default: Any = (), check: Check = str, flag: str | None = None) -> Any:
+    """Return the field of an option with one or more values."""
+    return field(default=default, metadata={"kind": Kind(flag, several=True, check=check)})
+
+
+def switch() -> Any:
+    """Return the field of an option without a value."""
+    return field(default=False, metadata={"kind": Kind(switch=True)})
+
+
+def whole_number(low: int, high: int | None = None) -> Check:
+    """Return a check of integers from ``low`` to ``high``."""
+    expected = f"at least {low}" if high is None else f"from {low} to {high}"
+
+    def check(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise InputError(f"must be a whole number, got {text!r}") from None
+        if number < low or (high is not None and number > high):
+            raise InputError(f"must be {expected}, got {number}")
+        return number
+
+    return check
+
+
+SEED = whole_number(0, 2**32 - 1)  # the range of numpy's seeds
+RESAMPLES = whole_number(100)  # with fewer resamples, standard errors are too imprecise
+
+
+def above_zero(text: str) -> float:
+    """Return a finite number above 0.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        raise InputError(f"must be a number, got {text!r}") from None
+    if not 0 < number < float("inf"):
+        raise InputError(f"must be above 0, got {text}")
+    return number
+
+
+def fraction(text: str) -> float:
+    """Return a number above 0 and below 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    number = above_zero(text)
+    if number >= 1:
+        raise InputError(f"must be below 1, got {text}")
+    return number
+
+
+def one_of(*known: str) -> Check:
+    """Return a check of texts that are one of the known ones."""
+
+    def check(text: str) -> str:
+        if text not in known:
+            names = ", ".join(map(repr, known))
+            raise InputError(f"invalid choice: {text!r} (choose from {names})")
+        return text
+
+    return check
+
+
+_UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1, "": 3600}
+
+
+def duration(text: str) -> float:
+    """Return the seconds of ``"2h"``, ``"90min"``, ``"1h30min"``; a bare number is hours.
+
+    >>> duration("1h30min"), duration("45 s"), duration("0.5")
+    (5400.0, 45.0, 1800.0)
+
+    Raises:
+        InputError: not a duration, or not above zero.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s|)", text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text.replace(" ", "") or not parts:
+        raise InputError(f"expected a duration such as 2h, 90min or 1h30min, got {text!r}")
+    if seconds <= 0:
+        raise InputError(f"must be longer than zero, got {text!r}")
+    return seconds
+
+
+def divide_data(options: dict[str, Any]) -> None:
+    """Set train_ann and val_ann to data; with folds, which are of the training data, only one.
+
+    Args:
+        options: the options of a tool; without train_ann it reads validation data only.
+
+    Raises:
+        InputError: one of them or its images are given, or the data is a file with one split.
+    """
+    data = options.get("data")
+    if data is None:
+        return
+    splits = [split for split in ("train", "val") if f"{split}_ann" in options]
+    parts = [f"{split}_{what}" for split in splits for what in ("ann", "images")]
+    if any(options[part] is not None for part in parts):
+        names = ", ".join(f"--{part.replace('_', '-')}" for part in parts)
+        raise InputError(f"--data gives all data; leave out {names}")
+    if Path(data).is_file() and Path(data).suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(
+            f"--data {data}: expected a data.yaml (YOLO) or a folder (Pascal VOC); a file of "
+            f"one split belongs to --{splits[-1]}-ann"
+        )
+    for split in splits:
+        if split == "train" or not options.get("folds"):
+            options[f"{split}_ann"] = [data]
+
+
+def given_texts(
+    kinds: Mapping[str, Kind], given: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Return the values of a call as the texts of a command line, without defaults.
+
+    Args:
+        kinds: name -> what the option takes.
+        given: name -> value. A loss can be a config, and an option that takes several values can
+            have a single one.
+        defaults: name -> default.
+
+    Raises:
+        InputTypeError: a value has a type that no option has.
+    """
+    texts = {}
+    for name, kind in kinds.items():
+        value = given.get(name)
+        if value is None:
+            continue
+        if kind.switch:
+            if not isinstance(value, bool):
+                raise InputTypeError(f"{name}: must be True or False, got {value!r:.80}")
+            if value:
+                texts[name] = []
+            continue
+        values = [*value] if kind.several and _is_iterable(value) else [value]
+        default = defaults.get(name)
+        if values != ([*default] if kind.several and default is not None else [default]):
+            texts[name] = [_text(name, each) for each in values]
+    return texts
+
+
+def checked(kinds: Mapping[str, Kind], texts: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the values of texts.
+
+    Raises:
+        InputError: a value that its option does not take; the message starts with its name.
+    """
+    values: dict[str, Any] = {}
+    for name, each in texts.items():
+        kind = kinds[name]
+        if kind.several and not each:
+            raise InputError(f"{name}: expected at least one argument")
+        try:
+            found = [kind.check(text) for text in each]
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        values[name] = True if kind.switch else found if kind.several else found[0]
+    return values
+
+
+def command(tool: str, kinds: Mapping[str, Kind], texts: Mapping[str, list[str]]) -> str:
+    """Return the command of these texts, to which the first of the options is positional."""
+    positional = next(iter(kinds))
+    options = [
+        word
+        for name, each in texts.items()
+        if name != positional
+        for word in (kinds[name].option(name), *each)
+    ]
+    return shlex.join(["python", "-m", "det_losses", tool, *texts[positional], *options])
+
+
+def _is_iterable(value: Any) -> bool:
+    return hasattr(value, "__iter__") and not isinstance(value, (str, os.PathLike, Mapping))
+
+
+def _text(name: str, value: Any) -> str:
+    from det_losses.losses.core.text import loss_text
+
+    if isinstance(value, Mapping) and "type" in value:
+        return loss_text(value)
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise InputTypeError(
+            f"{name}: must be a text, a path or a number, got {type(value).__name__} {value!r:.80}"
+        )
+    return str(value)
+
+
+def key_values(name: str, entries: Mapping[str, Any]) -> list[str]:
+    """Return ``key=value`` texts of an option, which are read back as the same values.
+
+    >>> key_values("cfg_options", {"train_cfg.max_epochs": 2, "work_dir": "a"})
+    ['train_cfg.max_epochs=2', "work_dir='a'"]
+
+    Raises:
+        InputTypeError: a value is neither a number, a text or a path, nor a list or dict of these.
+    """
+    from det_losses.losses.core.text import parse_value
+
+    texts = []
+    for key, value in entries.items():
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        elif hasattr(value, "item"):  # a number of numpy
+            value = value.item()
+        if parse_value(repr(value)) != value:
+            raise InputTypeError(
+                f"{name}: {key}: cannot be written as text: {type(value).__name__} {value!r:.80}"
+            )
+        texts.append(f"{key}={value!r}")
+    return texts
+
+
+@contextmanager
+def keyword_terms(kinds: Mapping[str, Kind]) -> Iterator[None]:
+    """Let messages of errors that a user can fix name keyword arguments instead of options."""
+    names = {kind.option(name): name for name, kind in kinds.items()}
+    try:
+        yield
+    except UserError as error:
+        message = re.sub(
+            r"(?<![\w-])--[a-z][a-z-]*",
+            lambda found: names.get(found[0], found[0]),
+            str(error.args[0]),
+        )
+        error.args = (message, *error.args[1:])
+        raise
