@@ -150,9 +150,16 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add --amp and --tensorboard."""
+    """Add --amp, --weights-from and --tensorboard."""
     parser.add_argument(
         "--amp", action="store_true", help="automatic mixed precision (needs an accelerator)"
+    )
+    parser.add_argument(
+        "--weights-from",
+        metavar="FILE|NAME",
+        help="start from a trained detector: a checkpoint of this package, of torchvision or of "
+        "mmdetection, or torchvision's name, such as RetinaNet_ResNet50_FPN_Weights.COCO_V1 "
+        "(docs/pretrained.md)",
     )
     parser.add_argument(
         "--tensorboard",
@@ -240,15 +247,16 @@ def load_experiment(args: argparse.Namespace, cfg: Config | None = None) -> Conf
     """
     from det_losses.engine import config
     from det_losses.engine.device import use_device
+    from det_losses.engine.pretrained import use_weights
 
     _check_folds(args)
-    if getattr(args, "device", None) is not None:
-        if args.device != "cpu" and getattr(args, "launcher", "none") != "none":
-            raise InputError(
-                f"--device {args.device} is one GPU for all processes of --launcher "
-                f"{args.launcher}; select GPUs with the variable CUDA_VISIBLE_DEVICES"
-            )
-        use_device(args.device)
+    device = getattr(args, "device", None)
+    if device not in (None, "cpu") and getattr(args, "launcher", "none") != "none":
+        raise InputError(
+            f"--device {device} is one GPU for all processes of --launcher {args.launcher}; select "
+            "GPUs with the variable CUDA_VISIBLE_DEVICES"
+        )
+    use_device(device)
     modules = getattr(args, "modules", [])
     import_modules(modules)
     cfg = config.read_config(args.config) if cfg is None else cfg
@@ -261,6 +269,8 @@ def load_experiment(args: argparse.Namespace, cfg: Config | None = None) -> Conf
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(args, "loss", []))
     config.apply_options(cfg, args.cfg_options)
+    if getattr(args, "weights_from", None):
+        use_weights(cfg, args.weights_from)
     if getattr(args, "folds", None):
         config.use_folds(cfg, args.folds, args.fold_key)
     if getattr(args, "classes", None):

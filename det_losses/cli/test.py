@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.data.box_table import parts_of
     from det_losses.data.split_checks import data_notes
     from det_losses.engine import build_runner
-    from det_losses.engine.checkpoint import check_tested, read_meta
+    from det_losses.engine.checkpoint import read_meta
     from det_losses.engine.config import use_labels, use_metric_options
     from det_losses.engine.run import removed_on_error
 
@@ -49,7 +49,6 @@ def main(argv: list[str] | None = None) -> int:
         cfg.load_from, cfg.resume = str(checkpoint), False
         with removed_on_error(Path(cfg.work_dir), new=not Path(cfg.work_dir).exists()):
             runner = build_runner(cfg, train=False)
-            check_tested(runner, checkpoint)
             dataset = runner.test_loop.dataloader.dataset
             counts = [getattr(part, "num_boxes", 1) for part in parts_of(dataset)]
             if args.out is None and not sum(counts):

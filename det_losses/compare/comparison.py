@@ -33,9 +33,11 @@ from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
 from det_losses.compare.screening import RISK, screen, short_trainer, shorten
 from det_losses.compare.variants import Selection, Variant, select
 from det_losses.compare.weight_matching import MATCHED_FILE, match_variants
+from det_losses.config_diff import plain
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
 from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
+from det_losses.engine.pretrained import pin_weights
 from det_losses.engine.run import is_finished
 from det_losses.engine.run_time import RunTime, measure_run
 from det_losses.engine.schedule import limit_warm_up, set_length
@@ -122,6 +124,7 @@ def compare(
         matched=match,
     )
     given, cfg = cfg, with_epochs(cfg)
+    cfg, selection = with_weights(cfg, selection)
     first = seeds or default_seeds(cfg)
     fork = None if fork_at is None else fork_of(cfg, fork_at, selection.baseline)
     _say_damaged(root)
@@ -272,6 +275,30 @@ def with_epochs(cfg: Config) -> Config:
     set_length(own, images)
     limit_warm_up(own, images)
     return own
+
+
+def with_weights(cfg: Config, selection: Selection) -> tuple[Config, Selection]:
+    """Return config and variants with the hash of the weights that their runs start from.
+
+    Raises:
+        MissingFileError: no such file, or named weights cannot be downloaded.
+    """
+    shared = copy.deepcopy(cfg)
+    pin_weights(shared)
+    variants = []
+    for variant in selection.variants:
+        keys = ("load_from", "model.weights")
+        changes = {k: v for k, v in variant.changes.items() if k not in keys}
+        if len(changes) < len(variant.changes):
+            own = variant.apply(cfg)
+            pin_weights(own)
+            stored = plain(own)
+            if stored.get("load_from"):  # of a model of another package
+                changes["load_from"] = stored["load_from"]
+            else:
+                changes["model.weights"] = stored["model"].get("weights")
+        variants.append(replace(variant, changes=changes))
+    return shared, replace(selection, variants=variants)
 
 
 def _baseline(selection: Selection, root: Path) -> str:

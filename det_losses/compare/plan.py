@@ -41,6 +41,7 @@ _RECORDED = (
     "peak_memory_kind",
     "proof",
     "initial_weights",
+    "weights",
 )
 
 
@@ -263,9 +264,11 @@ class Plan:
         )
         lines = differences(old, new)
         if lines:
+            changed = all(line.startswith("model.weights.sha256") for line in lines)
+            advice = "the file of the weights was changed: restore it, or " if changed else ""
             raise InputError(
                 f"{root} contains a comparison with a different config ({describe(lines)}); "
-                "give another --work-dir"
+                f"{advice}give another --work-dir"
             )
         known = {variant.label: variant for variant in stored.variants}
         for variant in self.variants:

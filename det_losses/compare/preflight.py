@@ -19,8 +19,9 @@ from det_losses.engine.config import entries, folds_of, select_fold, use_labels
 from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.loss_record import matches_config
+from det_losses.engine.pretrained import loaded_lines
 from det_losses.engine.run import build_parts
-from det_losses.errors import InputError, UserError
+from det_losses.errors import InputError, UserError, printable
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.metrics import MAX_DETS
 from det_losses.evaluation.summary import count_boxes
@@ -76,6 +77,9 @@ def check_runner(cfg: Config, variant: Variant) -> dict[str, tuple[int, ...]]:
         trial = variant.apply(cfg)
         trial.work_dir, trial.log_level = folder, "WARNING"
         runner = build_runner(trial)
+        for is_warning, line in loaded_lines(runner.model):
+            if not is_warning:  # the runner's logger shows warnings
+                print(printable(f"{variant.label}: {line}"))
         build_parts(runner)
         _try_evaluation(runner)
         shapes = {name: tuple(value.shape) for name, value in runner.model.named_parameters()}

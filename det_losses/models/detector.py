@@ -16,7 +16,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.errors import InputError, InputTypeError, located
-from det_losses.models.fpn import load_weights
+from det_losses.models.weights import (
+    Pretrained,
+    WeightsConfig,
+    load_pretrained,
+    read_pretrained,
+)
 from det_losses.signatures import check_call, check_ranges, parameters
 from det_losses.tensors import upcast
 
@@ -50,6 +55,11 @@ class Detector(BaseModel):
     from ``first_channel``. torchvision's COCO weights have 91 channels, indexed by the official
     category ids.
 
+    ``loaded`` is the record of the weights that training starts from
+    (:func:`~det_losses.models.weights.load_pretrained`), None without them. ``class_layers`` are
+    the layers of ``detector`` with an output per channel, and ``channel_dim`` the position of the
+    channel in their output: 0, or 1 behind the anchor.
+
     Args:
         num_classes: number of classes K, without background.
         class_to_channel: channel of each class, K different integers.
@@ -61,6 +71,8 @@ class Detector(BaseModel):
     """
 
     torchvision_class: ClassVar[type[nn.Module]]
+    class_layers: ClassVar[tuple[str, ...]]
+    channel_dim: ClassVar[int] = 1
     losses: nn.ModuleDict
     loss_sources: dict[str, str]
     detector: nn.Module
@@ -95,6 +107,7 @@ class Detector(BaseModel):
                 f"class_to_channel must be in {first_channel}..{num_channels - 1} "
                 f"(num_channels={num_channels}), got {channels}"
             )
+        self.loaded: dict[str, Any] | None = None
         self.num_classes = num_classes
         self.num_channels = num_channels
         self.loss_classes = num_channels - first_channel  # class channels, without background
@@ -186,20 +199,31 @@ class Detector(BaseModel):
             "labels": labels[known],
         }
 
-    def load_torchvision(self, weights: str | None) -> None:
-        """Load a torchvision state_dict: a local file, or the name of torchvision's weights.
+    @classmethod
+    def read_weights(cls, weights: WeightsConfig) -> Pretrained | None:
+        """Read the argument ``weights``; None without any.
 
         Raises:
             MissingFileError: neither a file nor a name that torchvision knows.
-            InputError: the weights are of another architecture or number of channels.
+            InputError: the file cannot be used.
         """
-        if weights is None:
-            return
-        state = load_weights(weights)
-        try:
-            self.detector.load_state_dict(state)
-        except RuntimeError as error:
-            raise InputError(f"weights {weights!r} do not fit this model: {error}") from error
+        return read_pretrained(weights, cls.__name__)
+
+    def load(self, pretrained: Pretrained | None) -> None:
+        """Load what fits of a detector's weights, and store the record as ``loaded``.
+
+        Raises:
+            InputError: nothing fits.
+        """
+        if pretrained is not None:
+            self.loaded = load_pretrained(self, pretrained)
+
+    def channel_names(self, classes: Sequence[str] | None) -> list[str | None]:
+        """Return the name of each channel of the class layers, None where it is unknown."""
+        names: list[str | None] = [None] * self.num_channels
+        for channel, name in zip(self._class_to_channel.tolist(), classes or (), strict=False):
+            names[channel] = name
+        return names
 
 
 class SizingTransform(GeneralizedRCNNTransform):

@@ -40,6 +40,7 @@ from det_losses.models.slots import (
     build_slot_losses,
     extra_inputs,
 )
+from det_losses.models.weights import BACKGROUND, WeightsConfig
 from det_losses.registry import MODELS
 from det_losses.signatures import check_ranges
 from det_losses.tensors import upcast
@@ -271,7 +272,9 @@ class FasterRCNN(Detector):
         roi_levels: names of the feature maps that RoIs are pooled from; None: all except "pool".
         class_to_channel: channel of each class, if channels and classes differ; see Detector.
         num_channels: number of channels, including the background (channel 0); default K + 1.
-        weights: local file, or a name such as ``"FasterRCNN_ResNet50_FPN_Weights.COCO_V1"``.
+        weights: local file of a detector, or a name such as
+            ``"FasterRCNN_ResNet50_FPN_Weights.COCO_V1"``; see
+            :func:`~det_losses.models.weights.read_pretrained`.
         **kwargs: further arguments of torchvision's FasterRCNN (``min_size``, ``max_size``,
             ``rpn_*``, ``box_*``, ...).
 
@@ -281,6 +284,8 @@ class FasterRCNN(Detector):
     """
 
     torchvision_class = tv.FasterRCNN
+    class_layers = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
+    channel_dim = 0
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_rpn_cls": Slot(
@@ -318,7 +323,7 @@ class FasterRCNN(Detector):
         roi_levels: Sequence[str] | None = None,
         class_to_channel: Sequence[int] | None = None,
         num_channels: int | None = None,
-        weights: str | None = None,
+        weights: WeightsConfig = None,
         **kwargs: Any,
     ) -> None:
         check_torchvision_arguments(FasterRCNN, kwargs)
@@ -336,7 +341,8 @@ class FasterRCNN(Detector):
             "FasterRCNN", self.slots, configs, self.loss_classes
         )
         softmax = self.losses["loss_cls"].activation == "softmax"
-        body = build_backbone(backbone)
+        pretrained = self.read_weights(weights)
+        body = build_backbone(backbone, pretrained)
         default = {"sizes": ANCHOR_SIZES, "aspect_ratios": ASPECT_RATIOS}
         levels = [name for name in body.level_names if name != "pool"]
         if roi_levels is not None:
@@ -356,4 +362,9 @@ class FasterRCNN(Detector):
         detector.rpn = RPN(detector.rpn, self.losses)
         detector.roi_heads = BoxRoIHeads(detector.roi_heads, self.losses)
         self.detector = detector
-        self.load_torchvision(weights)
+        self.load(pretrained)
+
+    def channel_names(self, classes: Sequence[str] | None) -> list[str | None]:
+        """Return the name of each channel; with softmax, the first is the background."""
+        names = super().channel_names(classes)[1:]
+        return [BACKGROUND] * (self.losses["loss_cls"].activation == "softmax") + names

@@ -1,12 +1,10 @@
-"""Common parts of all backbones: feature pyramid, norm layers, frozen stages, weights."""
+"""Common parts of all backbones: feature pyramid, norm layers, frozen stages."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import (
@@ -16,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError
 from det_losses.signatures import parameters
 
 EXTRA_LEVELS = {"pool": ("pool",), "p6p7": ("p6", "p7"), None: ()}
@@ -138,34 +136,3 @@ def norm_layer(name: str | None, eps: float | None = None) -> Callable[[int], nn
     if eps is None or name in (None, "GN"):
         return layers[name]
     return partial(layers[name], eps=eps)
-
-
-def load_weights(weights: str) -> dict[str, Tensor]:
-    """Return the state_dict of a local file or of named torchvision weights.
-
-    Args:
-        weights: a file written by ``torch.save`` (a state_dict, or a dict with the key
-            ``state_dict`` or ``model``), or a name such as ``"ResNet50_Weights.IMAGENET1K_V1"``,
-            which torchvision downloads once.
-
-    Raises:
-        InputError: the file cannot be loaded with ``weights_only=True``.
-        MissingFileError: neither a file nor a name that torchvision knows.
-    """
-    if Path(weights).is_file():
-        try:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(
-                f"weights {weights!r}: torch.load cannot read this file with weights_only=True "
-                f"({type(error).__name__})"
-            ) from error
-        return state.get("state_dict", state.get("model", state))
-    try:
-        entry = torchvision.models.get_weight(weights)
-    except (ValueError, AttributeError, KeyError):
-        raise MissingFileError(
-            f"weights {weights!r}: no such file, and no torchvision weights with this name "
-            "(such as 'ResNet50_Weights.IMAGENET1K_V1')"
-        ) from None
-    return entry.get_state_dict(progress=True, check_hash=True)

@@ -104,6 +104,7 @@ class DataPage:
     subtitle: str
     cautions: Sequence[str]
     sections: Sequence[Section]
+    refresh: int = 0  # the template's: this page never reloads itself
 
 
 def write_data_page(

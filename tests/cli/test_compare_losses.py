@@ -72,7 +72,7 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monke
             ["--losses", "L1Loss", "--cfg-options", "val_evaluator.prefix=val"],
             "val_evaluator.prefix='val' renames the metrics",
         ),
-        (["--variant", "a:loss_bbox=L1Loss", "b:load_from=x.pth"], "checkpoint 'x.pth': no such"),
+        (["--variant", "a:loss_bbox=L1Loss", "b:load_from=x.pth"], "weights 'x.pth': no such"),
         (
             ["--variant", "a:loss_bbox=L1Loss", "b:randomness.seed=7"],
             "changes randomness.seed, but the seeds are those of --seeds",

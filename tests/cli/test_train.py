@@ -137,8 +137,9 @@ def test_a_signal_while_the_config_is_written_is_one_line(
     assert line.startswith("interrupted; resume with --work-dir")
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, capsys):
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
+    monkeypatch.setattr("det_losses.engine.device._given", None)  # restored for other tests
     assert main([str(tiny_config), "--work-dir", str(run), "--dry-run", "--device", "cpu"]) == 0
     title, *rows = capsys.readouterr().out.splitlines()
     assert title == "Plan"

@@ -1,12 +1,16 @@
+import copy
 import csv
 import io
 import json
 import re
+from hashlib import sha256
 
 import pytest
 from mmengine.config import Config
 
+from det_losses.compare.comparison import with_weights
 from det_losses.compare.plan import Plan, Results, to_csv
+from det_losses.compare.variants import Selection, Variant
 
 
 def rows(plan, root):
@@ -228,3 +232,36 @@ def test_a_run_without_the_record_of_its_loss_is_failed(plan, tmp_path, finish, 
     else:
         assert row["status"] == "failed"
         assert message in row["error"]
+
+
+def test_a_changed_file_of_weights_is_refused(cfg, variant, tmp_path):
+    file = tmp_path / "start.pth"
+    plans = []
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        own = copy.deepcopy(cfg)
+        own.load_from = str(file)
+        selection = Selection("loss_bbox", ["loss_bbox"], [variant("A"), variant("B")], (), "A")
+        own, selection = with_weights(own, selection)
+        assert own.load_from is None and own.model.weights.file == str(file)
+        plans.append(Plan.of(own, ["loss_bbox"], selection.variants, [0]))
+    stored, asked = plans
+    assert stored.config["model"]["weights"]["sha256"] == sha256(b"one").hexdigest()
+    assert stored.added_to(stored, tmp_path).hash == stored.hash
+    with pytest.raises(ValueError, match=r"weights\.sha256: .*file of the weights was changed"):
+        asked.added_to(stored, tmp_path)
+
+
+def test_the_weights_of_a_variant_have_a_hash_too(cfg, tmp_path):
+    file = tmp_path / "start.pth"
+    file.write_bytes(b"one")
+    changes = ({"model.weights": str(file)}, {"load_from": str(file)}, {"model.weights": None})
+    variants = [Variant(str(i), each) for i, each in enumerate(changes)]
+    cfg.model.weights = str(file)
+    _, selection = with_weights(cfg, Selection("loss_bbox", [], variants, (), "0"))
+    pinned = {"file": str(file), "sha256": sha256(b"one").hexdigest()}
+    assert [v.changes for v in selection.variants] == [
+        {"model.weights": pinned},
+        {"model.weights": pinned},
+        {"model.weights": None},
+    ]
