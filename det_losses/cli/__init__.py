@@ -11,6 +11,8 @@ import threading
 TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
+    "predict": "detect objects in images, folders and videos with a checkpoint",
+    "export": "convert a checkpoint to ONNX",
     "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
     "check_data": "look at data before training: suspicions, anchors, pictures (also: browse)",
     "report": "write the report of one or more stored comparisons",

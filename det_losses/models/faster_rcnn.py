@@ -199,7 +199,7 @@ class BoxRoIHeads(RoIHeads):
             return super().postprocess_detections(
                 class_logits, box_regression, proposals, image_shapes
             )
-        counts = [len(boxes) for boxes in proposals]
+        counts = [boxes.shape[0] for boxes in proposals]  # an export traces shape, but not len
         boxes = self.box_coder.decode(box_regression, proposals).split(counts)
         scores = class_logits.sigmoid().split(counts)
         results = [self._select(*image) for image in zip(boxes, scores, image_shapes, strict=True)]
