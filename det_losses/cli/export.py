@@ -9,7 +9,7 @@ from det_losses.cli.arguments import (
     new_parser,
     whole_number,
 )
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import printable
 
 EXAMPLE = """  det-losses export work_dirs/mine/epoch_12.pth --image photo.jpg
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.inference import load_detector
     from det_losses.inference.onnx_export import check_packages, compare_onnx, export_onnx, pattern
 
-    with interruptible(), user_errors():
+    with user_errors():
         check_packages()
         import_modules(args.modules)
         detector = load_detector(

@@ -13,7 +13,7 @@ from det_losses.cli.arguments import (
     new_parser,
     whole_number,
 )
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import printable
 
 EXAMPLE = """  det-losses predict work_dirs/mine/epoch_12.pth photo.jpg
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         broken.append(printable(str(error)))
         print(f"error: {broken[-1]}", file=sys.stderr)
 
-    with interruptible(), user_errors():
+    with user_errors():
         files = find_files(args.sources)
         import_modules(args.modules)
         detector = load_detector(
