@@ -17,15 +17,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from det_losses import functional
+    from det_losses.api import compare
     from det_losses.inference import draw, load_detector, predict
     from det_losses.losses import build_loss, list_losses
+    from det_losses.report import Study
 
-__all__ = ["build_loss", "draw", "functional", "list_losses", "load_detector", "predict"]
+__all__ = [
+    "Study",
+    "build_loss",
+    "compare",
+    "draw",
+    "functional",
+    "list_losses",
+    "load_detector",
+    "predict",
+]
 __version__ = "0.2.0"
 
 _MODULES = ("boxes", "errors", "functional", "losses", "registry")
 _PLACES = {
+    "Study": "det_losses.report",
     "build_loss": "det_losses.losses",
+    "compare": "det_losses.api",
     "draw": "det_losses.inference",
     "list_losses": "det_losses.losses",
     "load_detector": "det_losses.inference",

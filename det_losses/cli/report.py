@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     add_statistics(parser)
     args = parser.parse_args(argv)
 
-    from det_losses.compare.rebuild import rebuild
-    from det_losses.compare.runner import is_running
+    from det_losses.comparison.rebuild import rebuild
+    from det_losses.comparison.runner import is_running
     from det_losses.report import Study, summary, write_report
 
     with user_errors():

@@ -71,7 +71,13 @@ def _load_cached(path: str, modified: int) -> tuple[CocoDict, tuple[str, ...]]:
         made.append(
             f"{counted(without_area, 'annotation')} without 'area': that of the box is used"
         )
-    return coco, tuple(made)
+    return coco, (*_notes_of_conversion(coco), *made)
+
+
+def _notes_of_conversion(coco: dict[str, Any]) -> list[str]:
+    """Return what a conversion from another format stored (:mod:`det_losses.data.formats`)."""
+    info = coco.get("info")
+    return info["notes"] if isinstance(info, dict) and info.get("made_by") == "det_losses" else []
 
 
 class _RepeatedKeyError(Exception):

@@ -152,6 +152,16 @@ def exif_orientation(path: str | Path) -> int:
         return 1  # reading the image reports what is wrong with it
 
 
+def upright_size(path: str | Path) -> tuple[int, int] | None:
+    """Return width and height of an image rotated by its EXIF orientation; None if unreadable."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+            return image.size[::-1] if turned else image.size
+    except Exception:  # on damaged bytes, PIL's decoders raise almost any type
+        return None
+
+
 class ImageCache:
     """Reads images, and keeps them decoded in memory up to a bound.
 

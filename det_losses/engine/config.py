@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from det_losses.data.formats import as_coco
 from det_losses.errors import InputError, MissingFileError, did_you_mean, one_line
 from det_losses.losses.core.text import parse_loss, parse_value
 from det_losses.paths import find_config
@@ -169,12 +170,15 @@ def use_own_data(
     Args:
         cfg: the config, changed in place.
         split: ``"train"`` or ``"val"``.
-        ann_file: annotation json, or a list of them.
+        ann_file: annotation json, or a list of them; or data of YOLO or Pascal VOC, which is
+            converted (:mod:`det_losses.data.formats`).
         image_dir: folder of the images, or a list of them.
 
     Raises:
-        InputError: only one of the two paths is given.
+        MissingFileError: a file of YOLO or Pascal VOC is missing.
+        InputError: only one of the two paths is given, or a file is invalid.
     """
+    ann_file, image_dir = as_coco(ann_file, image_dir, split)
     if ann_file is None and image_dir is None:
         return
     if ann_file is None or image_dir is None:

@@ -66,7 +66,7 @@ HEAVY = (
     "cv2", "hotcoco", "hypothesis", "jinja2", "matplotlib", "mmengine", "pycocotools",
     "scipy", "torch", "torchvision",
     *(f"det_losses.{part}" for part in (
-        "compare", "conformance", "data", "engine", "models", "report", "statistics"
+        "comparison", "conformance", "data", "engine", "models", "report", "statistics"
     )),
 )
 for tool in TOOLS:
@@ -80,7 +80,7 @@ for tool in TOOLS:
 with contextlib.suppress(SystemExit):
     main(["train", "no_such_config"])
 assert "det_losses.engine" in sys.modules
-found = [name for name in ("det_losses.compare", "det_losses.report") if name in sys.modules]
+found = [name for name in ("det_losses.comparison", "det_losses.report") if name in sys.modules]
 assert not found, found
 """
 

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.variants import config_variant, select, set_key, sweep
+from det_losses.comparison.variants import config_variant, select, set_key, sweep
 
 
 def test_losses_are_completed_with_the_published_settings_of_their_slot(cfg):

@@ -12,27 +12,27 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.compare.budget import Budget
-from det_losses.compare.fork import Fork, check_fork, fork_of
-from det_losses.compare.interim import InterimReport
-from det_losses.compare.looks import (
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.fork import Fork, check_fork, fork_of
+from det_losses.comparison.interim import InterimReport
+from det_losses.comparison.looks import (
     LOOK_SEEDS,
     default_seeds,
     likely_to_find,
     scheduled,
     until_decided,
 )
-from det_losses.compare.plan import Plan, stored_results
-from det_losses.compare.preflight import (
+from det_losses.comparison.plan import Plan, stored_results
+from det_losses.comparison.preflight import (
     check_losses,
     check_runner,
     describe,
     evaluator,
 )
-from det_losses.compare.runner import LOG_FILE, PlanRunner, locked
-from det_losses.compare.screening import RISK, screen, short_trainer, shorten
-from det_losses.compare.variants import Selection, Variant, select
-from det_losses.compare.weight_matching import MATCHED_FILE, match_variants
+from det_losses.comparison.runner import LOG_FILE, PlanRunner, locked
+from det_losses.comparison.screening import RISK, screen, short_trainer, shorten
+from det_losses.comparison.variants import Selection, Variant, select
+from det_losses.comparison.weight_matching import MATCHED_FILE, match_variants
 from det_losses.config_diff import plain
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold

@@ -7,9 +7,9 @@ import pytest
 from synthetic_comparison import write_comparison
 
 from det_losses.cli import report
-from det_losses.compare import interim as module
-from det_losses.compare.interim import InterimReport
-from det_losses.compare.runner import is_running, locked
+from det_losses.comparison import interim as module
+from det_losses.comparison.interim import InterimReport
+from det_losses.comparison.runner import is_running, locked
 
 
 @pytest.fixture

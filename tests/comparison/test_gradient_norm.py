@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from det_losses import build_loss, list_losses
-from det_losses.compare.gradient_norm import FixedBatches, gradient_norm, gradient_norms
+from det_losses.comparison.gradient_norm import FixedBatches, gradient_norm, gradient_norms
 from det_losses.losses import GIoULoss
 from det_losses.models import FasterRCNN, RetinaNet
 

@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from det_losses.compare.gradient_norm import FixedBatches, gradient_norms
-from det_losses.compare.variants import Selection, Variant
+from det_losses.comparison.gradient_norm import FixedBatches, gradient_norms
+from det_losses.comparison.variants import Selection, Variant
 from det_losses.engine.build import build_runner
 from det_losses.engine.run import build_parts
 from det_losses.engine.runner import shows_bar
@@ -194,7 +194,7 @@ def match_weights(
     .. math:: w' = w \, \frac{\sum_b \lVert g_b^{baseline} \rVert}{\sum_b \lVert g_b \rVert}
 
     g_b is the gradient with respect to the raw box output (see
-    :func:`~det_losses.compare.gradient_norm.gradient_norm`) on batch b of fixed training batches,
+    :mod:`~det_losses.comparison.gradient_norm`) on batch b of fixed training batches,
     at the weights after the first ``warmup_steps`` of the config's training with the baseline.
     Weights and batches are the same for all losses. A loss with running statistics is measured in
     its initial state. The norms at the initial weights, on the first quarter of the batches, are

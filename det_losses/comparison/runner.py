@@ -17,10 +17,10 @@ from typing import Any, TextIO
 
 from mmengine.config import Config
 
-from det_losses.compare.budget import Budget
-from det_losses.compare.fork import FORK_FILE
-from det_losses.compare.interim import InterimReport
-from det_losses.compare.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.fork import FORK_FILE
+from det_losses.comparison.interim import InterimReport
+from det_losses.comparison.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
 from det_losses.config_diff import describe
 from det_losses.engine.checkpoint import newest_checkpoint
 from det_losses.engine.config import config_text
@@ -64,7 +64,7 @@ class PlanRunner:
             directory stay in the results.
         root: the directory of the comparison.
         lock: file descriptor of the directory's lock, inherited by the runs.
-        facts: see :class:`~det_losses.compare.plan.Results`.
+        facts: see :class:`~det_losses.comparison.plan.Results`.
         jobs: number of parallel runs, which share the cores.
         budget: the time budget; None: unlimited.
         report: rewrites the report after each run; None: there is no report before the end.

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.screening import KEEP, RISK, screen, shorten
-from det_losses.compare.variants import Variant
+from det_losses.comparison.screening import KEEP, RISK, screen, shorten
+from det_losses.comparison.variants import Variant
 
 
 @pytest.fixture

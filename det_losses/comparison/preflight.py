@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
-from det_losses.compare.variants import Variant, slots_of
+from det_losses.comparison.variants import Variant, slots_of
 from det_losses.engine.build import build_runner
 from det_losses.engine.config import entries, folds_of, select_fold, use_labels
 from det_losses.engine.coverage import notes_before_training

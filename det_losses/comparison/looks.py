@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.compare.runner import PlanRunner
+from det_losses.comparison.runner import PlanRunner
 from det_losses.engine.config import folds_of
 from det_losses.errors import InputError, UserError, counted
 from det_losses.files import finite

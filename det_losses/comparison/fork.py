@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from det_losses.compare.preflight import check_runner
-from det_losses.compare.variants import Variant, slots_of
+from det_losses.comparison.preflight import check_runner
+from det_losses.comparison.variants import Variant, slots_of
 from det_losses.errors import InputError
 
 FORK_FILE = "fork.checkpoint"  # in the directory of the run that trained the first part

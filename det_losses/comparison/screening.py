@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from det_losses.compare.budget import Budget
-from det_losses.compare.plan import Plan
-from det_losses.compare.runner import PlanRunner
-from det_losses.compare.variants import Variant
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.plan import Plan
+from det_losses.comparison.runner import PlanRunner
+from det_losses.comparison.variants import Variant
 from det_losses.engine.config import entries
 from det_losses.engine.schedule import is_by_epoch
 from det_losses.errors import InputError, counted

@@ -11,18 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from training import runs_in_this_process
 
 from det_losses import list_losses
-from det_losses.cli import report, train
-from det_losses.compare import comparison, runner, weight_matching
-from det_losses.compare.budget import Budget
-from det_losses.compare.comparison import check_metric, compare, with_epochs
-from det_losses.compare.plan import Plan
-from det_losses.compare.preflight import describe_data
-from det_losses.compare.screening import short_trainer, shorten
-from det_losses.compare.variants import select
+from det_losses.cli import report
+from det_losses.comparison import comparison, runner, weight_matching
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.comparison import check_metric, compare, with_epochs
+from det_losses.comparison.plan import Plan
+from det_losses.comparison.preflight import describe_data
+from det_losses.comparison.screening import short_trainer, shorten
+from det_losses.comparison.variants import select
 from det_losses.engine.config import use_folds, use_own_data
-from det_losses.engine.signals import StopHook
 from det_losses.registry import DATASETS, MODELS
 
 ENDLESS = "L1Loss(loss_weight=1e39)"  # infinite in float32
@@ -41,24 +41,6 @@ def run_of(folder, label, seed=0):
 
 def changes(folder):
     return {k: v["changes"] for k, v in results(folder)["meta"]["variants"].items()}
-
-
-def train_here(command, log, tick, *, keep_open, env):
-    """Run a `train` command in this process, with its output in its log."""
-    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        try:
-            return train.main(command[command.index("train") + 1 :])
-        except SystemExit as end:
-            return end.code
-
-
-@contextlib.contextmanager
-def runs_in_this_process():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "run_process", train_here)
-        # Signals can be taken in the main thread only, and runs have threads of their own.
-        patch.setattr(StopHook, "listening", lambda self: contextlib.nullcontext())
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +172,7 @@ def test_validation_data_that_changed_does_not_replace_a_damaged_ground_truth(st
     whole = file.read_bytes()
     file.write_text("{")
     monkeypatch.setattr(
-        "det_losses.compare.rebuild.describe_data",
+        "det_losses.comparison.rebuild.describe_data",
         lambda cfg: {**describe_data(cfg), "val_boxes": {"all": 1}},
     )
     with pytest.raises(SystemExit):

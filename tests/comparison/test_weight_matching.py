@@ -13,10 +13,10 @@ from mmengine.config import Config, ConfigDict
 from tqdm import tqdm
 
 from det_losses import build_loss
-from det_losses.compare import weight_matching
-from det_losses.compare.gradient_norm import gradient_norms
-from det_losses.compare.variants import select
-from det_losses.compare.weight_matching import (
+from det_losses.comparison import weight_matching
+from det_losses.comparison.gradient_norm import gradient_norms
+from det_losses.comparison.variants import select
+from det_losses.comparison.weight_matching import (
     BATCHES,
     MatchedLoss,
     Matching,

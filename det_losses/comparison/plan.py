@@ -14,8 +14,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from det_losses.compare.fork import FORK_FILE, Fork
-from det_losses.compare.variants import Variant
+from det_losses.comparison.fork import FORK_FILE, Fork
+from det_losses.comparison.variants import Variant
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine.config import entries, select_fold
 from det_losses.engine.run import is_finished, read_metrics
@@ -367,7 +367,7 @@ class Results:
         failed: reasons for which runs of this command failed, by their directory, in which they
             could perhaps not be stored.
         done_before: label and seed of the runs that earlier commands recorded as done.
-        looks: the looks that were taken (:mod:`~det_losses.compare.looks`); before the first one
+        looks: the looks that were taken (:mod:`~det_losses.comparison.looks`); before the first one
             is taken, its seeds and error; None if the number of seeds was fixed in advance.
 
     Raises:

@@ -1,9 +1,9 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from det_losses.compare import comparison
-from det_losses.compare.plan import Plan
-from det_losses.compare.variants import Variant
+from det_losses.comparison import comparison
+from det_losses.comparison.plan import Plan
+from det_losses.comparison.variants import Variant
 from det_losses.engine.run_time import RunTime
 from det_losses.files import write_json
 from det_losses.paths import configs_root

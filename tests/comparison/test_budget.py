@@ -1,6 +1,6 @@
 import pytest
 
-from det_losses.compare.budget import Budget
+from det_losses.comparison.budget import Budget
 
 
 def test_as_many_seeds_as_fit_are_planned():

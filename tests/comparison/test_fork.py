@@ -6,12 +6,12 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from det_losses.compare import runner as module
-from det_losses.compare.budget import Budget
-from det_losses.compare.fork import FORK_FILE, Fork, check_fork, fork_of
-from det_losses.compare.plan import Plan, Results
-from det_losses.compare.runner import PlanRunner
-from det_losses.compare.variants import select
+from det_losses.comparison import runner as module
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.fork import FORK_FILE, Fork, check_fork, fork_of
+from det_losses.comparison.plan import Plan, Results
+from det_losses.comparison.runner import PlanRunner
+from det_losses.comparison.variants import select
 from det_losses.files import read_json, write_json
 
 FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}
@@ -66,7 +66,7 @@ def test_variants_of_losses_only_can_fork(shapes):
 
 def test_a_loss_with_parameters_cannot_fork(shapes, monkeypatch):
     shape = {"losses.loss_bbox.scale": (1,)}
-    monkeypatch.setattr("det_losses.compare.fork.check_runner", lambda cfg, variant: shape)
+    monkeypatch.setattr("det_losses.comparison.fork.check_runner", lambda cfg, variant: shape)
     variants = select(shapes, ["L1Loss"]).variants
     with pytest.raises(ValueError, match=r"has the parameter losses.loss_bbox.scale in a loss"):
         check_fork(shapes, variants, variants[0])

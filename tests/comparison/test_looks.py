@@ -8,10 +8,10 @@ import pytest
 from mmengine.config import Config
 from synthetic_comparison import write_comparison
 
-from det_losses.compare import comparison, looks, runner
-from det_losses.compare.budget import Budget
-from det_losses.compare.comparison import compare
-from det_losses.compare.looks import SEED_SD, decide, likely_to_find, scheduled, verdict_at
+from det_losses.comparison import comparison, looks, runner
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.comparison import compare
+from det_losses.comparison.looks import SEED_SD, decide, likely_to_find, scheduled, verdict_at
 from det_losses.errors import InputError
 from det_losses.report import Study
 from det_losses.statistics import Scores, analyse

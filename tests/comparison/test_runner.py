@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare import runner as module
-from det_losses.compare.runner import PlanRunner, RunDisplay, locked, remaining, run_process
+from det_losses.comparison import runner as module
+from det_losses.comparison.runner import PlanRunner, RunDisplay, locked, remaining, run_process
 from det_losses.files import write_json
 
 FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}

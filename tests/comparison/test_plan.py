@@ -8,9 +8,9 @@ from hashlib import sha256
 import pytest
 from mmengine.config import Config
 
-from det_losses.compare.comparison import with_weights
-from det_losses.compare.plan import Plan, Results, to_csv
-from det_losses.compare.variants import Selection, Variant
+from det_losses.comparison.comparison import with_weights
+from det_losses.comparison.plan import Plan, Results, to_csv
+from det_losses.comparison.variants import Selection, Variant
 
 
 def rows(plan, root):

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from det_losses.compare.preflight import (
+from det_losses.comparison.preflight import (
     check_losses,
     check_runner,
     describe,
     describe_data,
     evaluator,
 )
-from det_losses.compare.variants import Variant, select
+from det_losses.comparison.variants import Variant, select
 from det_losses.errors import UserError
 from det_losses.losses import L1Loss
 from det_losses.models import RetinaNet
