@@ -8,8 +8,9 @@ from hashlib import sha256
 import pytest
 from mmengine.config import Config
 
-from det_losses.comparison.plan import Plan, Results, to_csv
+from det_losses.comparison.plan import Plan
 from det_losses.comparison.prepare import with_weights
+from det_losses.comparison.results import Results, to_csv
 from det_losses.comparison.variants import Selection, Variant
 
 

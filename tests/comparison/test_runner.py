@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from det_losses.comparison import process
 from det_losses.comparison import runner as module
-from det_losses.comparison.runner import PlanRunner, RunDisplay, locked, remaining, run_process
+from det_losses.comparison.display import RunDisplay, remaining
+from det_losses.comparison.process import run_process
+from det_losses.comparison.runner import PlanRunner, locked
 from det_losses.files import write_json
 
 FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}
@@ -313,7 +316,7 @@ class TestRunProcess:
         assert "FAILED (killed by SIGKILL (out of memory?)), log:" in capsys.readouterr().out
 
     def test_stopping_takes_at_most_5_seconds(self):
-        assert module._GRACE + 0.3 < 5  # the time between two calls of tick
+        assert process._GRACE + 0.3 < 5  # the time between two calls of tick
 
     def test_the_status_of_a_killed_run_is_the_negative_signal(self, tmp_path):
         assert self.start("import os; os.kill(os.getpid(), 9)", tmp_path) == -9
@@ -333,7 +336,7 @@ class TestRunProcess:
         assert (tmp_path / "tidied").is_file()
 
     def test_a_run_that_ignores_signals_is_killed_with_its_children(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "_GRACE", 0.1)
+        monkeypatch.setattr(process, "_GRACE", 0.1)
         with pytest.raises(KeyboardInterrupt):
             self.start(STUBBORN, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
         child = int((tmp_path / "log").read_text())

@@ -13,9 +13,7 @@ from mmengine.config import Config, ConfigDict
 import det_losses.models  # noqa: F401  registers the detectors
 from det_losses.engine import build_runner
 from det_losses.engine.config import (
-    FastTextConfig,
     apply_options,
-    config_text,
     read_config,
     skip_broken_images,
     use_amp,
@@ -24,6 +22,7 @@ from det_losses.engine.config import (
     use_own_data,
     use_validation,
 )
+from det_losses.engine.config_text import FastTextConfig, config_text
 from det_losses.errors import InputError, NotRegisteredError
 from det_losses.paths import configs_root, shipped_configs
 from det_losses.registry import MODELS
