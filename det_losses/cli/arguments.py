@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from det_losses import options
-from det_losses.errors import InputError, did_you_mean
+from det_losses.errors import InputError, did_you_mean, printable
 from det_losses.options import Check, divide_data
+
+if TYPE_CHECKING:
+    from det_losses.inference.trained import TrainedDetector
 
 _WIDTH = 80  # characters per line of a description
 
@@ -139,6 +142,30 @@ def argument_type(check: Check) -> Check:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
+
+
+def given_detector(args: argparse.Namespace, device: str | None) -> TrainedDetector:
+    """Return the detector of CHECKPOINT with the options of :func:`add_checkpoint`.
+
+    What differs from its training is printed.
+
+    Raises:
+        UserError: the checkpoint or an option cannot be used.
+    """
+    from det_losses.inference import load_detector
+    from det_losses.registry import import_modules
+
+    import_modules(args.modules)
+    detector = load_detector(
+        args.checkpoint,
+        config=args.config,
+        options=args.cfg_options,
+        classes=args.classes,
+        device=device,
+    )
+    for note in detector.notes:
+        print(f"note: {printable(note)}")
+    return detector
 
 
 def whole_number(low: int, high: int | None = None) -> Check:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from det_losses.cli.arguments import add_imports, new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 
 if TYPE_CHECKING:
     from det_losses.conformance import Case, Result
@@ -154,4 +154,4 @@ def _total(results: Mapping[str, Sequence[Result]]) -> str:
         f"{statuses.count(status)} {word}"
         for status, word in (("pass", "passed"), ("fail", "failed"), ("skip", "skipped"))
     )
-    return f"{len(results)} {'loss' if len(results) == 1 else 'losses'}: {counts}"
+    return f"{counted(len(results), 'loss')}: {counts}"

@@ -16,7 +16,7 @@ from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
 from det_losses.engine.run import is_finished
 from det_losses.engine.run_time import RunTime
-from det_losses.errors import printable
+from det_losses.errors import counted, printable
 from det_losses.losses.core.text import loss_text
 from det_losses.report.formats import listed
 from det_losses.report.markdown import table
@@ -70,8 +70,7 @@ def _runs(
     if seconds is not None:
         return f"{losses} variants, as many seeds as fit in {time_text(seconds)}{parallel}"
     seeds = ", ".join(map(str, plan.seeds))
-    variants = f"{losses} variant{'s' * (losses != 1)}"
-    text = f"{len(runs)}: {variants} with seed{'s' * (len(plan.seeds) != 1)} {seeds}{parallel}"
+    text = f"{len(runs)}: {counted(losses, 'variant')} with seed{'s' * (len(plan.seeds) != 1)} {seeds}{parallel}"
     if finished := sum(is_finished(run.work_dir) for run in runs):
         text += "; all of them are finished" if finished == len(runs) else f"; {finished} finished"
     return text
