@@ -70,7 +70,8 @@ def _runs(
     if seconds is not None:
         return f"{losses} variants, as many seeds as fit in {time_text(seconds)}{parallel}"
     seeds = ", ".join(map(str, plan.seeds))
-    text = f"{len(runs)}: {counted(losses, 'variant')} with seed{'s' * (len(plan.seeds) != 1)} {seeds}{parallel}"
+    variants, noun = counted(losses, "variant"), "seed" if len(plan.seeds) == 1 else "seeds"
+    text = f"{len(runs)}: {variants} with {noun} {seeds}{parallel}"
     if finished := sum(is_finished(run.work_dir) for run in runs):
         text += "; all of them are finished" if finished == len(runs) else f"; {finished} finished"
     return text
