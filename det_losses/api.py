@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from det_losses.comparison import comparison
-from det_losses.comparison.options import DEFAULTS, KINDS, ComparisonOptions
 from det_losses.errors import InputError
-from det_losses.options import (
+from det_losses.options.call import (
     checked,
     command,
     divide_data,
@@ -18,6 +17,7 @@ from det_losses.options import (
     key_values,
     keyword_terms,
 )
+from det_losses.options.comparison import DEFAULTS, KINDS, ComparisonOptions
 from det_losses.registry import MODELS
 from det_losses.report.study import Study
 

@@ -7,9 +7,9 @@ import pytest
 from det_losses.cli import train
 from det_losses.comparison import comparison
 from det_losses.comparison import runner as comparison_runner
-from det_losses.comparison.options import ComparisonOptions
 from det_losses.engine import build_runner
 from det_losses.engine.signals import StopHook
+from det_losses.options.comparison import ComparisonOptions
 
 
 def run(cfg, *hooks):

@@ -6,9 +6,10 @@ import argparse
 import textwrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from det_losses import options
 from det_losses.errors import InputError, did_you_mean, printable
-from det_losses.options import Check, divide_data
+from det_losses.options import checks
+from det_losses.options.call import divide_data
+from det_losses.options.checks import Check
 
 if TYPE_CHECKING:
     from det_losses.inference.trained import TrainedDetector
@@ -170,11 +171,11 @@ def given_detector(args: argparse.Namespace, device: str | None) -> TrainedDetec
 
 def whole_number(low: int, high: int | None = None) -> Check:
     """Return the ``type`` of an argument that is an integer from ``low`` to ``high``."""
-    return argument_type(options.whole_number(low, high))
+    return argument_type(checks.whole_number(low, high))
 
 
-SEED = argument_type(options.SEED)
-RESAMPLES = argument_type(options.RESAMPLES)
+SEED = argument_type(checks.SEED)
+RESAMPLES = argument_type(checks.RESAMPLES)
 
 
 def add_losses(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,8 @@ from det_losses.cli.arguments import (
     new_parser,
 )
 from det_losses.cli.errors import user_errors
-from det_losses.comparison.options import DEFAULTS, KINDS, ComparisonOptions
 from det_losses.evaluation.metrics import METRICS
+from det_losses.options.comparison import DEFAULTS, KINDS, ComparisonOptions
 
 EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --losses SmoothL1Loss GIoULoss "EIoULoss(loss_weight=2)" --seeds 0 1 2

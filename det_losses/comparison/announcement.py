@@ -9,7 +9,6 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.comparison.looks import likely_to_find
-from det_losses.comparison.options import ComparisonOptions
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.variants import Variant
 from det_losses.data.folds import classes_in_one_fold
@@ -18,6 +17,7 @@ from det_losses.engine.run import is_finished
 from det_losses.engine.run_time import RunTime
 from det_losses.errors import counted, printable
 from det_losses.losses.core.text import loss_text
+from det_losses.options.comparison import ComparisonOptions
 from det_losses.report.formats import listed
 from det_losses.report.markdown import table
 

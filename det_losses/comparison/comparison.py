@@ -13,7 +13,6 @@ from det_losses.comparison.announcement import announce, settings_table
 from det_losses.comparison.budget import Budget
 from det_losses.comparison.interim import InterimReport
 from det_losses.comparison.looks import LOOK_SEEDS, scheduled, until_decided
-from det_losses.comparison.options import ComparisonOptions
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.prepare import Prepared, prepare
 from det_losses.comparison.runner import LOG_FILE, PlanRunner, locked
@@ -24,6 +23,7 @@ from det_losses.engine.config import check_tensorboard
 from det_losses.engine.experiment import load_experiment
 from det_losses.engine.signals import signals_as_interrupt
 from det_losses.errors import InputError, UserError, counted, printable
+from det_losses.options.comparison import ComparisonOptions
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import listed
 

@@ -11,7 +11,6 @@ from mmengine.config import Config
 
 from det_losses.comparison.fork import Fork, check_fork, fork_of
 from det_losses.comparison.looks import LOOK_SEEDS, default_seeds, scheduled
-from det_losses.comparison.options import ComparisonOptions
 from det_losses.comparison.plan import Plan, stored_results
 from det_losses.comparison.preflight import check_losses, check_runner, describe, evaluator
 from det_losses.comparison.screening import shorten
@@ -26,6 +25,7 @@ from det_losses.engine.settings import check_settings
 from det_losses.errors import InputError, did_you_mean
 from det_losses.evaluation.metrics import METRICS
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
+from det_losses.options.comparison import ComparisonOptions
 from det_losses.registry import DATASETS
 
 

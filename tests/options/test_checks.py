@@ -1,6 +1,6 @@
 import pytest
 
-from det_losses.options import duration
+from det_losses.options.checks import duration
 
 
 @pytest.mark.parametrize("text", ["", "2 weeks", "h", "0h", "-1h", "1h30x"])

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from det_losses.options import (
+from det_losses.options.call import Kind, one, several, switch
+from det_losses.options.checks import (
     RESAMPLES,
     SEED,
-    Kind,
     above_zero,
     duration,
     fraction,
-    one,
     one_of,
-    several,
-    switch,
     whole_number,
 )
 
