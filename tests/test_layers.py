@@ -1,6 +1,7 @@
 """The order of the packages in ARCHITECTURE.md is that of the imports."""
 
 import ast
+import configparser
 import re
 from pathlib import Path
 
@@ -50,3 +51,12 @@ def test_imports_go_downwards():
         if own in depth and other != own and other in depth and depth[other] < depth[own]
     ]
     assert not upwards
+
+
+def test_every_package_is_installed():
+    packages = {
+        ".".join(file.parent.relative_to(ROOT).parts) for file in PACKAGE.rglob("__init__.py")
+    }
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert packages | {"det_losses.configs"} == set(setup["options"]["packages"].split())
