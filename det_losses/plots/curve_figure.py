@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from det_losses.errors import InputError
 from det_losses.losses.core.base import Loss
@@ -74,7 +74,7 @@ def curve_figure(
     """Draw the curves of the same losses for one or more questions."""
     style = styles(list(data[0][1]))
     shown = {label: clean(label, 32) for label in data[0][1]}
-    height = max(128, LINE * len(shown))
+    height = max(190 if len(data) == 1 else 128, LINE * len(shown))
     width = _LEFT + 2 * _PANEL + _GAP + 36 + max(map(text_width, shown.values()))
     row = _HEAD + height + _FOOT
     with sheet(width, 26 + row * len(data), notes) as figure:
@@ -86,6 +86,8 @@ def curve_figure(
                 axes = add_axes(figure, _LEFT + column * (_PANEL + _GAP), top, _PANEL, height)
                 lines = {label: getattr(curve, what) for label, curve in found.items()}
                 _paint(axes, question, lines, style)
+                if question.disjoint_from is not None:
+                    _shade_disjoint(axes, question, 0.92 if what == "gradient" else 0.3)
                 axes.set_ylabel("loss" if what == "value" else question.gradient_label, labelpad=2)
             _name_lines(axes, (_PANEL, height), lines, style, shown)
         yield figure
@@ -97,16 +99,21 @@ def _paint(
     low, high = question.limits
     if question.log2:
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(as_ratio))
-    if question.disjoint_from is not None:
-        axes.axvspan(question.disjoint_from, high, color=INK, alpha=0.07, linewidth=0)
-        top = dict(ha="center", va="top", transform=axes.get_xaxis_transform())
-        axes.text((question.disjoint_from + high) / 2, 0.98, "disjoint", fontsize=FONT - 2, **top)
+        powers = 2.0 ** np.arange(np.log2(low), np.log2(high) + 1)
+        axes.set_xticks(powers, [as_ratio(each) for each in powers])
     for label, y in lines.items():
         axes.plot(question.x, y, color=style[label].colour, linestyle=style[label].dash)
     axes.set(xlim=(low, high), ylim=_limits(list(lines.values())), xlabel=question.x_label)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.grid(True, color=INK, alpha=0.13, linewidth=0.7)
+
+
+def _shade_disjoint(axes: Axes, question: Question, y: float) -> None:
+    """Shade where the boxes are disjoint, with a text at a height where few curves are."""
+    start, end = question.disjoint_from, question.limits[1]
+    axes.axvspan(start, end, color=INK, alpha=0.07, linewidth=0)
+    place = dict(ha="center", va="center", transform=axes.get_xaxis_transform())
+    axes.text((start + end) / 2, y, "disjoint", fontsize=FONT - 2, **place)
 
 
 def _limits(lines: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -176,7 +183,7 @@ def spread(wanted: Sequence[float], distance: float, height: float) -> list[floa
     ]
 
 
-def as_ratio(x: float, _: int = 0) -> str:
+def as_ratio(x: float) -> str:
     """Return a power of two as text.
 
     >>> as_ratio(0.25), as_ratio(4)

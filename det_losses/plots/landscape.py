@@ -37,10 +37,11 @@ class Landscape:
 
     def counts(self) -> str:
         """Return the numbers of marked cells as text."""
+        strange = (~np.isfinite(self.gradient)).any(2).sum()
         return (
-            f"{self.plane}: the gradient is zero in {self.zero.sum()} of {self.zero.size} cells, "
-            f"points away from the target in {self.away.sum()}"
-        )
+            f"{self.plane}: of {self.zero.size} cells, the gradient is zero in {self.zero.sum()}, "
+            f"and descent moves away from the target in {self.away.sum()}"
+        ) + (f"; not finite in {strange}" if strange else "")
 
 
 def landscape(loss: Loss, plane: str) -> Landscape:
@@ -59,8 +60,8 @@ def landscape(loss: Loss, plane: str) -> Landscape:
     offsets[:, columns] = torch.stack([first.flatten(), second.flatten()], 1)
     value, gradient = probe.boxes(loss, offsets)
     gradient = gradient[:, columns]
-    norm = gradient.norm(dim=1)
-    zero = norm <= ZERO * norm.max()
+    norm = gradient.norm(dim=1)  # comparisons with NaN are false
+    zero = norm <= ZERO * norm.nan_to_num(0.0).max()
     # The descent direction is -gradient, and the direction to the target -offset.
     away = ~zero & ((gradient * offsets[:, columns]).sum(1) < 0)
     shape = (CELLS, CELLS)

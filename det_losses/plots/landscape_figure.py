@@ -85,9 +85,10 @@ def _marks(data: Landscape) -> str:
 
 def _paint(axes: Axes, bar: Axes, data: Landscape) -> None:
     half = EXTENT[data.plane]
-    low, high = data.value.min(), data.value.max()
+    low, high = np.nanmin(data.value), np.nanmax(data.value)
+    high = high if high > low else low + 1
     # The upper half of the colours would hide arrows and marks.
-    colours = dict(cmap="Blues", vmin=low, vmax=low + 1.9 * (high - low) or 1)
+    colours = dict(cmap="Blues", vmin=low, vmax=low + 1.9 * (high - low))
     extent = (-half, half, -half, half)
     axes.imshow(data.value, origin="lower", extent=extent, interpolation="nearest", **colours)
     for mask, hatch, colour in ((data.zero, "..", "#666666"), (data.away, "xx", AWAY)):
@@ -105,7 +106,7 @@ def _paint(axes: Axes, bar: Axes, data: Landscape) -> None:
     axes.set_xticks(at, texts)
     axes.set_yticks(at, texts)
     steps = np.linspace(low, high, 64)[:, None]
-    bar.imshow(steps, origin="lower", extent=(0, 1, low, high or 1), aspect="auto", **colours)
+    bar.imshow(steps, origin="lower", extent=(0, 1, low, high), aspect="auto", **colours)
     bar.set_xticks([])
     bar.yaxis.tick_right()
     bar.locator_params(axis="y", nbins=5)
@@ -120,7 +121,7 @@ def _arrows(axes: Axes, data: Landscape, cell: float) -> None:
     if not len(descent):
         return
     norm = np.linalg.norm(descent, axis=1, keepdims=True)
-    length = (_EVERY - 1) * cell * np.clip(np.sqrt(norm / norm.max()), 0.35, 1)
+    length = (_EVERY - 1) * cell * np.clip(np.sqrt(norm / np.nanmax(norm)), 0.35, 1)
     axes.quiver(
         *(x, y, *(descent * length / norm).T),
         **dict(color=INK, pivot="mid", angles="xy", scale_units="xy", scale=1, width=0.008),

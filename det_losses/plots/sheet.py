@@ -18,8 +18,8 @@ from det_losses.report.plotting import FONT, canvas, clean
 LINE = 15  # units per line of text
 FORMATS = ("svg", "png")
 
-_RESOLUTION = 144  # pixels of a PNG per 72 units
-_COLOURS = 128  # of a PNG: a quarter of the size of one with all colours
+_RESOLUTION = 100  # pixels of a PNG per 72 units
+_COLOURS = 64  # of a PNG: a quarter of the size of one with all colours
 _CHARACTER = 7.2  # units of a character, on average
 
 
