@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from det_losses import list_losses
 from det_losses.cli.arguments import add_figures, add_imports, import_modules, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.cli.plot_losses import draw
@@ -18,10 +17,10 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with user_errors():
         import_modules(args.modules)
+        if args.plot and not args.name:
+            raise InputError("--plot needs the NAME of a loss")
         if args.markdown:
             _write_markdown(Path(args.markdown))
-        elif args.plot and not args.name:
-            raise InputError("--plot needs the NAME of a loss")
         elif args.name:
             print(_card(args.name))
             if args.plot:
@@ -58,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(kind: str | None) -> str:
+    from det_losses.losses import list_losses
     from det_losses.losses.core.card import SHARED
     from det_losses.report.markdown import table
 
@@ -80,6 +80,7 @@ def _table(kind: str | None) -> str:
 
 
 def _card(name: str) -> str:
+    from det_losses.losses import list_losses
     from det_losses.losses.core.card import card_text, loss_card
 
     known = {info.name: info for info in list_losses()}

@@ -9,7 +9,7 @@ from det_losses.cli.arguments import (
     load_experiment,
     new_parser,
 )
-from det_losses.cli.errors import interruptible, logged_errors, user_errors
+from det_losses.cli.errors import logged_errors, user_errors
 from det_losses.errors import InputError, MissingFileError, printable
 
 EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
@@ -32,11 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.data.box_table import parts_of
     from det_losses.data.split_checks import data_notes
     from det_losses.engine import build_runner
-    from det_losses.engine.checkpoint import check_tested, read_meta
+    from det_losses.engine.checkpoint import read_meta
     from det_losses.engine.config import use_labels, use_metric_options
     from det_losses.engine.run import removed_on_error
 
-    with interruptible(), user_errors():
+    with user_errors():
         cfg = load_experiment(args)
         cfg.work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}_test"
         use_metric_options(cfg, out=args.out, backend=args.backend)
@@ -49,7 +49,6 @@ def main(argv: list[str] | None = None) -> int:
         cfg.load_from, cfg.resume = str(checkpoint), False
         with removed_on_error(Path(cfg.work_dir), new=not Path(cfg.work_dir).exists()):
             runner = build_runner(cfg, train=False)
-            check_tested(runner, checkpoint)
             dataset = runner.test_loop.dataloader.dataset
             counts = [getattr(part, "num_boxes", 1) for part in parts_of(dataset)]
             if args.out is None and not sum(counts):
@@ -58,6 +57,6 @@ def main(argv: list[str] | None = None) -> int:
                 )
         for note in data_notes(None, dataset).get("val", []):
             runner.logger.warning(f"data: {printable(note)}")
-    with interruptible(), logged_errors(runner, "testing"):
+    with logged_errors(runner, "testing"):
         runner.test()
     return 0

@@ -1,7 +1,9 @@
 """Build mmengine's Runner from a config."""
 
+import contextlib
 import copy
 import itertools
+import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,7 +16,12 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from det_losses.data.split_checks import check_boxes
-from det_losses.engine.checkpoint import check_resumable, check_weights, newest_checkpoint
+from det_losses.engine.checkpoint import (
+    check_resumable,
+    check_tested,
+    check_weights,
+    newest_checkpoint,
+)
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
@@ -33,10 +40,12 @@ from det_losses.engine.config import (
     use_validation,
 )
 from det_losses.engine.device import uses_cuda
+from det_losses.engine.pretrained import loaded_lines, name_classes, take_load_from
 from det_losses.engine.runner import QuietRunner
 from det_losses.engine.schedule import limit_warm_up, set_intervals, set_length
 from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
 from det_losses.errors import InputError, did_you_mean, located
+from det_losses.models.weights import weights_skipped
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")
@@ -83,6 +92,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     _drop_hooks(cfg)
     _set_directories(cfg)
     notes = _find_start(cfg)
+    if train:
+        take_load_from(cfg)
     _set_collate(cfg)
     cfg.setdefault("default_scope", SCOPE)
     with config_errors(cfg):
@@ -101,17 +112,24 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
         for other in others:
             check_same_classes(first, other)
         fill_from_data(cfg.model, first)
+        name_classes(cfg, first["classes"])
         set_monitors(cfg, metainfo.get("val_dataloader", {}))
     # mmengine 0.10 uses deprecated names of torch.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"mmengine\.")
-    with config_errors(cfg):
+    # A resumed or tested checkpoint has all weights, so no others are read or downloaded.
+    whole = bool(cfg.get("load_from")) and (not train or bool(cfg.get("resume")))
+    with config_errors(cfg), weights_skipped() if whole else contextlib.nullcontext():
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
     for text in filter(None, (length, shortened)):
         runner.logger.info(str(text))
     for note in [*notes, *_unused_keys(cfg, runner.model)]:
         runner.logger.warning(note)
-    if cfg.get("load_from"):
-        check_weights(runner.model, cfg.load_from, whole=bool(cfg.get("resume")))
+    for is_warning, line in loaded_lines(runner.model):
+        runner.logger.log(logging.WARNING if is_warning else logging.INFO, line)
+    if cfg.get("load_from") and not train and "://" not in cfg.load_from:
+        check_tested(runner, Path(cfg.load_from).expanduser())
+    elif cfg.get("load_from"):
+        check_weights(runner.model, cfg.load_from, whole=whole)
     return runner
 
 

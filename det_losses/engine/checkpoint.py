@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from det_losses.engine.checks import join_names
 from det_losses.errors import InputError, InputTypeError, one_line
 from det_losses.files import write_text
+from det_losses.models.weights import read_checkpoint
 from det_losses.registry import HOOKS
 
 _PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))
@@ -145,60 +144,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise InputError(f"cannot write checkpoint {path}: {error.strerror or error}") from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint after its checksums were verified.
-
-    ``torch.save`` writes a zip file with a CRC of each entry, which ``torch.load`` ignores. Tensors
-    are mapped from the file, not read.
-
-    Raises:
-        InputError: the file is damaged, is not a checkpoint, or contains more than tensors and
-            plain values.
-        PermissionError: the file may not be read.
-    """
-    try:
-        is_zip = _verify(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except PermissionError:
-        raise
-    except Exception as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and unsafe:
-            raise InputError(_unsafe_message(path, unsafe[1])) from error
-        first = str(error).strip().partition("\n")[0][:120]
-        empty = path.is_file() and not path.stat().st_size
-        reason = "the file is empty" if empty else f"{type(error).__name__}: {first}"
-        raise InputError(f"{path} is not a checkpoint, or it is damaged ({reason})") from error
-    if not isinstance(found, Mapping):
-        raise InputError(f"{path} is not a checkpoint: it contains a {type(found).__name__}")
-    return dict(found)
-
-
 def read_meta(path: Path) -> dict[str, Any]:
     """Return the ``meta`` of a checkpoint, as :func:`read_checkpoint` does; ``{}`` without one."""
     return read_checkpoint(path).get("meta") or {}
-
-
-def _verify(path: Path) -> bool:
-    """Check the CRCs of a file written by torch.save; False if it has the format without them."""
-    with open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return False
-        with zipfile.ZipFile(file) as entries:
-            damaged = entries.testzip()
-    if damaged:
-        raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-    return True
-
-
-def _unsafe_message(path: Path, found: str) -> str:
-    whole, weights = str(path), f"{path.with_suffix('')}.weights.pth"
-    return (
-        f"{path} contains more than tensors and plain values ({found}), which safe loading rejects;"
-        ' if you trust it, extract its weights with `python -c "import torch; c = torch.load('
-        f"{whole!r}, map_location='cpu', weights_only=False); torch.save(c.get('state_dict', c), "
-        f'{weights!r})"` and load that file'
-    )
 
 
 def newest_checkpoint(cfg: Config) -> tuple[Path | None, list[str]]:
@@ -266,8 +214,7 @@ def check_resumable(path: Path) -> None:
     if missing:
         raise InputError(
             f"--resume {path}: the file has no {' and no '.join(missing)}, so no run can be "
-            "resumed from it; to start a new run from its weights, use "
-            f"--cfg-options load_from={path}"
+            f"resumed from it; to start a new run from its weights, use --weights-from {path}"
         )
 
 
@@ -298,14 +245,14 @@ def check_weights(model: nn.Module, path: str | Path, *, whole: bool = False) ->
     """
     is_remote = "://" in str(path)
     content = _fetch_checkpoint(path) if is_remote else read_checkpoint(Path(path).expanduser())
-    found = _state_dict(content)
+    found = state_dict_of(content)
     own = _unwrapped(model).state_dict()
     fits = {n: n in found and found[n].shape == value.shape for n, value in own.items()}
     unfit = next((n for n, fit in fits.items() if not fit and not n.startswith("losses.")), None)
     if whole and unfit:
         raise InputError(
-            f"--resume {path}: the file has no {unfit!r} of the shape in the config's model; give "
-            "the config that it was trained with"
+            f"checkpoint {path} does not fit the config's model: it has no {unfit!r} of its shape; "
+            "give the config that it was trained with"
         )
     if any(fits.values()) or not own:
         return
@@ -313,12 +260,12 @@ def check_weights(model: nn.Module, path: str | Path, *, whole: bool = False) ->
     content = f"it has {first!r}" if first else "it has no tensors"
     raise InputError(
         f"load_from={path}: no tensor of the file has the name and shape of one in the model "
-        f"({content}, the model has {next(iter(own), None)!r}); rename its keys, or give "
-        "torchvision's weights as model.weights and those of a backbone as model.backbone.weights"
+        f"({content}, the model has {next(iter(own), None)!r}); rename its keys"
     )
 
 
-def _state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, or those of a file that has only weights."""
     state = checkpoint.get("state_dict", checkpoint)
     state = state if isinstance(state, Mapping) else {}
     return {
@@ -331,6 +278,8 @@ def _state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def check_tested(runner: Runner, path: Path) -> None:
     """Check that a checkpoint has all weights of the model, trained on the same classes.
 
+    The state of losses is not needed.
+
     Raises:
         InputError: the file is not a checkpoint, or it has a different model or different classes.
     """
@@ -342,8 +291,11 @@ def check_tested(runner: Runner, path: Path) -> None:
             f"checkpoint {path} was trained on the classes {join_names(trained, limit=6)}, "
             f"but the data has {join_names(classes, limit=6)}"
         )
+    model = _unwrapped(runner.model)
+    found = {k: v for k, v in state_dict_of(checkpoint).items() if not k.startswith("losses.")}
+    losses = {k: v for k, v in model.state_dict().items() if k.startswith("losses.")}
     try:
-        load_state_dict(_unwrapped(runner.model), _state_dict(checkpoint), strict=True)
+        load_state_dict(model, {**found, **losses}, strict=True)
     except RuntimeError as error:
         # mmengine lists all mismatches, one per line; show the first.
         first = next(filter(None, str(error).splitlines()[1:]), str(error))

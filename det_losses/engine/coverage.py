@@ -18,6 +18,7 @@ from det_losses.errors import UserError, one_line
 from det_losses.generators import generators_kept
 from det_losses.models.coverage import Anchors, Locations, Targets, resized, targets_of
 from det_losses.models.detector import Detector
+from det_losses.models.weights import weights_skipped
 from det_losses.registry import MODELS
 
 ENOUGH = 0.9  # share of the boxes, or of those of a class, below which a sentence says so
@@ -197,15 +198,9 @@ def _untrained(model: Mapping[str, Any], metainfo: Mapping[str, Any]) -> Any:
     own = copy.deepcopy(model)
     if metainfo.get("classes"):
         fill_from_data(own, metainfo)
-    own.pop("weights", None)
-    if isinstance(own.get("backbone"), Mapping):
-        constructor = MODELS.get(own["backbone"].get("type"))
-        known = inspect.signature(constructor).parameters if constructor else {}
-        for key, value in (("weights", None), ("pretrained", False)):
-            if key in known:
-                own["backbone"][key] = value
     try:
-        return MODELS.build(own)
+        with weights_skipped():
+            return MODELS.build(own)
     except UserError:  # the check of the runs has said so, or will
         return None
 

@@ -51,6 +51,7 @@ class ForkHook(Hook):
                 checkpoint[key] = {k: v for k, v in value.items() if not _is_of_loss(k)}
         info = {
             "initial_weights": runner.message_hub.get_info("initial_weights"),
+            "weights": runner.message_hub.get_info("weights"),
             "fork": {
                 "epoch": self.epoch,
                 "iter": runner.iter,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.loss_record import losses_of
+from det_losses.engine.pretrained import loaded_weights
 from det_losses.files import write_json
 from det_losses.registry import HOOKS
 
@@ -35,9 +36,11 @@ class RunRecordHook(Hook):
     loading; null if there was no step after the warm-up), ``peak_memory_mb`` and
     ``peak_memory_kind`` ("cuda": memory allocated on the GPU; "rss": resident memory of the
     training process), ``initial_weights`` (:func:`weights_hash` after loading, before the first
-    step) and ``proof`` (see :class:`~det_losses.engine.loss_record.LossRecordHook`). A run that was
-    forked from another one (:class:`~det_losses.engine.fork.ForkHook`) also has ``fork``; its times
-    are its own, and its ``initial_weights`` are those of the other run.
+    step), ``weights`` (the record of the weights that training started from, see
+    :func:`~det_losses.models.weights.load_pretrained`; null without any) and ``proof`` (see
+    :class:`~det_losses.engine.loss_record.LossRecordHook`). A run that was forked from another one
+    (:class:`~det_losses.engine.fork.ForkHook`) also has ``fork``; its times are its own, and its
+    ``initial_weights`` are those of the other run.
 
     A resumed run continues to count. If a run was interrupted between its last checkpoint and the
     last evaluation, the evaluation is done at the end of the resumed run.
@@ -68,6 +71,7 @@ class RunRecordHook(Hook):
         hub.update_info("step_times", self._steps.state)
         if runner.iter == 0:
             hub.update_info("initial_weights", weights_hash(runner.model))
+            hub.update_info("weights", loaded_weights(runner.model))
         if uses_cuda():
             torch.cuda.reset_peak_memory_stats()  # count training only
 
@@ -145,6 +149,7 @@ class RunRecordHook(Hook):
             "peak_memory_mb": self._peak_memory,
             "peak_memory_kind": peak_memory()[1],
             "initial_weights": runner.message_hub.get_info("initial_weights"),
+            "weights": runner.message_hub.get_info("weights"),
             "proof": runner.message_hub.get_info("loss_proof", {}),
         }
         if "fork" in runner.message_hub.runtime_info:

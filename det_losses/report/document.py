@@ -73,6 +73,7 @@ def _builders(study: Study) -> list[tuple[str, Builder]]:
         ("Loss weights", partial(records.loss_weights, study)),
         ("Grid of two losses", partial(tables.factor_grid, study)),
         ("Differences between the variants", partial(records.what_differs, study)),
+        ("Pretrained weights", partial(records.pretrained_weights, study)),
         ("Losses that ran", partial(records.losses_that_ran, study)),
         ("Runs", partial(records.runs, study)),
         ("Data", partial(records.data, study)),

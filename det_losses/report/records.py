@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from det_losses.errors import counted
 from det_losses.evaluation.metrics import LOGGED_METRICS
 from det_losses.losses.core.text import LOSS_ARGUMENTS, loss_text
-from det_losses.report.formats import NONE, counted, duration, listed, number, points, spread
+from det_losses.report.formats import NONE, duration, listed, number, points, spread
 from det_losses.report.section import Section, Table, without_empty
 from det_losses.report.study import Study
 from det_losses.report.tables import loss_weight
@@ -73,6 +74,48 @@ def what_differs(study: Study) -> Section | None:
     words, table = _initial_weights(study)
     tables += [table] if table else []
     return Section("Differences between the variants", f"{text}\n\n{words}", tables=tuple(tables))
+
+
+def pretrained_weights(study: Study) -> Section | None:
+    """Return what the runs started from, and how much of it was loaded; None if from scratch."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for label in study.labels:
+        for run in study.runs_of(label):
+            if run["status"] == "done":
+                labels = found.setdefault(_started_from(run.get("weights")), [])
+                labels += [] if label in labels else [label]
+    if not any(row[0] != NONE for row in found):
+        return None
+    one = len(found) == 1
+    text = (
+        f"{'All runs started' if one else 'The runs started'} from the weights of a trained "
+        "detector. Made anew: tensors of the model that the file lacks, or that have another shape "
+        "there."
+    )
+    headers = ["variants", "file", "SHA-256", "layout", "loaded", "made anew", "unused", "remarks"]
+    rows = [["all" if one else listed(labels), *row] for row, labels in found.items()]
+    return Section("Pretrained weights", text, tables=(without_empty(Table(headers, rows)),))
+
+
+def _started_from(record: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if not record:
+        return (NONE,) * 7
+    remarks = [record.get("class_layer"), *record.get("notes", [])]
+    return (
+        record["source"],
+        record["sha256"][:12],
+        record["layout"],
+        f"{record['loaded']} of {record['tensors']} tensors",
+        _some(record["anew_names"], record["anew"]),
+        _some(record["unused_names"], record["unused"]),
+        "; ".join(filter(None, remarks)) or NONE,
+    )
+
+
+def _some(names: list[str], count: int, limit: int = 3) -> str:
+    """Return a number of tensors with the first names."""
+    more = ", ..." if count > limit else ""
+    return f"{count} ({', '.join(names[:limit])}{more})" if count else "0"
 
 
 def losses_that_ran(study: Study) -> Section | None:

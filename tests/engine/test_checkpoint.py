@@ -18,8 +18,8 @@ from mmengine.logging import HistoryBuffer
 from training import run
 
 from det_losses.engine import SafeCheckpointHook, build_runner
-from det_losses.engine.checkpoint import read_checkpoint
 from det_losses.errors import InputError
+from det_losses.models.weights import read_checkpoint
 
 EPOCHS = 3  # of 3 steps
 
@@ -119,7 +119,7 @@ class TestDamage:
         def refuse(path, *args, **kwargs):
             raise PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr("det_losses.engine.checkpoint.open", refuse, raising=False)
+        monkeypatch.setattr("det_losses.models.weights.open", refuse, raising=False)
         with pytest.raises(PermissionError):
             read_checkpoint(stopped / "epoch_1.pth")
 
@@ -318,14 +318,14 @@ class TestLoading:
         torch.save({"state_dict": {"box.bias": torch.full((4,), 7.0)}}, file)
         with pytest.raises(InputError, match="has no meta and no optimizer and no ") as info:
             build_runner(toy_cfg(load_from=str(file), resume=True))
-        assert str(info.value).endswith(f"use --cfg-options load_from={file}")
+        assert str(info.value).endswith(f"use --weights-from {file}")
         build_runner(toy_cfg(load_from=str(file)))
 
     def test_resuming_with_another_model_is_refused(self, toy_cfg, whole):
         checkpoint = torch.load(Path(whole) / "epoch_3.pth", weights_only=True)
         checkpoint["state_dict"]["box.bias"] = torch.ones(5)
         torch.save(checkpoint, Path(whole) / "other.checkpoint")
-        with pytest.raises(InputError, match=r"has no 'box\.bias' of the shape in the config's"):
+        with pytest.raises(InputError, match=r"it has no 'box\.bias' of its shape"):
             build_runner(toy_cfg(load_from=f"{whole}/other.checkpoint", resume=True))
 
 

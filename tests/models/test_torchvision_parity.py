@@ -180,21 +180,3 @@ def test_coco_weights_with_91_channels_give_the_same_detections(detector, tmp_pa
         assert torch.equal(torch.tensor(COCO_IDS)[got["labels"]], want["labels"][used])
         assert torch.equal(got["boxes"], want["boxes"][used])
         assert torch.equal(got["scores"], want["scores"][used])
-
-
-def test_weights_of_a_different_size_are_refused(tmp_path):
-    theirs, _ = retinanets(torch.float32)
-    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"(?s)weights .*pth' do not fit this model.*cls_logits"):
-        RetinaNet(body("p6p7"), num_classes=7, weights=str(tmp_path / "weights.pth"))
-
-
-def test_a_file_without_weights_is_refused(tmp_path):
-    (tmp_path / "junk.pth").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"weights .*junk.pth': torch.load cannot read this file"):
-        RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights=str(tmp_path / "junk.pth"))
-
-
-def test_missing_weights_are_refused():
-    with pytest.raises(FileNotFoundError, match=r"'nowhere\.pth': no such file"):
-        RetinaNet({"type": "SmallResNetFPN"}, num_classes=2, weights="nowhere.pth")

@@ -106,3 +106,22 @@ def test_what_the_data_drops_is_recorded(study, monkeypatch):
         ["training", "a.json: 3 of 9 boxes are outside"],
         ["both", "1 of 2 images"],
     ]
+
+
+def test_what_the_runs_started_from_is_shown(study):
+    assert records.pretrained_weights(study) is None  # from scratch
+    record = dict(source="a.pth", sha256="ab" * 32, layout="torchvision", tensors=9, loaded=7)
+    record |= dict(anew=2, anew_names=["x", "y"], unused=1, unused_names=["z"], notes=[])
+    record["class_layer"] = "class layer (cls_logits): made anew"
+    study.runs_of("base")[0]["weights"] = study.runs_of("new")[0]["weights"] = record
+    section = records.pretrained_weights(study)
+    assert section.text.startswith("All runs started from the weights")
+    assert section.tables[0].rows == [
+        [
+            *("all", "a.pth", "abababababab", "torchvision", "7 of 9 tensors", "2 (x, y)"),
+            *("1 (z)", "class layer (cls_logits): made anew"),
+        ]
+    ]
+    study.runs_of("new")[0]["weights"] = None
+    rows = rows_of(records.pretrained_weights(study).tables[0])
+    assert rows["base"]["file"] == "a.pth" and rows["new"]["file"] == "-"
