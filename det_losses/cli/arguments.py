@@ -112,6 +112,14 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_figures(parser: argparse.ArgumentParser) -> None:
+    """Add --out and --overwrite."""
+    parser.add_argument(
+        "--out", default="plots", metavar="DIR", help="folder of the figures (default: plots)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing figures")
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add CHECKPOINT, --import, and the options that complete or change what is stored in it."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
