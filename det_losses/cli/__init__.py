@@ -15,6 +15,7 @@ TOOLS = {
     "compare_detections": "compare COCO result files from any framework",
     "list_losses": "list all losses, or show the card of one: formula, parameters, paper",
     "check_losses": "run the conformance suite on losses, including your own",
+    "simulate": "move anchors to targets under several losses, as in the DIoU paper",
     "list_configs": "list the shipped configs",
     "make_subset": "write a small subset of a COCO dataset",
 }
