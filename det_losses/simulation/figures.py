@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from det_losses.report.plotting import INK, canvas, clean, styles
 from det_losses.simulation.protocol import PROTOCOLS
@@ -19,7 +20,7 @@ from det_losses.simulation.run import Result, Settings, descend, gradient_of, si
 
 _DPI = 110
 _WIDTH = 640
-_ROW = 13  # distance of two labels, points
+_ROW, _LABEL = 13, 80  # least vertical and horizontal distance of two labels, points
 # Anchors of the animation, as x, y, w, h: offsets in radii of the disc, sides in those of a square
 # target with the same area.
 _CASES = (
@@ -45,8 +46,7 @@ def curves(results: Sequence[Result], path: Path) -> None:
                 axes.plot(error, color=style.colour, linestyle=style.dash, linewidth=1.5)
         linear.set_ylabel("sum of errors over all cases, millions")
         linear.set_ylim(bottom=0)
-        log.set_yscale("log")
-        log.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        log_axis(log.yaxis)
         log.yaxis.minorticks_off()
         linear.set_title("linear scale", loc="left", fontsize=11)
         log.set_title("logarithmic scale", loc="left", fontsize=11)
@@ -78,18 +78,16 @@ def plane(results: Sequence[Result], path: Path) -> None:
         for axes in grid.flat[len(results) :]:
             axes.set_axis_off()
         for axes, result, values in zip(grid.flat, results, planes, strict=False):
-            order = np.argsort(values)  # large errors on top
-            points = axes.scatter(
-                *(x[order], y[order], 5, values[order]),
-                cmap="cividis",
-                norm=norm,
-                linewidths=0,
-                rasterized=True,
+            seen = ~np.isnan(values)
+            points = axes.hexbin(
+                *(x[seen], y[seen], values[seen]),
+                **dict(gridsize=26, cmap="cividis", norm=norm, linewidths=0.1),
             )
             side = protocol.target_area**0.5
             corner = [each - side / 2 for each in protocol.center]
             axes.add_patch(Rectangle(corner, side, side, fill=False, ec="white", lw=1.2))
             axes.set_aspect("equal")
+            axes.tick_params(labelbottom=True)
             axes.set_title(clean(result.settings["loss"], 34), fontsize=10)
         bar = figure.colorbar(
             points, ax=grid, shrink=0.7, format=FuncFormatter(lambda v, _: f"{v:g}")
@@ -119,13 +117,18 @@ def animation(settings: Sequence[Settings], path: Path) -> None:
             for row in range(len(_CASES))
         ]
         for axes, each in zip(grid[0], settings, strict=True):
-            axes.set_title(clean(each.loss, 20), fontsize=10)
+            axes.set_title(clean(each.loss, 22), fontsize=9)
         for axes, (name, _) in zip(grid[:, 0], _CASES, strict=True):
             axes.set_ylabel(name, fontsize=10)
         writer = PillowWriter(fps=8)
         with writer.saving(figure, str(path), dpi=80):
             for step in [*shown, *[shown[-1]] * 8]:
-                figure.suptitle(f"step {step}", x=0.02, ha="left", fontsize=11)
+                figure.suptitle(
+                    f"step {step}   black: target, dotted: anchor, blue: box",
+                    x=0.02,
+                    ha="left",
+                    fontsize=11,
+                )
                 for index, mover in enumerate(movers):
                     column, row = divmod(index, len(_CASES))
                     _place(mover, tracks[column][step, :, row])
@@ -172,28 +175,41 @@ def _place(patch: Rectangle, box: np.ndarray) -> None:
 
 def _styled(results: Sequence[Result]) -> Iterator[tuple]:
     labels = [each.settings["loss"] for each in results]
-    by_label = styles(labels, labels[0])
+    by_label = styles(labels, "")  # without a baseline, which is grey
     return zip(results, (by_label[label] for label in labels), strict=True)
 
 
 def spread(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write labels (x, y, text, colour) beside points, moved apart where they would overlap."""
+    """Write labels (x, y, text, colour) to the right of points, above labels that they overlap."""
     axes.figure.canvas.draw()
     unit = 72 / axes.figure.dpi
-    placed = [(axes.transData.transform((x, y))[1] * unit, x, y, *rest) for x, y, *rest in labels]
-    lowest = -np.inf
-    for height, x, y, text, colour in sorted(placed):
-        lowest = max(height, lowest + _ROW)
+    points = [(*axes.transData.transform(each[:2]) * unit, each) for each in labels]
+    placed: list[tuple[float, float]] = []
+    for left, height, (x, y, text, colour) in sorted(points, key=lambda point: point[1]):
+        base = height
+        for other, at in placed:  # from low to high
+            if abs(other - left) < _LABEL and abs(at - base) < _ROW:
+                base = at + _ROW
+        placed.append((left, base))
+        placed.sort(key=lambda each: each[1])
         axes.annotate(
             clean(text, 30),
             xy=(x, y),
-            xytext=(8, lowest - height),
+            xytext=(10, base - height),
             textcoords="offset points",
             color=colour,
             fontsize=9,
             va="center",
             annotation_clip=False,
+            arrowprops=dict(arrowstyle="-", color=colour, linewidth=0.5, shrinkA=0, shrinkB=2),
         )
+
+
+def log_axis(axis: Axis) -> None:
+    """Make an axis logarithmic, with plain numbers at powers of ten."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

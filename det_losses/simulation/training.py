@@ -14,7 +14,7 @@ from det_losses.errors import InputError, MissingFileError
 from det_losses.files import RESULTS_FILE, read_whole_json
 from det_losses.losses import build_loss
 from det_losses.losses.core.text import loss_text
-from det_losses.simulation.figures import saved, spread
+from det_losses.simulation.figures import log_axis, saved, spread
 from det_losses.simulation.run import Result
 
 _EXACT = 8  # up to this number of losses, all permutations are tried
@@ -159,10 +159,10 @@ def scatter(
                 yerr=[each.half_width for each in trained],
                 **dict(fmt="o", color="#1a80c4", ecolor="#1a80c480", capsize=0, markersize=5),
             )
-            axes.set_xscale("log")
+            log_axis(axes.xaxis)
             axes.set_title(f"step {step}", loc="left", fontsize=11)
             axes.set_xlabel("error in the simulation, millions")
-            axes.margins(x=0.25)
+            axes.margins(x=0.2)
             spread(
                 axes,
                 [(e, v.ap, v.variant, "#1a80c4") for e, v in zip(errors, trained, strict=True)],
