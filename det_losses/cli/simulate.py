@@ -95,6 +95,7 @@ def _simulate(args: argparse.Namespace) -> None:
     from det_losses.losses.core.build import loss_config
     from det_losses.losses.core.text import loss_text
     from det_losses.simulation import figures, training
+    from det_losses.simulation.protocol import PROTOCOLS
     from det_losses.simulation.run import Settings, simulated_loss
 
     trained, metric = [], ""
@@ -106,18 +107,23 @@ def _simulate(args: argparse.Namespace) -> None:
         Settings(each, args.protocol, args.cases, args.steps, args.seed, args.gradients)
         for each in losses
     ]
-    for settings in every:
-        simulated_loss(settings)  # all errors before the first simulation
+    for settings in every:  # errors of all losses come before the first simulation
+        simulated_loss(settings)
+    PROTOCOLS[args.protocol].draw(args.cases, args.seed)
     _check_device(args.device)
     out = Path(args.out)
-    results = [_result(settings, out, args.device) for settings in every]
+    results = [found for each in every if (found := _result(each, out, args.device))]
+    if not results:
+        raise InputError("no loss is left: the reasons are above")
+    by_loss = {each.settings["loss"]: each for each in results}
     _write_tables(results, out)
     ordered = sorted(results, key=lambda each: each.error[-1])
     figures.curves(ordered, out / "curves")
     figures.plane(ordered, out / "plane")
-    figures.animation(every, out / "boxes.gif")
-    if trained:
-        _compare(trained, metric, {each.settings["loss"]: each for each in results}, out)
+    figures.animation([each for each in every if each.loss in by_loss], out / "boxes.gif")
+    trained = [each for each in trained if each.loss in by_loss]
+    if len(trained) > 1:
+        _compare(trained, metric, by_loss, out)
     print(f"table, figures and animation: {out}")
 
 
@@ -130,8 +136,8 @@ def _check_device(device: str) -> None:
         raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from None
 
 
-def _result(settings: Settings, out: Path, device: str) -> Result:
-    """Return the stored result of these settings, or simulate and store it."""
+def _result(settings: Settings, out: Path, device: str) -> Result | None:
+    """Return the stored result of these settings, or simulate and store it; None if it fails."""
     from dataclasses import asdict
 
     from det_losses.simulation.run import Result, simulate
@@ -148,7 +154,8 @@ def _result(settings: Settings, out: Path, device: str) -> Result:
     try:
         result = simulate(settings, device)
     except InputError as error:
-        raise InputError(f"{settings.loss}: {error}") from None
+        print(f"{settings.loss}: left out: {error}", file=sys.stderr)
+        return None
     write_json(path, asdict(result))
     return result
 

@@ -87,8 +87,8 @@ def simulate(settings: Settings, device: str = "cpu") -> Result:
         device: a torch device.
 
     Raises:
-        InputError: not a box loss, a loss with inputs that a simulation lacks, a gradient that is
-            not finite, published gradients of a loss that has none, or an impossible number of
+        InputError: not a box loss, a loss with inputs that a simulation lacks, boxes that
+            diverge, published gradients of a loss that has none, or an impossible number of
             cases.
     """
     protocol = PROTOCOLS[settings.protocol]
@@ -182,7 +182,7 @@ def descend(
     """Yield the boxes before the first and after each step, their IoU, and how many were clamped.
 
     Raises:
-        InputError: the gradient is not finite.
+        InputError: boxes diverge, or the gradient is not finite.
     """
     update = protocol.new_update()
     boxes, target_corners = anchors, corners(targets).t()
@@ -195,7 +195,10 @@ def descend(
         clamped = (sides != moved[2:]).any(0).sum()
         boxes = torch.cat([moved[:2], sides])
     if not boxes.isfinite().all():
-        raise InputError("the gradient of the loss is not finite for some boxes")
+        raise InputError(
+            "some boxes diverge: the step size of the protocol is too large for this loss, or its "
+            "gradient is not finite"
+        )
     yield boxes, box_pair(corners(boxes).t(), target_corners).iou, clamped
 
 
