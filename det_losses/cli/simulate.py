@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -200,9 +201,14 @@ def _write_tables(results: Sequence[Result], out: Path) -> None:
 
 
 def _with_error(error: float, standard_error: float) -> str:
-    digits = 4 if error < 1e5 else 3
-    text = f"{error / 1e6:.{digits}f}"
-    return f"{text} ± {standard_error / 1e6:.{digits}f}" if standard_error else text
+    """Return millions with three significant digits, and the standard error with as many decimals.
+
+    >>> _with_error(1_975_000, 9_000), _with_error(2_684, 0)
+    ('1.98 ± 0.01', '0.00268')
+    """
+    decimals = min(max(2 - math.floor(math.log10(max(error, 1) / 1e6)), 2), 7)
+    shown = f"{error / 1e6:.{decimals}f}"
+    return f"{shown} ± {standard_error / 1e6:.{decimals}f}" if standard_error else shown
 
 
 def _compare(trained: Sequence, metric: str, results: dict[str, Result], out: Path) -> None:

@@ -81,7 +81,7 @@ def plane(results: Sequence[Result], path: Path) -> None:
             seen = ~np.isnan(values)
             points = axes.hexbin(
                 *(x[seen], y[seen], values[seen]),
-                **dict(gridsize=26, cmap="cividis", norm=norm, linewidths=0.1),
+                **dict(gridsize=24, cmap="cividis", norm=norm, linewidths=0.1),
             )
             side = protocol.target_area**0.5
             corner = [each - side / 2 for each in protocol.center]
@@ -180,22 +180,24 @@ def _styled(results: Sequence[Result]) -> Iterator[tuple]:
 
 
 def spread(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write labels (x, y, text, colour) to the right of points, above labels that they overlap."""
+    """Write labels (x, y, text, colour) to the right of points, moved apart where they overlap."""
     axes.figure.canvas.draw()
-    unit = 72 / axes.figure.dpi
-    points = [(*axes.transData.transform(each[:2]) * unit, each) for each in labels]
-    placed: list[tuple[float, float]] = []
-    for left, height, (x, y, text, colour) in sorted(points, key=lambda point: point[1]):
-        base = height
-        for other, at in placed:  # from low to high
-            if abs(other - left) < _LABEL and abs(at - base) < _ROW:
-                base = at + _ROW
-        placed.append((left, base))
-        placed.sort(key=lambda each: each[1])
+    points = np.array([axes.transData.transform(each[:2]) for each in labels])
+    left, height = (points * 72 / axes.figure.dpi).T
+    moved = height + np.linspace(0, 1e-3, len(labels))  # no two at one height
+    near = np.abs(left[:, None] - left) < _LABEL
+    for _ in range(1000):
+        gap = moved[:, None] - moved
+        close = near & (np.abs(gap) < _ROW - 0.1)
+        push = np.where(close, np.sign(gap) * (_ROW - np.abs(gap)), 0).sum(1)
+        if not push.any():
+            break
+        moved += push / 4
+    for (x, y, text, colour), offset in zip(labels, moved - height, strict=True):
         axes.annotate(
             clean(text, 30),
             xy=(x, y),
-            xytext=(10, base - height),
+            xytext=(10, offset),
             textcoords="offset points",
             color=colour,
             fontsize=9,
