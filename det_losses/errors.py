@@ -62,6 +62,16 @@ def one_line(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else f"{line[: limit - 4]} ..."
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun in the singular or plural.
+
+    >>> counted(1, "class"), counted(2, "class"), counted(0, "box"), counted(3, "run")
+    ('1 class', '2 classes', '0 boxes', '3 runs')
+    """
+    ending = "" if count == 1 else "es" if noun[-1] in "sx" else "s"
+    return f"{count} {noun}{ending}"
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return a hint at the nearest of the known names, in any case of letters.
 

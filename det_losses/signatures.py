@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
-from math import inf
+from math import inf, nan
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,6 +17,7 @@ from det_losses.errors import InputError, InputTypeError, did_you_mean, one_line
 
 # Libraries whose annotations have been checked against the values that they accept.
 _ANNOTATED = ("det_losses", "mmengine", "torch", "torchvision")
+_EXACT = "det_losses"  # others take 8.0 as a whole number in many places
 _TOO_NARROW = ("loss_scale",)  # mmengine's AmpOptimWrapper also takes a number or a dict
 _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable)
 _COMMA = re.compile(r"\s*(\d+),(\d+)\s*")
@@ -70,11 +71,12 @@ def check_ranges(arguments: Mapping[str, Any], ranges: Mapping[str, tuple[float,
 
     Args:
         arguments: by name; values of other types are not checked.
-        ranges: the smallest and the largest allowed value by name.
+        ranges: the smallest and the largest allowed value by name; no list may be empty.
     """
     for name, (low, high) in ranges.items():
         value = arguments.get(name)
-        for number in value if isinstance(value, (list, tuple)) else [value]:
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        for number in numbers or [nan]:
             if isinstance(number, Real) and not low <= number <= high:
                 expected = f"at least {low}" if high == inf else f"from {low} to {high}"
                 raise _error(InputError, name, f"must be {expected}, got {short(value)}")
@@ -144,7 +146,8 @@ def _required(target: Callable[..., Any]) -> list[str]:
 
 
 def _check_type(target: Callable[..., Any], parameter: inspect.Parameter, value: Any) -> None:
-    if (getattr(target, "__module__", None) or "").split(".")[0] not in _ANNOTATED:
+    package = (getattr(target, "__module__", None) or "").split(".")[0]
+    if package not in _ANNOTATED:
         return
     if parameter.name in _TOO_NARROW:
         return
@@ -158,7 +161,7 @@ def _check_type(target: Callable[..., Any], parameter: inspect.Parameter, value:
             kind = float | Sequence[float]
         if isinstance(default, Real) and (value == [] or not _fits(value, kind)):
             raise _type_error(parameter.name, value, _words(type(default)))
-    elif not _fits(value, annotation):
+    elif not _fits(value, annotation, exact=package == _EXACT):
         raise _type_error(parameter.name, value, _words(annotation))
 
 
@@ -179,11 +182,17 @@ def _is_a(annotation: Any, *kinds: type) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, kinds)
 
 
-def _fits(value: Any, annotation: Any) -> bool:
-    """Return False if a value certainly has another type than the annotation states."""
+def _fits(value: Any, annotation: Any, exact: bool = False) -> bool:
+    """Return False if a value certainly has another type than the annotation states.
+
+    Args:
+        value: the value.
+        annotation: the type.
+        exact: whether 8.0 is not a whole number.
+    """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, each) for each in args)
+        return any(_fits(value, each, exact) for each in args)
     if origin is typing.Literal:
         return value in args
     kind = origin or annotation
@@ -191,7 +200,11 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, Integral) and value in (0, 1)
     if kind in (int, float):
         number = isinstance(value, Real) and not isinstance(value, bool) and value == value
-        return number and (kind is float or (abs(value) < inf and value == int(value)))
+        if number and kind is int:
+            return isinstance(value, Integral) or (
+                not exact and abs(value) < inf and value == int(value)
+            )
+        return number
     if kind is type(None):
         return value is None
     if kind is str or _is_a(kind, os.PathLike):
@@ -199,19 +212,20 @@ def _fits(value: Any, annotation: Any) -> bool:
     if _is_a(kind, Mapping):
         return value is not None and not isinstance(value, (str, Real, list, tuple))
     if kind in _LISTS:
-        return _fits_list(value, kind, args)
+        return _fits_list(value, kind, args, exact)
     # A tensor, a module, a function: a config has none of them as text or number. Any other class
     # may be built from either.
     return not (_is_tensor(kind) and isinstance(value, str))
 
 
-def _fits_list(value: Any, kind: type, args: tuple[Any, ...]) -> bool:
+def _fits_list(value: Any, kind: type, args: tuple[Any, ...], exact: bool) -> bool:
     if value is None or isinstance(value, (str, Real, Mapping)):
         return False
     items = value if isinstance(value, (list, tuple)) else ()
-    if kind is tuple and Ellipsis not in args:
-        return all(map(_fits, items, args))
-    return all(_fits(item, args[0]) for item in items) if args else True
+    if kind is tuple and args and Ellipsis not in args:
+        pairs = zip(items, args, strict=False)
+        return len(items) == len(args) and all(_fits(*pair, exact) for pair in pairs)
+    return all(_fits(item, args[0], exact) for item in items) if args else True
 
 
 def _is_tensor(kind: Any) -> bool:
@@ -242,5 +256,6 @@ def _words(annotation: Any) -> str:
     if _is_a(kind, Mapping):
         return "a dict"
     if kind in _LISTS:
-        return f"a list of {_plural(_words(args[0]))}" if args else "a list"
+        count = f"{len(args)} " if kind is tuple and Ellipsis not in args else ""
+        return f"a list of {count}{_plural(_words(args[0]))}" if args else "a list"
     return getattr(kind, "__name__", str(kind))

@@ -117,6 +117,26 @@ def test_custom_imports_of_a_config_register_the_losses_and_nothing_heavy(tmp_pa
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_the_package_imports_its_names_on_first_use():
+    """In a fresh interpreter; mmengine finds a loss by its prefix without any import of ours."""
+    code = (
+        "import sys, det_losses\n"
+        "assert not {'torch', 'numpy', 'mmengine'} & {*sys.modules}\n"
+        "assert {*det_losses.__all__, 'registry'} <= {*dir(det_losses)}\n"
+        "assert not hasattr(det_losses, 'no_name')\n"
+        "from mmengine.registry import MODELS, Registry\n"
+        "peer = Registry('model', parent=MODELS, scope='peer')\n"
+        "loss = dict(type='det_losses.EIoULoss')\n"
+        "for registry in (peer, MODELS):\n"
+        "    assert type(registry.build(loss)).__module__ == 'det_losses.losses.eiou'\n"
+        "from det_losses import functional\n"
+        "assert det_losses.functional is functional and det_losses.registry.SCOPE == 'det_losses'\n"
+        "assert type(det_losses.build_loss(loss)) is det_losses.losses.EIoULoss\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("name", ["EIouLoss", "det_losses.EIouLoss", "eiou"])
 def test_a_misspelt_name_suggests_the_nearest(name, log):
     with pytest.raises(NotRegisteredError) as error:

@@ -103,7 +103,7 @@ def test_a_missing_argument_is_named_unless_the_caller_adds_it():
 @pytest.mark.parametrize(
     "arguments",
     [
-        dict(number=1), dict(whole=3.0), dict(flag=1), dict(path=Path("x")), dict(optional=None),
+        dict(number=1), dict(whole=3), dict(flag=1), dict(path=Path("x")), dict(optional=None),
         dict(either=[1, 2]), dict(either=3), dict(pair=[0, 0.5]), dict(names=("a",)),
         dict(table={}), dict(choice="b"), dict(tensor=2), dict(anything="x"), dict(undeclared=[1]),
     ],
@@ -126,7 +126,9 @@ def test_right_types_pass(arguments, monkeypatch):
         (dict(optional="x"), "optional: must be a number or None, got 'x'"),
         (dict(either="x"), "either: must be a whole number or a list of whole numbers"),
         (dict(either=[1, "x"]), "either: must be"),
-        (dict(pair=[0, "x"]), "pair: must be a list of numbers"),
+        (dict(pair=[0, "x"]), "pair: must be a list of 2 numbers"),
+        (dict(pair=[0]), "pair: must be a list of 2 numbers, got [0]"),
+        (dict(whole=3.0), "whole: must be a whole number, got 3.0"),
         (dict(names="cat"), "names: must be a list of texts or None, got 'cat'"),
         (dict(table=[1]), "table: must be a dict or None, got [1]"),
         (dict(choice="c"), "choice: must be one of 'a', 'b', got 'c'"),
@@ -143,6 +145,11 @@ def test_wrong_types_are_named(arguments, message, monkeypatch):
     with pytest.raises(TypeError) as raised:
         check_call(function, arguments)
     assert str(raised.value).startswith(message)
+
+
+def test_a_whole_number_may_be_a_float_in_other_packages(monkeypatch):
+    monkeypatch.setattr(function, "__module__", "mmengine.example")
+    check_call(function, dict(whole=3.0, either=[1e3]))
 
 
 def test_types_of_other_packages_and_unknown_types_are_not_judged(monkeypatch):

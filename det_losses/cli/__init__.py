@@ -1,14 +1,18 @@
-"""The command line: ``det-losses TOOL ...``, or ``python -m det_losses TOOL ...``."""
+"""The command line: ``det-losses TOOL ...``, or ``python -m det_losses TOOL ...``.
+
+This module imports next to nothing, so that an interrupt while torch is imported reaches `main`.
+"""
 
 import importlib
+import signal
 import sys
-
-from det_losses.cli.arguments import new_parser
-from det_losses.errors import did_you_mean
+import threading
 
 TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
+    "predict": "detect objects in images, folders and videos with a checkpoint",
+    "export": "convert a checkpoint to ONNX",
     "compare_losses": "train one config with several losses and compare their mAP (also: compare)",
     "check_data": "look at data before training: suspicions, anchors, pictures (also: browse)",
     "report": "write the report of one or more stored comparisons",
@@ -23,8 +27,39 @@ _ALSO = {"compare": "compare_losses", "browse": "check_data"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool named by the first argument with the remaining arguments."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """Run the tool named by the first argument with the remaining arguments.
+
+    Returns:
+        The exit status: 130 after Ctrl-C, with one line on stderr.
+    """
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    former = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    replaced = in_main_thread and former is signal.default_int_handler
+    if replaced:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except (Exception, KeyboardInterrupt) as error:
+        # Extensions of C can turn the interrupt of an import into another exception.
+        if not interrupted and not isinstance(error, KeyboardInterrupt):
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+    finally:
+        if replaced:
+            signal.signal(signal.SIGINT, former)
+
+
+def _run(arguments: list[str]) -> int:
+    from det_losses.cli.arguments import new_parser
+
     if arguments[:1] == ["--version"]:
         new_parser("", "", "").parse_args(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -33,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     name = arguments[0].replace("-", "_")
     name = _ALSO.get(name, name)
     if name not in TOOLS:
+        from det_losses.errors import did_you_mean
+
         hint = did_you_mean(name, [*TOOLS, *_ALSO])
         print(f"error: no tool {arguments[0]!r}. {hint}\n\n{_usage()}", file=sys.stderr)
         return 2

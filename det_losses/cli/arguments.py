@@ -7,6 +7,7 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,17 +19,39 @@ if TYPE_CHECKING:
 _WIDTH = 80  # characters per line of a description
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser that suggests the nearest option for a misspelled one."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
+        """Raise the error of an argument.
+
+        Raises:
+            InputError: always.
+        """
         for word in (each.rstrip(":") for each in message.split()):
             known = self._option_string_actions
             if word.startswith("--") and word not in known and (hint := did_you_mean(word, known)):
                 message = f"{message}. {hint}"
                 break
-        self.exit(2, f"error: {message}\n'{self.prog} --help' lists all options\n")
+        raise InputError(message)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the command line of a tool; after an error, exit with status 2."""
+        try:
+            return self.check_args(*args, **kwargs)
+        except InputError as error:
+            self.exit(2, f"error: {error}\n'{self.prog} --help' lists all options\n")
+
+    def check_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        """Parse arguments; --data becomes --train-ann and --val-ann.
+
+        Raises:
+            InputError: an argument is invalid.
+        """
+        found = super().parse_args(*args, **kwargs)
+        if getattr(found, "data", None) is not None:
+            _divide_data(found)
+        return found
 
 
 class _Version(argparse.Action):
@@ -41,9 +64,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def new_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
+def new_parser(tool: str, description: str, example: str) -> Parser:
     """Return a parser with --version whose help ends with example commands."""
-    parser = _Parser(
+    parser = Parser(
         prog=f"det-losses {tool}",
         description=textwrap.fill(description, _WIDTH),
         epilog=f"example:\n{example}",
@@ -116,6 +139,27 @@ def import_modules(names: Sequence[str], option: str = "--import") -> list[Modul
     return modules
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add CHECKPOINT, --import, and the options that complete or change what is stored in it."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument(
+        "--config",
+        metavar="CONFIG",
+        help="the config, for a file with weights only; it replaces the stored one",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change entries of the config: model.min_size=640 model.score_thresh=0.01",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="class names by label, instead of the stored"
+    )
+    add_imports(parser)
+
+
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     """Return a parser of integers from ``low`` to ``high``, for the ``type`` of an option."""
     expected = f"at least {low}" if high is None else f"from {low} to {high}"
@@ -180,22 +224,31 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
-    """Add --val-ann and --val-images; with ``train`` also --train-ann and --train-images."""
+    """Add --data, --val-ann and --val-images; with ``train`` also --train-ann, --train-images."""
     group = parser.add_argument_group(
-        "own data", "your own data in COCO format; the config's subset options are ignored"
+        "own data",
+        "your own data in COCO, YOLO or Pascal VOC format; the config's subset options are ignored",
+    )
+    splits = "training and validation data" if train else "validation data"
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        help=f"{splits} of YOLO (data.yaml) or Pascal VOC (the folder with Annotations), with "
+        "their images",
     )
     for split in ("train", "val") if train else ("val",):
         group.add_argument(
             f"--{split}-ann",
             nargs="+",
             metavar="FILE",
-            help="annotation json; the classes of several are joined by name",
+            help="annotation json, or data as for --data; the classes of several are joined by "
+            "name",
         )
         group.add_argument(
             f"--{split}-images",
             nargs="+",
             metavar="DIR",
-            help="folder of its images; one for all annotation files, or one for each",
+            help="folder of its images; one for all annotation jsons, or one for each",
         )
     group.add_argument(
         "--skip-broken",
@@ -213,6 +266,27 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
         action="store_true",
         help="read image files outside the image folder: by '..', absolute paths or links",
     )
+
+
+def _divide_data(args: argparse.Namespace) -> None:
+    """Set --train-ann and --val-ann to --data; with --folds, which are of the training data, one.
+
+    Raises:
+        InputError: one of them or its images are given, or the data is a file with one split.
+    """
+    splits = [split for split in ("train", "val") if hasattr(args, f"{split}_ann")]
+    options = [f"{split}_{what}" for split in splits for what in ("ann", "images")]
+    if any(getattr(args, option) is not None for option in options):
+        names = ", ".join(f"--{option.replace('_', '-')}" for option in options)
+        raise InputError(f"--data gives all data; leave out {names}")
+    if Path(args.data).is_file() and Path(args.data).suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(
+            f"--data {args.data}: expected a data.yaml (YOLO) or a folder (Pascal VOC); a file of "
+            f"one split belongs to --{splits[-1]}-ann"
+        )
+    for split in splits:
+        if split == "train" or not getattr(args, "folds", None):
+            setattr(args, f"{split}_ann", [args.data])
 
 
 def add_folds(parser: argparse.ArgumentParser) -> None:
@@ -250,13 +324,13 @@ def load_experiment(args: argparse.Namespace, cfg: Config | None = None) -> Conf
     from det_losses.engine.pretrained import use_weights
 
     _check_folds(args)
-    if getattr(args, "device", None) is not None:
-        if args.device != "cpu" and getattr(args, "launcher", "none") != "none":
-            raise InputError(
-                f"--device {args.device} is one GPU for all processes of --launcher "
-                f"{args.launcher}; select GPUs with the variable CUDA_VISIBLE_DEVICES"
-            )
-        use_device(args.device)
+    device = getattr(args, "device", None)
+    if device not in (None, "cpu") and getattr(args, "launcher", "none") != "none":
+        raise InputError(
+            f"--device {device} is one GPU for all processes of --launcher {args.launcher}; select "
+            "GPUs with the variable CUDA_VISIBLE_DEVICES"
+        )
+    use_device(device)
     modules = getattr(args, "modules", [])
     import_modules(modules)
     cfg = config.read_config(args.config) if cfg is None else cfg

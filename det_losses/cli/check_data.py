@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from det_losses.cli.arguments import add_own_data, load_experiment, new_parser, whole_number
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ the files are checked. Nothing is trained. The page DIR/data.html opens offline.
 def main(argv: list[str] | None = None) -> int:
     """Print what looks wrong, and write a page; exit status 0 also if something looks wrong."""
     args = _parser().parse_args(argv)
-    with interruptible(), user_errors():
+    with user_errors():
         _check(args)
     return 0
 

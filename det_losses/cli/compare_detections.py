@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from det_losses.cli.arguments import new_parser, whole_number
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.cli.report import add_statistics
 from det_losses.errors import InputError
 from det_losses.evaluation.metrics import MAX_DETS
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from det_losses.report import Study, details, summary, write_report
 
-    with interruptible(), user_errors():
+    with user_errors():
         study = Study.from_detections(
             Path(args.truth),
             parse_results(args.results),

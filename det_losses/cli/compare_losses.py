@@ -4,11 +4,14 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from det_losses.cli.arguments import (
     RESAMPLES,
     SEED,
+    Parser,
     add_config,
     add_dry_run,
     add_folds,
@@ -18,7 +21,7 @@ from det_losses.cli.arguments import (
     new_parser,
     whole_number,
 )
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError
 from det_losses.evaluation.metrics import METRICS
 
@@ -28,6 +31,7 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --cross loss_cls CrossEntropyLoss FocalLoss --budget 8h
   det-losses compare quickstart/retinanet_shapes --losses L1Loss GIoULoss EIoULoss \\
       --until-decided --within 1 --budget 8h
+  det-losses compare small/retinanet_lite0 --losses L1Loss GIoULoss --data data.yaml
   det-losses compare small/retinanet_lite0 --losses L1Loss GIoULoss EIoULoss \\
       --train-ann FILE --train-images DIR --folds 5
   det-losses compare quickstart/retinanet_shapes --losses L1Loss EIoULoss \\
@@ -42,49 +46,11 @@ tools/report.py rebuilds the report."""
 
 def main(argv: list[str] | None = None) -> int:
     """Compare; exit status 0 if all runs succeeded, 1 if one failed, 130 if interrupted."""
-    args = _parser().parse_args(argv)
-    given = sys.argv[1:] if argv is None else argv
-    root = _work_dir(args)
-    with interruptible(), user_errors():
-        for option in args.cfg_options:
-            if option.startswith("randomness.seed="):
-                raise InputError(
-                    f"--cfg-options {option}: a comparison takes its seeds from --seeds"
-                )
-        from det_losses.compare.comparison import compare
-        from det_losses.engine.config import check_tensorboard
-        from det_losses.engine.signals import signals_as_interrupt
-
-        if args.tensorboard:
-            check_tensorboard()
+    args = parser().parse_args(argv)
+    root = work_dir(args)
+    with user_errors():
         try:
-            with signals_as_interrupt():
-                rows = compare(
-                    load_experiment(args),
-                    root,
-                    args.losses,
-                    component=args.component,
-                    cross=args.cross,
-                    config_variants=args.variant,
-                    baseline=args.baseline,
-                    metric=args.metric,
-                    match=args.match_weights is not None,
-                    multiples=args.weights,
-                    seeds=args.seeds,
-                    jobs=args.jobs,
-                    seconds=args.budget,
-                    until=args.until_decided,
-                    within=args.within / 100,
-                    screening=args.screen,
-                    fork_at=args.fork_at,
-                    resamples=args.resamples,
-                    tensorboard=args.tensorboard,
-                    dry_run=args.dry_run,
-                    facts={
-                        "command": shlex.join(["python", "-m", "det_losses", "compare", *given]),
-                        "config": args.config,
-                    },
-                )
+            rows = run(args, sys.argv[1:] if argv is None else argv)
         except KeyboardInterrupt:
             if not root.is_dir():
                 raise
@@ -94,7 +60,60 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(row["status"] == "failed" for row in rows))
 
 
-def _parser() -> argparse.ArgumentParser:
+def run(args: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]]:
+    """Train, print progress and the answer, and write results and report.
+
+    Args:
+        args: the options.
+        argv: the same as text, for the command in the report.
+
+    Returns:
+        The rows of results.json.
+
+    Raises:
+        UserError: an option, the config or the data cannot be used.
+        KeyboardInterrupt: running trainings were stopped and results were written.
+    """
+    for option in args.cfg_options:
+        if option.startswith("randomness.seed="):
+            raise InputError(f"--cfg-options {option}: a comparison takes its seeds from --seeds")
+    from det_losses.comparison.comparison import compare
+    from det_losses.engine.config import check_tensorboard
+    from det_losses.engine.signals import signals_as_interrupt
+
+    if args.tensorboard:
+        check_tensorboard()
+    with signals_as_interrupt():
+        return compare(
+            load_experiment(args),
+            work_dir(args),
+            args.losses,
+            component=args.component,
+            cross=args.cross,
+            config_variants=args.variant,
+            baseline=args.baseline,
+            metric=args.metric,
+            match=args.match_weights is not None,
+            multiples=args.weights,
+            seeds=args.seeds,
+            jobs=args.jobs,
+            seconds=args.budget,
+            until=args.until_decided,
+            within=args.within / 100,
+            screening=args.screen,
+            fork_at=args.fork_at,
+            resamples=args.resamples,
+            tensorboard=args.tensorboard,
+            dry_run=args.dry_run,
+            facts={
+                "command": shlex.join(["python", "-m", "det_losses", "compare", *argv]),
+                "config": args.config,
+            },
+        )
+
+
+def parser() -> Parser:
+    """Return the parser of the tool's options."""
     parser = new_parser("compare", "Train with several losses and test which ones differ.", EXAMPLE)
     add_config(parser)
     _add_variants(parser.add_argument_group("variants"))
@@ -223,7 +242,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _work_dir(args: argparse.Namespace) -> Path:
+def work_dir(args: argparse.Namespace) -> Path:
+    """Return the directory of the comparison."""
     components = [args.component, *args.cross[:1]] if args.losses else ["variants"]
     default = f"work_dirs/{Path(args.config).stem}_{'_'.join(components)}"
     return Path(args.work_dir or default)

@@ -65,17 +65,3 @@ def logged_errors(runner: Runner, what: str) -> Iterator[None]:
         else:
             runner.logger.exception(f"{what} failed, log: {log}")
         raise SystemExit(1) from None
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Exit with a one-line message after Ctrl-C.
-
-    Raises:
-        SystemExit: with status 130.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None

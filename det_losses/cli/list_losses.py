@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from det_losses import list_losses
 from det_losses.cli.arguments import add_imports, import_modules, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError, did_you_mean
@@ -48,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(kind: str | None) -> str:
+    from det_losses.losses import list_losses
     from det_losses.losses.core.card import SHARED
     from det_losses.report.markdown import table
 
@@ -70,6 +70,7 @@ def _table(kind: str | None) -> str:
 
 
 def _card(name: str) -> str:
+    from det_losses.losses import list_losses
     from det_losses.losses.core.card import card_text, loss_card
 
     known = {info.name: info for info in list_losses()}

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from det_losses.cli.arguments import RESAMPLES, new_parser
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError, printable
 
 EXAMPLE = """  det-losses report work_dirs/quickstart
@@ -24,11 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     add_statistics(parser)
     args = parser.parse_args(argv)
 
-    from det_losses.compare.rebuild import rebuild
-    from det_losses.compare.runner import is_running
+    from det_losses.comparison.rebuild import rebuild
+    from det_losses.comparison.runner import is_running
     from det_losses.report import Study, summary, write_report
 
-    with interruptible(), user_errors():
+    with user_errors():
         if len(args.dirs) > 1 and args.out is None:
             raise InputError(f"--out is required to merge {len(args.dirs)} directories")
         dirs = [Path(folder) for folder in args.dirs]

@@ -9,7 +9,7 @@ from det_losses.cli.arguments import (
     load_experiment,
     new_parser,
 )
-from det_losses.cli.errors import interruptible, logged_errors, user_errors
+from det_losses.cli.errors import logged_errors, user_errors
 from det_losses.errors import InputError, MissingFileError, printable
 
 EXAMPLE = """  det-losses test quickstart/retinanet_shapes work_dirs/mine/epoch_12.pth
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.engine.config import use_labels, use_metric_options
     from det_losses.engine.run import removed_on_error
 
-    with interruptible(), user_errors():
+    with user_errors():
         cfg = load_experiment(args)
         cfg.work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}_test"
         use_metric_options(cfg, out=args.out, backend=args.backend)
@@ -57,6 +57,6 @@ def main(argv: list[str] | None = None) -> int:
                 )
         for note in data_notes(None, dataset).get("val", []):
             runner.logger.warning(f"data: {printable(note)}")
-    with interruptible(), logged_errors(runner, "testing"):
+    with logged_errors(runner, "testing"):
         runner.test()
     return 0

@@ -17,7 +17,7 @@ from det_losses.cli.arguments import (
     load_experiment,
     new_parser,
 )
-from det_losses.cli.errors import interruptible, logged_errors, user_errors
+from det_losses.cli.errors import logged_errors, user_errors
 
 EXAMPLE = """  det-losses train quickstart/retinanet_shapes --work-dir work_dirs/mine --seed 0
   det-losses train quickstart/retinanet_shapes --loss loss_bbox=CIoULoss
@@ -29,11 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     """Train; exit status 1 if training failed, 2 for a user error, 130 if interrupted."""
     args = _parser().parse_args(argv)
 
-    with interruptible():
-        from det_losses.engine.signals import signals_as_interrupt
+    from det_losses.engine.signals import signals_as_interrupt
 
-        with signals_as_interrupt():
-            return _train(args)
+    with signals_as_interrupt():
+        return _train(args)
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ from det_losses.data.transforms import (
     keeps_sizes,
     seeded,
 )
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 from det_losses.registry import DATASETS
 
 
@@ -353,8 +353,8 @@ class CocoDataset(Dataset):
         image, orientation = found[0]
         upright = f"{image['height']} x {image['width']} for {image['file_name']}"
         return [
-            f"{len(rows)} images have boxes that reach beyond the json's size and fit the image "
-            f"turned by 90 degrees, and {image['file_name']} has the EXIF orientation "
+            f"boxes of {counted(len(rows), 'image')} reach beyond the json's size and fit the "
+            f"image turned by 90 degrees, and {image['file_name']} has the EXIF orientation "
             f"{orientation}: the boxes belong to the upright picture, but the json has the size "
             "of the stored one, which is therefore used. Set 'width' and 'height' of all images "
             f"with such an orientation to those of the upright picture ({upright})"

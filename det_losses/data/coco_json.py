@@ -8,7 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, counted
 
 CocoDict = dict[str, list[dict[str, Any]]]
 
@@ -68,8 +68,16 @@ def _load_cached(path: str, modified: int) -> tuple[CocoDict, tuple[str, ...]]:
             annotation["area"] = abs(annotation["bbox"][2] * annotation["bbox"][3])
             without_area += 1
     if without_area:
-        made.append(f"{without_area} annotations have no 'area'; that of the box is used")
-    return coco, tuple(made)
+        made.append(
+            f"{counted(without_area, 'annotation')} without 'area': that of the box is used"
+        )
+    return coco, (*_notes_of_conversion(coco), *made)
+
+
+def _notes_of_conversion(coco: dict[str, Any]) -> list[str]:
+    """Return what a conversion from another format stored (:mod:`det_losses.data.formats`)."""
+    info = coco.get("info")
+    return info["notes"] if isinstance(info, dict) and info.get("made_by") == "det_losses" else []
 
 
 class _RepeatedKeyError(Exception):
@@ -125,8 +133,8 @@ def check_coco_json(coco: Any, path: str, *, files: bool = True) -> list[str]:
     boxes = [_add_box(annotation) for annotation in coco["annotations"]]
     if any(boxes):
         made.append(
-            f"{sum(boxes)} annotations have no 'bbox'; the enclosing boxes of their polygons are "
-            "used"
+            f"{counted(sum(boxes), 'annotation')} without 'bbox': the enclosing boxes of polygons "
+            "are used"
         )
     _check_ids(coco, path)
     _check_categories(coco["categories"], path)
@@ -183,7 +191,7 @@ def _convert(coco: CocoDict, files: bool) -> list[str]:
                         count += 1
     if not count:
         return []
-    return [f"{count} ids or sizes that are text or decimal numbers were read as whole numbers"]
+    return [f"ids or sizes that are text or decimal numbers, read as whole numbers: {count}"]
 
 
 def whole_number(value: Any) -> int | None:
@@ -350,4 +358,4 @@ def _number_annotations(annotations: Iterable[dict[str, Any]]) -> list[str]:
         annotation["id"] = number
     if not absent:
         return []
-    return [f"{len(absent)} annotations without an id that is a number were numbered"]
+    return [f"{counted(len(absent), 'annotation')} without an id that is a number: numbered"]

@@ -1,12 +1,11 @@
 """Find the image files that an annotation file names, and nothing outside their folder."""
 
-import difflib
 import os
 import unicodedata
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, counted, did_you_mean
 
 _COMPARED = 5000  # names of a folder in which a near miss is looked for
 
@@ -99,9 +98,9 @@ class _Folder:
         if len(parts) > 1 and base in self._list(""):
             return f"{base} is directly in this folder: remove the rest of its 'file_name'. "
         folder = os.path.join(*parts[:-1], "") if len(parts) > 1 else ""
-        known = {other.casefold(): other for other in list(self._list(folder))[:_COMPARED]}
-        near = difflib.get_close_matches(base.casefold(), known, n=1, cutoff=0.75)
-        return f"Did you mean {folder}{known[near[0]]}? " if near else ""
+        known = [f"{folder}{other}" for other in list(self._list(folder))[:_COMPARED]]
+        hint = did_you_mean(f"{folder}{base}", known)
+        return f"{hint} " if hint else ""
 
     def _find_spelling(self, name: str) -> str | None:
         """Follow the parts of a path, each by its name or by the only other spelling of it."""
@@ -178,7 +177,7 @@ def _check_distinct(image_dir: str, names: Sequence[str], places: Sequence[str])
         one, other = repeated[0]
         both = f"{one} and {other}" if one != other else f"{one}"
         raise InputError(
-            f"{image_dir}: {len(repeated)} files occur twice in 'images', the first is {both}. Two "
-            "entries of one file lack each other's boxes: merge them into one image. To repeat "
-            "images in training, use RepeatDataset."
+            f"{image_dir}: {counted(len(repeated), 'file')} listed twice in 'images', the first is "
+            f"{both}. Two entries of one file lack each other's boxes: merge them into one image. "
+            "To repeat images in training, use RepeatDataset."
         )

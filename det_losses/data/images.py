@@ -45,7 +45,28 @@ def read_image(path: str | Path, size: tuple[int, int]) -> Tensor:
     with _opened(path, size) as image:
         if image.size != tuple(size):
             image = ImageOps.exif_transpose(image)
-        pixels = np.array(_to_rgb(image))
+        pixels = np.array(to_rgb(image))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def read_upright(path: str | Path) -> Tensor:
+    """Read an image that has no annotations as RGB, rotated by its EXIF orientation.
+
+    Colours are converted as in :func:`read_image`. Without the size in an annotation file, the
+    array that a viewer shows is the only reasonable one.
+
+    Args:
+        path: The image file; of several frames, the first one is read.
+
+    Returns:
+        uint8 [3, height, width].
+
+    Raises:
+        MissingFileError: There is no such file.
+        InputError: It is not a regular file or not a readable image.
+    """
+    with _opened(path) as image:
+        pixels = np.array(to_rgb(ImageOps.exif_transpose(image)))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -76,8 +97,8 @@ def check_image(path: str | Path, size: tuple[int, int]) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path, size: tuple[int, int]) -> Iterator[Image.Image]:
-    """Open an image whose stored or rotated array has the given size.
+def _opened(path: str | Path, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
+    """Open an image whose stored or rotated array has the given size; None: of any size.
 
     Errors of PIL in the body become an InputError too.
     """
@@ -89,7 +110,8 @@ def _opened(path: str | Path, size: tuple[int, int]) -> Iterator[Image.Image]:
         if not status.st_size:
             raise OSError("the file is empty")
         with Image.open(path) as image:
-            _check_size(image, name, size)
+            if size is not None:
+                _check_size(image, name, size)
             if image.mode == "F":
                 raise InputError(
                     f"{name}: float images are not supported; save it with 8 or 16 bits"
@@ -102,15 +124,15 @@ def _opened(path: str | Path, size: tuple[int, int]) -> Iterator[Image.Image]:
         target = f"a link to {printable(os.readlink(path))}, which is missing" if is_link else ""
         raise MissingFileError(f"{name}: {target or 'no such image file'}") from None
     except Image.DecompressionBombError:
+        annotated = f"{_size_text(size)} pixels in the annotation file, and " if size else ""
         raise InputError(
-            f"{name}: {_size_text(size)} pixels in the annotation file, and more than the "
-            f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels that can be read. Cut the image "
-            "into tiles, or remove it."
+            f"{name}: {annotated}more than the {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels "
+            "that can be read. Cut the image into tiles, or remove it."
         ) from None
     except Exception as error:  # on damaged bytes, PIL's decoders raise almost any type
+        entry = ", or remove its entry from the annotation file" if size else ""
         raise InputError(
-            f"{name}: not a readable image ({_reason(error)}). Replace the file, or remove its "
-            "entry from the annotation file."
+            f"{name}: not a readable image ({_reason(error)}). Replace the file{entry}."
         ) from error
 
 
@@ -128,6 +150,16 @@ def exif_orientation(path: str | Path) -> int:
             return image.getexif().get(_EXIF_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError):
         return 1  # reading the image reports what is wrong with it
+
+
+def upright_size(path: str | Path) -> tuple[int, int] | None:
+    """Return width and height of an image rotated by its EXIF orientation; None if unreadable."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+            return image.size[::-1] if turned else image.size
+    except Exception:  # on damaged bytes, PIL's decoders raise almost any type
+        return None
 
 
 class ImageCache:
@@ -177,7 +209,8 @@ def _check_size(image: Image.Image, name: str, size: tuple[int, int]) -> None:
     )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode; 16 bits are scaled to 8, and alpha is dropped."""
     if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips at 255
         values = np.asarray(image).astype(np.float64)
         image = Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))

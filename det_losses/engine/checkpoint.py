@@ -245,7 +245,7 @@ def check_weights(model: nn.Module, path: str | Path, *, whole: bool = False) ->
     """
     is_remote = "://" in str(path)
     content = _fetch_checkpoint(path) if is_remote else read_checkpoint(Path(path).expanduser())
-    found = _state_dict(content)
+    found = state_dict_of(content)
     own = _unwrapped(model).state_dict()
     fits = {n: n in found and found[n].shape == value.shape for n, value in own.items()}
     unfit = next((n for n, fit in fits.items() if not fit and not n.startswith("losses.")), None)
@@ -264,7 +264,8 @@ def check_weights(model: nn.Module, path: str | Path, *, whole: bool = False) ->
     )
 
 
-def _state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, or those of a file that has only weights."""
     state = checkpoint.get("state_dict", checkpoint)
     state = state if isinstance(state, Mapping) else {}
     return {
@@ -291,7 +292,7 @@ def check_tested(runner: Runner, path: Path) -> None:
             f"but the data has {join_names(classes, limit=6)}"
         )
     model = _unwrapped(runner.model)
-    found = {k: v for k, v in _state_dict(checkpoint).items() if not k.startswith("losses.")}
+    found = {k: v for k, v in state_dict_of(checkpoint).items() if not k.startswith("losses.")}
     losses = {k: v for k, v in model.state_dict().items() if k.startswith("losses.")}
     try:
         load_state_dict(model, {**found, **losses}, strict=True)

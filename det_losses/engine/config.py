@@ -1,5 +1,6 @@
 """Configs of experiments: read by name, change by options, write as text."""
 
+import ast
 import contextlib
 import copy
 import inspect
@@ -13,6 +14,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from det_losses.data.formats import as_coco
 from det_losses.errors import InputError, MissingFileError, did_you_mean, one_line
 from det_losses.losses.core.text import parse_loss, parse_value
 from det_losses.paths import find_config
@@ -168,12 +170,15 @@ def use_own_data(
     Args:
         cfg: the config, changed in place.
         split: ``"train"`` or ``"val"``.
-        ann_file: annotation json, or a list of them.
+        ann_file: annotation json, or a list of them; or data of YOLO or Pascal VOC, which is
+            converted (:mod:`det_losses.data.formats`).
         image_dir: folder of the images, or a list of them.
 
     Raises:
-        InputError: only one of the two paths is given.
+        MissingFileError: a file of YOLO or Pascal VOC is missing.
+        InputError: only one of the two paths is given, or a file is invalid.
     """
+    ann_file, image_dir = as_coco(ann_file, image_dir, split)
     if ann_file is None and image_dir is None:
         return
     if ann_file is None or image_dir is None:
@@ -483,3 +488,40 @@ def _scalar(value: Any) -> str:
     text = repr(value)
     # mmengine substitutes {{ variables }} in the text of a config file.
     return text.replace("{{", r"{\x7b") if isinstance(value, str) else text
+
+
+def parse_config_text(text: str) -> Config:
+    """Return the config of :func:`config_text` without running it as Python.
+
+    A checkpoint holds such a text. Executing it would run any code that a downloaded file contains.
+
+    Raises:
+        InputError: it contains more than assignments of plain values.
+    """
+    try:
+        body = ast.parse(text).body
+        return Config({node.targets[0].id: _value(node.value) for node in body})
+    except (SyntaxError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"not a config of plain values: {one_line(error)}") from error
+
+
+def _value(node: ast.expr) -> Any:
+    """Return the value of a literal, of ``dict(key=value)`` or of ``float("nan")``."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict" and not node.args:
+        return {each.arg: _value(each.value) for each in node.keywords}
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "float":
+        return float(ast.literal_eval(node.args[0]))
+    if isinstance(node, ast.Dict):
+        keys = [ast.literal_eval(key) for key in node.keys]
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, (ast.List, ast.Tuple)):
+        items = map(_value, node.elts)
+        return list(items) if isinstance(node, ast.List) else tuple(items)
+    return ast.literal_eval(node)
+
+
+def transforms_of_test(cfg: Config) -> list[Any]:
+    """Return the transforms of the dataset that a checkpoint is tested on."""
+    loader = cfg.get("test_dataloader") or cfg.get("val_dataloader") or {}
+    dataset = loader.get("dataset")
+    return list(_unwrapped(dataset)[0].get("transforms") or ()) if dataset else []

@@ -8,11 +8,14 @@ from mmengine.device import utils as mmengine_device
 
 from det_losses.errors import InputError
 
+_DEFAULT = mmengine_device.DEVICE
 _given: str | None = None  # as the command line named it
 
 
-def use_device(name: str) -> None:
+def use_device(name: str | None) -> None:
     """Run the models of this process on a device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    None is mmengine's choice: a GPU, if there is one.
 
     mmengine moves each model to the device of ``get_device()``, which it chooses at import and has
     no function to change. A GPU becomes torch's current one, which the name ``"cuda"`` stands for.
@@ -20,6 +23,10 @@ def use_device(name: str) -> None:
     Raises:
         InputError: no such device.
     """
+    global _given
+    if name is None:
+        mmengine_device.DEVICE, _given = _DEFAULT, None
+        return
     found = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if not found:
         raise InputError(f"--device {name}: expected cpu, cuda or cuda:N, N from 0")
@@ -31,7 +38,6 @@ def use_device(name: str) -> None:
             raise InputError(f"--device {name}: torch finds {known or 'no GPU'}")
         torch.cuda.set_device(index)
     mmengine_device.DEVICE = name.partition(":")[0]
-    global _given
     _given = name
 
 

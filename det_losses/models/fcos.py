@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from det_losses.models.detector import (
     Detector,
     FullPrecisionAnchors,
     SizingTransform,
+    check_levels,
     check_torchvision_arguments,
     with_normalisation,
 )
@@ -24,6 +26,7 @@ from det_losses.models.fpn import norm_layer
 from det_losses.models.slots import LossConfig, Slot, build_slot_losses
 from det_losses.models.weights import WeightsConfig
 from det_losses.registry import MODELS
+from det_losses.signatures import check_ranges
 
 REG_MAX = 16  # mmdet gfl_r50_fpn
 CENTERNESS_TARGETS = ("centerness", "iou")
@@ -150,7 +153,7 @@ class FCOS(Detector):
         **kwargs: Any,
     ) -> None:
         check_torchvision_arguments(FCOS, kwargs)
-        channels = num_channels or num_classes
+        channels = num_classes if num_channels is None else num_channels
         super().__init__(num_classes, class_to_channel, channels, first_channel=0)
         configs = {
             "loss_cls": loss_cls,
@@ -235,10 +238,6 @@ def _check(
 
 
 def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> FullPrecisionAnchors:
-    levels = getattr(body, "level_names", sizes)
-    if len(sizes) != len(levels):
-        raise InputError(
-            f"FCOS anchor_sizes needs one size for each of the backbone's {len(levels)} levels "
-            f"({', '.join(map(str, levels))}), got {tuple(sizes)}"
-        )
+    check_ranges({"anchor_sizes": sizes}, {"anchor_sizes": (1, inf)})
+    check_levels("FCOS anchor_sizes needs one size", sizes, body)
     return FullPrecisionAnchors(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))

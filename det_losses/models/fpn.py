@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Dict  # noqa: UP035
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +80,15 @@ class FPNBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the levels by name, highest resolution first."""
         features = self.body(images)
-        maps = features.values() if isinstance(features, dict) else features
-        return self.fpn({str(index): x for index, x in enumerate(maps)})
+        levels: dict[str, Tensor] = {}
+        # torch.jit.script compiles this, but not `isinstance(features, dict)`.
+        if torch.jit.isinstance(features, Dict[str, Tensor]):  # noqa: UP006
+            for level in features.values():
+                levels[str(len(levels))] = level
+        else:
+            for level in features:
+                levels[str(len(levels))] = level
+        return self.fpn(levels)
 
 
 def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) -> None:

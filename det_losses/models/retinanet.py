@@ -232,7 +232,7 @@ class RetinaNet(Detector):
             raise InputError(f"RetinaNet normalizer must be 'image' or 'batch', got {normalizer!r}")
         if not 1 <= num_convs <= 4:
             raise InputError(f"RetinaNet num_convs must be 1 to 4, got {num_convs}")
-        channels = num_channels or num_classes
+        channels = num_classes if num_channels is None else num_channels
         super().__init__(num_classes, class_to_channel, channels, first_channel=0)
         configs = {"loss_cls": loss_cls, "loss_bbox": loss_bbox}
         self.losses, self.loss_sources = build_slot_losses(
@@ -244,6 +244,7 @@ class RetinaNet(Detector):
         generator = anchors_of_config(
             "RetinaNet",
             anchors or dict(sizes=default.sizes, aspect_ratios=default.aspect_ratios),
+            body,
         )
         head = _Head(
             body.out_channels,

@@ -10,6 +10,7 @@ import numpy as np
 
 from det_losses.data.box_faults import STRONG
 from det_losses.data.folds import classes_in_one_fold
+from det_losses.errors import counted
 from det_losses.report.answer import (
     TOO_LOW,
     causes_of_low_ap,
@@ -17,7 +18,7 @@ from det_losses.report.answer import (
     supports_ranking,
     unit,
 )
-from det_losses.report.formats import counted, listed, points
+from det_losses.report.formats import listed, points
 from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from det_losses.data.box_faults import STRONG
 from det_losses.data.box_table import BoxTable
+from det_losses.errors import counted
 from det_losses.files import write_text
-from det_losses.report.formats import counted
 from det_losses.report.photos import DrawnBox, Panel, side_by_side
 from det_losses.report.plotting import Style, chart, clean, styles
 from det_losses.report.section import Figure, Section, Table
@@ -104,6 +104,7 @@ class DataPage:
     subtitle: str
     cautions: Sequence[str]
     sections: Sequence[Section]
+    refresh: int = 0  # the template's: this page never reloads itself
 
 
 def write_data_page(

@@ -1,10 +1,12 @@
 """Numbers and lists as text. Metrics are in points: an AP of 0.393 is 39.3.
 
-This module imports only the standard library, because command-line tools use it too.
+This module imports nothing heavy, because command-line tools use it too.
 """
 
 import math
 from collections.abc import Sequence
+
+from det_losses.errors import counted
 
 NONE = "-"
 NO_INTERVAL = (
@@ -133,16 +135,6 @@ def rough_duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.2g} hours"
     return f"{seconds / 86400:.2g} days"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun in the singular or plural.
-
-    >>> counted(1, "class"), counted(2, "class"), counted(0, "box"), counted(3, "run")
-    ('1 class', '2 classes', '0 boxes', '3 runs')
-    """
-    ending = "" if count == 1 else "es" if noun[-1] in "sx" else "s"
-    return f"{count} {noun}{ending}"
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from det_losses.errors import counted
 from det_losses.report.answer import margin, supports_ranking
-from det_losses.report.formats import counted, rough_duration
+from det_losses.report.formats import rough_duration
 from det_losses.report.stored import Stored
 from det_losses.report.study import WITHIN, Study
 from det_losses.statistics import LOOKS, Verdict

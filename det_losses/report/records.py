@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from det_losses.errors import counted
 from det_losses.evaluation.metrics import LOGGED_METRICS
 from det_losses.losses.core.text import LOSS_ARGUMENTS, loss_text
-from det_losses.report.formats import NONE, counted, duration, listed, number, points, spread
+from det_losses.report.formats import NONE, duration, listed, number, points, spread
 from det_losses.report.section import Section, Table, without_empty
 from det_losses.report.study import Study
 from det_losses.report.tables import loss_weight

@@ -108,7 +108,7 @@ class Study:
     @classmethod
     def load(
         cls,
-        dirs: Sequence[Path],
+        dirs: str | Path | Sequence[str | Path],
         *,
         baseline: str | None = None,
         metric: str | None = None,
@@ -119,7 +119,7 @@ class Study:
         """Read the directories of comparisons and merge them.
 
         Args:
-            dirs: one or several directories with results.json and ground_truth.json.
+            dirs: a directory with results.json and ground_truth.json, or several.
             baseline: label of the baseline, if not the stored one.
             metric: the primary metric, if not the stored one.
             resamples: number of resamples of the images, if not the stored one.
@@ -130,7 +130,8 @@ class Study:
             MissingFileError: a file is missing.
             InputError: a file is invalid, or the comparisons cannot be merged.
         """
-        stored = [read_stored(Path(folder)) for folder in dirs]
+        folders = [dirs] if isinstance(dirs, (str, Path)) else dirs
+        stored = [read_stored(Path(folder)) for folder in folders]
         return cls(
             merge(stored),
             origins=stored,
@@ -173,6 +174,86 @@ class Study:
         for file in itertools.chain(*files.values()):
             study._match(Path(file).absolute(), study.truth)
         return study
+
+    @property
+    def answer(self) -> str:
+        """Which variant to use, in at most two sentences, or why that is not known."""
+        from det_losses.report.answer import headline
+
+        return headline(self)
+
+    @property
+    def next_step(self) -> str:
+        """What would decide the comparison, with the commands; empty if nothing is left to do."""
+        from det_losses.report.next_step import next_step
+
+        step = next_step(self)
+        return "\n".join([step.text, *step.commands]) if step else ""
+
+    def table(self, metric: str | None = None) -> Any:
+        """Return the variants with their scores and differences, best first.
+
+        Args:
+            metric: such as ``"AP50"`` or ``"AP/<class>"``; None: the primary metric.
+
+        Returns:
+            A DataFrame, or a list of dicts if pandas is not installed. Scores are on the scale 0 to
+            100 and not rounded; what is undefined is NaN.
+
+        Raises:
+            InputError: no such metric, or the baseline has no finished run.
+        """
+        from det_losses.report.presentation import table
+
+        return table(self, metric or self.metric)
+
+    def plot(self, metric: str | None = None) -> Any:
+        """Return a matplotlib Figure of the differences to the baseline with their intervals.
+
+        Args:
+            metric: such as ``"AP50"`` or ``"AP/<class>"``; None: the primary metric.
+
+        Raises:
+            InputError: no such metric, or the baseline has no finished run.
+        """
+        from det_losses.report.presentation import plot
+
+        return plot(self, metric or self.metric)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write report.html, report.md and differences.csv.
+
+        Args:
+            path: the folder; None: the directory of the comparison.
+
+        Returns:
+            The path of the HTML file.
+
+        Raises:
+            InputError: no folder, and the study is not of one directory; or the path is a file.
+        """
+        from det_losses.report.write import write_report
+
+        if path is None and len(self.origins) != 1:
+            raise InputError("report: give the folder, because the study is not of one directory")
+        out = Path(path) if path is not None else self.origins[0].folder
+        if out.suffix in (".html", ".md", ".csv") or out.is_file():
+            raise InputError(f"report: {out}: expected a folder, which gets report.html and others")
+        return write_report(self, out)
+
+    def __str__(self) -> str:
+        from det_losses.report import summary
+
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        """Return the top of the report for a notebook."""
+        from det_losses.report.presentation import as_html
+
+        return as_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # IPython without HTML
 
     def runs_of(self, label: str) -> list[dict[str, Any]]:
         """Return all rows of a variant by seed, finished or not."""

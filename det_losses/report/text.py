@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from det_losses.errors import counted
 from det_losses.report.answer import margin
-from det_losses.report.formats import counted, listed, points
+from det_losses.report.formats import listed, points
 from det_losses.report.section import Section
 from det_losses.report.study import Study
 from det_losses.statistics import Difference, Verdict

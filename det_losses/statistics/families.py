@@ -132,12 +132,6 @@ class Families:
         own, r = self.estimates, self.baseline
         return self._spread(own.seed(own.pooled[..., r, None, None]), own.df[r])
 
-    def p_baseline(self) -> np.ndarray:
-        """Return [..., L], adjusted p-values of the differences to the baseline."""
-        return self.by_reference.at(self.baseline, slice(None)).p(
-            self.estimates.value[..., self.baseline, :], Family.BASELINE, self.losses
-        )
-
     def best(self, error: float) -> tuple[np.ndarray, np.ndarray]:
         r"""Return which losses may be the best, and their regret bounds: Hsu's comparisons.
 

@@ -2,10 +2,12 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
 from det_losses.cli.arguments import (
     SEED,
     add_config,
+    add_folds,
     add_losses,
     add_own_data,
     add_training,
@@ -38,6 +40,58 @@ def test_options_apply_in_order_and_reach_own_data_and_losses(tiny_config):
     assert cfg.optim_wrapper.type == "AmpOptimWrapper"
 
 
+@pytest.fixture
+def yolo(tmp_path):
+    """A data.yaml with one image in each split."""
+    for split in ("train", "val"):
+        for folder in ("images", "labels"):
+            (tmp_path / folder / split).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / "a.png")
+        (tmp_path / "labels" / split / "a.txt").write_text("0 .5 .5 .5 .5")
+    file = tmp_path / "data.yaml"
+    file.write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    return file
+
+
+def experiment(tiny_config, *options, train=True):
+    parser = new_parser("compare", "", "")
+    add_config(parser)
+    add_own_data(parser, train=train)
+    if train:
+        add_folds(parser)
+    return load_experiment(parser.parse_args([str(tiny_config), *map(str, options)]))
+
+
+def test_data_gives_both_splits_or_with_folds_the_training_data(tiny_config, yolo):
+    cfg = experiment(tiny_config, "--data", yolo)
+    for split in ("train", "val"):
+        dataset = cfg[f"{split}_dataloader"].dataset
+        assert dataset.ann_file == str(yolo.with_name(f"data.{split}.coco.json"))
+        assert dataset.image_dir == str(yolo.parent / "images" / split)
+    cfg = experiment(tiny_config, "--data", yolo, "--folds", 2)
+    assert cfg.val_dataloader.dataset.ann_file == cfg.train_dataloader.dataset.ann_file
+    cfg = experiment(tiny_config, "--data", yolo, train=False)
+    assert cfg.val_dataloader.dataset.image_dir == str(yolo.parent / "images" / "val")
+    assert "tiny" in cfg.train_dataloader.dataset.image_dir
+    cfg = experiment(tiny_config, "--val-ann", yolo)
+    assert cfg.val_dataloader.dataset.ann_file == str(yolo.with_name("data.val.coco.json"))
+
+
+def test_data_excludes_the_options_of_a_split(tiny_config, yolo, capsys):
+    for options, message in (
+        (
+            ("--train-ann", yolo),
+            "--data gives all data; leave out --train-ann, --train-images, --val",
+        ),
+        (("--data", tiny_config.parent / "tiny" / "instances.json"), "expected a data.yaml (YOLO)"),
+    ):
+        with pytest.raises(SystemExit):
+            experiment(tiny_config, "--data", yolo, *options)
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="--train-images is for COCO jsons only"):
+        experiment(tiny_config, "--train-ann", yolo, "--train-images", yolo.parent)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -64,7 +118,7 @@ train_cfg = dict(max_epochs=3)
 """
 
 
-def experiment(*arguments):
+def loaded(*arguments):
     parser = new_parser("train", "", "")
     add_config(parser)
     add_own_data(parser, train=True)
@@ -74,11 +128,11 @@ def experiment(*arguments):
 def test_a_config_anywhere_can_have_a_shipped_base(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(BASED.format(name="small/retinanet_lite0"))
-    cfg = experiment(file)
+    cfg = loaded(file)
     assert (cfg.model.type, cfg.train_cfg.max_epochs, cfg.train_cfg.steps) == ("RetinaNet", 3, 800)
     file.write_text(BASED.format(name="small/retinanet_lite"))
     with pytest.raises(FileNotFoundError, match=r"Did you mean 'small/retinanet_lite0'\?"):
-        experiment(file)
+        loaded(file)
 
 
 def test_own_losses_are_imported_here_and_where_the_config_is_read(
@@ -92,14 +146,14 @@ def test_own_losses_are_imported_here_and_where_the_config_is_read(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
-    cfg = experiment(tiny_config, "--import", "losses_of_mine")
+    cfg = loaded(tiny_config, "--import", "losses_of_mine")
     assert cfg.custom_imports == dict(imports=["losses_of_mine"])
     assert "LossOfMine" in MODELS.module_dict
     stored = tmp_path / "stored.py"
     stored.write_text(config_text(cfg))
     assert Config.fromfile(stored).custom_imports == cfg.custom_imports
     # The modules are no part of what makes two runs different.
-    assert differences(plain(cfg), plain(experiment(tiny_config))) == []
+    assert differences(plain(cfg), plain(loaded(tiny_config))) == []
     MODELS.module_dict.pop("LossOfMine")
 
 
@@ -110,8 +164,8 @@ def test_own_losses_are_imported_here_and_where_the_config_is_read(
 def test_own_data_of_one_split_needs_the_other(tiny_config, has, lacks):
     own = [f"--{has}-ann", "a.json", f"--{has}-images", "."]
     with pytest.raises(ValueError, match=f"--{has}-ann requires {lacks}$"):
-        experiment("quickstart/retinanet_shapes", *own)
-    experiment(tiny_config, *own)  # whose other split is in COCO format, and exists
+        loaded("quickstart/retinanet_shapes", *own)
+    loaded(tiny_config, *own)  # whose other split is in COCO format, and exists
 
 
 def test_versions_are_printed_by_every_tool(capsys):

@@ -123,7 +123,7 @@ def test_only_what_is_used_is_required_of_the_ground_truth(results, capsys, tmp_
     assert main([str(other), *named, "--resamples", "100"]) == 0
     text = capsys.readouterr().out
     notes = [line for line in text.splitlines() if "bare.json: " in line]
-    assert len(notes) == 2 and "whole numbers" in notes[0] and "were numbered" in notes[1]
+    assert len(notes) == 2 and "whole numbers" in notes[0] and ": numbered" in notes[1]
     rest = [line for line in text.splitlines() if line not in notes and line.strip() != "-"]
     assert rest[:10] == expected.splitlines()[:10]
 

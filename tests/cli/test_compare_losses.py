@@ -14,7 +14,7 @@ def statuses(folder):
 def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monkeypatch, capsys):
     # With real processes: a run sends SIGTERM to the comparison that waits for it.
     once("stop_parent")
-    monkeypatch.setattr("det_losses.compare.runner._GRACE", 20)  # on a busy machine
+    monkeypatch.setattr("det_losses.comparison.runner._GRACE", 20)  # on a busy machine
     folder = tmp_path / "out"
     command = [str(tiny_config), "--work-dir", str(folder), "--seeds", "0", "--losses", "L1Loss"]
     assert main([*command, "GIoULoss"]) == 130
@@ -142,7 +142,7 @@ def test_options_arrive_as_plain_arguments(tiny_config, tmp_path, monkeypatch):
         seen.update(options, cfg=cfg, root=root, losses=losses)
         return [{"status": "done"}, {"status": "failed"}]
 
-    monkeypatch.setattr("det_losses.compare.comparison.compare", fake)
+    monkeypatch.setattr("det_losses.comparison.comparison.compare", fake)
     options = ["--losses", "A", "B", "--component", "loss_cls", "--cross", "loss_bbox", "C"]
     options += ["--variant", "v:x=1", "--baseline", "B", "--metric", "AP75", "--seeds", "3", "4"]
     options += ["--match-weights", "gradient", "--weights", "0.5", "1", "--jobs", "2"]

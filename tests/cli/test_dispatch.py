@@ -1,6 +1,8 @@
 import importlib
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -35,7 +37,7 @@ def test_help_ends_with_a_command(tool, capsys):
 @pytest.mark.parametrize("tool", TOOLS)
 def test_each_tool_has_its_script(tool):
     text = (import_root() / "tools" / f"{tool}.py").read_text()
-    assert f"from det_losses.cli.{tool} import main" in text
+    assert f'main(["{tool}", *sys.argv[1:]])' in text
     assert callable(importlib.import_module(f"det_losses.cli.{tool}").main)
 
 
@@ -58,14 +60,13 @@ def test_a_misspelt_option_is_refused(capsys):
 
 HELP_OF_ALL_TOOLS = """
 import contextlib, io, sys
-import det_losses
 from det_losses.cli import TOOLS, main
 
 HEAVY = (
-    "cv2", "hotcoco", "hypothesis", "jinja2", "matplotlib", "mmengine.runner", "pycocotools",
-    "scipy", "torchvision",
+    "cv2", "hotcoco", "hypothesis", "jinja2", "matplotlib", "mmengine", "pycocotools",
+    "scipy", "torch", "torchvision",
     *(f"det_losses.{part}" for part in (
-        "compare", "conformance", "data", "engine", "models", "report", "statistics"
+        "comparison", "conformance", "data", "engine", "models", "report", "statistics"
     )),
 )
 for tool in TOOLS:
@@ -79,7 +80,7 @@ for tool in TOOLS:
 with contextlib.suppress(SystemExit):
     main(["train", "no_such_config"])
 assert "det_losses.engine" in sys.modules
-found = [name for name in ("det_losses.compare", "det_losses.report") if name in sys.modules]
+found = [name for name in ("det_losses.comparison", "det_losses.report") if name in sys.modules]
 assert not found, found
 """
 
@@ -87,3 +88,57 @@ assert not found, found
 def test_help_imports_nothing_heavy_and_training_neither_compare_nor_report():
     done = subprocess.run([sys.executable, "-c", HELP_OF_ALL_TOOLS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_of_a_tool_is_one_line_and_status_130(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("det_losses.cli.list_configs.main", interrupt)
+    assert main(["list_configs"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+except KeyboardInterrupt:
+    {lost}
+    raise
+"""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ["-m", "det_losses", "train", "no_config"],
+        ["-c", "from det_losses.cli import main; exit(main())", "report", "no_folder"],
+        [import_root() / "tools" / "list_losses.py"],
+    ],
+)
+@pytest.mark.parametrize("lost", ["pass", "raise AttributeError('half imported') from None"])
+def test_an_interrupt_while_torch_is_imported_is_one_line(entry, lost, tmp_path):
+    """Also where the import replaces the exception, as numpy's extension does."""
+    for name in ("torch", "mmengine", "numpy"):
+        (tmp_path / f"{name}.py").write_text(INTERRUPTED_IMPORT.format(lost=lost))
+    paths = {"PYTHONPATH": f"{tmp_path}:{import_root()}"}
+    done = subprocess.run([sys.executable, *entry], capture_output=True, text=True, env=paths)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2, 0.5, 1.0])
+def test_an_interrupt_at_any_moment_of_the_start_is_one_line(seconds):
+    code = "print(flush=True); from det_losses.cli import main; exit(main(['train', 'no_config']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()  # Python itself has started
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=60)[1]
+    assert "Traceback" not in error
+    assert process.returncode in (130, 2)  # a fast machine has found that there is no such config

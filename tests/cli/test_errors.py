@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import (
     InputError,
     InputTypeError,
@@ -50,13 +50,6 @@ def raises_os_error_without_a_file():
 def test_a_bug_keeps_its_traceback(bug):
     with pytest.raises((KeyError, TypeError, ValueError, OSError)), user_errors():
         bug()
-
-
-def test_an_interrupt_is_one_line_and_status_130(capsys):
-    with pytest.raises(SystemExit) as exit_info, interruptible():
-        raise KeyboardInterrupt
-    assert exit_info.value.code == 130
-    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_an_error_is_a_few_lines_and_does_not_control_the_terminal(capsys):

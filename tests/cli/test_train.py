@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from det_losses import cli
 from det_losses.cli.train import main
 
 
@@ -72,7 +73,7 @@ def test_a_user_error_in_training_has_no_traceback(tiny_config, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    "place", ["cli.train._train", "engine.run.claim_work_dir", "engine.build_runner"]
+    "place", ["cli.train.load_experiment", "engine.run.claim_work_dir", "engine.build_runner"]
 )
 def test_an_interrupt_before_training_is_one_line(
     tiny_config, tmp_path, monkeypatch, capsys, place
@@ -81,8 +82,7 @@ def test_an_interrupt_before_training_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"det_losses.{place}", interrupt)
-    with pytest.raises(SystemExit, match="130"):
-        main([str(tiny_config), "--work-dir", str(tmp_path / "run")])
+    assert cli.main(["train", str(tiny_config), "--work-dir", str(tmp_path / "run")]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert not (tmp_path / "run").exists()
 
@@ -137,8 +137,9 @@ def test_a_signal_while_the_config_is_written_is_one_line(
     assert line.startswith("interrupted; resume with --work-dir")
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, capsys):
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
+    monkeypatch.setattr("det_losses.engine.device._given", None)  # restored for other tests
     assert main([str(tiny_config), "--work-dir", str(run), "--dry-run", "--device", "cpu"]) == 0
     title, *rows = capsys.readouterr().out.splitlines()
     assert title == "Plan"

@@ -136,8 +136,8 @@ def test_whole_numbers_as_text_or_float_are_read(tiny_coco, number):
     assert load_coco_json(path) == load_coco_json(tiny_coco("plain").ann_file)
     # 6 images, 9 annotations, 3 categories
     assert conversions(path) == (
-        f"{6 * 3 + 9 * 3 + 3} ids or sizes that are text or decimal numbers were read as whole "
-        "numbers",
+        "ids or sizes that are text or decimal numbers, read as whole numbers: "
+        f"{6 * 3 + 9 * 3 + 3}",
     )
 
 
@@ -150,7 +150,7 @@ def test_absent_annotation_ids_and_uuids_are_numbered(tiny_coco):
     # the largest of the other ids is 9
     ids = [annotation["id"] for annotation in load_coco_json(path)["annotations"]]
     assert ids == [10, 2, 3, 11, 5, 6, 7, 8, 9]
-    assert conversions(path) == ("2 annotations without an id that is a number were numbered",)
+    assert conversions(path) == ("2 annotations without an id that is a number: numbered",)
 
 
 def test_boxes_from_polygons(tiny_coco):
@@ -164,9 +164,9 @@ def test_boxes_from_polygons(tiny_coco):
     first, second = load_coco_json(path)["annotations"][:2]
     # both polygons: x from 10 to 50, y from 8 to 31.5
     assert first["bbox"] == [10, 8, 40, 23.5] and second["bbox"] == [60, 30, 20, 30]
-    assert [note[:36] for note in conversions(path)] == [
-        "2 annotations have no 'bbox'; the en",
-        "1 annotations have no 'area'; that o",
+    assert [note[:37] for note in conversions(path)] == [
+        "2 annotations without 'bbox': the enc",
+        "1 annotation without 'area': that of ",
     ]
 
 

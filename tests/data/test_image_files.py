@@ -59,10 +59,10 @@ def test_the_exact_name_is_preferred(folder):
         (["b.jpg"], "images\\b.jpg", "b.jpg is directly in this folder: remove the rest of its"),
         (["b.jpg"], "C:\\me\\b.jpg", "b.jpg is directly in this folder"),
         (["b.jpg"], "photos/b.jpg", "the first is photos/b.jpg. Is the image folder /"),
-        (["IMG_0001.jpg"], "img_0001.jpg", "Did you mean IMG_0001.jpg?"),
-        (["a.jpeg"], "a.jpg", "Did you mean a.jpeg?"),
-        (["sub/image1.png"], "sub/image1.jpg", "Did you mean sub/image1.png?"),
-        (["a.JPG", "a.Jpg"], "a.jpg", "Did you mean a.J"),  # two candidates: not guessed
+        (["IMG_0001.jpg"], "img_0001.jpg", "Did you mean 'IMG_0001.jpg'?"),
+        (["a.jpeg"], "a.jpg", "Did you mean 'a.jpeg'"),
+        (["sub/image1.png"], "sub/image1.jpg", "Did you mean 'sub/image1.png'?"),
+        (["a.JPG", "a.Jpg"], "a.jpg", "Did you mean 'a.J"),  # two candidates: not guessed
         (["other.jpg"], "1234.jpg", "the first is 1234.jpg. Are the file names"),
     ],
 )
@@ -115,7 +115,7 @@ def test_links_and_paths_inside_the_folder_are_not_outside(folder, tmp_path):
 def test_one_file_under_two_names_is_refused(folder, again):
     root = folder("a.jpg", "b.jpg", "sub/c.jpg")
     os.symlink("a.jpg", f"{root}/link.jpg")
-    with pytest.raises(ValueError, match=r"1 files occur twice in 'images', the first is a\.jpg"):
+    with pytest.raises(ValueError, match=r"1 file listed twice in 'images', the first is a\.jpg"):
         locate_images(root, ["a.jpg", "b.jpg", again])
 
 

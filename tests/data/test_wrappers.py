@@ -4,7 +4,7 @@ import mmengine.dataset
 import pytest
 import torch
 
-from det_losses.compare.preflight import count_images, ground_truth
+from det_losses.comparison.preflight import count_images, ground_truth
 from det_losses.data.coco import CocoDataset
 from det_losses.data.wrappers import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from det_losses.registry import DATASETS

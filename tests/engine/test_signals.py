@@ -17,6 +17,18 @@ def test_a_signal_interrupts_and_its_handler_comes_back(number):
     assert signal.getsignal(number) == before
 
 
+def test_in_another_thread_signals_are_left_alone():
+    def enter():
+        with signals_as_interrupt():
+            entered.append(signal.getsignal(signal.SIGTERM))
+
+    entered, before = [], signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert entered == [before]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_training_stops_after_the_step_with_a_signal(number):
     hook = StopHook()

@@ -15,13 +15,12 @@ BOXES = [[[8.0, 8, 40, 30], [50, 20, 90, 60]], [[10.0, 12, 30, 60]]]
 
 
 def retinanet(**kwargs):
-    return RetinaNet(BACKBONE, num_classes=3, anchors=LEVELS, **kwargs)
+    return RetinaNet(BACKBONE, num_classes=3, **{"anchors": LEVELS, **kwargs})
 
 
 def faster_rcnn(**kwargs):
-    return FasterRCNN(
-        BACKBONE, num_classes=3, anchors=LEVELS, representation_size=32, roi_size=3, **kwargs
-    )
+    sizes = dict(anchors=LEVELS, representation_size=32, roi_size=3)
+    return FasterRCNN(BACKBONE, num_classes=3, **{**sizes, **kwargs})
 
 
 class AllInputs(Loss):

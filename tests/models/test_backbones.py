@@ -155,3 +155,27 @@ def test_folding_frozen_norms_keeps_outputs_gradients_and_names():
     weights = dict(folded.named_parameters())
     for name, weight in plain.named_parameters():
         assert_close(weights[name].grad, weight.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        dict(type="SmallResNetFPN", extra_levels="p6p7"),
+        dict(type="ResNetFPN", name="resnet18"),
+        dict(type="MobileNetV3FPN", name="mobilenet_v3_small"),
+        dict(type="TimmFPN", name="resnet18"),
+        dict(type="EfficientNetLite0FPN"),
+    ],
+    ids=lambda backbone: backbone["type"],
+)
+def test_a_backbone_compiles_with_torch_jit(backbone):
+    """As torchvision's BackboneWithFPN does; Lite0 has folded norms."""
+    model = build_backbone(dict(backbone, out_channels=8)).eval()
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected, found = model(images), torch.jit.script(model)(images)
+    assert list(found) == list(expected) == model.level_names
+    for name, level in expected.items():
+        assert torch.allclose(found[name], level, atol=1e-4)

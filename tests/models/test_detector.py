@@ -6,7 +6,9 @@ from small_detectors import BACKBONE, faster_rcnn, retinanet
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
 
-from det_losses.models import RetinaNet
+from det_losses.errors import UserError
+from det_losses.models import FCOS, FasterRCNN, RetinaNet
+from det_losses.models.detector import check_torchvision_arguments
 from det_losses.models.slots import PairCoder
 
 
@@ -24,13 +26,38 @@ def test_an_unknown_argument_is_refused_where_torchvision_ignores_it(build, argu
         build(**{argument: 1})
 
 
+NEVER = (float("nan"), float("inf"), "x", {}, [], [[1]], ["x"], [float("nan")], -1, True)
+
+
+@pytest.mark.parametrize("detector", [RetinaNet, FasterRCNN, FCOS])
+def test_values_that_torchvision_notices_in_an_evaluation_only_are_refused(detector):
+    """Counts and sizes are whole and at least 1, thresholds and fractions are in 0..1."""
+    for name in detector.further_parameters().keys() - {"backbone", "num_classes"}:
+        share = name.endswith(("_thresh", "_fraction"))
+        values = (1.5, -0.1) if share else () if name == "center_sampling_radius" else (2.5, 0)
+        for value in (*NEVER, *values):
+            with pytest.raises(UserError, match=rf"^{name}: must be "):
+                check_torchvision_arguments(detector, {name: value})
+
+
 @pytest.mark.parametrize(
-    ("build", "name"),
-    [(retinanet, "detections_per_img"), (faster_rcnn, "rpn_post_nms_top_n_train")],
+    ("build", "arguments", "message"),
+    [
+        (retinanet, dict(bg_iou_thresh=0.6), "bg_iou_thresh: 0.6 is above fg_iou_thresh, which is"),
+        (faster_rcnn, dict(rpn_fg_iou_thresh=0.1), "rpn_bg_iou_thresh: 0.3 is above rpn_fg_iou"),
+        (retinanet, dict(class_to_channel=3), "class_to_channel must be a list of whole numbers"),
+        (retinanet, dict(num_channels=0), "num_channels=0"),
+        (retinanet, dict(anchors=dict(sizes=[[8]], aspect_ratios=[1])), "of the backbone's"),
+        (faster_rcnn, dict(anchors=dict(sizes=[[8]], aspect_ratios=[0])), "ratios above 0"),
+        (faster_rcnn, dict(roi_size=0), "roi_size: must be at least 1"),
+        (faster_rcnn, dict(roi_levels=["p9"]), "roi_levels must be names of the backbone's levels"),
+    ],
 )
-def test_a_count_must_be_a_whole_number(build, name):
-    with pytest.raises(TypeError, match=rf"{name}: must be a whole number, got 1\.5"):
-        build(**{name: 1.5})
+def test_arguments_that_contradict_each_other_or_the_backbone_are_refused(
+    build, arguments, message
+):
+    with pytest.raises(UserError, match=message):
+        build(**arguments)
 
 
 def test_num_classes_must_be_given():

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.ops import box_iou
 
-from det_losses.compare.gradient_norm import gradient_norms
+from det_losses.comparison.gradient_norm import gradient_norms
 from det_losses.losses import ClassificationLoss, Loss, build_loss
 from det_losses.models import FCOS
 from det_losses.models.fcos_head import LinearCoder, centerness, expected_distance

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from det_losses.errors import counted
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import box_iou, match_pairs
 from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.detection_stats import boxes_by_image, nan_mean, top_detections
-from det_losses.report.formats import counted
 from det_losses.report.photos import DrawnBox, Jpegs, Panel, side_by_side
 from det_losses.report.plotting import clean
 from det_losses.report.section import Figure, Section

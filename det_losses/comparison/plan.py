@@ -1,0 +1,501 @@
+"""The plan of a comparison, which lists its runs, and the results of these runs."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from det_losses.comparison.fork import FORK_FILE, Fork
+from det_losses.comparison.variants import Variant
+from det_losses.config_diff import describe, differences, plain
+from det_losses.engine.config import entries, select_fold
+from det_losses.engine.run import is_finished, read_metrics
+from det_losses.errors import InputError
+from det_losses.evaluation.metrics import LOGGED_METRICS
+from det_losses.files import (
+    PLAN_FILE,
+    RESULTS_FILE,
+    TRUTH_FILE,
+    finite,
+    is_damaged,
+    read_whole_json,
+    write_json,
+    write_text,
+)
+
+DETECTIONS_FILE = "detections.json"
+STATUS_FILE = "status.json"
+_RECORDED = (
+    "train_seconds",
+    "seconds_per_iteration",
+    "peak_memory_mb",
+    "peak_memory_kind",
+    "proof",
+    "initial_weights",
+    "weights",
+)
+
+
+_OF_DATA = ("classes", "images", "val_boxes", "folds")
+REBUILT_NOTE = (
+    f"{RESULTS_FILE} was damaged and was rebuilt from the runs. Its notes, its earlier commands, "
+    "and whether the number of seeds was fixed in advance, are lost."
+)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training of a comparison, in its own directory.
+
+    Attributes:
+        variant: what it trains.
+        seed: its seed.
+        work_dir: its directory.
+        fork: where the runs of the comparison fork; None if all of them train from scratch.
+        start: the checkpoint from which this run starts; None: from scratch.
+    """
+
+    variant: Variant
+    seed: int
+    work_dir: Path
+    fork: Fork | None = None
+    start: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """The name of the run in messages."""
+        return f"{self.variant.label} seed {self.seed}"
+
+    @property
+    def share(self) -> float:
+        """The fraction of a whole training that this run trains."""
+        return self.fork.share if self.start else 1.0
+
+    def config(self, cfg: Config) -> Config:
+        """Return the shared config with the changes, seed, fold and result file of this run."""
+        own = self.variant.apply(cfg)
+        select_fold(own, self.seed)
+        own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": self.seed})
+        for key in ("val_evaluator", "test_evaluator"):
+            for evaluator in entries(own.get(key)):
+                if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
+                    evaluator.out_file = DETECTIONS_FILE
+        if self.fork and not self.start:
+            keep = dict(type="ForkHook", epoch=self.fork.epoch, filename=FORK_FILE)
+            own.custom_hooks = [*(own.get("custom_hooks") or []), keep]
+        return own
+
+    def set_status(self, status: str, error: str | None = None) -> None:
+        """Store how an unfinished run ended: ``"failed"`` or ``"interrupted"``."""
+        write_json(self.work_dir / STATUS_FILE, {"status": status, "error": error}, indent=2)
+
+    def row(self, root: Path) -> dict[str, Any]:
+        """Return the run's row; status is done, failed, interrupted or pending.
+
+        A run whose record does not show that it called the variant's losses is failed, whatever its
+        AP. A run in which a loss had no gradient is done, because its data may have no boxes; the
+        report has a caution.
+        """
+        record = read_metrics(self.work_dir)
+        error = (record_error(record, self.variant) or self._fork_error(record)) if record else None
+        stored = {} if record else read_whole_json(self.work_dir / STATUS_FILE) or {}
+        status = ("failed" if error else "done") if record else stored.get("status", "pending")
+        return {
+            "variant": self.variant.label,
+            "seed": self.seed,
+            "status": status,
+            "error": error or stored.get("error"),
+            "metrics": record.get("metrics", dict.fromkeys(LOGGED_METRICS)),
+            **{key: record.get(key) for key in _RECORDED},
+            "built": record.get("losses"),
+            "work_dir": str(self.work_dir.relative_to(root)),
+            "detections": [DETECTIONS_FILE],
+            "history": "history.jsonl",
+        }
+
+    def _fork_error(self, record: dict[str, Any]) -> str | None:
+        """Return why a finished run did not start where it should."""
+        wanted = self.fork.epoch if self.start else None
+        found = (record.get("fork") or {}).get("epoch")
+        if found == wanted:
+            return None
+        places = ["from scratch" if e is None else f"after epoch {e}" for e in (found, wanted)]
+        return f"started {places[0]}, not {places[1]} as planned"
+
+
+def record_error(record: dict[str, Any], variant: Variant) -> str | None:
+    """Return why a finished run's record does not show that it trained the variant's losses."""
+    for key, config in variant.changes.items():
+        slot = key.removeprefix("model.")
+        if not slot.startswith("loss_") or not isinstance(config, dict):
+            continue
+        proof = (record.get("proof") or {}).get(slot)
+        if not proof:
+            return f"metrics.json has no proof that {slot} was {config['type']}"
+        name = config["type"].split(".")[-1]
+        if not proof["loss"].startswith(f"{name}("):
+            return f"{slot} was {proof['loss']}, not {config['type']} as planned"
+        # Runs of earlier versions recorded the difference from the gradient of the named loss.
+        errors = [value for value in proof.get("probe", {}).values() if value is not None]
+        if not proof["calls"] or max(errors, default=0.0) > 1e-4:
+            return f"{slot} did not train with {config['type']}: {proof}"
+    return None
+
+
+@dataclass
+class Plan:
+    """What a comparison trains.
+
+    Attributes:
+        components: the slots whose losses change, such as ``["loss_bbox"]``; empty if all
+            variants are given by config keys.
+        detector: registered name of the detector.
+        config: the config that all runs share, as plain values, without the components and the
+            seed.
+        variants: the variants in the given order.
+        seeds: the seeds.
+        own_seeds: label -> its seeds, of the variants that do not have all of ``seeds``.
+        fork: where the runs fork; None if all of them train from scratch.
+    """
+
+    components: list[str]
+    detector: str
+    config: dict[str, Any]
+    variants: list[Variant] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    own_seeds: dict[str, list[int]] = field(default_factory=dict)
+    fork: Fork | None = None
+
+    @classmethod
+    def of(
+        cls,
+        cfg: Config,
+        components: Sequence[str],
+        variants: Sequence[Variant],
+        seeds: Sequence[int],
+        fork: Fork | None = None,
+    ) -> "Plan":
+        """Return the plan of a command.
+
+        Raises:
+            InputError: a variant or a seed is given twice.
+        """
+        labels = [variant.label for variant in variants]
+        for name, values in (("the comparison", labels), ("--seeds", seeds)):
+            twice = dict.fromkeys(value for value in values if list(values).count(value) > 1)
+            if twice:
+                raise InputError(f"{name} contains {', '.join(map(str, twice))} twice")
+        without = [f"model.{component}" for component in components]
+        shared = plain(cfg, without=[*without, "randomness.seed"])
+        parts = list(components), cfg.model.type, shared, list(variants), list(seeds)
+        return cls(*parts, fork=fork)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what all runs share."""
+        shared = [self.components, self.detector, self.config]
+        shared += [asdict(self.fork)] if self.fork else []
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+
+    def seeds_of(self, label: str) -> list[int]:
+        """Return the seeds of a variant."""
+        return self.own_seeds.get(label, self.seeds)
+
+    def runs(self, root: Path) -> list[PlannedRun]:
+        """Return all runs, each seed with all variants that have it before the next seed."""
+        return [
+            self._run(variant, seed, root)
+            for seed in self.seeds
+            for variant in self.variants
+            if seed in self.seeds_of(variant.label)
+        ]
+
+    def _run(self, variant: Variant, seed: int, root: Path) -> PlannedRun:
+        def folder(label: str) -> Path:
+            return root / "runs" / _folder(label) / f"seed_{seed}"
+
+        forked = self.fork and variant.label != self.fork.baseline
+        start = folder(self.fork.baseline) / FORK_FILE if forked else None
+        return PlannedRun(variant, seed, folder(variant.label), self.fork, start)
+
+    def unfinished(self, root: Path, seed: int) -> float:
+        """Return the number of unfinished runs of a seed; a forked run counts for its part."""
+        runs = replace(self, seeds=[seed]).runs(root)
+        return sum(run.share for run in runs if not is_finished(run.work_dir))
+
+    def seconds_per_run(self, root: Path) -> float | None:
+        """Return the mean time of a whole training, of the finished runs; None without them."""
+        known = [
+            record["train_seconds"] / run.share
+            for run in self.runs(root)
+            if (record := read_metrics(run.work_dir)).get("train_seconds")
+        ]
+        return sum(known) / len(known) if known else None
+
+    def bytes_per_run(self, root: Path) -> int:
+        """Return the mean size of the files of the finished runs, in bytes."""
+        folders = [run.work_dir for run in self.runs(root) if is_finished(run.work_dir)]
+        sizes = [
+            file.stat().st_size for each in folders for file in each.rglob("*") if file.is_file()
+        ]
+        return sum(sizes) // max(1, len(folders))
+
+    def added_to(self, stored: "Plan", root: Path) -> "Plan":
+        """Return the plan stored in ``root``, extended by the variants and seeds of this plan.
+
+        A variant has the seeds that either plan gives it, and no others.
+
+        Raises:
+            InputError: the stored plan has a different config, or a different variant with the same
+                label.
+        """
+        old, new = (
+            {"components": p.components, **plain(p.config), "--fork-at": p.fork and asdict(p.fork)}
+            for p in (stored, self)
+        )
+        lines = differences(old, new)
+        if lines:
+            changed = all(line.startswith("model.weights.sha256") for line in lines)
+            advice = "the file of the weights was changed: restore it, or " if changed else ""
+            raise InputError(
+                f"{root} contains a comparison with a different config ({describe(lines)}); "
+                f"{advice}give another --work-dir"
+            )
+        known = {variant.label: variant for variant in stored.variants}
+        for variant in self.variants:
+            before = known.get(variant.label, variant)
+            lines = differences(before.changes, variant.changes)
+            if lines:
+                raise InputError(
+                    f"{root} contains a comparison with a different {variant.label} "
+                    f"({describe(lines)}); give another --work-dir"
+                )
+        variants = stored.variants + [v for v in self.variants if v.label not in known]
+        seeds = list(dict.fromkeys([*stored.seeds, *self.seeds]))
+        own_seeds = {}
+        for variant in variants:
+            own = {
+                seed
+                for plan in (stored, self)
+                if variant.label in {each.label for each in plan.variants}
+                for seed in plan.seeds_of(variant.label)
+            }
+            if own != set(seeds):
+                own_seeds[variant.label] = [seed for seed in seeds if seed in own]
+        return replace(self, variants=variants, seeds=seeds, own_seeds=own_seeds)
+
+    def save(self, root: Path) -> None:
+        """Write ``plan.json``, without ``own_seeds`` and ``fork`` if there are none."""
+        content = {**asdict(self), "hash": self.hash}
+        for key in ("own_seeds", "fork"):
+            if not content[key]:
+                del content[key]
+        write_json(root / PLAN_FILE, content, indent=2)
+
+    @classmethod
+    def load(cls, root: Path) -> "Plan | None":
+        """Return the plan stored in a directory, or None if its file is missing or damaged.
+
+        Raises:
+            InputError: the plan was written by a version that cannot be read.
+        """
+        stored = read_whole_json(root / PLAN_FILE)
+        if not isinstance(stored, dict):
+            return None
+        if "variants" not in stored:
+            raise InputError(
+                f"{root / PLAN_FILE} was written by an older version; give another --work-dir"
+            )
+        stored.pop("hash")
+        variants = [Variant(**variant) for variant in stored.pop("variants")]
+        fork = Fork(**stored.pop("fork")) if "fork" in stored else None
+        return cls(variants=variants, fork=fork, **stored)
+
+    def known(self, root: Path) -> "Plan | None":
+        """Return the plan of the comparison in a directory, or None if there is none.
+
+        If plan.json is missing or damaged, its variants and seeds are those of results.json, and
+        the config is that of this plan: results.json has its hash.
+
+        Raises:
+            InputError: plan.json is missing or damaged, and the comparison has another config.
+        """
+        stored = Plan.load(root)
+        meta, rows = stored_results(root)
+        if stored or not meta:
+            return stored
+        if meta.get("hash") != self.hash:
+            raise InputError(
+                f"{root} contains a comparison with a different config, which cannot be shown "
+                f"because {PLAN_FILE} is missing or damaged; give another --work-dir"
+            )
+        variants = [Variant(label, **entries) for label, entries in meta["variants"].items()]
+        own = {v.label: [r["seed"] for r in rows if r["variant"] == v.label] for v in variants}
+        own = {label: seeds for label, seeds in own.items() if set(seeds) != set(meta["seeds"])}
+        return replace(self, variants=variants, seeds=meta["seeds"], own_seeds=own)
+
+
+def _folder(label: str) -> str:
+    """Return a directory name for a label: the label itself if safe, else with a short hash."""
+    if re.fullmatch(r"[\w.]+", label):
+        return label
+    digest = hashlib.sha256(label.encode()).hexdigest()[:6]
+    readable = re.sub(r"[^\w.=-]+", "-", label)[:60]
+    return f"{readable}-{digest}"
+
+
+class Results:
+    """results.json and results.csv of a comparison: a row for each run, and the metadata.
+
+    Args:
+        plan: all runs in the directory.
+        root: the directory of the comparison.
+        facts: further entries of ``meta`` (command, data, versions, hardware); ``ground_truth``
+            is written to a separate file.
+
+    Attributes:
+        notes: sentences for the report.
+        failed: reasons for which runs of this command failed, by their directory, in which they
+            could perhaps not be stored.
+        done_before: label and seed of the runs that earlier commands recorded as done.
+        looks: the looks that were taken (:mod:`~det_losses.comparison.looks`); before the first one
+            is taken, its seeds and error; None if the number of seeds was fixed in advance.
+
+    Raises:
+        InputError: the stored comparison was evaluated on different data.
+    """
+
+    def __init__(self, plan: Plan, root: Path, facts: dict[str, Any]) -> None:
+        self._plan, self._root = plan, root
+        self._facts = {key: value for key, value in facts.items() if key != "ground_truth"}
+        self._writing = threading.Lock()
+        previous, rows = stored_results(root)
+        self.done_before = {
+            (row["variant"], row["seed"]) for row in rows if row["status"] == "done"
+        }
+        store_truth(root / TRUTH_FILE, facts, previous)
+        self._started = previous.get("started", _now())
+        command = [facts["command"]] if "command" in facts else []
+        self._commands = list(dict.fromkeys([*previous.get("commands", []), *command]))
+        self.failed: dict[Path, str] = {}
+        self.notes: list[str] = previous.get("notes", [])
+        self.looks: list[dict[str, Any]] | None = previous.get("looks")
+        if is_damaged(root / RESULTS_FILE):
+            self.note(REBUILT_NOTE)
+
+    def note(self, text: str) -> None:
+        """Add a sentence to the report, unless it is there already."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def write(self) -> list[dict[str, Any]]:
+        """Write both files, each atomically, and return the rows."""
+        with self._writing:
+            rows = [self._row(run) for run in self._plan.runs(self._root)]
+            content = finite({"meta": self.meta(), "runs": rows})
+            write_json(self._root / RESULTS_FILE, content, indent=2)
+            write_text(self._root / "results.csv", to_csv(content["runs"]))
+        return content["runs"]
+
+    def _row(self, run: PlannedRun) -> dict[str, Any]:
+        row = run.row(self._root)
+        if row["status"] != "done" and run.work_dir in self.failed:
+            row.update(status="failed", error=self.failed[run.work_dir])
+        return row
+
+    def meta(self) -> dict[str, Any]:
+        """Return the metadata of results.json."""
+        variants = {
+            variant.label: {
+                "changes": variant.changes,
+                "source": variant.source,
+                "factors": variant.factors,
+                "weight": variant.weight,
+            }
+            for variant in self._plan.variants
+        }
+        return {
+            "components": self._plan.components,
+            "detector": self._plan.detector,
+            "variants": variants,
+            "seeds": self._plan.seeds,
+            "hash": self._plan.hash,
+            **self._facts,
+            "commands": self._commands,
+            "started": self._started,
+            "finished": _now(),
+            "notes": self.notes,
+            **({} if self.looks is None else {"looks": self.looks}),
+            **({"fork": asdict(self._plan.fork)} if self._plan.fork else {}),
+        }
+
+
+def stored_results(root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the metadata and rows of results.json; both are empty if it is missing or damaged."""
+    content = read_whole_json(root / RESULTS_FILE)
+    if not isinstance(content, dict) or not {"meta", "runs"} <= content.keys():
+        return {}, []
+    return content["meta"], content["runs"]
+
+
+def store_truth(file: Path, facts: dict[str, Any], previous: dict[str, Any]) -> None:
+    """Write the ground truth, or check that it is that of the earlier commands.
+
+    If the file is missing or damaged, the numbers of images and boxes of the earlier commands must
+    be those of the data.
+
+    Raises:
+        InputError: the data has changed.
+    """
+    if "ground_truth" not in facts:
+        return
+    new = json.loads(json.dumps(finite(facts)))
+    stored = read_whole_json(file)
+    if stored is None:
+        same = all(previous.get(key, new.get(key)) == new.get(key) for key in _OF_DATA)
+    else:
+        same = stored == new["ground_truth"]
+    if not same:
+        raise InputError(
+            f"{file}: the validation data has changed since this comparison was started; "
+            "give another --work-dir"
+        )
+    if stored is None:
+        write_json(file, new["ground_truth"], indent=2)
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as CSV, sorted by descending AP; runs without AP come last."""
+    names = {name: None for row in rows for name in row["metrics"]}
+    extra = sorted(names.keys() - set(LOGGED_METRICS))
+    before = ("variant", "seed", "status")
+    between = ("train_seconds", "seconds_per_iteration", "peak_memory_mb")
+    after = ("initial_weights", "error", "work_dir")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*before, *LOGGED_METRICS, *between, *extra, *after])
+    for row in sorted(rows, key=lambda row: -(row["metrics"].get("AP") or -1.0)):
+        metrics = row["metrics"]
+        writer.writerow(
+            [
+                *(row[key] for key in before),
+                *(metrics.get(name) for name in LOGGED_METRICS),
+                *(row[key] for key in between),
+                *(metrics.get(name) for name in extra),
+                *(row[key] for key in after),
+            ]
+        )
+    return text.getvalue()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

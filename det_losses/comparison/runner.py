@@ -1,0 +1,592 @@
+"""Train the runs of a plan, each in its own process: start, display, stop, store the results."""
+
+import contextlib
+import fcntl
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, TextIO
+
+from mmengine.config import Config
+
+from det_losses.comparison.budget import Budget
+from det_losses.comparison.fork import FORK_FILE
+from det_losses.comparison.interim import InterimReport
+from det_losses.comparison.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
+from det_losses.config_diff import describe
+from det_losses.engine.checkpoint import newest_checkpoint
+from det_losses.engine.config import config_text
+from det_losses.engine.device import device_options
+from det_losses.engine.progress import PROGRESS_FILE, ap_text
+from det_losses.engine.run import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    changes_since,
+    is_finished,
+    read_metrics,
+)
+from det_losses.errors import InputError, counted, printable
+from det_losses.files import is_damaged, read_whole_json, write_text
+from det_losses.paths import import_root
+from det_losses.report.formats import duration
+
+LOG_FILE = "output.log"
+BUDGET_NOTE = (
+    "The time budget ran out before all planned runs were trained. Repeat the command with a new "
+    "budget to train the rest."
+)
+_GRACE = 4.0  # seconds that a terminated run gets to end its workers: stopping takes at most 5
+# glibc keeps freed memory for the next step instead of returning it to the system. On one core, 14%
+# of the quickstart's CPU time went into page faults without this.
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+_INTERVAL = 0.3  # seconds between two looks at a running process, or at what a run waits for
+_FEW_EPOCHS = 30  # with more epochs, a file gets a line per tenth of a run, not per epoch
+
+
+class BudgetSpent(Exception):
+    """The time budget is over."""
+
+
+class PlanRunner:
+    """Trains the unfinished runs of a plan.
+
+    Args:
+        cfg: the config that all runs share.
+        requested: the plan of this command. Other variants or seeds of earlier commands in the same
+            directory stay in the results.
+        root: the directory of the comparison.
+        lock: file descriptor of the directory's lock, inherited by the runs.
+        facts: see :class:`~det_losses.comparison.plan.Results`.
+        jobs: number of parallel runs, which share the cores.
+        budget: the time budget; None: unlimited.
+        report: rewrites the report after each run; None: there is no report before the end.
+        tensorboard: whether each run writes its scalars for TensorBoard too.
+
+    Attributes:
+        plan: the plan of the directory, including earlier commands.
+        runs: the runs of this command.
+        results: writer of the results of the plan.
+        run_seconds: estimated time of a run, used until one has finished; None: unknown.
+
+    Raises:
+        InputError: the directory contains a comparison with a different config or ground truth.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        requested: Plan,
+        root: Path,
+        lock: int,
+        facts: dict[str, Any],
+        jobs: int = 1,
+        budget: Budget | None = None,
+        report: InterimReport | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        stored = requested.known(root)
+        self.plan = requested.added_to(stored, root) if stored else requested
+        self.runs = requested.runs(root)
+        if stored is None:
+            for run in self.runs:
+                _check_config(run, cfg)
+        self.results = Results(self.plan, root, facts)
+        self.run_seconds: float | None = None
+        if BUDGET_NOTE in self.results.notes:
+            self.results.notes.remove(BUDGET_NOTE)  # it concerns an earlier command
+        self._cfg, self._root, self._lock = cfg, root, lock
+        self._jobs, self._budget = jobs, budget
+        self._report, self._tensorboard = report, tensorboard
+        self._stop = threading.Event()
+        self._durations: list[float] = []  # of finished runs, in seconds per whole training
+        self._choosing = threading.Lock()
+        self._expected: set[Path] = set()  # checkpoints that runs of this command will write
+
+    def execute(self) -> list[dict[str, Any]]:
+        """Train the unfinished runs and write the results after each of them.
+
+        When the budget runs out, no further run is started and running ones are terminated; a later
+        command resumes them.
+
+        Returns:
+            The rows of the results.
+
+        Raises:
+            KeyboardInterrupt: running trainings were stopped and results were written.
+        """
+        self.plan.save(self._root)
+        self.results.write()
+        todo = []
+        for index, run in enumerate(self.runs):
+            title = f"[{index + 1}/{len(self.runs)}] {run.title}"
+            if is_finished(run.work_dir) and not _reopened(run, title):
+                _print_line(sys.stdout, f"{title}  {_outcome(run)} (already finished)")
+            else:
+                self._say_lost(run, title)
+                todo.append((title, run))
+        self._expected = {run.work_dir / FORK_FILE for _, run in todo if not run.start}
+        with ThreadPoolExecutor(self._jobs) as pool:
+            futures = [pool.submit(self._train_next, todo) for _ in list(todo)]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                for future in futures:
+                    if future.done():
+                        future.result()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+            finally:
+                if self._report:
+                    self._report.stop()  # a final one follows, or none
+        if self._budget and self._durations:
+            self._budget.run_seconds = sum(self._durations) / len(self._durations)
+        return self.results.write()
+
+    def _say_lost(self, run: PlannedRun, title: str) -> None:
+        """Print that a finished run lost its record, or all of its files."""
+        record = run.work_dir / METRICS_FILE
+        if is_damaged(record):
+            _print_line(sys.stdout, f"{title}  {record} is damaged: evaluated again")
+        elif (
+            (run.variant.label, run.seed) in self.results.done_before
+            and not record.exists()
+            and not any(run.work_dir.glob("*.pth"))
+        ):
+            _print_line(sys.stdout, f"{title}  was finished, but {record} is missing: run again")
+
+    @property
+    def todo(self) -> list[PlannedRun]:
+        """The runs of this command that are not finished."""
+        return [run for run in self.runs if not is_finished(run.work_dir)]
+
+    def forecast(self) -> str:
+        """Return one line with the seeds, the number of runs and the estimated time."""
+        todo = self.todo
+        seeds = ", ".join(map(str, dict.fromkeys(run.seed for run in self.runs)))
+        text = f"seeds {seeds}: {counted(len(todo), 'run')}"
+        each = self._expected_seconds()
+        if not todo:
+            return f"seeds {seeds}: all {counted(len(self.runs), 'run')} are finished"
+        if each is None:
+            return f"{text}; the estimated time is shown once the first one trains"
+        whole = sum(run.share for run in todo)  # in whole trainings
+        total = duration(math.ceil(whole / self._jobs) * each)
+        forked = f" (forked ones {self.plan.fork.share:.0%} of it)" if self.plan.fork else ""
+        text += f" of about {duration(each)} each{forked}, {self._jobs} in parallel"
+        text += f"; estimated time {total}"
+        return f"{text} of {duration(self._budget.seconds)}" if self._budget else text
+
+    def _expected_seconds(self) -> float | None:
+        """Return the mean time of a whole training, or the estimate."""
+        estimate = self._budget.run_seconds if self._budget else self.run_seconds
+        return self.plan.seconds_per_run(self._root) or estimate
+
+    def _train_next(self, todo: list[tuple[str, PlannedRun]]) -> None:
+        """Take the first run that can start from the list, and train it.
+
+        A forked run waits until its checkpoint exists, or can no longer be expected.
+        """
+        while not self._stop.is_set():
+            with self._choosing:
+                found = next((item for item in todo if self._can_start(item[1])), None)
+                if found:
+                    todo.remove(found)
+                following = math.ceil((1 + sum(run.share for _, run in todo)) / self._jobs) - 1
+            if found:
+                title, run = found
+                try:
+                    self._train(run, title, following)
+                finally:
+                    self._expected.discard(run.work_dir / FORK_FILE)
+                return
+            self._stop.wait(_INTERVAL)
+
+    def _can_start(self, run: PlannedRun) -> bool:
+        return run.start not in self._expected or run.start.is_file()
+
+    def _train(self, run: PlannedRun, title: str, following: int) -> None:
+        """Train a run, unless the comparison is stopping. A fault of its files ends only this run.
+
+        Its directory may have been removed, or the disk may be full.
+        """
+        if self._stop.is_set():
+            return
+        try:
+            self._train_in_directory(run, title, following)
+        except OSError as error:
+            reason = f"{type(error).__name__}: {error}"
+            self.results.failed[run.work_dir] = reason
+            with contextlib.suppress(OSError):
+                run.set_status("failed", reason)
+            _print_line(sys.stdout, f"{title}  FAILED: {error}")
+            self._store()
+
+    def _store(self) -> None:
+        """Write the results; where that is impossible, the runs go on and write them later."""
+        try:
+            self.results.write()
+        except OSError as error:
+            _print_line(sys.stdout, f"the results cannot be written yet: {error}")
+
+    def _train_in_directory(self, run: PlannedRun, title: str, following: int) -> None:
+        if self._budget and not self._budget.allows_run(self._durations, run.share):
+            _print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
+            self.results.note(BUDGET_NOTE)
+            return
+        start = run.start
+        if start and newest_checkpoint(Config({"work_dir": str(run.work_dir)}))[0]:
+            start = None  # the run resumes from a checkpoint of its own
+        if start and not start.is_file():
+            self._give_up(run, title)
+            return
+        config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
+        if not config.is_file():
+            write_text(config, config_text(run.config(self._cfg)))
+        begin = log.stat().st_size if log.is_file() else 0
+        display = RunDisplay(title, run.work_dir, self._durations, following, live=self._jobs == 1)
+        display.say(f"started, log: {log}")
+        try:
+            command = train_command(config, run.work_dir, start)
+            command += ["--tensorboard"] if self._tensorboard else []
+            status = self._watch(command, log, display)
+        except BudgetSpent:
+            run.set_status("interrupted", "the time budget ran out")
+            display.close("stopped: the time budget ran out")
+            self.results.note(BUDGET_NOTE)
+        except KeyboardInterrupt:
+            self._stop.set()
+            run.set_status("interrupted")
+            display.close(_outcome(run) if is_finished(run.work_dir) else "interrupted")
+            raise
+        else:
+            if is_finished(run.work_dir):
+                self._durations.append(display.elapsed / run.share)
+                display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
+            else:
+                run.set_status("failed", _tail(log, begin, status))
+                display.close(f"FAILED ({_ended(status)}), log: {log}")
+        finally:
+            self._store()
+        if self._report and self._durations:
+            self._report.request(following * sum(self._durations) / len(self._durations))
+
+    def _give_up(self, run: PlannedRun, title: str) -> None:
+        """Record that a forked run cannot start, unless its baseline's run is still to be trained.
+
+        A run that was stopped, or not started for lack of time, writes the checkpoint later.
+        """
+        source = f"{self.plan.fork.baseline} seed {run.seed}"
+        ended = read_whole_json(run.start.parent / STATUS_FILE) or {}
+        if is_finished(run.start.parent) or ended.get("status") == "failed":
+            reason = f"{run.start} is missing, from which it starts; it is written by {source}"
+            run.set_status("failed", reason)
+            _print_line(sys.stdout, f"{title}  FAILED: {reason}")
+        else:
+            _print_line(sys.stdout, f"{title}  not started: it starts from {source}")
+        self._store()
+
+    def _watch(self, command: Sequence[str], log: Path, display: "RunDisplay") -> int:
+        """Run a command; stop it on an interrupt, if another run raises or at the budget's end."""
+
+        def tick() -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            if self._budget and self._budget.left <= 0:
+                raise BudgetSpent
+            display.update()
+            if self._report:
+                self._report.tick()
+
+        return run_process(command, log, tick, keep_open=self._lock, env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        """Return the variables that a run gets, unless the user has set them.
+
+        The cores are divided among parallel runs; more threads than cores would slow them down.
+        """
+        chosen = dict(_ALLOCATION)
+        if self._jobs > 1:
+            chosen["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self._jobs))
+        return {name: value for name, value in chosen.items() if name not in os.environ}
+
+
+def _check_config(run: PlannedRun, cfg: Config) -> None:
+    """Check that a run in a directory without a plan is the one that this command would train.
+
+    Raises:
+        InputError: its config differs, or cannot be read.
+    """
+    file = run.work_dir / CONFIG_FILE
+    lines = changes_since(file, run.config(cfg)) if file.is_file() else []
+    if lines:
+        raise InputError(
+            f"{file} is of a different run ({describe(lines)}); remove its folder, or give another "
+            "--work-dir"
+        )
+
+
+def _reopened(run: PlannedRun, title: str) -> bool:
+    """Reopen a finished run whose detections are lost, if its checkpoint can be evaluated again."""
+    detections = run.work_dir / DETECTIONS_FILE
+    trained = [*run.work_dir.glob("epoch_*.pth"), *run.work_dir.glob("iter_*.pth")]
+    if not trained or read_whole_json(detections) is not None:
+        return False
+    (run.work_dir / METRICS_FILE).unlink()
+    _print_line(sys.stdout, f"{title}  {detections} is missing or damaged: evaluated again")
+    return True
+
+
+def _outcome(run: PlannedRun) -> str:
+    value = (read_metrics(run.work_dir).get("metrics") or {}).get("AP")
+    return "AP n/a" if value is None else f"AP {100 * value:.1f}"
+
+
+def _tail(log: Path, begin: int, status: int, lines: int = 8) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(begin)
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"{_ended(status)}; the log cannot be read ({error})"
+    last = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+    return "\n".join([f"{_ended(status)}; last lines of the log:", *last])
+
+
+def _ended(status: int) -> str:
+    """Return how a process ended: its exit status, or the signal that killed it."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"killed by {name}" + (" (out of memory?)" if -status == signal.SIGKILL else "")
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[int]:
+    """Lock the directory of a comparison and yield the file descriptor of the lock.
+
+    Runs inherit the descriptor and with it the lock. If the comparison is killed, the directory
+    stays locked until its running trainings have ended.
+
+    Raises:
+        InputError: another comparison, or a run of one that was killed, has the lock; or ``root``
+            is a file.
+    """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--work-dir {root}: is a file, expected a directory")
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{root} is in use by another comparison, or by a run of one that was killed; "
+                "wait until it ends, or give another --work-dir"
+            ) from None
+        yield file.fileno()
+
+
+def is_running(root: Path) -> bool:
+    """Return whether a comparison, or a run of one that was killed, has the lock of a directory."""
+    file = root / ".lock"
+    if not file.is_file():
+        return False
+    with file.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def train_command(config: Path, work_dir: Path, start: Path | None = None) -> list[str]:
+    """Return the command of a run: the ``train`` tool; ``start`` is the checkpoint of a fork."""
+    tool = [sys.executable, "-m", "det_losses", "train"]
+    options = ["--work-dir", str(work_dir), "--no-plan", *device_options()]
+    resume = ["--resume", str(start)] if start else ["--resume"]
+    return [*tool, str(config), *options, *resume]
+
+
+def run_process(
+    command: Sequence[str],
+    output: Path,
+    tick: Callable[[], None],
+    *,
+    keep_open: int | None = None,
+    env: Mapping[str, str] | None = None,
+    interval: float = _INTERVAL,
+) -> int:
+    """Run a command and append its output to a file.
+
+    The process gets its own session, so that Ctrl-C on the terminal reaches only this process,
+    which then terminates the other one cleanly.
+
+    Args:
+        command: program and arguments.
+        output: the file for stdout and stderr.
+        tick: called every ``interval`` seconds.
+        keep_open: a file descriptor for the process to inherit (the lock of the directory).
+        env: environment variables in addition to those of this process.
+        interval: seconds between two calls of ``tick``.
+
+    Returns:
+        The exit status; if the process was killed, the negative number of the signal.
+    """
+    path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
+    with output.open("ab") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=() if keep_open is None else (keep_open,),
+            env={**os.environ, **(env or {}), "PYTHONPATH": path},
+        )
+        try:
+            while True:
+                try:
+                    return process.wait(timeout=interval)
+                except subprocess.TimeoutExpired:
+                    tick()
+        except BaseException:
+            _stop(process)
+            raise
+
+
+def _stop(process: subprocess.Popen) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=_GRACE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # including its workers
+    process.wait()
+
+
+class RunDisplay:
+    """Progress of one run: a line rewritten in place on a terminal, a line per epoch in a file.
+
+    Args:
+        title: start of each line.
+        work_dir: directory of the run, which writes its progress there.
+        finished: durations of the comparison's finished runs, seconds per whole training.
+        following: number of runs that this job still has to train after this one.
+        stream: output stream; default stdout.
+        live: whether the line may be rewritten on a terminal; False if several runs write to it.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        work_dir: Path,
+        finished: Sequence[float],
+        following: int,
+        stream: TextIO | None = None,
+        live: bool = True,
+    ) -> None:
+        self._stream = stream or sys.stdout
+        self._live = live and self._stream.isatty()
+        self._title = title
+        self._file = work_dir / PROGRESS_FILE
+        self._file.unlink(missing_ok=True)
+        self._finished, self._following = finished, following
+        self._start = time.perf_counter()
+        self._first: dict[str, Any] | None = None
+        self._shown: Any = None
+        self._width = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since construction, which is just before the process starts."""
+        return time.perf_counter() - self._start
+
+    def say(self, text: str) -> None:
+        """Print a permanent line."""
+        _print_line(self._stream, f"{self._title}  {text}")
+
+    def update(self) -> None:
+        """Show the current progress if it has changed."""
+        state = read_whole_json(self._file)
+        if state is None:
+            return
+        self._first = self._first or state
+        tenth = 10 * state["step"] // max(1, state["steps"])
+        few = 1 < state["epochs"] <= _FEW_EPOCHS
+        news = state["step"] if self._live else (state["epoch"] if few else tenth)
+        if (news, state["AP"]) == self._shown:
+            return
+        self._shown = news, state["AP"]
+        text = self._line(state)
+        if self._live:
+            text = text[: shutil.get_terminal_size().columns - 1]  # \r cannot undo a wrapped line
+            self._width = max(self._width, len(text))
+            print(f"\r{text:<{self._width}}", end="", file=self._stream, flush=True)
+        else:
+            _print_line(self._stream, text)
+
+    def close(self, text: str) -> None:
+        """Replace the progress line by a permanent one."""
+        start = "\r" if self._live else ""
+        _print_line(self._stream, f"{start}{f'{self._title}  {text}':<{self._width}}")
+
+    def _line(self, state: dict[str, Any]) -> str:
+        steps = max(1, state["steps"])
+        done = (state["step"] - self._first["step"]) / steps
+        fraction = state["step"] / steps
+        # A resumed run trains only the rest: extrapolate from the steps since its start.
+        pace = self.elapsed / done * fraction if done > 0 else self.elapsed
+        current, total = remaining(
+            self._finished, self._following, pace, fraction if done > 0 or self._finished else 0.0
+        )
+        parts = [f"{self._title}  {state['step']}/{state['steps']} steps"]
+        if state["loss"] is not None:
+            parts.append(f"loss {state['loss']:.3f}")
+        if state["AP"] is not None:
+            parts.append(ap_text(state))
+        if current is not None:
+            parts.append(f"{duration(current)} left")
+            if self._following:
+                parts.append(f"{duration(total)} for all runs")
+        return "  ".join(parts)
+
+
+def _print_line(stream: TextIO, text: str) -> None:
+    """Print in one write: `print` writes the newline separately, and runs print in parallel."""
+    start = "\r" if text.startswith("\r") else ""  # to overwrite the progress line
+    stream.write(f"{start}{printable(text.removeprefix(start))}\n")
+    stream.flush()
+
+
+def remaining(
+    finished: Sequence[float], following: int, elapsed: float, fraction: float
+) -> tuple[float | None, float | None]:
+    """Estimate the remaining seconds of the current run and of all runs.
+
+    Args:
+        finished: durations of finished runs.
+        following: number of runs after the current one.
+        elapsed: seconds since the start of the current run.
+        fraction: fraction of its steps that it did in that time.
+
+    Returns:
+        Both, or None if nothing is known yet.
+    """
+    mean = sum(finished) / len(finished) if finished else None
+    if fraction > 0:
+        mean_now = elapsed / fraction
+        mean = mean if mean is not None else mean_now
+    if mean is None:
+        return None, None
+    current = max(0.0, mean * (1 - fraction) if fraction else mean - elapsed)
+    return current, current + following * mean

@@ -1,0 +1,420 @@
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from det_losses.comparison import runner as module
+from det_losses.comparison.runner import PlanRunner, RunDisplay, locked, remaining, run_process
+from det_losses.files import write_json
+
+FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}
+
+
+def statuses(folder):
+    return [run["status"] for run in json.loads((folder / "results.json").read_text())["runs"]]
+
+
+class TestPlanRunner:
+    @pytest.fixture
+    def trained(self, tmp_path, finish, plan, monkeypatch):
+        """Runs end immediately; return the stored statuses at each start, by title of the run."""
+        seen = {}
+
+        def fake(command, log, tick, *, keep_open, env):
+            run = next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent)
+            seen[run.title] = statuses(tmp_path)
+            log.write_text("Traceback\nValueError: broken")
+            if run.title == "GIoULoss seed 0":
+                return 1
+            finish(run)
+            return 0
+
+        monkeypatch.setattr(module, "run_process", fake)
+        return seen
+
+    def test_tensorboard_is_an_option_of_each_run(self, cfg, plan, tmp_path, monkeypatch):
+        commands = []
+        monkeypatch.setattr(
+            module, "run_process", lambda command, *_, **__: commands.append(command) or 1
+        )
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS, tensorboard=True).execute()
+        assert [command[-1] for command in commands] == ["--tensorboard"] * 4
+
+    def test_results_are_written_after_every_run(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert trained == {
+            "SmoothL1Loss seed 0": ["pending", "pending", "pending", "pending"],
+            "GIoULoss seed 0": ["done", "pending", "pending", "pending"],
+            "SmoothL1Loss seed 1": ["done", "failed", "pending", "pending"],
+            "GIoULoss seed 1": ["done", "failed", "done", "pending"],
+        }
+        stored = json.loads((tmp_path / "results.json").read_text())
+        assert stored["runs"][1]["error"].splitlines() == [
+            "exit status 1; last lines of the log:",
+            "Traceback",
+            "ValueError: broken",
+        ]
+        assert stored["meta"]["variants"]["GIoULoss"] == {
+            "changes": {"model.loss_bbox": {"type": "GIoULoss", "loss_weight": 2.5}},
+            "source": "source of GIoULoss",
+            "factors": {"loss_bbox": "GIoULoss"},
+            "weight": {"how": "published", "multiple": 1.0},
+        }
+        assert {"started", "finished", "seeds", "hash", "command"} <= set(stored["meta"])
+
+    def test_repeating_the_command_trains_the_unfinished_runs(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        trained.clear()
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert list(trained) == ["GIoULoss seed 0"]
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [
+            ("removed", "exit status 1; the log cannot be read"),
+            ("disk full", "OSError: [Errno 28] No space left on device"),
+            ("a file", "FileExistsError: [Errno 17]"),  # so its status cannot be stored there
+        ],
+    )
+    def test_a_fault_of_one_run_does_not_end_the_others(
+        self, cfg, plan, tmp_path, finish, monkeypatch, capsys, fault, message
+    ):
+        def fake(command, log, tick, *, keep_open, env):
+            run = next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent)
+            if run.title == "GIoULoss seed 0":
+                if fault == "disk full":
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                shutil.rmtree(log.parent)
+                return 1
+            finish(run)
+            return 0
+
+        monkeypatch.setattr(module, "run_process", fake)
+        if fault == "a file":
+            (tmp_path / "runs/GIoULoss").mkdir(parents=True)
+            (tmp_path / "runs/GIoULoss/seed_0").touch()
+        rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
+        assert message in rows[1]["error"]
+        assert "GIoULoss seed 0  FAILED" in capsys.readouterr().out
+        assert statuses(tmp_path) == [row["status"] for row in rows]
+
+    def test_results_that_cannot_be_written_for_a_while_do_not_end_the_runs(
+        self, cfg, plan, tmp_path, trained, monkeypatch, capsys
+    ):
+        write, calls = module.Results.write, []
+
+        def full_disk(results):
+            calls.append(results)
+            if 2 <= len(calls) <= 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results.json")
+            return write(results)
+
+        monkeypatch.setattr(module.Results, "write", full_disk)
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert statuses(tmp_path) == ["done", "failed", "done", "done"]
+        assert capsys.readouterr().out.count("cannot be written yet: [Errno 28] No space left") == 2
+
+    @pytest.mark.parametrize("left", [0.5, 0.0])
+    @pytest.mark.parametrize(
+        "name", ["plan.json", "results.json", "runs/SmoothL1Loss/seed_0/metrics.json"]
+    )
+    def test_a_damaged_file_is_rebuilt(self, cfg, plan, tmp_path, trained, name, left):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        trained.clear()
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: int(left * len(whole))])
+        # The command names one loss and one seed only. The others are known from the other files.
+        fewer = type(plan).of(cfg, ["loss_bbox"], plan.variants[:1], [0])
+        rows = PlanRunner(cfg, fewer, tmp_path, 0, FACTS).execute()
+        assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
+        assert list(trained) == (["SmoothL1Loss seed 0"] if "metrics" in name else [])
+        notes = json.loads((tmp_path / "results.json").read_text())["meta"]["notes"]
+        assert any("was damaged and was rebuilt" in note for note in notes) == (
+            name == "results.json"
+        )
+        if name != "results.json":
+            assert (tmp_path / name).read_bytes() == whole
+
+    def test_a_finished_run_whose_folder_was_removed_is_trained_again(
+        self, cfg, plan, tmp_path, trained, capsys
+    ):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        shutil.rmtree(tmp_path / "runs" / "SmoothL1Loss" / "seed_1")
+        trained.clear()
+        capsys.readouterr()
+        rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert list(trained) == ["GIoULoss seed 0", "SmoothL1Loss seed 1"]  # the first had failed
+        assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
+        assert "SmoothL1Loss seed 1  was finished, but" in capsys.readouterr().out
+
+    def test_a_damaged_plan_of_another_config_is_refused(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        (tmp_path / "plan.json").write_text("{")
+        cfg.model.num_convs = 3
+        other = type(plan).of(cfg, ["loss_bbox"], plan.variants, [0])
+        with pytest.raises(
+            ValueError, match=r"different config, .* plan\.json is missing or damag"
+        ):
+            PlanRunner(cfg, other, tmp_path, 0, FACTS)
+        # Without results.json too, the runs are known by their own configs.
+        (tmp_path / "results.json").unlink()
+        with pytest.raises(
+            ValueError, match=r"different run \(model.num_convs: 2 -> 3\); remove its"
+        ):
+            PlanRunner(cfg, other, tmp_path, 0, FACTS)
+
+    def test_results_keep_what_an_earlier_command_trained(self, cfg, plan, tmp_path, trained):
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        fewer = type(plan).of(cfg, ["loss_bbox"], plan.variants[:1], [0])
+        runner = PlanRunner(cfg, fewer, tmp_path, 0, FACTS)
+        assert [run.title for run in runner.runs] == ["SmoothL1Loss seed 0"]
+        assert len(runner.results.write()) == 4
+        assert runner.results.meta()["seeds"] == [0, 1]
+
+    def test_a_run_is_the_users_own_train_command_on_its_config(
+        self, cfg, plan, tmp_path, monkeypatch
+    ):
+        commands = []
+        monkeypatch.setattr(
+            module, "run_process", lambda command, *a, **k: commands.append(command) or 1
+        )
+        monkeypatch.setattr(module, "_tail", lambda *a: "")
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        run = tmp_path / "runs" / "GIoULoss" / "seed_0"
+        expected = ["-m", "det_losses", "train", str(run / "config.py"), "--work-dir", str(run)]
+        assert commands[1][1:] == [*expected, "--no-plan", "--resume"]
+        written = Config.fromfile(Path(commands[1][4]))
+        assert written.model.loss_bbox == {"type": "GIoULoss", "loss_weight": 2.5}
+        assert written.randomness.seed == 0
+
+    def test_jobs_run_at_the_same_time_on_their_share_of_the_cores(
+        self, cfg, plan, tmp_path, finish, monkeypatch
+    ):
+        # Two runs wait for each other at a barrier: one alone would wait in vain.
+        barrier, threads = threading.Barrier(2, timeout=10), set()
+
+        def fake(command, log, tick, *, keep_open, env):
+            barrier.wait()
+            threads.add(env["OMP_NUM_THREADS"])
+            assert "MALLOC_TRIM_THRESHOLD_" in env
+            assert "MALLOC_MMAP_THRESHOLD_" not in env  # the user has set it
+            finish(next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent))
+            return 0
+
+        monkeypatch.setattr(module, "run_process", fake)
+        monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+        monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
+        assert threads == {"4"}
+        assert statuses(tmp_path) == ["done"] * 4
+
+    def test_an_interrupt_stops_all_running_runs(self, cfg, plan, tmp_path, monkeypatch):
+        both, begun, ended = threading.Barrier(2, timeout=10), [], []
+
+        def fake(command, log, tick, *, keep_open, env):
+            begun.append(log.parent)
+            if both.wait(timeout=1) == 0:
+                raise KeyboardInterrupt
+            try:
+                for _ in range(1000):
+                    tick()
+                    time.sleep(0.01)
+            except KeyboardInterrupt:
+                ended.append(log.parent)
+                raise
+
+        monkeypatch.setattr(module, "run_process", fake)
+        with pytest.raises(KeyboardInterrupt):
+            PlanRunner(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
+        assert (len(begun), len(ended)) == (2, 1)
+        assert statuses(tmp_path) == ["interrupted"] * 2 + ["pending"] * 2
+
+
+class TestLock:
+    def test_a_second_comparison_in_the_same_directory_is_refused(self, tmp_path):
+        with locked(tmp_path), pytest.raises(ValueError, match="in use by another comparison"):
+            with locked(tmp_path):
+                pass
+        with locked(tmp_path):
+            pass
+
+    def test_a_run_of_a_killed_comparison_keeps_the_lock(self, tmp_path):
+        with locked(tmp_path) as lock:
+            run = subprocess.Popen(
+                [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,)
+            )
+        with pytest.raises(ValueError, match="or by a run of one that was killed"):
+            with locked(tmp_path):
+                pass
+        run.communicate(b"\n", timeout=10)
+        with locked(tmp_path):
+            pass
+
+
+TIDY = """
+import pathlib, signal, sys, time
+
+def tidy(number, frame):
+    pathlib.Path("tidied").touch()
+    sys.exit()
+
+signal.signal(signal.SIGTERM, tidy)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+class TestRunProcess:
+    def start(self, code, folder, tick=lambda: None):
+        return run_process([sys.executable, "-c", code], folder / "log", tick, interval=0.02)
+
+    def interrupt_once_begun(self, log):
+        def tick():
+            if log.is_file() and log.read_text().strip():
+                raise KeyboardInterrupt
+
+        return tick
+
+    def test_output_goes_to_the_file_and_the_status_comes_back(self, tmp_path):
+        assert self.start("print('out'); raise SystemExit(3)", tmp_path) == 3
+        assert self.start("import sys; print('err', file=sys.stderr)", tmp_path) == 0
+        # Appended, as the output of a resumed run is.
+        assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+    def test_a_killed_run_is_told_as_that(self, cfg, plan, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(
+            module, "train_command", lambda *paths: ["sh", "-c", "echo begun; kill -KILL $$"]
+        )
+        rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
+        assert rows[0]["error"].splitlines()[0] == (
+            "killed by SIGKILL (out of memory?); last lines of the log:"
+        )
+        assert "FAILED (killed by SIGKILL (out of memory?)), log:" in capsys.readouterr().out
+
+    def test_stopping_takes_at_most_5_seconds(self):
+        assert module._GRACE + 0.3 < 5  # the time between two calls of tick
+
+    def test_the_status_of_a_killed_run_is_the_negative_signal(self, tmp_path):
+        assert self.start("import os; os.kill(os.getpid(), 9)", tmp_path) == -9
+
+    def test_the_package_is_importable_in_a_run_from_anywhere(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        code = "from importlib.util import find_spec; print(find_spec('det_losses').origin)"
+        assert self.start(code, tmp_path) == 0
+        assert (
+            Path((tmp_path / "log").read_text().strip()).parent == Path(module.__file__).parents[1]
+        )
+
+    def test_an_interrupt_terminates_the_run_cleanly(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            self.start(TIDY, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
+        assert (tmp_path / "tidied").is_file()
+
+    def test_a_run_that_ignores_signals_is_killed_with_its_children(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "_GRACE", 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            self.start(STUBBORN, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
+        child = int((tmp_path / "log").read_text())
+        deadline = time.time() + 5
+        while _alive(child) and time.time() < deadline:
+            time.sleep(0.02)
+        assert not _alive(child)
+
+    def test_a_run_does_not_get_the_terminals_interrupt(self, tmp_path):
+        # It is the leader of its own session.
+        self.start("import os; print(os.getsid(0) == os.getpid())", tmp_path)
+        assert (tmp_path / "log").read_text() == "True\n"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:  # an orphan stays as a zombie until init collects it
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("whole", "left", "elapsed", "fraction", "expected"),
+    [
+        # No run has finished or reported progress.
+        ([], 3, 5.0, 0.0, (None, None)),
+        # A quarter in 10 s is 40 s a run: 30 s of this one, 2 further ones of 40 s.
+        ([], 2, 10.0, 0.25, (30.0, 110.0)),
+        # Runs took 40 and 60 s: 50 s a run; half of this one is left, one more comes.
+        ([40.0, 60.0], 1, 7.0, 0.5, (25.0, 75.0)),
+        # The run has not reported yet, and 10 s of its 50 s are gone.
+        ([50.0], 0, 10.0, 0.0, (40.0, 40.0)),
+        ([50.0], 1, 70.0, 0.0, (0.0, 50.0)),
+    ],
+)
+def test_time_left(whole, left, elapsed, fraction, expected):
+    assert remaining(whole, left, elapsed, fraction) == expected
+
+
+class TestRunDisplay:
+    def progress(self, folder, step, epoch, ap=None):
+        state = {"step": step, "steps": 20, "epoch": epoch, "epochs": 2, "loss": 0.5, "AP": ap}
+        write_json(folder / "progress.json", state)
+
+    def test_a_file_gets_a_line_per_epoch(self, tmp_path):
+        stream = io.StringIO()
+        display = RunDisplay("[1/2] A seed 0", tmp_path, [], 1, stream)
+        display.update()  # nothing written yet
+        states = ((2, 0, None), (5, 0, None), (10, 1, None), (10, 1, 0.25), (12, 1, 0.25))
+        for step, epoch, ap in states:
+            self.progress(tmp_path, step, epoch, ap)
+            display.update()
+        display.close("AP 25.0")
+        lines = stream.getvalue().splitlines()
+        assert [line.split("  ")[1] for line in lines] == [
+            "2/20 steps",
+            "10/20 steps",
+            "10/20 steps",
+            "AP 25.0",
+        ]
+        assert "loss 0.500  AP 25.0" in lines[2]
+
+    def test_a_terminal_has_one_rewritten_line(self, tmp_path):
+        stream = io.StringIO()
+        stream.isatty = lambda: True
+        display = RunDisplay("[1/1] A seed 0", tmp_path, [], 0, stream)
+        for step in (2, 3):
+            self.progress(tmp_path, step, 0)
+            display.update()
+        display.close("AP 25.0")
+        text = stream.getvalue()
+        assert text.count("\n") == 1
+        assert text.count("\r") == 3
+        last = text.rsplit("\r", 1)[1]
+        assert len(last) >= max(map(len, text.split("\r")))  # covers what stood there
+
+    def test_the_last_runs_progress_is_not_shown_for_the_next(self, tmp_path):
+        self.progress(tmp_path, 20, 2)
+        stream = io.StringIO()
+        RunDisplay("x", tmp_path, [], 0, stream).update()
+        assert stream.getvalue() == ""

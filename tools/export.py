@@ -1,0 +1,11 @@
+"""`python tools/export.py --help`; the same as `det-losses export`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no install
+
+from det_losses.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["export", *sys.argv[1:]]))
