@@ -118,9 +118,8 @@ def _simulate(args: argparse.Namespace) -> None:
         raise InputError("no loss is left: the reasons are above")
     by_loss = {each.settings["loss"]: each for each in results}
     _write_tables(results, out)
-    ordered = sorted(results, key=lambda each: each.error[-1])
-    figures.curves(ordered, out / "curves")
-    figures.plane(ordered, out / "plane")
+    figures.curves(results, out / "curves")
+    figures.plane(results, out / "plane")
     figures.animation([each for each in every if each.loss in by_loss], out / "boxes.gif")
     trained = [each for each in trained if each.loss in by_loss]
     if len(trained) > 1:
