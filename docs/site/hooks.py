@@ -39,6 +39,7 @@ REFERENCE = {
 }
 _LINK = re.compile(r"(\]\()([^)\s#]+)")
 _ROLE = re.compile(r":(\w+):`~?([^`]*)`")
+_PARAGRAPH = r"(?m)^{}((?:.*\S.*\n?)+)"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -101,7 +102,9 @@ def _modules(part: str) -> list[str]:
 
 
 def _mathml(formula: str, display: str) -> str:
-    return convert(formula, display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+    return convert(formula, display=display).replace(
+        ' xmlns="http://www.w3.org/1998/Math/MathML"', ""
+    )
 
 
 def _block_formula(source: str, *_: object, **__: object) -> str:
@@ -111,14 +114,14 @@ def _block_formula(source: str, *_: object, **__: object) -> str:
 class _Markup(Extension):
     """GitHub's inline formulas, and the markup of docstrings."""
 
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+    def extendMarkdown(self, md: Markdown) -> None:
         md.inlinePatterns.register(_InlineFormula(r"\$`([^`]+)`\$", md), "formula", 195)
         # Before superfences (25), which reads the fences that this writes.
         md.preprocessors.register(_Docstring(md), "docstring", 28)
 
 
 class _InlineFormula(InlineProcessor):
-    def handleMatch(self, m: re.Match, data: str) -> tuple[ET.Element, int, int]:  # noqa: N802
+    def handleMatch(self, m: re.Match, data: str) -> tuple[ET.Element, int, int]:
         return ET.fromstring(_mathml(m[1], "inline")), m.start(0), m.end(0)
 
 
@@ -126,25 +129,13 @@ class _Docstring(Preprocessor):
     """Formulas, roles and examples of Sphinx as Markdown, outside of fences."""
 
     def run(self, lines: list[str]) -> list[str]:
-        done: list[str] = []
-        fence = closing = ""
-        for line in lines:
-            text = line.strip()
-            if closing and not text:  # the empty line that ends a formula or an example
-                done.append(closing)
-                closing = ""
-            if text.startswith("```"):
-                fence = "" if fence else text
-            elif not fence and not closing and text.startswith((".. math::", ">>> ")):
-                formula = text.startswith(".. math::")
-                done.append("```math" if formula else "```pycon")
-                closing = "```"
-                line = text.removeprefix(".. math::") if formula else line
-            elif not fence and not closing:
-                line = _ROLE.sub(_role, line)
-            done.append(line)
-        return [*done, closing] if closing else done
+        parts = re.split(r"(^```.*?^```)", "\n".join(lines), flags=re.DOTALL | re.MULTILINE)
+        parts[::2] = map(_markdown, parts[::2])
+        return "".join(parts).split("\n")
 
 
-def _role(match: re.Match) -> str:
-    return f"$`{match[2]}`$" if match[1] == "math" else f"`{match[2]}`"
+def _markdown(text: str) -> str:
+    """Translate roles, and paragraphs that are a formula or an example."""
+    text = _ROLE.sub(lambda role: f"$`{role[2]}`$" if role[1] == "math" else f"`{role[2]}`", text)
+    text = re.sub(_PARAGRAPH.format(r"\.\. math::"), r"```math\n\1\n```", text)
+    return re.sub(_PARAGRAPH.format("(?=>>> )"), r"```pycon\n\1\n```", text)
