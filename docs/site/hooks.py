@@ -29,6 +29,7 @@ ABOVE = {
 }
 # Page of the reference -> its title and what it documents: modules, or packages with all modules.
 REFERENCE = {
+    "python": ("Comparisons and predictions", ("api", "report.study", "inference")),
     "functional": ("Functions and boxes", ("functional", "boxes", "tensors")),
     "base": ("Base classes and construction", ("losses.core", "registry", "errors")),
     "conformance": ("Conformance suite", ("conformance",)),
@@ -37,6 +38,7 @@ REFERENCE = {
     "evaluation": ("Evaluation", ("evaluation",)),
     "statistics": ("Statistics", ("statistics",)),
 }
+_NO_MEMBERS = "\n    options:\n      members: false"
 _LINK = re.compile(r"(\]\()([^)\s#]+)")
 _ROLE = re.compile(r":(\w+):`~?([^`]*)`")
 _PARAGRAPH = r"(?m)^{}((?:.*\S.*\n?)+)"
@@ -56,8 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in ABOVE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=_page_of(source, text)))
-    for name, (title, modules) in REFERENCE.items():
-        blocks = [f"# {title}", *(f"::: {module}" for part in modules for module in _modules(part))]
+    for name, (title, parts) in REFERENCE.items():
+        blocks = [f"# {title}", *(block for part in parts for block in _blocks(part))]
         page = File.generated(config, f"reference/{name}.md", content="\n\n".join(blocks))
         files.append(page)
     files.append(File.generated(config, "reference/losses.md", content=_losses()))
@@ -88,17 +90,18 @@ def _losses() -> str:
         if isinstance(node, ast.ImportFrom) and ".core" not in node.module
         for alias in node.names
     ]
-    blocks = [f"::: det_losses.losses.{name}\n    options:\n      members: false" for name in names]
+    blocks = [f"::: det_losses.losses.{name}{_NO_MEMBERS}" for name in names]
     return "\n\n".join(["# Losses", *blocks])
 
 
-def _modules(part: str) -> list[str]:
-    """Return the module ``part`` of det_losses, or all modules of that package."""
+def _blocks(part: str) -> list[str]:
+    """Document the module ``part`` of det_losses, or all modules of that package."""
     path = ROOT / "det_losses" / part.replace(".", "/")
     if not path.is_dir():
-        return [f"det_losses.{part}"]
+        return [f"::: det_losses.{part}"]
     names = sorted(file.stem for file in path.glob("*.py") if not file.stem.startswith("_"))
-    return [f"det_losses.{part}", *(f"det_losses.{part}.{name}" for name in names)]
+    modules = [f"::: det_losses.{part}.{name}" for name in names]
+    return [f"::: det_losses.{part}{_NO_MEMBERS}", *modules]
 
 
 def _mathml(formula: str, display: str) -> str:
