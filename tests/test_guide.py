@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from det_losses.cli import TOOLS
+
 TESTS = Path(__file__).parent
 README = TESTS.parent / "README.md"
 PAGES = [README, *sorted((TESTS.parent / "docs").glob("*.md"))]
@@ -87,3 +89,20 @@ def test_blocks_of_code_are_marked_python_or_pycon():
 @pytest.mark.parametrize(("page", "test"), RUN_ELSEWHERE.items())
 def test_code_that_is_run_elsewhere_is(page, test):
     assert f"docs/{page}" in (TESTS / test).read_text(encoding="utf-8")
+
+
+def test_tools_and_options_exist():
+    """Every tool that a page calls, and every option that it names."""
+    package = "\n".join(
+        file.read_text(encoding="utf-8")
+        for folder in ("det_losses", "benchmarks")
+        for file in (TESTS.parent / folder).rglob("*.py")
+    )
+    options = set(re.findall(r'"(--[a-z][a-z-]*)"', package))
+    options |= {"--train-images", "--val-images"}  # added in a loop
+    options |= {"--no-deps", "--logdir"}  # of pip and TensorBoard
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        tools = set(re.findall(r"det-losses (\w+)", text))
+        assert tools <= {*TOOLS, "compare"}, page.name
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= options, page.name
