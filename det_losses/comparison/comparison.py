@@ -35,6 +35,7 @@ from det_losses.comparison.variants import Selection, Variant, select
 from det_losses.comparison.weight_matching import MATCHED_FILE, match_variants
 from det_losses.config_diff import plain
 from det_losses.data.folds import classes_in_one_fold
+from det_losses.engine.build import build_datasets
 from det_losses.engine.config import select_fold
 from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
 from det_losses.engine.pretrained import pin_weights
@@ -46,7 +47,6 @@ from det_losses.errors import InputError, UserError, counted, did_you_mean, prin
 from det_losses.evaluation.metrics import METRICS
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.losses.core.text import loss_text
-from det_losses.registry import DATASETS
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import listed
 from det_losses.report.markdown import table
@@ -271,7 +271,7 @@ def with_epochs(cfg: Config) -> Config:
         return cfg
     own, one_run = copy.deepcopy(cfg), copy.deepcopy(cfg)
     select_fold(one_run, 0)
-    images = len(DATASETS.build(one_run.train_dataloader.dataset))
+    images = len(build_datasets(one_run)["train_dataloader"])
     set_length(own, images)
     limit_warm_up(own, images)
     return own

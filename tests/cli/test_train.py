@@ -181,7 +181,7 @@ def test_broken_images_stop_training_before_it_starts_or_are_left_out(
     assert "1 of 12 images cannot be used: " in error and "second/images/000011.png: " in error
     assert not run.exists()
     assert main([*arguments, "--skip-broken"]) == 0
-    assert "1 of 12 images cannot be read and are left out: second/images/000011.png" in (
+    assert "1 of 12 images cannot be read and is left out: second/images/000011.png" in (
         capsys.readouterr().out
     )
     assert json.loads((run / "metrics.json").read_text())["status"] == "done"
@@ -256,7 +256,7 @@ def test_what_the_data_drops_is_told_once_and_classes_are_matched_by_name(
     told = [line.partition("data: ")[2] for line in text.splitlines() if "data: " in line]
     crowds = "2 of 9 boxes are crowds"
     expected = (
-        "instances.json: 1 of 9 boxes are outside their image and are left out",
+        "instances.json: 1 of 9 boxes is outside its image and is left out",
         f"instances.json: {crowds} and are left out",
         f"instances.json: {crowds}: detections on them are ignored",
         "6 of 6 validation images are also training images",
@@ -282,7 +282,7 @@ def test_data_that_cannot_be_used_is_refused_before_training(
     for data, message in (
         ((empty, good), "empty/instances.json: no box to train with on 6 images"),
         ((good, empty), "empty/instances.json: no box to evaluate with on 6 images"),
-        ((good, linked), "1 of 6 images are files outside this folder"),
+        ((good, linked), "1 of 6 images is outside this folder"),
     ):
         assert message in refused([str(tiny_config), *run, *data_options(*data)], capsys)
     assert not (tmp_path / "run").exists()
