@@ -238,14 +238,16 @@ def scores_of(folder: Path) -> dict | None:
 
 
 MOMENTS = ("starting", "training", "evaluating", "writing the report")
+LONG_STEPS = [f"{part}_dataloader.num_workers=2" for part in ("train", "val")]
+LONG_STEPS += ["train_dataloader.batch_size=24", "model.min_size=512", "model.max_size=512"]
 LIMIT = 5.0  # seconds within which all processes of a stopped command have ended
 
 
 def stops(root: Path, count: int, tally: Tally, reference: "Reference") -> None:
     """Send SIGINT and SIGTERM to trainings and comparisons, and time the end of all processes."""
     for moment in MOMENTS:
-        for tool in ("training", "comparison"):
-            if (tool, moment) == ("training", "writing the report"):
+        for tool in ("training", "training with workers and long steps", "comparison"):
+            if tool != "comparison" and moment == "writing the report":
                 continue
             slowest = 0.0
             for number in range(count):
@@ -253,6 +255,8 @@ def stops(root: Path, count: int, tally: Tally, reference: "Reference") -> None:
                 folder = root / "stopped"
                 shutil.rmtree(folder, ignore_errors=True)
                 chosen = reference.train(folder)
+                if tool not in ("training", "comparison"):
+                    chosen += LONG_STEPS
                 if tool == "comparison":
                     if moment == "writing the report":
                         reference.comparison()
@@ -293,6 +297,10 @@ def time_to_stop(
             start_new_session=True,
         )
     begin, late = time.monotonic(), 0.3 * turn  # not always in the same call
+    if moment == "evaluating":  # which is short
+        late = 0.0
+    if moment == "starting":
+        late = 0.4 + 0.7 * turn  # imports, data, model
     while process.poll() is None and time.monotonic() < begin + 3 * TIMEOUT:
         if _is_reached(moment, folder, log) and (late := late - 0.05) <= 0:
             break
@@ -351,9 +359,9 @@ def disk(root: Path, tally: Tally, reference: "Reference") -> None:
         print("full disk: skipped, no tmpfs can be mounted (run as root, or with unshare -rm)")
         return
     try:
-        for megabytes in (0.2, 1, 2, 4, 8):
+        for megabytes in (0, 0.2, 2, 4, 6, 8):
             _fill_training(place, megabytes, tally, reference)
-        for megabytes in (0.2, 2, 8):
+        for megabytes in (0, 0.2, 2, 8):
             _fill_comparison(place, megabytes, tally, reference)
         _fill_report(place, tally, reference)
         _fill_subset(place, tally, reference)

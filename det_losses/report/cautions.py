@@ -9,7 +9,7 @@ from typing import Any
 from det_losses.data.box_faults import STRONG
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.data.split_checks import MORE_DETECTIONS, capped
-from det_losses.errors import counted
+from det_losses.errors import agreed, counted
 from det_losses.report.answer import (
     TOO_LOW,
     causes_of_low_ap,
@@ -233,7 +233,8 @@ def _unfinished(study: Study) -> list[str]:
     states = listed([f"{count} {status}" for status, count in counts.items()])
     done = len(study.runs) - counts.total()
     return [
-        f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers only these."
+        f"Only {done} of {len(study.runs)} runs {agreed(done, 'are')} done ({states}). "
+        "The report covers only these."
     ]
 
 
