@@ -9,7 +9,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-PATIENCE, LIMIT = 2.5, 4.5  # seconds after a signal until the step is interrupted, or abandoned
+# Seconds after a signal until the step is interrupted, or abandoned. With the end of workers and of
+# the interpreter on a busy machine, all processes have ended after 5; a comparison kills after 4.
+PATIENCE, LIMIT = 2.0, 3.8
 
 
 @contextlib.contextmanager

@@ -268,6 +268,22 @@ def test_what_the_data_drops_is_told_once_and_classes_are_matched_by_name(
     assert "AP/bird\x1b[31m" in json.loads((run / "metrics.json").read_text())["metrics"]
 
 
+def test_more_objects_than_evaluated_detections_are_told_before_training(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    def crowded(coco):
+        first = coco["annotations"][0]
+        for number in range(11):  # with the one of the image, 12 of its class
+            coco["annotations"].append(dict(first, id=100 + number, bbox=[8 * number, 4, 6, 9]))
+
+    data = data_options(tiny_coco("a"), tiny_coco("b", change=crowded))
+    options = ["--cfg-options", "train_cfg.max_epochs=1", "val_evaluator.max_dets=11"]
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *data, *options]) == 0
+    told = capsys.readouterr().out.partition("epoch 1")[0]
+    assert "1 of 6 evaluated images has more than 11 objects of a class, up to 12" in told
+    assert "val_evaluator.max_dets=12 evaluates more" in told
+
+
 def test_data_that_cannot_be_used_is_refused_before_training(
     tiny_config, tiny_coco, tmp_path, capsys
 ):
