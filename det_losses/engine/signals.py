@@ -9,9 +9,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-# Seconds after a signal until the step is interrupted, or abandoned. With the end of workers and of
-# the interpreter on a busy machine, all processes have ended after 5; a comparison kills after 4.
-PATIENCE, LIMIT = 2.0, 3.8
+# Seconds after a signal until the step is interrupted, or abandoned. On a busy machine, the workers
+# and the interpreter take a second or two more to end; all processes are to have ended after 5.
+PATIENCE, LIMIT = 1.5, 3.0
 
 
 @contextlib.contextmanager
