@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _NEAR = 0.6  # similarity of a suggested name, 0 to 1
 
@@ -93,6 +93,15 @@ def agreed(count: int, sentence: str) -> str:
     first, colon, rest = sentence.partition(":")
     words = rf"\b({'|'.join(_SINGULAR)})\b"
     return re.sub(words, lambda word: _SINGULAR[word[0]], first) + colon + rest
+
+
+def examples(texts: Sequence[str], limit: int = 3) -> str:
+    """Return the first texts of a list; dots stand for the others.
+
+    >>> examples(["a", "b"]), examples(["a", "b", "c", "d"])
+    ('a, b', 'a, b, c, ...')
+    """
+    return ", ".join([*texts[:limit], *(["..."] if len(texts) > limit else [])])
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from det_losses.cli.arguments import add_figures, add_imports, import_modules, new_parser
+from det_losses.cli.arguments import add_figures, add_imports, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.cli.plot_losses import draw
 from det_losses.errors import InputError, did_you_mean
@@ -16,6 +16,8 @@ def main(argv: list[str] | None = None) -> int:
     """Print a table of losses or a card, or write all cards as Markdown."""
     args = _parser().parse_args(argv)
     with user_errors():
+        from det_losses.registry import import_modules
+
         import_modules(args.modules)
         if args.plot and not args.name:
             raise InputError("--plot needs the NAME of a loss")

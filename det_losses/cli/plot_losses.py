@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from det_losses.cli.arguments import add_figures, add_imports, import_modules, new_parser
+from det_losses.cli.arguments import add_figures, add_imports, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.errors import printable
 
@@ -12,6 +12,8 @@ def main(argv: list[str] | None = None) -> int:
     """Write the figures; print their files, remarks and the numbers of marked cells."""
     args = _parser().parse_args(argv)
     with user_errors():
+        from det_losses.registry import import_modules
+
         import_modules(args.modules)
         print(printable("\n".join(draw(args.losses, args, landscape=args.landscape))))
     return 0

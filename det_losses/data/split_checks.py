@@ -10,9 +10,7 @@ import numpy as np
 
 from det_losses.data.box_table import parts_of, table_of
 from det_losses.data.suspicions import suspect_set, suspect_split
-from det_losses.errors import InputError, agreed, counted
-
-_EXAMPLES = 3
+from det_losses.errors import InputError, agreed, counted, examples
 
 
 def check_boxes(dataset: Any, evaluation: bool) -> None:
@@ -92,12 +90,11 @@ def _shared_images(train: Any, val: Any) -> list[str]:
     ]
     if not shared:
         return []
-    names = ", ".join(map(_pair, shared[:_EXAMPLES]))
-    more = ", ..." if len(shared) > _EXAMPLES else ""
+    names = examples([_pair(each) for each in shared])
     return [
         f"{len(shared)} of {counted(len(evaluated), 'validation image')} "
         f"{'is also a training image' if len(shared) == 1 else 'are also training images'} "
-        f"({names}{more}): the metrics do not show how well other images are detected. Keep each "
+        f"({names}): the metrics do not show how well other images are detected. Keep each "
         "image in one of the two."
     ]
 

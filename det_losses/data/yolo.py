@@ -15,6 +15,7 @@ from det_losses.errors import (
     agreed,
     counted,
     did_you_mean,
+    examples,
     one_line,
 )
 
@@ -132,11 +133,11 @@ class YoloSplit:
             notes.append(
                 f"{len(without)} of {counted(len(self._images), 'image')} "
                 f"{agreed(len(without), 'have')} no label file, so no objects "
-                f"({_examples(without)})"
+                f"({examples(without)})"
             )
         if unused := self._labels_without_image():
             notes.append(
-                f"{counted(len(unused), 'label file')} without an image ({_examples(unused)})"
+                f"{counted(len(unused), 'label file')} without an image ({examples(unused)})"
             )
         if polygons:
             notes.append(
@@ -286,7 +287,3 @@ def _enumerated(indices: Sequence[int]) -> str:
     if len(indices) == high - low + 1:
         return f"{low} to {high}"
     return ", ".join(map(str, sorted(indices)))
-
-
-def _examples(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -25,7 +25,8 @@ from det_losses.data.split_checks import beyond_max_dets
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.checkpoint import POINTER_FILE, check_resumable, checkpoints
 from det_losses.engine.checks import config_errors
-from det_losses.engine.config import config_text, entries
+from det_losses.engine.config import entries
+from det_losses.engine.config_text import config_text
 from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.progress import PROGRESS_FILE, ProgressFileHook
 from det_losses.engine.signals import StopHook

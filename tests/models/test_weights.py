@@ -15,7 +15,8 @@ from torch.testing import assert_close
 from torchvision.models import resnet18
 
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
-from det_losses.models.weights import describe_loaded, read_checkpoint
+from det_losses.models.weight_files import read_checkpoint
+from det_losses.models.weights import describe_loaded
 
 CLASS_LAYERS = ("cls_logits", "cls_score", "box_predictor.bbox_pred")
 
