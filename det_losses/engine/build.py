@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from det_losses.data.image_check import reported_together
 from det_losses.data.split_checks import check_boxes
 from det_losses.engine.checkpoint import (
     check_resumable,
@@ -235,9 +236,13 @@ def build_datasets(cfg: Config) -> dict[str, Any]:
 
     Returns:
         Key of each dataloader -> its dataset.
+
+    Raises:
+        UserError: the data cannot be used; the broken images of all datasets are one error.
     """
     found: dict[str, Any] = {}
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or SCOPE):
+    scope = DefaultScope.overwrite_default_scope(cfg.get("default_scope") or SCOPE)
+    with scope, reported_together():
         for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
             if cfg.get(key) is not None:
                 found[key] = DATASETS.build(cfg[key].dataset)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         PermissionError: the file may not be read.
     """
     try:
-        is_zip = _verify(path)
+        status = path.stat()
+        is_zip = _verify(path, (status.st_size, status.st_mtime_ns, status.st_ino))
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except PermissionError:
         raise
@@ -117,8 +119,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _verify(path: Path) -> bool:
-    """Check the CRCs of a file written by torch.save; False if it has the format without them."""
+@lru_cache(maxsize=32)
+def _verify(path: Path, state: tuple[int, ...]) -> bool:
+    """Check the CRCs of a file written by torch.save; False if it has the format without them.
+
+    Args:
+        path: the file.
+        state: size, time and number of the file, so that a file that does not change is read once.
+    """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
             return False

@@ -182,7 +182,7 @@ def test_broken_images_stop_training_before_it_starts_or_are_left_out(
     assert "1 of 12 images cannot be used: " in error and "second/images/000011.png: " in error
     assert not run.exists()
     assert main([*arguments, "--skip-broken"]) == 0
-    assert "1 of 12 images cannot be read and are left out: second/images/000011.png" in (
+    assert "1 of 12 images cannot be read and is left out: second/images/000011.png" in (
         capsys.readouterr().out
     )
     assert json.loads((run / "metrics.json").read_text())["status"] == "done"
@@ -257,7 +257,7 @@ def test_what_the_data_drops_is_told_once_and_classes_are_matched_by_name(
     told = [line.partition("data: ")[2] for line in text.splitlines() if "data: " in line]
     crowds = "2 of 9 boxes are crowds"
     expected = (
-        "instances.json: 1 of 9 boxes are outside their image and are left out",
+        "instances.json: 1 of 9 boxes is outside its image and is left out",
         f"instances.json: {crowds} and are left out",
         f"instances.json: {crowds}: detections on them are ignored",
         "6 of 6 validation images are also training images",
@@ -267,6 +267,22 @@ def test_what_the_data_drops_is_told_once_and_classes_are_matched_by_name(
     # an escape sequence of a class name is shown, not executed
     assert "\x1b[31m" not in text and "bird\\x1b[31m" in text
     assert "AP/bird\x1b[31m" in json.loads((run / "metrics.json").read_text())["metrics"]
+
+
+def test_more_objects_than_evaluated_detections_are_told_before_training(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    def crowded(coco):
+        first = coco["annotations"][0]
+        for number in range(11):  # with the one of the image, 12 of its class
+            coco["annotations"].append(dict(first, id=100 + number, bbox=[8 * number, 4, 6, 9]))
+
+    data = data_options(tiny_coco("a"), tiny_coco("b", change=crowded))
+    options = ["--cfg-options", "train_cfg.max_epochs=1", "val_evaluator.max_dets=11"]
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *data, *options]) == 0
+    told = capsys.readouterr().out.partition("epoch 1")[0]
+    assert "1 of 6 evaluated images has more than 11 objects of a class, up to 12" in told
+    assert "val_evaluator.max_dets=12 evaluates more" in told
 
 
 def test_data_that_cannot_be_used_is_refused_before_training(
@@ -283,7 +299,7 @@ def test_data_that_cannot_be_used_is_refused_before_training(
     for data, message in (
         ((empty, good), "empty/instances.json: no box to train with on 6 images"),
         ((good, empty), "empty/instances.json: no box to evaluate with on 6 images"),
-        ((good, linked), "1 of 6 images are files outside this folder"),
+        ((good, linked), "1 of 6 images is outside this folder"),
     ):
         assert message in refused([str(tiny_config), *run, *data_options(*data)], capsys)
     assert not (tmp_path / "run").exists()
