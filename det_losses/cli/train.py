@@ -68,9 +68,10 @@ def _train(args: argparse.Namespace) -> int:
                 claim_work_dir(cfg, args.resume)
                 if args.tensorboard:  # not in `given`: it does not make it another run
                     use_tensorboard(cfg)
-                if cfg.get("launcher", "none") == "none" and not args.no_plan:
+                planned = cfg.get("launcher", "none") == "none" and not args.no_plan
+                if planned:
                     print(training_plan(given), flush=True)
-                runner = build_runner(cfg)
+                runner = build_runner(cfg, planned=planned)
                 build_parts(runner)
         try:
             with logged_errors(runner, "training"):

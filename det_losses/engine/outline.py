@@ -134,7 +134,8 @@ def device_text() -> str:
     device = get_device()
     if device == "cuda":
         return f"cuda:{torch.cuda.current_device()} ({torch.cuda.get_device_name()})"
-    return f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' * (threads != 1)}" if device == "cpu" else device
 
 
 def _first(names: Sequence[str], limit: int = 8) -> str:

@@ -234,7 +234,8 @@ def _unfinished(study: Study) -> list[str]:
     states = listed([f"{count} {status}" for status, count in counts.items()])
     done = len(study.runs) - counts.total()
     return [
-        f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers only these."
+        f"Only {done} of {len(study.runs)} runs {'is' if done == 1 else 'are'} done ({states}). "
+        "The report covers only these."
     ]
 
 

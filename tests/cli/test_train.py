@@ -28,7 +28,12 @@ def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path, capsy
     assert "Tensorboard" not in stored.pretty_text  # with or without it, it is the same run
     assert list(run.rglob("events.out.tfevents*"))
     # two epochs of two steps reach no AP, and the log says why
-    assert "AP 0.0: Training had only 4 steps, and" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "AP 0.0: Training had only 4 steps, and" in out
+    # what the plan says is not repeated, but in the log; the table has the other metrics
+    assert out.startswith("Plan\n") and "Active losses" not in out
+    assert "Active losses" in next(run.glob("*/*.log")).read_text()
+    assert "    AP: 0.0  data_time: " in out
     with pytest.raises(SystemExit):  # again: it is finished
         main(arguments)
 
@@ -78,7 +83,7 @@ def test_a_user_error_in_training_has_no_traceback(tiny_config, tmp_path, capsys
 def test_an_interrupt_before_training_is_one_line(
     tiny_config, tmp_path, monkeypatch, capsys, place
 ):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"det_losses.{place}", interrupt)
