@@ -41,7 +41,7 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
 
 A loss gets the published setting of its slot, as in a config. Parameters in parentheses take
 precedence. Repeating the command resumes the comparison; more losses or seeds can be added to it.
-tools/report.py rebuilds the report."""
+det-losses report rebuilds the report."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             if not root.is_dir():
                 raise
             print("interrupted; run the same command again to resume")
-            print(f"tools/report.py {root} writes a report of the finished runs")
+            print(f"python -m det_losses report {root} writes a report of the finished runs")
             return 130
     return int(any(row["status"] == "failed" for row in rows))
 

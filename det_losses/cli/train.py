@@ -58,7 +58,7 @@ def _train(args: argparse.Namespace) -> int:
             default = f"work_dirs/{Path(args.config).stem}"
             cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
             if args.dry_run:
-                print(training_plan(cfg))
+                print(training_plan(cfg, with_notes=True))
                 return 0
             given = copy.deepcopy(cfg)
             # With torchrun, the first process holds the lock of the directory.

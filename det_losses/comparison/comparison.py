@@ -35,7 +35,7 @@ from det_losses.comparison.variants import Selection, Variant, select
 from det_losses.comparison.weight_matching import MATCHED_FILE, match_variants
 from det_losses.config_diff import plain
 from det_losses.data.folds import classes_in_one_fold
-from det_losses.engine.config import select_fold
+from det_losses.engine.config import select_fold, use_validation
 from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
 from det_losses.engine.pretrained import pin_weights
 from det_losses.engine.run import is_finished
@@ -229,7 +229,9 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
-    check_settings(cfg)
+    tested = copy.deepcopy(cfg)
+    use_validation(tested)  # a test_dataloader may have only what differs
+    check_settings(tested)
     evaluator(cfg)
     swept = selection.swept(selection.variants)
     plan = Plan.of(cfg, selection.components, swept, seeds, fork)
@@ -446,7 +448,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
             file = write_report(study, root)
             print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            failure = f"no report: {error}; fix this and run tools/report.py {root}"
+            failure = f"no report: {error}; fix this and run python -m det_losses report {root}"
     for row in rows:
         if row["status"] == "failed":
             print(printable(f"failed: {row['variant']} seed {row['seed']}: {_reason(row)}"))

@@ -1,6 +1,7 @@
 """mmengine's Runner with a short log on the terminal and a complete log file."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -62,6 +63,11 @@ class QuietRunner(Runner):
                 length = len(loop.dataloader)
                 scheduler = [in_steps(each, length, loop.max_iters) for each in entries]
         return super().build_param_scheduler(scheduler)
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights, without mmengine's print of the path, which is in the log too."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().load_checkpoint(*args, **kwargs)
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume from a checkpoint; the config determines learning rate and other settings."""

@@ -146,8 +146,9 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, cap
     run = tmp_path / "run"
     monkeypatch.setattr("det_losses.engine.device._given", None)  # restored for other tests
     assert main([str(tiny_config), "--work-dir", str(run), "--dry-run", "--device", "cpu"]) == 0
-    title, *rows = capsys.readouterr().out.splitlines()
-    assert title == "Plan"
+    *remarks, plan = capsys.readouterr().out.partition("Plan\n")
+    assert "data: 6 of 6 validation images are also training images" in remarks[0]
+    rows = plan.splitlines()
     found = dict(row.split(maxsplit=1) for row in rows if row[2] != " ")
     assert found["images"] == "6 for training, 6 for evaluation"
     assert found["training"] == "2 epochs (4 steps), batch size 3; evaluated every epoch"
