@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: install quickstart test test-slow test-without-compiler lint clean
+.PHONY: install quickstart test test-slow test-without-compiler lint docs clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,11 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+# The guide as a site, which opens without a server and without the internet.
+docs: $(VENV)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "== open build/site/index.html"
 
 test-slow: $(VENV)/.installed
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES) -m slow

@@ -7,9 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from det_losses.cli import compare_losses
-from det_losses.cli.keywords import command_line, key_values, keyword_terms
+from det_losses.comparison import comparison
 from det_losses.errors import InputError
+from det_losses.options.call import (
+    checked,
+    command,
+    divide_data,
+    given_texts,
+    key_values,
+    keyword_terms,
+)
+from det_losses.options.comparison import DEFAULTS, KINDS, ComparisonOptions
 from det_losses.registry import MODELS
 from det_losses.report.study import Study
 
@@ -118,23 +126,23 @@ def compare(
         KeyboardInterrupt: running trainings were stopped, and the results were written.
     """
     given = dict(locals())
-    options = compare_losses.parser()
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         given["seeds"] = range(seeds)
     if isinstance(cfg_options, Mapping):
         given["cfg_options"] = key_values("cfg_options", cfg_options)
-    with keyword_terms(options):
-        argv = command_line(options, given)
-        args = options.check_args(argv)
-        _check_importable([*args.losses, *args.cross, *args.variant])
-        root = compare_losses.work_dir(args)
+    with keyword_terms(KINDS):
+        texts = given_texts(KINDS, given, DEFAULTS)
+        values = {**DEFAULTS, **checked(KINDS, texts)}
+        divide_data(values)
+        options = ComparisonOptions(**values)
+        _check_importable([*options.losses, *options.cross, *options.variant])
         try:
-            compare_losses.run(args, argv)
+            comparison.run(options, command("compare", KINDS, texts))
         except KeyboardInterrupt:
-            if root.is_dir():
-                print(f"interrupted; the same call resumes the comparison in {root}")
+            if options.root.is_dir():
+                print(f"interrupted; the same call resumes the comparison in {options.root}")
             raise
-        return None if dry_run else Study.load(root)
+        return None if dry_run else Study.load(options.root)
 
 
 def _check_importable(texts: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _NEAR = 0.6  # similarity of a suggested name, 0 to 1
 
@@ -70,6 +70,15 @@ def counted(count: int, noun: str) -> str:
     """
     ending = "" if count == 1 else "es" if noun[-1] in "sx" else "s"
     return f"{count} {noun}{ending}"
+
+
+def examples(texts: Sequence[str], limit: int = 3) -> str:
+    """Return the first texts of a list; dots stand for the others.
+
+    >>> examples(["a", "b"]), examples(["a", "b", "c", "d"])
+    ('a, b', 'a, b, c, ...')
+    """
+    return ", ".join([*texts[:limit], *(["..."] if len(texts) > limit else [])])
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -4,13 +4,16 @@ Every kind is needed: mmengine logs a warning for each object that it builds if 
 has no registry of that kind.
 """
 
-from collections.abc import Callable
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry as MMEngineRegistry
 
-from det_losses.errors import NotRegisteredError, did_you_mean
+from det_losses.errors import InputError, NotRegisteredError, did_you_mean
 
 SCOPE = "det_losses"
 
@@ -84,3 +87,26 @@ def _names(registry: MMEngineRegistry) -> list[str]:
     """Return the names in a registry and its parents, its own first."""
     inherited = _names(registry.parent) if registry.parent else []
     return list(dict.fromkeys([*registry.module_dict, *inherited]))
+
+
+def import_modules(names: Sequence[str], option: str = "--import") -> list[ModuleType]:
+    """Import modules that register own classes; the current directory is searched too.
+
+    Args:
+        names: the modules.
+        option: the option that has the names, for messages.
+
+    Raises:
+        InputError: a module cannot be imported.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the current directory; a console script lacks it
+    modules = []
+    for name in names:
+        try:
+            modules.append(importlib.import_module(name.removesuffix(".py")))
+        except Exception as error:
+            raise InputError(
+                f"{option} {name}: cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+    return modules

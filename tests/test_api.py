@@ -15,8 +15,9 @@ from training import runs_in_this_process
 
 from det_losses.api import compare
 from det_losses.cli.compare_losses import parser
-from det_losses.comparison import comparison
-from det_losses.comparison.budget import RunTime
+from det_losses.comparison import prepare
+from det_losses.engine.run_time import RunTime
+from det_losses.options.comparison import DEFAULTS
 from det_losses.report import Study
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def tiny_yolo(tiny_config, tiny_coco, tmp_path, monkeypatch):
 
 
 def test_the_code_of_the_docs_runs(tiny_yolo, monkeypatch, capsys):
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: RunTime(10.0, 50.0, 0.0, 1))
+    monkeypatch.setattr(prepare, "measure_run", lambda *args: RunTime(10.0, 50.0, 0.0, 1))
     names = {}
     with runs_in_this_process():
         for number, block in enumerate(BLOCKS, 1):
@@ -84,7 +85,7 @@ def test_a_script_without_a_main_guard(tiny_yolo):
 
 
 def test_the_arguments_are_the_options_of_the_command():
-    """A new option needs a keyword argument of its name in det_losses/api.py."""
+    """A new option needs a field in ComparisonOptions, and its name and default in compare."""
     options = {
         action.dest: tuple(action.default) if isinstance(action.default, list) else action.default
         for action in parser()._actions
@@ -94,7 +95,7 @@ def test_the_arguments_are_the_options_of_the_command():
         name: parameter.default for name, parameter in inspect.signature(compare).parameters.items()
     }
     arguments["config"] = None  # which is required
-    assert arguments == options
+    assert arguments == options == {**DEFAULTS, "config": None}
     assert all(f"        {name}: " in compare.__doc__ for name in arguments)
 
 
@@ -147,11 +148,11 @@ def test_a_loss_of_the_notebook_is_refused(tiny_config):
 
 
 def test_an_interrupt_says_how_to_resume_and_goes_on(tiny_config, tmp_path, monkeypatch, capsys):
-    def interrupted(args, argv):
+    def interrupted(options, command):
         (tmp_path / "out").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("det_losses.cli.compare_losses.run", interrupted)
+    monkeypatch.setattr("det_losses.comparison.comparison.run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare(tiny_config, "L1Loss", work_dir=tmp_path / "out")
     assert "the same call resumes the comparison in " in capsys.readouterr().out
@@ -165,7 +166,7 @@ def test_the_name_at_the_top_is_the_function():
 
 
 def test_the_study_is_that_of_the_directory(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("det_losses.cli.compare_losses.run", lambda args, argv: [])
+    monkeypatch.setattr("det_losses.comparison.comparison.run", lambda options, command: [])
     monkeypatch.setattr(Study, "load", lambda folder: ("study of", str(folder)))
     monkeypatch.chdir(tmp_path)
     found = compare(tiny_config, "L1Loss", cfg_options={"train_cfg.max_epochs": np.int64(3)})

@@ -5,9 +5,11 @@ import contextlib
 import pytest
 
 from det_losses.cli import train
+from det_losses.comparison import comparison
 from det_losses.comparison import runner as comparison_runner
 from det_losses.engine import build_runner
 from det_losses.engine.signals import StopHook
+from det_losses.options.comparison import ComparisonOptions
 
 
 def run(cfg, *hooks):
@@ -17,6 +19,12 @@ def run(cfg, *hooks):
         runner.register_hook(hook, priority="LOWEST")
     runner.train()
     return runner
+
+
+def compare(cfg, root, losses=(), **options):
+    """Compare losses of a config in a directory."""
+    options = ComparisonOptions(config="tiny", work_dir=str(root), losses=losses, **options)
+    return comparison.compare(cfg, options)
 
 
 def train_here(command, log, tick, *, keep_open, env):

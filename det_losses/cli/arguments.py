@@ -1,20 +1,18 @@
-"""Options shared by several tools, and the config that they produce."""
+"""Options shared by several tools."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from det_losses.errors import InputError, did_you_mean
+from det_losses.errors import InputError, did_you_mean, printable
+from det_losses.options import checks
+from det_losses.options.call import divide_data
+from det_losses.options.checks import Check
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
+    from det_losses.inference.trained import TrainedDetector
 
 _WIDTH = 80  # characters per line of a description
 
@@ -36,21 +34,15 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse the command line of a tool; after an error, exit with status 2."""
+        """Parse the command line of a tool; after an error, exit with status 2.
+
+        --data becomes --train-ann and --val-ann.
+        """
         try:
-            return self.check_args(*args, **kwargs)
+            found = super().parse_args(*args, **kwargs)
+            divide_data(vars(found))
         except InputError as error:
             self.exit(2, f"error: {error}\n'{self.prog} --help' lists all options\n")
-
-    def check_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
-        """Parse arguments; --data becomes --train-ann and --val-ann.
-
-        Raises:
-            InputError: an argument is invalid.
-        """
-        found = super().parse_args(*args, **kwargs)
-        if getattr(found, "data", None) is not None:
-            _divide_data(found)
         return found
 
 
@@ -120,23 +112,12 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def import_modules(names: Sequence[str], option: str = "--import") -> list[ModuleType]:
-    """Import the modules of an option; the current directory is searched too.
-
-    Raises:
-        InputError: a module cannot be imported.
-    """
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the current directory; a console script lacks it
-    modules = []
-    for name in names:
-        try:
-            modules.append(importlib.import_module(name.removesuffix(".py")))
-        except Exception as error:
-            raise InputError(
-                f"{option} {name}: cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-    return modules
+def add_figures(parser: argparse.ArgumentParser) -> None:
+    """Add --out and --overwrite."""
+    parser.add_argument(
+        "--out", default="plots", metavar="DIR", help="folder of the figures (default: plots)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing figures")
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -160,24 +141,49 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     add_imports(parser)
 
 
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a parser of integers from ``low`` to ``high``, for the ``type`` of an option."""
-    expected = f"at least {low}" if high is None else f"from {low} to {high}"
+def argument_type(check: Check) -> Check:
+    """Return a check of an option for the ``type`` of an argument, whose messages are its own."""
 
-    def parse(text: str) -> int:
+    def parse(text: str) -> Any:
         try:
-            number = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-        if number < low or (high is not None and number > high):
-            raise argparse.ArgumentTypeError(f"must be {expected}, got {number}")
-        return number
+            return check(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
 
 
-SEED = whole_number(0, 2**32 - 1)  # the range of numpy's seeds
-RESAMPLES = whole_number(100)  # with fewer resamples, standard errors are too imprecise
+def given_detector(args: argparse.Namespace, device: str | None) -> TrainedDetector:
+    """Return the detector of CHECKPOINT with the options of :func:`add_checkpoint`.
+
+    What differs from its training is printed.
+
+    Raises:
+        UserError: the checkpoint or an option cannot be used.
+    """
+    from det_losses.inference import load_detector
+    from det_losses.registry import import_modules
+
+    import_modules(args.modules)
+    detector = load_detector(
+        args.checkpoint,
+        config=args.config,
+        options=args.cfg_options,
+        classes=args.classes,
+        device=device,
+    )
+    for note in detector.notes:
+        print(f"note: {printable(note)}")
+    return detector
+
+
+def whole_number(low: int, high: int | None = None) -> Check:
+    """Return the ``type`` of an argument that is an integer from ``low`` to ``high``."""
+    return argument_type(checks.whole_number(low, high))
+
+
+SEED = argument_type(checks.SEED)
+RESAMPLES = argument_type(checks.RESAMPLES)
 
 
 def add_losses(parser: argparse.ArgumentParser) -> None:
@@ -268,27 +274,6 @@ def add_own_data(parser: argparse.ArgumentParser, *, train: bool) -> None:
     )
 
 
-def _divide_data(args: argparse.Namespace) -> None:
-    """Set --train-ann and --val-ann to --data; with --folds, which are of the training data, one.
-
-    Raises:
-        InputError: one of them or its images are given, or the data is a file with one split.
-    """
-    splits = [split for split in ("train", "val") if hasattr(args, f"{split}_ann")]
-    options = [f"{split}_{what}" for split in splits for what in ("ann", "images")]
-    if any(getattr(args, option) is not None for option in options):
-        names = ", ".join(f"--{option.replace('_', '-')}" for option in options)
-        raise InputError(f"--data gives all data; leave out {names}")
-    if Path(args.data).is_file() and Path(args.data).suffix.lower() not in (".yaml", ".yml"):
-        raise InputError(
-            f"--data {args.data}: expected a data.yaml (YOLO) or a folder (Pascal VOC); a file of "
-            f"one split belongs to --{splits[-1]}-ann"
-        )
-    for split in splits:
-        if split == "train" or not getattr(args, "folds", None):
-            setattr(args, f"{split}_ann", [args.data])
-
-
 def add_folds(parser: argparse.ArgumentParser) -> None:
     """Add --folds and --fold-key."""
     group = parser.add_argument_group("folds of the training data, instead of validation data")
@@ -306,89 +291,3 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
         help="entry of the json's images, such as video_id or patient: images with the same value "
         "stay in one part",
     )
-
-
-def load_experiment(args: argparse.Namespace, cfg: Config | None = None) -> Config:
-    """Return the config of CONFIG with all options applied: those of own data first.
-
-    Args:
-        args: the parsed options.
-        cfg: a config to use instead of that of CONFIG.
-
-    Raises:
-        MissingFileError: no such config.
-        InputError: the file cannot be read, or an option does not fit the config.
-    """
-    from det_losses.engine import config
-    from det_losses.engine.device import use_device
-    from det_losses.engine.pretrained import use_weights
-
-    _check_folds(args)
-    device = getattr(args, "device", None)
-    if device not in (None, "cpu") and getattr(args, "launcher", "none") != "none":
-        raise InputError(
-            f"--device {device} is one GPU for all processes of --launcher {args.launcher}; select "
-            "GPUs with the variable CUDA_VISIBLE_DEVICES"
-        )
-    use_device(device)
-    modules = getattr(args, "modules", [])
-    import_modules(modules)
-    cfg = config.read_config(args.config) if cfg is None else cfg
-    config.import_in_runs(cfg, modules)
-    for split in ("train", "val"):
-        ann_file, images = (getattr(args, f"{split}_{what}", None) for what in ("ann", "images"))
-        config.use_own_data(cfg, split, ann_file, images)
-    _check_both_splits(args, cfg)
-    if getattr(args, "amp", False):
-        config.use_amp(cfg)
-    config.use_losses(cfg, getattr(args, "loss", []))
-    config.apply_options(cfg, args.cfg_options)
-    if getattr(args, "weights_from", None):
-        use_weights(cfg, args.weights_from)
-    if getattr(args, "folds", None):
-        config.use_folds(cfg, args.folds, args.fold_key)
-    if getattr(args, "classes", None):
-        config.use_classes(cfg, args.classes)
-    if getattr(args, "allow_outside", False):
-        config.allow_outside(cfg)
-    if getattr(args, "skip_broken", False):
-        config.skip_broken_images(cfg)
-    return cfg
-
-
-def _check_both_splits(args: argparse.Namespace, cfg: Config) -> None:
-    """Check that own training data has own validation data, and the other way round.
-
-    The config's data for the other split is accepted if it is in COCO format and exists.
-
-    Raises:
-        InputError: it does not; the message names the missing options.
-    """
-    given = {split: getattr(args, f"{split}_ann", None) for split in ("train", "val")}
-    runs = "train_ann" in args and "device" in args  # a training with its evaluation
-    if not runs or all(given.values()) or not any(given.values()) or getattr(args, "folds", None):
-        return
-    has, lacks = ("train", "val") if given["train"] else ("val", "train")
-    from det_losses.engine.config import has_coco_files
-
-    if not has_coco_files(cfg, f"{lacks}_dataloader"):
-        message = f"--{has}-ann requires --{lacks}-ann and --{lacks}-images"
-        if lacks == "val" and "folds" in args:
-            message += ", or --folds K to evaluate on parts of the training data"
-        raise InputError(message)
-
-
-def _check_folds(args: argparse.Namespace) -> None:
-    """Check --folds and --fold-key against the other options.
-
-    Raises:
-        InputError: --fold-key without --folds, or validation data with --folds.
-    """
-    if getattr(args, "folds", None) is None:
-        if getattr(args, "fold_key", None) is not None:
-            raise InputError("--fold-key requires --folds")
-    elif args.val_ann is not None or args.val_images is not None:
-        raise InputError(
-            "--folds evaluates on parts of the training data; leave out --val-ann and "
-            "--val-images, or --folds"
-        )

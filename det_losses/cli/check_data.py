@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from det_losses.cli.arguments import add_own_data, load_experiment, new_parser, whole_number
+from det_losses.cli.arguments import add_own_data, new_parser, whole_number
 from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError, printable
 
@@ -117,6 +117,7 @@ def _config(args: argparse.Namespace) -> Any:
     """Return the config of CONFIG, or one with nothing but the user's data."""
     from mmengine.config import Config
 
+    from det_losses.engine.experiment import load_experiment
     from det_losses.paths import configs_root
 
     own = args.train_ann is not None

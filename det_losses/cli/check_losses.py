@@ -9,9 +9,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from det_losses.cli.arguments import add_imports, import_modules, new_parser
+from det_losses.cli.arguments import add_imports, new_parser
 from det_losses.cli.errors import user_errors
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 
 if TYPE_CHECKING:
     from det_losses.conformance import Case, Result
@@ -70,6 +70,8 @@ def _suite() -> ModuleType:
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
+    from det_losses.registry import import_modules
+
     suite = _suite()
     before = suite.registered_losses()
     import_modules(args.modules)
@@ -152,4 +154,4 @@ def _total(results: Mapping[str, Sequence[Result]]) -> str:
         f"{statuses.count(status)} {word}"
         for status, word in (("pass", "passed"), ("fail", "failed"), ("skip", "skipped"))
     )
-    return f"{len(results)} {'loss' if len(results) == 1 else 'losses'}: {counts}"
+    return f"{counted(len(results), 'loss')}: {counts}"

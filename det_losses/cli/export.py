@@ -5,12 +5,11 @@ from pathlib import Path
 
 from det_losses.cli.arguments import (
     add_checkpoint,
-    import_modules,
+    given_detector,
     new_parser,
     whole_number,
 )
 from det_losses.cli.errors import user_errors
-from det_losses.errors import printable
 
 EXAMPLE = """  det-losses export work_dirs/mine/epoch_12.pth --image photo.jpg
   det-losses export work_dirs/mine/epoch_12.pth --out detector.onnx"""
@@ -21,21 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
 
     from det_losses.data.images import read_upright
-    from det_losses.inference import load_detector
     from det_losses.inference.onnx_export import check_packages, compare_onnx, export_onnx, pattern
 
     with user_errors():
         check_packages()
-        import_modules(args.modules)
-        detector = load_detector(
-            args.checkpoint,
-            config=args.config,
-            options=args.cfg_options,
-            classes=args.classes,
-            device="cpu",
-        )
-        for note in detector.notes:
-            print(f"note: {printable(note)}")
+        detector = given_detector(args, "cpu")
         if detector.transforms:
             names = ", ".join(type(each).__name__ for each in detector.transforms)
             print(f"note: the transforms of test images are not part of the file: {names}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from det_losses.cli.arguments import (
     add_checkpoint,
-    import_modules,
+    given_detector,
     new_parser,
     whole_number,
 )
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Predict; exit status 1 if a file could not be read, 2 for a user error."""
     args = _parser().parse_args(argv)
 
-    from det_losses.inference import detect, file_frames, load_detector
+    from det_losses.inference import detect, file_frames
     from det_losses.inference.output import JSON_FILE, Output, new_folder
     from det_losses.inference.sources import find_files, is_video
 
@@ -36,16 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with user_errors():
         files = find_files(args.sources)
-        import_modules(args.modules)
-        detector = load_detector(
-            args.checkpoint,
-            config=args.config,
-            options=args.cfg_options,
-            classes=args.classes,
-            device=args.device,
-        )
-        for note in detector.notes:
-            print(f"note: {printable(note)}")
+        detector = given_detector(args, args.device)
         folder = new_folder(args.out)
         begin = time.monotonic()
         with Output(folder, files, detector, pictures=not args.no_pictures) as output:

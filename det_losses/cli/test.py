@@ -6,7 +6,6 @@ from det_losses.cli.arguments import (
     add_config,
     add_losses,
     add_own_data,
-    load_experiment,
     new_parser,
 )
 from det_losses.cli.errors import logged_errors, user_errors
@@ -34,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     from det_losses.engine import build_runner
     from det_losses.engine.checkpoint import read_meta
     from det_losses.engine.config import use_labels, use_metric_options
+    from det_losses.engine.experiment import load_experiment
     from det_losses.engine.run import removed_on_error
 
     with user_errors():

@@ -14,7 +14,6 @@ from det_losses.cli.arguments import (
     add_losses,
     add_own_data,
     add_training,
-    load_experiment,
     new_parser,
 )
 from det_losses.cli.errors import logged_errors, user_errors
@@ -38,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> int:
     from det_losses.engine import build_runner
     from det_losses.engine.config import use_tensorboard
+    from det_losses.engine.experiment import load_experiment
     from det_losses.engine.outline import training_plan
     from det_losses.engine.run import (
         build_parts,

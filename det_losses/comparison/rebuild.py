@@ -5,8 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from det_losses.comparison.plan import Plan, Results, store_truth, stored_results
+from det_losses.comparison.plan import Plan, stored_results
 from det_losses.comparison.preflight import describe_data
+from det_losses.comparison.results import Results, store_truth
 from det_losses.comparison.runner import locked
 from det_losses.errors import UserError
 from det_losses.files import RESULTS_FILE, TRUTH_FILE, read_whole_json

@@ -4,28 +4,26 @@ import contextlib
 import fcntl
 import math
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mmengine.config import Config
 
 from det_losses.comparison.budget import Budget
+from det_losses.comparison.display import RunDisplay, print_line
 from det_losses.comparison.fork import FORK_FILE
 from det_losses.comparison.interim import InterimReport
-from det_losses.comparison.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun, Results
+from det_losses.comparison.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun
+from det_losses.comparison.process import INTERVAL, run_process, train_command
+from det_losses.comparison.results import Results
 from det_losses.config_diff import describe
 from det_losses.engine.checkpoint import newest_checkpoint
-from det_losses.engine.config import config_text
-from det_losses.engine.device import device_options
-from det_losses.engine.progress import PROGRESS_FILE, ap_text
+from det_losses.engine.config_text import config_text
 from det_losses.engine.run import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -33,9 +31,8 @@ from det_losses.engine.run import (
     is_finished,
     read_metrics,
 )
-from det_losses.errors import InputError, counted, printable
+from det_losses.errors import InputError, counted
 from det_losses.files import is_damaged, read_whole_json, write_text
-from det_losses.paths import import_root
 from det_losses.report.formats import duration
 
 LOG_FILE = "output.log"
@@ -43,12 +40,9 @@ BUDGET_NOTE = (
     "The time budget ran out before all planned runs were trained. Repeat the command with a new "
     "budget to train the rest."
 )
-_GRACE = 4.0  # seconds that a terminated run gets to end its workers: stopping takes at most 5
 # glibc keeps freed memory for the next step instead of returning it to the system. On one core, 14%
 # of the quickstart's CPU time went into page faults without this.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
-_INTERVAL = 0.3  # seconds between two looks at a running process, or at what a run waits for
-_FEW_EPOCHS = 30  # with more epochs, a file gets a line per tenth of a run, not per epoch
 
 
 class BudgetSpent(Exception):
@@ -128,7 +122,7 @@ class PlanRunner:
         for index, run in enumerate(self.runs):
             title = f"[{index + 1}/{len(self.runs)}] {run.title}"
             if is_finished(run.work_dir) and not _reopened(run, title):
-                _print_line(sys.stdout, f"{title}  {_outcome(run)} (already finished)")
+                print_line(sys.stdout, f"{title}  {_outcome(run)} (already finished)")
             else:
                 self._say_lost(run, title)
                 todo.append((title, run))
@@ -155,13 +149,13 @@ class PlanRunner:
         """Print that a finished run lost its record, or all of its files."""
         record = run.work_dir / METRICS_FILE
         if is_damaged(record):
-            _print_line(sys.stdout, f"{title}  {record} is damaged: evaluated again")
+            print_line(sys.stdout, f"{title}  {record} is damaged: evaluated again")
         elif (
             (run.variant.label, run.seed) in self.results.done_before
             and not record.exists()
             and not any(run.work_dir.glob("*.pth"))
         ):
-            _print_line(sys.stdout, f"{title}  was finished, but {record} is missing: run again")
+            print_line(sys.stdout, f"{title}  was finished, but {record} is missing: run again")
 
     @property
     def todo(self) -> list[PlannedRun]:
@@ -208,7 +202,7 @@ class PlanRunner:
                 finally:
                     self._expected.discard(run.work_dir / FORK_FILE)
                 return
-            self._stop.wait(_INTERVAL)
+            self._stop.wait(INTERVAL)
 
     def _can_start(self, run: PlannedRun) -> bool:
         return run.start not in self._expected or run.start.is_file()
@@ -227,7 +221,7 @@ class PlanRunner:
             self.results.failed[run.work_dir] = reason
             with contextlib.suppress(OSError):
                 run.set_status("failed", reason)
-            _print_line(sys.stdout, f"{title}  FAILED: {error}")
+            print_line(sys.stdout, f"{title}  FAILED: {error}")
             self._store()
 
     def _store(self) -> None:
@@ -235,11 +229,11 @@ class PlanRunner:
         try:
             self.results.write()
         except OSError as error:
-            _print_line(sys.stdout, f"the results cannot be written yet: {error}")
+            print_line(sys.stdout, f"the results cannot be written yet: {error}")
 
     def _train_in_directory(self, run: PlannedRun, title: str, following: int) -> None:
         if self._budget and not self._budget.allows_run(self._durations, run.share):
-            _print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
+            print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
             self.results.note(BUDGET_NOTE)
             return
         start = run.start
@@ -289,9 +283,9 @@ class PlanRunner:
         if is_finished(run.start.parent) or ended.get("status") == "failed":
             reason = f"{run.start} is missing, from which it starts; it is written by {source}"
             run.set_status("failed", reason)
-            _print_line(sys.stdout, f"{title}  FAILED: {reason}")
+            print_line(sys.stdout, f"{title}  FAILED: {reason}")
         else:
-            _print_line(sys.stdout, f"{title}  not started: it starts from {source}")
+            print_line(sys.stdout, f"{title}  not started: it starts from {source}")
         self._store()
 
     def _watch(self, command: Sequence[str], log: Path, display: "RunDisplay") -> int:
@@ -341,7 +335,7 @@ def _reopened(run: PlannedRun, title: str) -> bool:
     if not trained or read_whole_json(detections) is not None:
         return False
     (run.work_dir / METRICS_FILE).unlink()
-    _print_line(sys.stdout, f"{title}  {detections} is missing or damaged: evaluated again")
+    print_line(sys.stdout, f"{title}  {detections} is missing or damaged: evaluated again")
     return True
 
 
@@ -408,185 +402,3 @@ def is_running(root: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def train_command(config: Path, work_dir: Path, start: Path | None = None) -> list[str]:
-    """Return the command of a run: the ``train`` tool; ``start`` is the checkpoint of a fork."""
-    tool = [sys.executable, "-m", "det_losses", "train"]
-    options = ["--work-dir", str(work_dir), "--no-plan", *device_options()]
-    resume = ["--resume", str(start)] if start else ["--resume"]
-    return [*tool, str(config), *options, *resume]
-
-
-def run_process(
-    command: Sequence[str],
-    output: Path,
-    tick: Callable[[], None],
-    *,
-    keep_open: int | None = None,
-    env: Mapping[str, str] | None = None,
-    interval: float = _INTERVAL,
-) -> int:
-    """Run a command and append its output to a file.
-
-    The process gets its own session, so that Ctrl-C on the terminal reaches only this process,
-    which then terminates the other one cleanly.
-
-    Args:
-        command: program and arguments.
-        output: the file for stdout and stderr.
-        tick: called every ``interval`` seconds.
-        keep_open: a file descriptor for the process to inherit (the lock of the directory).
-        env: environment variables in addition to those of this process.
-        interval: seconds between two calls of ``tick``.
-
-    Returns:
-        The exit status; if the process was killed, the negative number of the signal.
-    """
-    path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
-    with output.open("ab") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=() if keep_open is None else (keep_open,),
-            env={**os.environ, **(env or {}), "PYTHONPATH": path},
-        )
-        try:
-            while True:
-                try:
-                    return process.wait(timeout=interval)
-                except subprocess.TimeoutExpired:
-                    tick()
-        except BaseException:
-            _stop(process)
-            raise
-
-
-def _stop(process: subprocess.Popen) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=_GRACE)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # including its workers
-    process.wait()
-
-
-class RunDisplay:
-    """Progress of one run: a line rewritten in place on a terminal, a line per epoch in a file.
-
-    Args:
-        title: start of each line.
-        work_dir: directory of the run, which writes its progress there.
-        finished: durations of the comparison's finished runs, seconds per whole training.
-        following: number of runs that this job still has to train after this one.
-        stream: output stream; default stdout.
-        live: whether the line may be rewritten on a terminal; False if several runs write to it.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        work_dir: Path,
-        finished: Sequence[float],
-        following: int,
-        stream: TextIO | None = None,
-        live: bool = True,
-    ) -> None:
-        self._stream = stream or sys.stdout
-        self._live = live and self._stream.isatty()
-        self._title = title
-        self._file = work_dir / PROGRESS_FILE
-        self._file.unlink(missing_ok=True)
-        self._finished, self._following = finished, following
-        self._start = time.perf_counter()
-        self._first: dict[str, Any] | None = None
-        self._shown: Any = None
-        self._width = 0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since construction, which is just before the process starts."""
-        return time.perf_counter() - self._start
-
-    def say(self, text: str) -> None:
-        """Print a permanent line."""
-        _print_line(self._stream, f"{self._title}  {text}")
-
-    def update(self) -> None:
-        """Show the current progress if it has changed."""
-        state = read_whole_json(self._file)
-        if state is None:
-            return
-        self._first = self._first or state
-        tenth = 10 * state["step"] // max(1, state["steps"])
-        few = 1 < state["epochs"] <= _FEW_EPOCHS
-        news = state["step"] if self._live else (state["epoch"] if few else tenth)
-        if (news, state["AP"]) == self._shown:
-            return
-        self._shown = news, state["AP"]
-        text = self._line(state)
-        if self._live:
-            text = text[: shutil.get_terminal_size().columns - 1]  # \r cannot undo a wrapped line
-            self._width = max(self._width, len(text))
-            print(f"\r{text:<{self._width}}", end="", file=self._stream, flush=True)
-        else:
-            _print_line(self._stream, text)
-
-    def close(self, text: str) -> None:
-        """Replace the progress line by a permanent one."""
-        start = "\r" if self._live else ""
-        _print_line(self._stream, f"{start}{f'{self._title}  {text}':<{self._width}}")
-
-    def _line(self, state: dict[str, Any]) -> str:
-        steps = max(1, state["steps"])
-        done = (state["step"] - self._first["step"]) / steps
-        fraction = state["step"] / steps
-        # A resumed run trains only the rest: extrapolate from the steps since its start.
-        pace = self.elapsed / done * fraction if done > 0 else self.elapsed
-        current, total = remaining(
-            self._finished, self._following, pace, fraction if done > 0 or self._finished else 0.0
-        )
-        parts = [f"{self._title}  {state['step']}/{state['steps']} steps"]
-        if state["loss"] is not None:
-            parts.append(f"loss {state['loss']:.3f}")
-        if state["AP"] is not None:
-            parts.append(ap_text(state))
-        if current is not None:
-            parts.append(f"{duration(current)} left")
-            if self._following:
-                parts.append(f"{duration(total)} for all runs")
-        return "  ".join(parts)
-
-
-def _print_line(stream: TextIO, text: str) -> None:
-    """Print in one write: `print` writes the newline separately, and runs print in parallel."""
-    start = "\r" if text.startswith("\r") else ""  # to overwrite the progress line
-    stream.write(f"{start}{printable(text.removeprefix(start))}\n")
-    stream.flush()
-
-
-def remaining(
-    finished: Sequence[float], following: int, elapsed: float, fraction: float
-) -> tuple[float | None, float | None]:
-    """Estimate the remaining seconds of the current run and of all runs.
-
-    Args:
-        finished: durations of finished runs.
-        following: number of runs after the current one.
-        elapsed: seconds since the start of the current run.
-        fraction: fraction of its steps that it did in that time.
-
-    Returns:
-        Both, or None if nothing is known yet.
-    """
-    mean = sum(finished) / len(finished) if finished else None
-    if fraction > 0:
-        mean_now = elapsed / fraction
-        mean = mean if mean is not None else mean_now
-    if mean is None:
-        return None, None
-    current = max(0.0, mean * (1 - fraction) if fraction else mean - elapsed)
-    return current, current + following * mean

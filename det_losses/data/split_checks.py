@@ -8,9 +8,7 @@ from typing import Any
 
 from det_losses.data.box_table import parts_of, table_of
 from det_losses.data.suspicions import suspect_set, suspect_split
-from det_losses.errors import InputError
-
-_EXAMPLES = 3
+from det_losses.errors import InputError, examples
 
 
 def check_boxes(dataset: Any, evaluation: bool) -> None:
@@ -89,11 +87,10 @@ def _shared_images(train: Any, val: Any) -> list[str]:
     ]
     if not shared:
         return []
-    names = ", ".join(map(_pair, shared[:_EXAMPLES]))
-    more = ", ..." if len(shared) > _EXAMPLES else ""
+    names = examples([_pair(each) for each in shared])
     return [
         f"{len(shared)} of {len(evaluated)} validation images are also training images "
-        f"({names}{more}): the metrics do not show how well other images are detected. Remove "
+        f"({names}): the metrics do not show how well other images are detected. Remove "
         "them from one of the two."
     ]
 

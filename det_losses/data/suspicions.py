@@ -10,6 +10,7 @@ import numpy as np
 
 from det_losses.data.box_faults import such
 from det_losses.data.box_table import BoxTable
+from det_losses.errors import examples
 
 UNTRAINED = "validation boxes are of classes without a training box"
 
@@ -49,8 +50,7 @@ def suspect_split(train: BoxTable | None, val: BoxTable | None) -> list[str]:
 
 
 def _names(table: BoxTable, rows: np.ndarray) -> str:
-    names = [os.path.basename(table.files[row]) for row in rows[:3].tolist()]
-    return ", ".join(names) + (", ..." if len(rows) > 3 else "")
+    return examples([os.path.basename(table.files[row]) for row in rows[:4].tolist()])
 
 
 def _as_given(boxes: np.ndarray) -> str:
@@ -160,7 +160,7 @@ def _untrained_classes(train: BoxTable, val: BoxTable) -> str | None:
     ]
     if not missing:
         return None
-    names = ", ".join(name for name, _ in missing[:3]) + (", ..." if len(missing) > 3 else "")
+    names = examples([name for name, _ in missing])
     return (
         f"{sum(count for _, count in missing)} of {len(val.boxes)} {UNTRAINED} ({names}), whose "
         "AP will be 0: divide the images anew, or compare the names of the classes"
@@ -231,9 +231,8 @@ def _class_shares(train: BoxTable, val: BoxTable) -> str | None:
     if not found:
         return None
     texts = [f"{name} {100 * a:.0f}% and {100 * b:.0f}%" for _, name, a, b in sorted(found)[::-1]]
-    more = ", ..." if len(texts) > 3 else ""
     return (
         f"{len(texts)} classes are in different shares of the training and the validation images "
-        f"({', '.join(texts[:3])}{more}): divide the images at random, or the metrics are those of "
+        f"({examples(texts)}): divide the images at random, or the metrics are those of "
         "another mixture"
     )

@@ -9,7 +9,7 @@ import yaml
 
 from det_losses.data.coco_json import CocoDict
 from det_losses.data.images import upright_size
-from det_losses.errors import InputError, MissingFileError, did_you_mean, one_line
+from det_losses.errors import InputError, MissingFileError, did_you_mean, examples, one_line
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 _ALSO = {"val": ("val", "validation", "valid")}  # keys of a split
@@ -124,10 +124,10 @@ class YoloSplit:
         if without:
             notes.append(
                 f"{len(without)} of {len(self._images)} images have no label file and count as "
-                f"images without objects ({_examples(without)})"
+                f"images without objects ({examples(without)})"
             )
         if unused := self._labels_without_image():
-            notes.append(f"{len(unused)} label files have no image ({_examples(unused)})")
+            notes.append(f"{len(unused)} label files have no image ({examples(unused)})")
         if polygons:
             notes.append(f"{polygons} labels are polygons; their enclosing boxes are used")
         if self._repeated:
@@ -274,7 +274,3 @@ def _enumerated(indices: Sequence[int]) -> str:
     if len(indices) == high - low + 1:
         return f"{low} to {high}"
     return ", ".join(map(str, sorted(indices)))
-
-
-def _examples(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -3,7 +3,7 @@
 from det_losses.engine.build import build_runner
 from det_losses.engine.checkpoint import CheckpointHook, SafeCheckpointHook
 from det_losses.engine.checks import fill_from_data
-from det_losses.engine.config import config_text
+from det_losses.engine.config_text import config_text
 from det_losses.engine.fork import ForkHook
 from det_losses.engine.history import HistoryHook
 from det_losses.engine.loss_record import LossRecordError, LossRecordHook, losses_of

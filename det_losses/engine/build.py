@@ -31,21 +31,15 @@ from det_losses.engine.checks import (
     fill_from_data,
     set_monitors,
 )
-from det_losses.engine.config import (
-    TEST,
-    VALIDATION,
-    FastTextConfig,
-    entries,
-    use_labels,
-    use_validation,
-)
+from det_losses.engine.config import TEST, VALIDATION, entries, use_labels, use_validation
+from det_losses.engine.config_text import FastTextConfig
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.pretrained import loaded_lines, name_classes, take_load_from
 from det_losses.engine.runner import IN_PLAN, QuietRunner, leave_out_plan
 from det_losses.engine.schedule import limit_warm_up, set_intervals, set_length
 from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
 from det_losses.errors import InputError, did_you_mean, located
-from det_losses.models.weights import weights_skipped
+from det_losses.models.weight_files import weights_skipped
 from det_losses.registry import DATASETS, FUNCTIONS, SCOPE
 
 _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr")

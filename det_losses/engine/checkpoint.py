@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from det_losses.engine.checks import join_names
 from det_losses.errors import InputError, InputTypeError, one_line
 from det_losses.files import write_text
-from det_losses.models.weights import read_checkpoint
+from det_losses.models.weight_files import read_checkpoint
 from det_losses.registry import HOOKS
 
 _PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))

@@ -18,7 +18,7 @@ from det_losses.errors import UserError, one_line
 from det_losses.generators import generators_kept
 from det_losses.models.coverage import Anchors, Locations, Targets, resized, targets_of
 from det_losses.models.detector import Detector
-from det_losses.models.weights import weights_skipped
+from det_losses.models.weight_files import weights_skipped
 from det_losses.registry import MODELS
 
 ENOUGH = 0.9  # share of the boxes, or of those of a class, below which a sentence says so

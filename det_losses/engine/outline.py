@@ -23,7 +23,7 @@ from det_losses.engine.schedule import (
     training_steps,
     warm_up_steps,
 )
-from det_losses.errors import printable
+from det_losses.errors import examples, printable
 from det_losses.losses.core.text import loss_text
 
 _WIDTH = 100  # characters per line
@@ -45,7 +45,7 @@ def outline(cfg: Config, samples: int, classes: Sequence[str], images: str) -> d
     limit_warm_up(own, samples)
     rows = {
         "images": images,
-        "classes": f"{len(classes)}: {_first(classes)}",
+        "classes": f"{len(classes)}: {examples(classes, 8)}",
         "model": f"{own.model.type}, {_size(own.model)}",
         "weights": str(own.get("load_from") or own.model.get("weights") or ""),
         "training": _training(own, samples),
@@ -144,11 +144,6 @@ def device_text() -> str:
         return f"cuda:{torch.cuda.current_device()} ({torch.cuda.get_device_name()})"
     threads = torch.get_num_threads()
     return f"{device}, {threads} thread{'s' * (threads != 1)}" if device == "cpu" else device
-
-
-def _first(names: Sequence[str], limit: int = 8) -> str:
-    more = [] if len(names) <= limit else ["..."]
-    return ", ".join([*names[:limit], *more])
 
 
 def _size(model: Mapping[str, Any]) -> str:

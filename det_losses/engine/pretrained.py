@@ -9,7 +9,8 @@ from torch import nn
 
 from det_losses.errors import InputError, located
 from det_losses.models.detector import Detector
-from det_losses.models.weights import describe_loaded, file_hash, weights_file
+from det_losses.models.weight_files import file_hash, weights_file
+from det_losses.models.weights import describe_loaded
 from det_losses.registry import MODELS, find
 
 

@@ -24,7 +24,7 @@ from det_losses.config_diff import describe, differences, plain
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
 from det_losses.engine.checkpoint import check_resumable, checkpoints
 from det_losses.engine.checks import config_errors
-from det_losses.engine.config import config_text
+from det_losses.engine.config_text import config_text
 from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.progress import ProgressFileHook
 from det_losses.engine.signals import StopHook

@@ -19,7 +19,7 @@ from mmengine.runner import IterBasedTrainLoop, LogProcessor, Runner
 from det_losses.engine.checkpoint import written_whole
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.learning_rate import ConfiguredSchedule, in_steps
-from det_losses.models.weights import read_checkpoint
+from det_losses.models.weight_files import read_checkpoint
 from det_losses.registry import LOG_PROCESSORS
 
 

@@ -14,14 +14,10 @@ from torch import Tensor, nn
 from det_losses.data.transforms import Transform, build_transforms
 from det_losses.engine.checkpoint import read_checkpoint, state_dict_of
 from det_losses.engine.checks import config_errors
-from det_losses.engine.config import (
-    apply_options,
-    parse_config_text,
-    read_config,
-    transforms_of_test,
-)
+from det_losses.engine.config import apply_options, read_config, transforms_of_test
+from det_losses.engine.config_text import parse_config_text
 from det_losses.errors import InputError, MissingFileError, located, one_line
-from det_losses.models.weights import weights_skipped
+from det_losses.models.weight_files import weights_skipped
 from det_losses.registry import MODELS, find
 
 Pathlike = str | Path

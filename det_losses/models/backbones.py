@@ -22,7 +22,8 @@ from det_losses.models.fpn import (
     freeze_stages,
     norm_layer,
 )
-from det_losses.models.weights import Pretrained, is_skipped, load_weights, weights_skipped
+from det_losses.models.weight_files import is_skipped, load_weights, weights_skipped
+from det_losses.models.weights import Pretrained
 from det_losses.registry import MODELS, find
 from det_losses.signatures import check_call
 

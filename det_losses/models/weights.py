@@ -1,12 +1,7 @@
-"""Pretrained weights: find the file, read it, and load what fits into a detector."""
+"""Pretrained weights: read those of a detector, and load what fits."""
 
-import hashlib
-import pickle
 import re
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,17 +11,21 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from det_losses.errors import InputError, MissingFileError, one_line
+from det_losses.errors import InputError, one_line
 from det_losses.models.mmdetection import from_mmdetection, is_mmdetection
+from det_losses.models.weight_files import (
+    file_hash,
+    is_skipped,
+    read_checkpoint,
+    state_of,
+    weights_file,
+)
 
 WeightsConfig = str | Mapping[str, Any] | None
 
 BACKGROUND = "(background)"
 _NAMED = 3  # tensors that a message names
 _STORED = 10  # names of tensors that a record has
-# Entries of a checkpoint that have the weights; averaged weights (EMA) first. mmengine's EMAHook
-# stores the averaged weights as "state_dict".
-_ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIXES = re.compile(r"^(module\.)?(detector\.)?")
 # Keys of old torchvision versions -> today's, as its modules rename them when they load.
 _RENAMED = (
@@ -34,146 +33,6 @@ _RENAMED = (
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)"), r"\1.0.0.\2"),
 )
 _OLD_TOWER = re.compile(r"(head\.\w+_head\.conv)\.(\d+)\.(weight|bias)")
-
-_skipped: ContextVar[list[str] | None] = ContextVar("skipped", default=None)
-
-
-@contextmanager
-def weights_skipped() -> Iterator[list[str]]:
-    """Build models without reading or downloading weights, because those of a checkpoint follow.
-
-    Yields:
-        The weights that were not read, in order.
-    """
-    found: list[str] = []
-    token = _skipped.set(found)
-    try:
-        yield found
-    finally:
-        _skipped.reset(token)
-
-
-def is_skipped(source: Any) -> bool:
-    """Return whether weights are not to be read now; then they are noted."""
-    found = _skipped.get()
-    if found is not None:
-        found.append(str(source))
-    return found is not None
-
-
-def weights_file(source: str) -> Path:
-    """Return a local file of weights; torchvision's are downloaded once.
-
-    Args:
-        source: a file, or a name such as ``"RetinaNet_ResNet50_FPN_Weights.COCO_V1"``.
-
-    Raises:
-        MissingFileError: neither a file nor a name that torchvision knows, or the download failed.
-    """
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    try:
-        url = torchvision.models.get_weight(source).url
-    except (ValueError, AttributeError, KeyError):
-        raise MissingFileError(
-            f"weights {source!r}: no such file, and no torchvision weights with this name "
-            "(such as 'RetinaNet_ResNet50_FPN_Weights.COCO_V1')"
-        ) from None
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
-        try:
-            torch.hub.download_url_to_file(url, str(path), digest and digest[1])
-        except OSError as error:  # URLError is one
-            raise MissingFileError(
-                f"weights {source!r} cannot be downloaded ({one_line(error, 80)}). Download {url} "
-                f"elsewhere and give that file instead of the name, or save it as {path}. To start "
-                "from a whole detector, give its file with --weights-from; then the weights of the "
-                "backbone are not needed"
-            ) from error
-    return path
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint after its checksums were verified.
-
-    ``torch.save`` writes a zip file with a CRC of each entry, which ``torch.load`` ignores. Tensors
-    are mapped from the file, not read.
-
-    Raises:
-        InputError: the file is damaged, is not a checkpoint, or contains more than tensors and
-            plain values.
-        PermissionError: the file may not be read.
-    """
-    is_zip = True
-    try:
-        is_zip = _verify(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except PermissionError:
-        raise
-    except Exception as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and unsafe:
-            raise InputError(_unsafe_message(path, unsafe[1])) from error
-        reason = f"{type(error).__name__}: {one_line(error, 120)}"
-        if path.is_file() and not path.stat().st_size:
-            reason = "the file is empty"
-        elif not is_zip:  # the error's text is about pickles
-            reason = "it was not written by torch.save"
-        raise InputError(f"{path} is not a checkpoint, or it is damaged ({reason})") from error
-    if not isinstance(found, Mapping):
-        raise InputError(f"{path} is not a checkpoint: it contains a {type(found).__name__}")
-    return dict(found)
-
-
-def _verify(path: Path) -> bool:
-    """Check the CRCs of a file written by torch.save; False if it has the format without them."""
-    with open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return False
-        with zipfile.ZipFile(file) as entries:
-            damaged = entries.testzip()
-    if damaged:
-        raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-    return True
-
-
-def _unsafe_message(path: Path, found: str) -> str:
-    whole, weights = str(path), f"{path.with_suffix('')}.weights.pth"
-    return (
-        f"{path} contains more than tensors and plain values ({found}), which safe loading rejects;"
-        ' if you trust it, extract its weights with `python -c "import torch; c = torch.load('
-        f"{whole!r}, map_location='cpu', weights_only=False); torch.save(c.get('state_dict', c), "
-        f'{weights!r})"` and load that file'
-    )
-
-
-def load_weights(source: str) -> dict[str, Tensor]:
-    """Return the state_dict of a local file or of named torchvision weights.
-
-    Args:
-        source: a file written by ``torch.save`` (a state_dict, or a dict with the key
-            ``state_dict`` or ``model``), or a name such as ``"ResNet50_Weights.IMAGENET1K_V1"``.
-
-    Raises:
-        InputError: the file cannot be read.
-        MissingFileError: see :func:`weights_file`.
-    """
-    return _state_of(read_checkpoint(weights_file(source)))
-
-
-def _state_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    entries = (checkpoint.get(key) for key in _ENTRIES)
-    state = next((entry for entry in entries if isinstance(entry, Mapping)), checkpoint)
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)
@@ -240,7 +99,7 @@ def read_pretrained(weights: WeightsConfig, detector: str) -> Pretrained | None:
             "start a new comparison"
         )
     checkpoint = read_checkpoint(file)
-    state, layout, notes = _state_of(checkpoint), "torchvision", []
+    state, layout, notes = state_of(checkpoint), "torchvision", []
     if any(name.removeprefix("module.").startswith("detector.") for name in state):
         layout = "det_losses"
     # Losses with state start from nothing.

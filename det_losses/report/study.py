@@ -1,13 +1,8 @@
 """The runs of a comparison, with scores and statistics computed on demand."""
 
-import contextlib
-import hashlib
-import io
 import itertools
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +17,14 @@ from det_losses.evaluation.metrics import MAX_DETS, METRICS
 from det_losses.evaluation.resampling import draw_counts, resample
 from det_losses.evaluation.result_file import read_detections
 from det_losses.evaluation.summary import ap_numbers
-from det_losses.files import write_bytes
 from det_losses.report.formats import listed
+from det_losses.report.resampled import (
+    RESAMPLING_SEED,
+    Resampled,
+    cache_key,
+    load_cache,
+    save_cache,
+)
 from det_losses.report.stored import (
     Stored,
     detection_files,
@@ -37,9 +38,6 @@ from det_losses.statistics import Scores, Verdict, analyse
 RESAMPLES = 1000
 WITHIN = 0.01  # a difference of 1 point does not matter
 CACHE_FILE = "resampled.npz"
-
-_SEED = 0  # of the resamples: the same for all runs, because images are crossed with seeds
-_FORMAT = "2"  # increment it when the cached numbers change
 
 
 class Study:
@@ -414,21 +412,21 @@ class Study:
             text = json.dumps(coco)
             for files in keys:
                 keys[files] = cache_key(text, files, self.resamples, self.max_dets)
-                found = _load(files[0].parent / CACHE_FILE, keys[files])
+                found = load_cache(files[0].parent / CACHE_FILE, keys[files])
                 if found:
                     self._resampled[files] = found
         absent = [files for files in keys if files not in self._resampled]
         for files, result in zip(absent, self._compute(absent, truth), strict=True):
             self._resampled[files] = result
             if cached:
-                _save(files[0].parent / CACHE_FILE, keys[files], result)
+                save_cache(files[0].parent / CACHE_FILE, keys[files], result)
 
     def _compute(self, runs: Sequence[Sequence[Path]], truth: GroundTruth) -> list["Resampled"]:
         """Return the metrics of runs on the same images, given by their detections files."""
         if not runs:
             return []
         matched = [[self._match(file, truth) for file in files] for files in runs]
-        counts = draw_counts(len(truth.image_ids), self.resamples, _SEED)
+        counts = draw_counts(len(truth.image_ids), self.resamples, RESAMPLING_SEED)
         drawn = resample([matches for run in matched for matches in run], counts)
         results, start = [], 0
         for run in matched:
@@ -478,62 +476,3 @@ def _one_of(name: str, names: Sequence[str], what: str) -> str:
         hint = did_you_mean(name, names)
         raise InputError(f"{what} {name!r} is not one of {listed(names, limit=20)}. {hint}".strip())
     return name
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """The metrics of one run; means if it has several detections files.
-
-    Attributes:
-        full: metric -> value on all images, NaN where there is no ground truth.
-        draws: metric -> ``[B]``, its value on each resample.
-    """
-
-    full: dict[str, float]
-    draws: dict[str, np.ndarray]
-
-
-def cache_key(truth: str, files: Sequence[Path], resamples: int, max_dets: int) -> str:
-    """Return a SHA-256 of everything that the metrics of a run depend on.
-
-    Args:
-        truth: the ground truth's COCO json as text.
-        files: the run's detections files.
-        resamples: number of resamples.
-        max_dets: number of detections per image and class that are evaluated.
-    """
-    numbers = [_FORMAT, resamples, max_dets, _SEED, truth]
-    digest = hashlib.sha256(json.dumps(numbers).encode())
-    for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _load(file: Path, key: str) -> Resampled | None:
-    """Return the cached metrics; None if the cache is missing, damaged or has another key."""
-    try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-            if str(stored["key"]) != key:
-                return None
-            names = stored["names"].tolist()
-            return Resampled(
-                dict(zip(names, stored["full"].tolist(), strict=True)),
-                dict(zip(names, stored["draws"], strict=True)),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _save(file: Path, key: str, resampled: Resampled) -> None:
-    """Write the cache atomically; do nothing if the folder cannot be written."""
-    content = io.BytesIO()
-    names = list(resampled.full)
-    np.savez(
-        content,
-        key=np.array(key),
-        names=np.array(names),
-        full=np.array([resampled.full[name] for name in names]),
-        draws=np.array([resampled.draws[name] for name in names]),
-    )
-    with contextlib.suppress(OSError):
-        write_bytes(file, content.getvalue())

@@ -11,12 +11,12 @@ from det_losses.cli.arguments import (
     add_losses,
     add_own_data,
     add_training,
-    load_experiment,
     new_parser,
     whole_number,
 )
 from det_losses.config_diff import differences, plain
-from det_losses.engine.config import config_text
+from det_losses.engine.config_text import config_text
+from det_losses.engine.experiment import load_experiment
 from det_losses.registry import MODELS
 
 

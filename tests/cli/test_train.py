@@ -78,7 +78,8 @@ def test_a_user_error_in_training_has_no_traceback(tiny_config, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    "place", ["cli.train.load_experiment", "engine.run.claim_work_dir", "engine.build_runner"]
+    "place",
+    ["engine.experiment.load_experiment", "engine.run.claim_work_dir", "engine.build_runner"],
 )
 def test_an_interrupt_before_training_is_one_line(
     tiny_config, tmp_path, monkeypatch, capsys, place

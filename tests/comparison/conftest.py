@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from det_losses.comparison import comparison
+from det_losses.comparison import prepare
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.variants import Variant
 from det_losses.engine.run_time import RunTime
@@ -37,7 +37,7 @@ def cfg():
 @pytest.fixture(autouse=True)
 def not_measured(monkeypatch):
     """A comparison takes a run to last a minute, instead of measuring it."""
-    monkeypatch.setattr(comparison, "measure_run", lambda *args: RunTime(10.0, 50.0, 0.0, 1))
+    monkeypatch.setattr(prepare, "measure_run", lambda *args: RunTime(10.0, 50.0, 0.0, 1))
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
-from training import runs_in_this_process
+from training import compare, runs_in_this_process
 
 from det_losses import list_losses
 from det_losses.cli import report
-from det_losses.comparison import comparison, runner, weight_matching
+from det_losses.comparison import comparison, prepare, runner, weight_matching
 from det_losses.comparison.budget import Budget
-from det_losses.comparison.comparison import check_metric, compare, with_epochs
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.preflight import describe_data
+from det_losses.comparison.prepare import check_metric, with_epochs
 from det_losses.comparison.screening import short_trainer, shorten
 from det_losses.comparison.variants import select
 from det_losses.engine.config import use_folds, use_own_data
@@ -273,7 +273,7 @@ def test_a_grid_of_wrapped_losses_and_a_config_variant(shapes, tmp_path, untrain
         tmp_path / "out",
         [wrapped, both],
         cross=["loss_cls", "FocalLoss", "CrossEntropyLoss"],
-        config_variants=["slow:optim_wrapper.optimizer.lr=1e-3"],
+        variant=["slow:optim_wrapper.optimizer.lr=1e-3"],
         baseline="slow",
         seeds=[0],
     )
@@ -319,7 +319,7 @@ def test_a_name_trains_the_same_loss_in_a_comparison_and_in_a_config(
 def test_matched_and_swept_weights_reach_the_runs(shapes, tmp_path, untrained, monkeypatch):
     few = partial(weight_matching.match_weights, warmup_steps=1, batches=8)
     monkeypatch.setattr(weight_matching, "match_weights", few)
-    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], match=True, multiples=[1, 2])
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], match_weights="gradient", weights=[1, 2])
     stored = json.loads((tmp_path / "matched_weights.json").read_text())["losses"]
     matched = stored["GIoULoss"]["loss_weight"]
     found = changes(tmp_path)
@@ -333,7 +333,7 @@ def test_matched_and_swept_weights_reach_the_runs(shapes, tmp_path, untrained, m
 
 
 def test_a_budget_plans_the_seeds_that_fit_and_says_so(shapes, tmp_path, untrained, capsys):
-    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seconds=300)
+    compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], budget=300)
     assert results(tmp_path)["meta"]["seeds"] == [0, 1]
     assert "seeds 0, 1: 4 runs of about 1 min 00 s" in capsys.readouterr().out
 
@@ -342,7 +342,7 @@ def test_no_run_is_started_after_the_end_of_the_budget(
     shapes, tmp_path, untrained, monkeypatch, capsys
 ):
     monkeypatch.setattr(Budget, "allows_run", lambda *args: False)
-    compare(shapes, tmp_path, ["L1Loss"], seconds=300)
+    compare(shapes, tmp_path, ["L1Loss"], budget=300)
     assert untrained == []
     assert "not started: not enough of the time budget is left" in capsys.readouterr().out
     assert "time budget ran out" in results(tmp_path)["meta"]["notes"][0]
@@ -355,7 +355,7 @@ def test_another_config_in_the_directory_is_refused_before_weights_are_matched(
     other = copy.deepcopy(shapes)
     other.model.num_convs = 2
     with pytest.raises(ValueError, match=r"a different config \(model.num_convs: 1 -> 2\)"):
-        compare(other, tmp_path, ["L1Loss", "GIoULoss"], match=True)
+        compare(other, tmp_path, ["L1Loss", "GIoULoss"], match_weights="gradient")
     assert not (tmp_path / "matched_weights.json").exists()
 
 
@@ -382,7 +382,7 @@ def test_screening_trains_briefly_and_then_the_remaining_variants(shapes, tmp_pa
     cfg.train_cfg.max_epochs = 2
     losses = ["L1Loss", "GIoULoss", "MSELoss"]
     with runs_in_this_process():
-        rows = compare(cfg, tmp_path, losses, screening=True, seeds=[0], resamples=100)
+        rows = compare(cfg, tmp_path, losses, screen=True, seeds=[0], resamples=100)
     short = results(tmp_path / "screen/1_epochs")["runs"]
     assert [run["proof"]["loss_bbox"]["calls"] for run in short] == [2] * 3
     assert [row["proof"]["loss_bbox"]["calls"] for row in rows] == [4] * 2
@@ -424,7 +424,7 @@ def test_time_and_likely_result_are_stated_before_training(
     places = [printed.index(text) for text in expected]
     assert places == sorted(places)
     # Finished runs are a better estimate than a measurement.
-    monkeypatch.setattr(comparison, "measure_run", None)
+    monkeypatch.setattr(prepare, "measure_run", None)
     finish(Plan.load(tmp_path).runs(tmp_path)[0])
     compare(shapes, tmp_path, ["L1Loss", "GIoULoss"], seeds=[0, 1])
     printed = capsys.readouterr().out
@@ -455,7 +455,8 @@ def test_another_metric_for_finished_runs_is_exploratory(
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(shapes, tmp_path, capsys):
     root, cfg = tmp_path / "out", copy.deepcopy(shapes)
     cfg.test_dataloader = dict(batch_size=1)  # the rest is that of val_dataloader
-    assert compare(cfg, root, ["L1Loss", "GIoULoss"], match=True, dry_run=True) == []
+    losses = ["L1Loss", "GIoULoss"]
+    assert compare(cfg, root, losses, match_weights="gradient", dry_run=True) == []
     printed = capsys.readouterr().out
     assert "  runs           6: 2 variants with seeds 0, 1, 2\n" in printed
     assert "Variants (before --match-weights)\n| variant " in printed
@@ -502,6 +503,6 @@ def test_the_baseline_of_a_fork_gets_the_seeds_of_the_candidates(
         return start({"GIoULoss": [3, 4]}).execute()
 
     monkeypatch.setattr(comparison, "until_decided", second_look)
-    compare(cfg, tmp_path, ["L1Loss", "GIoULoss", "MSELoss"], fork_at=0.5, until=True)
+    compare(cfg, tmp_path, ["L1Loss", "GIoULoss", "MSELoss"], fork_at=0.5, until_decided=True)
     runs = {(run["variant"], run["seed"]) for run in results(tmp_path)["runs"]}
     assert runs == {(label, seed) for label in ("L1Loss", "GIoULoss") for seed in (3, 4)}

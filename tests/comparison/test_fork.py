@@ -9,7 +9,8 @@ from mmengine.config import ConfigDict
 from det_losses.comparison import runner as module
 from det_losses.comparison.budget import Budget
 from det_losses.comparison.fork import FORK_FILE, Fork, check_fork, fork_of
-from det_losses.comparison.plan import Plan, Results
+from det_losses.comparison.plan import Plan
+from det_losses.comparison.results import Results
 from det_losses.comparison.runner import PlanRunner
 from det_losses.comparison.variants import select
 from det_losses.files import read_json, write_json

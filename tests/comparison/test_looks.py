@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from synthetic_comparison import write_comparison
+from training import compare
 
 from det_losses.comparison import comparison, looks, runner
 from det_losses.comparison.budget import Budget
-from det_losses.comparison.comparison import compare
 from det_losses.comparison.looks import SEED_SD, decide, likely_to_find, scheduled, verdict_at
 from det_losses.errors import InputError
 from det_losses.report import Study
@@ -124,7 +124,7 @@ def shapes_of(shapes, tmp_path, monkeypatch):
         monkeypatch.setattr(comparison, "_report", lambda *args: None)
         for seeds in trained.values():
             seeds.clear()
-        compare(shapes, tmp_path, LABELS, until=True, **options)
+        compare(shapes, tmp_path, LABELS, until_decided=True, **options)
         return trained
 
     return start
@@ -193,7 +193,7 @@ def test_an_interrupt_after_a_look_continues_with_its_candidates(shapes_of, tmp_
 def test_the_budget_ends_between_two_looks(shapes_of, tmp_path, monkeypatch, capsys):
     left = iter([True] * 10 + [False] * 10)
     monkeypatch.setattr(Budget, "allows_run", lambda *args: next(left))
-    trained = shapes_of(FAR, seconds=3600)
+    trained = shapes_of(FAR, budget=3600)
     assert sum(map(len, trained.values())) == 10  # nine, and one of the next four
     assert [each["seeds"] for each in meta(tmp_path)["looks"]] == [3]
     assert "The budget ended before the look at 5 seeds. Not decided." in capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_it_ends_where_no_look_is_possible(shapes_of, tmp_path, capsys):
 
 def test_a_budget_too_small_for_one_seed_is_an_error(shapes_of):
     with pytest.raises(ValueError, match="one seed needs 3 runs and about 3 min"):
-        shapes_of(FAR, seconds=100)
+        shapes_of(FAR, budget=100)
 
 
 def test_the_report_agrees_with_the_last_look(shapes, tmp_path, monkeypatch, capsys):
@@ -240,7 +240,7 @@ def test_the_report_agrees_with_the_last_look(shapes, tmp_path, monkeypatch, cap
     cfg = copy.deepcopy(shapes)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.dataset.update(data_root=str(tmp_path / "data"), num_train=4, num_val=30)
-    options = dict(until=True, seeds=[0, 1, 2, 3, 4], within=0.001, resamples=100)
+    options = dict(until_decided=True, seeds=[0, 1, 2, 3, 4], within=0.1, resamples=100)
     rows = compare(cfg, out, LABELS, **options)
     seeds = {label: [r["seed"] for r in rows if r["variant"] == label] for label in LABELS}
     assert seeds == {"L1Loss": [0, 1, 2], "GIoULoss": [0, 1, 2, 3, 4], "EIoULoss": [0, 1, 2, 3, 4]}

@@ -1,9 +1,7 @@
 import errno
-import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -14,8 +12,7 @@ import pytest
 from mmengine.config import Config
 
 from det_losses.comparison import runner as module
-from det_losses.comparison.runner import PlanRunner, RunDisplay, locked, remaining, run_process
-from det_losses.files import write_json
+from det_losses.comparison.runner import PlanRunner, locked
 
 FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}
 
@@ -262,159 +259,3 @@ class TestLock:
         run.communicate(b"\n", timeout=10)
         with locked(tmp_path):
             pass
-
-
-TIDY = """
-import pathlib, signal, sys, time
-
-def tidy(number, frame):
-    pathlib.Path("tidied").touch()
-    sys.exit()
-
-signal.signal(signal.SIGTERM, tidy)
-print("begun", flush=True)
-time.sleep(60)
-"""
-
-STUBBORN = """
-import signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(child.pid, flush=True)
-time.sleep(60)
-"""
-
-
-class TestRunProcess:
-    def start(self, code, folder, tick=lambda: None):
-        return run_process([sys.executable, "-c", code], folder / "log", tick, interval=0.02)
-
-    def interrupt_once_begun(self, log):
-        def tick():
-            if log.is_file() and log.read_text().strip():
-                raise KeyboardInterrupt
-
-        return tick
-
-    def test_output_goes_to_the_file_and_the_status_comes_back(self, tmp_path):
-        assert self.start("print('out'); raise SystemExit(3)", tmp_path) == 3
-        assert self.start("import sys; print('err', file=sys.stderr)", tmp_path) == 0
-        # Appended, as the output of a resumed run is.
-        assert (tmp_path / "log").read_text() == "out\nerr\n"
-
-    def test_a_killed_run_is_told_as_that(self, cfg, plan, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(
-            module, "train_command", lambda *paths: ["sh", "-c", "echo begun; kill -KILL $$"]
-        )
-        rows = PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
-        assert rows[0]["error"].splitlines()[0] == (
-            "killed by SIGKILL (out of memory?); last lines of the log:"
-        )
-        assert "FAILED (killed by SIGKILL (out of memory?)), log:" in capsys.readouterr().out
-
-    def test_stopping_takes_at_most_5_seconds(self):
-        assert module._GRACE + 0.3 < 5  # the time between two calls of tick
-
-    def test_the_status_of_a_killed_run_is_the_negative_signal(self, tmp_path):
-        assert self.start("import os; os.kill(os.getpid(), 9)", tmp_path) == -9
-
-    def test_the_package_is_importable_in_a_run_from_anywhere(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        code = "from importlib.util import find_spec; print(find_spec('det_losses').origin)"
-        assert self.start(code, tmp_path) == 0
-        assert (
-            Path((tmp_path / "log").read_text().strip()).parent == Path(module.__file__).parents[1]
-        )
-
-    def test_an_interrupt_terminates_the_run_cleanly(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(KeyboardInterrupt):
-            self.start(TIDY, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
-        assert (tmp_path / "tidied").is_file()
-
-    def test_a_run_that_ignores_signals_is_killed_with_its_children(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "_GRACE", 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            self.start(STUBBORN, tmp_path, self.interrupt_once_begun(tmp_path / "log"))
-        child = int((tmp_path / "log").read_text())
-        deadline = time.time() + 5
-        while _alive(child) and time.time() < deadline:
-            time.sleep(0.02)
-        assert not _alive(child)
-
-    def test_a_run_does_not_get_the_terminals_interrupt(self, tmp_path):
-        # It is the leader of its own session.
-        self.start("import os; print(os.getsid(0) == os.getpid())", tmp_path)
-        assert (tmp_path / "log").read_text() == "True\n"
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def _alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as file:  # an orphan stays as a zombie until init collects it
-        return file.read().rpartition(")")[2].split()[0] != "Z"
-
-
-@pytest.mark.parametrize(
-    ("whole", "left", "elapsed", "fraction", "expected"),
-    [
-        # No run has finished or reported progress.
-        ([], 3, 5.0, 0.0, (None, None)),
-        # A quarter in 10 s is 40 s a run: 30 s of this one, 2 further ones of 40 s.
-        ([], 2, 10.0, 0.25, (30.0, 110.0)),
-        # Runs took 40 and 60 s: 50 s a run; half of this one is left, one more comes.
-        ([40.0, 60.0], 1, 7.0, 0.5, (25.0, 75.0)),
-        # The run has not reported yet, and 10 s of its 50 s are gone.
-        ([50.0], 0, 10.0, 0.0, (40.0, 40.0)),
-        ([50.0], 1, 70.0, 0.0, (0.0, 50.0)),
-    ],
-)
-def test_time_left(whole, left, elapsed, fraction, expected):
-    assert remaining(whole, left, elapsed, fraction) == expected
-
-
-class TestRunDisplay:
-    def progress(self, folder, step, epoch, ap=None):
-        state = {"step": step, "steps": 20, "epoch": epoch, "epochs": 2, "loss": 0.5, "AP": ap}
-        write_json(folder / "progress.json", state)
-
-    def test_a_file_gets_a_line_per_epoch(self, tmp_path):
-        stream = io.StringIO()
-        display = RunDisplay("[1/2] A seed 0", tmp_path, [], 1, stream)
-        display.update()  # nothing written yet
-        states = ((2, 0, None), (5, 0, None), (10, 1, None), (10, 1, 0.25), (12, 1, 0.25))
-        for step, epoch, ap in states:
-            self.progress(tmp_path, step, epoch, ap)
-            display.update()
-        display.close("AP 25.0")
-        lines = stream.getvalue().splitlines()
-        assert [line.split("  ")[1] for line in lines] == [
-            "2/20 steps",
-            "10/20 steps",
-            "10/20 steps",
-            "AP 25.0",
-        ]
-        assert "loss 0.500  AP 25.0" in lines[2]
-
-    def test_a_terminal_has_one_rewritten_line(self, tmp_path):
-        stream = io.StringIO()
-        stream.isatty = lambda: True
-        display = RunDisplay("[1/1] A seed 0", tmp_path, [], 0, stream)
-        for step in (2, 3):
-            self.progress(tmp_path, step, 0)
-            display.update()
-        display.close("AP 25.0")
-        text = stream.getvalue()
-        assert text.count("\n") == 1
-        assert text.count("\r") == 3
-        last = text.rsplit("\r", 1)[1]
-        assert len(last) >= max(map(len, text.split("\r")))  # covers what stood there
-
-    def test_the_last_runs_progress_is_not_shown_for_the_next(self, tmp_path):
-        self.progress(tmp_path, 20, 2)
-        stream = io.StringIO()
-        RunDisplay("x", tmp_path, [], 0, stream).update()
-        assert stream.getvalue() == ""

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +17,13 @@ from det_losses import build_loss
 from det_losses.comparison import weight_matching
 from det_losses.comparison.gradient_norm import gradient_norms
 from det_losses.comparison.variants import select
+from det_losses.comparison.warm_up import BATCHES, Lines, effort, warm_up
 from det_losses.comparison.weight_matching import (
-    BATCHES,
     MatchedLoss,
     Matching,
     match_variants,
     match_weights,
     ratio_error,
-    warm_up,
 )
 from det_losses.engine.build import build_runner
 from det_losses.generators import generators_kept
@@ -179,17 +179,17 @@ def test_the_warm_up_is_the_beginning_of_a_training(shapes, tmp_path):
     [(12, 1, 8), (600, 24, 18), (3000, 120, 90), (9000, 360, 256), (88_000, 1000, 256)],
 )
 def test_warm_up_and_batches_are_a_tenth_of_a_run(trained, steps, batches):
-    assert weight_matching.effort(trained) == (steps, batches)
+    assert effort(trained) == (steps, batches)
     if trained >= 200:  # below that, the 8 batches are more
         assert steps + batches <= trained / 10
     # Weights of a version with a longer warm-up get further losses on as many batches as theirs.
-    assert weight_matching.effort(trained, 2000) == (2000, 256)
+    assert effort(trained, 2000) == (2000, 256)
 
 
 def test_without_a_terminal_progress_is_lines(capsys, monkeypatch):
     clock = iter([0.0, 1.0, 12.0, 12.0, 13.0])
-    monkeypatch.setattr(weight_matching.time, "monotonic", lambda: next(clock))
-    bar = weight_matching._Lines("warm-up with L1Loss")
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    bar = Lines("warm-up with L1Loss")
     bar.reset(3)  # at 0 s; the first line is due at 10 s
     for _ in range(3):  # at 1 s, 12 s, and the last one
         bar.update()

@@ -19,7 +19,7 @@ from training import run
 
 from det_losses.engine import SafeCheckpointHook, build_runner
 from det_losses.errors import InputError
-from det_losses.models.weights import read_checkpoint
+from det_losses.models.weight_files import read_checkpoint
 
 EPOCHS = 3  # of 3 steps
 
@@ -119,7 +119,7 @@ class TestDamage:
         def refuse(path, *args, **kwargs):
             raise PermissionError(13, "Permission denied", str(path))
 
-        monkeypatch.setattr("det_losses.models.weights.open", refuse, raising=False)
+        monkeypatch.setattr("det_losses.models.weight_files.open", refuse, raising=False)
         with pytest.raises(PermissionError):
             read_checkpoint(stopped / "epoch_1.pth")
 

@@ -7,7 +7,8 @@ from mmengine.config import Config
 
 from det_losses.cli.train import main
 from det_losses.engine import build_runner
-from det_losses.engine.config import config_text, read_config
+from det_losses.engine.config import read_config
+from det_losses.engine.config_text import config_text
 from det_losses.engine.run import build_parts
 from det_losses.engine.settings import check_settings
 from det_losses.errors import UserError

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +84,16 @@ def test_arguments_out_of_range_are_refused(checkpoint):
         list(detect(detector, [], threshold=50))
     with pytest.raises(InputError, match="at least 1, got 0"):
         list(detect(detector, [], batch_size=0))
+
+
+def test_the_code_of_the_docs_runs(checkpoint, tmp_path, monkeypatch, capsys):
+    """The Python block of docs/predict.md, in a folder with the files that it names."""
+    page = Path(__file__).parents[2] / "docs/predict.md"
+    [block] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    checkpoint("epoch_9.pth")
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "photos/a.png"):
+        photo().save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/predict.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 2

@@ -1,0 +1,1 @@
+"""Options of tools: their names, defaults and checks, for the command line and for Python."""

@@ -1,0 +1,1 @@
+"""The box regression simulations of published papers, for any registered box loss."""

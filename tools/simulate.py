@@ -1,0 +1,11 @@
+"""`python tools/simulate.py --help`; the same as `det-losses simulate`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no install
+
+from det_losses.cli.simulate import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
