@@ -83,6 +83,7 @@ def _check(args: argparse.Namespace) -> None:
     from det_losses.report.data_page import write_data_page
 
     cfg = _config(args)
+    cfg.pop("test_dataloader", None)  # may have only what differs from val_dataloader
     datasets = build_datasets(cfg)
     train, val = datasets["train_dataloader"], datasets.get("val_dataloader")
     coverage = measure(cfg.model, train) if cfg.get("model") else None

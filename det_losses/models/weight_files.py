@@ -100,6 +100,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             plain values.
         PermissionError: the file may not be read.
     """
+    is_zip = True
     try:
         status = path.stat()
         is_zip = _verify(path, (status.st_size, status.st_mtime_ns, status.st_ino))
@@ -110,9 +111,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unsafe:
             raise InputError(_unsafe_message(path, unsafe[1])) from error
-        first = str(error).strip().partition("\n")[0][:120]
-        empty = path.is_file() and not path.stat().st_size
-        reason = "the file is empty" if empty else f"{type(error).__name__}: {first}"
+        reason = f"{type(error).__name__}: {one_line(error, 120)}"
+        if path.is_file() and not path.stat().st_size:
+            reason = "the file is empty"
+        elif not is_zip:  # the error's text is about pickles
+            reason = "it was not written by torch.save"
         raise InputError(f"{path} is not a checkpoint, or it is damaged ({reason})") from error
     if not isinstance(found, Mapping):
         raise InputError(f"{path} is not a checkpoint: it contains a {type(found).__name__}")

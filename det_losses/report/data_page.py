@@ -358,7 +358,7 @@ def _sheet(images: Sequence[TrainedImage], with_coverage: bool) -> Section:
             image.jpeg,
             image.size,
             [Panel("", [DrawnBox(b, n, "truth" if c else "wrong") for b, n, c in image.boxes])],
-            image.title,
+            [image.title],
             "sheet",
         )
         for image in images

@@ -28,7 +28,12 @@ def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path, capsy
     assert "Tensorboard" not in stored.pretty_text  # with or without it, it is the same run
     assert list(run.rglob("events.out.tfevents*"))
     # two epochs of two steps reach no AP, and the log says why
-    assert "AP 0.0: Training had only 4 steps, and" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "AP 0.0: Training had only 4 steps, and" in out
+    # what the plan says is not repeated, but in the log; the table has the other metrics
+    assert out.startswith("Plan\n") and "Active losses" not in out
+    assert "Active losses" in next(run.glob("*/*.log")).read_text()
+    assert "    AP: 0.0  data_time: " in out
     with pytest.raises(SystemExit):  # again: it is finished
         main(arguments)
 
@@ -79,7 +84,7 @@ def test_a_user_error_in_training_has_no_traceback(tiny_config, tmp_path, capsys
 def test_an_interrupt_before_training_is_one_line(
     tiny_config, tmp_path, monkeypatch, capsys, place
 ):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"det_losses.{place}", interrupt)
@@ -142,8 +147,9 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, cap
     run = tmp_path / "run"
     monkeypatch.setattr("det_losses.engine.device._given", None)  # restored for other tests
     assert main([str(tiny_config), "--work-dir", str(run), "--dry-run", "--device", "cpu"]) == 0
-    title, *rows = capsys.readouterr().out.splitlines()
-    assert title == "Plan"
+    *remarks, plan = capsys.readouterr().out.partition("Plan\n")
+    assert "data: 6 of 6 validation images are also training images" in remarks[0]
+    rows = plan.splitlines()
     found = dict(row.split(maxsplit=1) for row in rows if row[2] != " ")
     assert found["images"] == "6 for training, 6 for evaluation"
     assert found["training"] == "2 epochs (4 steps), batch size 3; evaluated every epoch"
