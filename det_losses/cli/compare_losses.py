@@ -103,6 +103,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]]:
             screening=args.screen,
             fork_at=args.fork_at,
             resamples=args.resamples,
+            fit_anchors=args.fit_anchors,
             tensorboard=args.tensorboard,
             dry_run=args.dry_run,
             facts={

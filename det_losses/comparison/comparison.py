@@ -36,6 +36,7 @@ from det_losses.comparison.weight_matching import MATCHED_FILE, match_variants
 from det_losses.config_diff import plain
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.config import select_fold
+from det_losses.engine.fitted_anchors import use_fitted_anchors
 from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
 from det_losses.engine.pretrained import pin_weights
 from det_losses.engine.run import is_finished
@@ -72,6 +73,7 @@ def compare(
     screening: bool = False,
     fork_at: float | None = None,
     resamples: int = 1000,
+    fit_anchors: bool = False,
     tensorboard: bool = False,
     dry_run: bool = False,
     facts: dict[str, Any] | None = None,
@@ -102,6 +104,7 @@ def compare(
         fork_at: the fraction of the training, in 0..1, that only the baseline trains; all other
             variants continue from there. None: every variant trains from scratch.
         resamples: number of resamples of the validation images, for the intervals.
+        fit_anchors: whether anchors are fitted to the training data, if many boxes have none.
         tensorboard: whether each run writes its scalars for TensorBoard too.
         dry_run: whether to print the plan only; nothing is trained or written.
         facts: further entries of the results' metadata (``command``, ``config``).
@@ -123,6 +126,8 @@ def compare(
         multiples=multiples,
         matched=match,
     )
+    if fit_anchors:
+        cfg = with_fitted_anchors(cfg, root)
     given, cfg = cfg, with_epochs(cfg)
     cfg, selection = with_weights(cfg, selection)
     first = seeds or default_seeds(cfg)
@@ -274,6 +279,19 @@ def with_epochs(cfg: Config) -> Config:
     images = len(DATASETS.build(one_run.train_dataloader.dataset))
     set_length(own, images)
     limit_warm_up(own, images)
+    return own
+
+
+def with_fitted_anchors(cfg: Config, root: Path) -> Config:
+    """Return the config with anchors fitted to the training data, and print what was changed.
+
+    A comparison that exists in ``root`` keeps its anchors.
+
+    Raises:
+        UserError: a setting, the detector or the data cannot be used.
+    """
+    own, stored = copy.deepcopy(cfg), Plan.load(root)
+    print(use_fitted_anchors(own, stored and stored.config), flush=True)
     return own
 
 

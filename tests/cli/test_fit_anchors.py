@@ -1,0 +1,63 @@
+"""--fit-anchors on the command line: the config of the run has the sizes, and a resume keeps them."""
+
+import pytest
+from mmengine.config import Config
+
+from det_losses.cli.check_data import main as check_data
+from det_losses.cli.train import main as train
+from det_losses.engine import fitted_anchors
+from det_losses.engine.run import continued_config
+
+
+@pytest.fixture
+def own_data(tiny_coco):
+    """The options of data in which most boxes, of 12 px, have no anchor of ``tiny_config``."""
+
+    def add_small(coco):
+        for image in coco["images"]:
+            for place in range(5):
+                number = len(coco["annotations"]) + 1
+                box = dict(bbox=[place * 12, 8, 12, 12], area=144, iscrowd=0, category_id=7)
+                coco["annotations"].append(dict(id=number, image_id=image["id"], **box))
+
+    ann_file, images = tiny_coco("small", change=add_small)
+    train_data = ["--train-ann", ann_file, "--train-images", images]
+    return [*train_data, "--val-ann", ann_file, "--val-images", images]
+
+
+def test_an_interrupted_run_keeps_its_anchors(
+    tiny_config, own_data, once, tmp_path, monkeypatch, capsys
+):
+    once("stop_self")
+    run = tmp_path / "run"
+    command = [str(tiny_config), *own_data, "--work-dir", str(run)]
+    assert train([*command, "--fit-anchors"]) == 130
+    printed = capsys.readouterr().out
+    assert "\nanchors: fitted to the training data: " in f"\n{printed}"
+    stored = Config.fromfile(run / "config.py")
+    sizes = [level[0] for level in stored.model.anchors.sizes]
+    assert sizes[0] < 16
+    row = f"sizes {' / '.join(map(str, sizes))} px, aspect ratios 1\n"
+    assert row in printed.partition("\nPlan")[2]
+    # A run from its checkpoint in another directory has the same.
+    other = Config(dict(work_dir=str(tmp_path / "other")))
+    [checkpoint] = run.glob("epoch_*.pth")
+    known = continued_config(other, str(checkpoint)).model.anchors
+    assert known.to_dict() == stored.model.anchors.to_dict()
+    assert continued_config(other, None) is None
+
+    with pytest.raises(SystemExit):  # without the option, it is another config
+        train([*command, "--no-plan", "--resume"])
+    assert "contains a run of a different config (model.anchors.sizes" in capsys.readouterr().err
+    monkeypatch.setattr(fitted_anchors, "fitted", lambda coverage: 1 / 0)
+    assert train([*command, "--no-plan", "--resume", "--fit-anchors"]) == 0
+    assert "anchors: those with which this was started\n" in capsys.readouterr().out
+    assert Config.fromfile(run / "config.py").model.anchors.sizes == stored.model.anchors.sizes
+
+
+def test_the_tool_for_data_shows_what_would_be_chosen(tiny_config, own_data, tmp_path, capsys):
+    options = ["--out", str(tmp_path / "out"), "--browse", "0"]
+    assert check_data([str(tiny_config), *own_data, *options]) == 0
+    printed = capsys.readouterr().out
+    assert "; with --fit-anchors, or --cfg-options model.anchors.sizes=[[" in printed
+    assert "\n--fit-anchors: fitted to the training data: " in printed
