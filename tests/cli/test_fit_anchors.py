@@ -1,4 +1,4 @@
-"""--fit-anchors on the command line: the config of the run has the sizes, and a resume keeps them."""
+"""--fit-anchors on the command line: a run gets the sizes, and keeps them when it is resumed."""
 
 import pytest
 from mmengine.config import Config
