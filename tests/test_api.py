@@ -16,7 +16,7 @@ from training import runs_in_this_process
 from det_losses.api import compare
 from det_losses.cli.compare_losses import parser
 from det_losses.comparison import comparison
-from det_losses.comparison.budget import RunTime
+from det_losses.engine.run_time import RunTime
 from det_losses.report import Study
 
 ROOT = Path(__file__).parents[1]

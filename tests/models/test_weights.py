@@ -363,17 +363,18 @@ class TestBackbone:
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
     def build(self, **backbone):
-        arguments = {"type": "ResNetFPN", "name": "resnet18", "out_channels": 16} | backbone
+        levels = {"returned_layers": (2, 3, 4), "extra_levels": "p6p7", "out_channels": 16}
+        arguments = {"type": "ResNetFPN", "name": "resnet18"} | levels | backbone
         return lambda weights=None: RetinaNet(arguments, 3, weights=weights)
 
     def test_without_network(self, offline, save):
-        pretrained = self.build(weights="IMAGENET1K_V1", extra_levels="p6p7")
+        pretrained = self.build(weights="IMAGENET1K_V1")
         with pytest.raises(FileNotFoundError, match=r"cannot be downloaded .*no route") as info:
             pretrained()
         assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in str(info.value)
         assert "--weights-from" in str(info.value) and "\n" not in str(info.value)
 
-        state = state_of(self.build(norm="FrozenBN", extra_levels="p6p7")())
+        state = state_of(self.build(norm="FrozenBN")())
         model = pretrained(save(state))
         assert model.loaded["anew"] == 0
         # The settings of a pretrained body: frozen norms, and a frozen first stage.
@@ -384,7 +385,7 @@ class TestBackbone:
             pretrained(save({k: v for k, v in state.items() if "body.layer1" not in k}))
 
     def test_a_frozen_body_needs_weights(self, save):
-        build = self.build(frozen_stages=2, norm="FrozenBN", extra_levels="p6p7")
+        build = self.build(frozen_stages=2, norm="FrozenBN")
         state = {k: v for k, v in state_of(build()).items() if "body.layer1" not in k}
         with pytest.raises(ValueError, match=r"layer1\S+ is frozen, but weights .*frozen_stages=0"):
             build(save(state))
