@@ -274,7 +274,7 @@ def test_all_runs_have_the_same_fitted_anchors(shapes, tmp_path, untrained, caps
     assert "anchors: fitted to the training data: " in capsys.readouterr().out
     fitted = Plan.load(root).config["model"]["anchors"]
     assert fitted["sizes"] != cfg.model.anchors.sizes and cfg.to_dict() == given
-    with pytest.raises(ValueError, match=r"a different config \(model\.anchors\.aspect_ratios"):
+    with pytest.raises(ValueError, match=r"a different config \(model\.anchors\."):
         compare(cfg, root, ["GIoULoss"], seeds=[0])
     monkeypatch.setattr(fitted_anchors, "fitted", None)  # not called again
     compare(cfg, root, ["GIoULoss"], seeds=[0], fit_anchors=True)

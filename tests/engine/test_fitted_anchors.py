@@ -22,7 +22,7 @@ def experiment(monkeypatch):
             return {"train_dataloader": data}
 
         monkeypatch.setattr(fitted_anchors, "build_datasets", build)
-        cfg.merge_from_dict({"train_dataloader": {"dataset": {"type": "CocoDataset"}}})
+        cfg.train_dataloader = dict(dataset=dict(type="CocoDataset", ann_file="a", image_dir="b"))
         return cfg
 
     make.seen = seen
@@ -87,7 +87,7 @@ def test_nothing_changes_if_it_is_enough_or_does_not_help(model, data, end, expe
 def test_all_folds_are_fitted_together_without_validation_data(experiment):
     cfg = experiment(tiny("RetinaNet"), Boxes())
     cfg.train_dataloader.dataset.folds = dict(count=3, key=None, index=1)
-    cfg.val_dataloader = dict(dataset=dict(type="CocoDataset"))
+    cfg.val_dataloader = dict(dataset=dict(type="CocoDataset", ann_file="a", image_dir="b"))
     use_fitted_anchors(cfg)
     [built] = experiment.seen
     assert built.train_dataloader.dataset.folds.index is None
