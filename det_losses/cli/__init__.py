@@ -18,6 +18,7 @@ TOOLS = {
     "report": "write the report of one or more stored comparisons",
     "compare_detections": "compare COCO result files from any framework",
     "list_losses": "list all losses, or show the card of one: formula, parameters, paper",
+    "plot_losses": "draw value and gradient of losses, including your own, as SVG and PNG",
     "check_losses": "run the conformance suite on losses, including your own",
     "list_configs": "list the shipped configs",
     "make_subset": "write a small subset of a COCO dataset",

@@ -120,6 +120,14 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_figures(parser: argparse.ArgumentParser) -> None:
+    """Add --out and --overwrite."""
+    parser.add_argument(
+        "--out", default="plots", metavar="DIR", help="folder of the figures (default: plots)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing figures")
+
+
 def import_modules(names: Sequence[str], option: str = "--import") -> list[ModuleType]:
     """Import the modules of an option; the current directory is searched too.
 

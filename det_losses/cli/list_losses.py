@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from det_losses.cli.arguments import add_imports, import_modules, new_parser
+from det_losses.cli.arguments import add_figures, add_imports, import_modules, new_parser
 from det_losses.cli.errors import user_errors
+from det_losses.cli.plot_losses import draw
 from det_losses.errors import InputError, did_you_mean
 from det_losses.files import write_text
 
@@ -16,10 +17,14 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with user_errors():
         import_modules(args.modules)
+        if args.plot and not args.name:
+            raise InputError("--plot needs the NAME of a loss")
         if args.markdown:
             _write_markdown(Path(args.markdown))
         elif args.name:
             print(_card(args.name))
+            if args.plot:
+                print("\n".join(draw([args.name], args)))
         else:
             print(_table(args.kind))
     return 0
@@ -32,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "on disjoint boxes, paper. A box loss is computed on decoded boxes or on encoded deltas; "
         "a classification loss has an activation.",
         "  det-losses list_losses GIoULoss\n  det-losses list_losses --kind box\n"
+        "  det-losses list_losses CIoULoss --plot\n"
         "  det-losses list_losses MyLoss --import my_losses",
     )
     what = parser.add_mutually_exclusive_group()
@@ -42,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write all cards to FILE; its section 'Comparison with other libraries' is kept",
     )
+    parser.add_argument(
+        "--plot", action="store_true", help="also draw the curves of NAME; see plot_losses"
+    )
+    add_figures(parser)
     add_imports(parser)
     return parser
 

@@ -83,13 +83,15 @@ class Style:
     marker: str
 
 
-def styles(labels: Sequence[str], baseline: str) -> dict[str, Style]:
-    """Return a style for each label, the baseline first and grey.
+def styles(labels: Sequence[str], baseline: str | None = None) -> dict[str, Style]:
+    """Return a style for each label, the baseline, if there is one, first and grey.
 
     Up to ten labels have different markers.
     """
-    ordered = [baseline, *(label for label in labels if label != baseline)]
-    colours = [_BASELINE_COLOUR, *(_COLOURS[i % len(_COLOURS)] for i in range(len(ordered) - 1))]
+    ordered = [label for label in labels if label != baseline]
+    colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(ordered))]
+    if baseline is not None:
+        ordered, colours = [baseline, *ordered], [_BASELINE_COLOUR, *colours]
     return {
         label: Style(label, colour, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
         for i, (label, colour) in enumerate(zip(ordered, colours, strict=True))
