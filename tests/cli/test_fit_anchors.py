@@ -42,7 +42,7 @@ def test_an_interrupted_run_keeps_its_anchors(
     assert row in printed.partition("\nPlan")[2]
     # A run from its checkpoint in another directory has the same.
     other = Config(dict(work_dir=str(tmp_path / "other")))
-    [checkpoint] = run.glob("epoch_*.pth")
+    checkpoint = next(run.glob("epoch_*.pth"))
     known = continued_config(other, str(checkpoint)).model.anchors
     assert known.to_dict() == stored.model.anchors.to_dict()
     assert continued_config(other, None) is None

@@ -1,5 +1,7 @@
 """Anchors fitted to the training data: what is set, when nothing is, and what a resume keeps."""
 
+from types import SimpleNamespace
+
 import pytest
 from boxes_without_anchors import Boxes, tiny
 from mmengine.config import Config
@@ -109,8 +111,11 @@ def test_a_continued_run_keeps_the_anchors_that_it_has(experiment):
 
 
 def test_what_cannot_be_fitted_is_an_error(experiment, monkeypatch):
-    cfg = experiment(tiny("RetinaNet"), object())
-    with pytest.raises(InputError, match=r"^--fit-anchors: it is not known which boxes of a objec"):
+    unknown = SimpleNamespace(metainfo=Boxes().metainfo)  # no box_table
+    cfg = experiment(tiny("RetinaNet"), unknown)
+    with pytest.raises(
+        InputError, match=r"^--fit-anchors: it is not known which boxes of a S"
+    ):
         use_fitted_anchors(cfg)
     cfg = experiment(tiny("RetinaNet", anchors=dict(sizes=[[8]], aspect_ratios=[1.0])), Boxes())
     with pytest.raises(InputError, match=r"^model\.anchors: RetinaNet anchors need sizes for each"):
