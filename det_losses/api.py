@@ -46,6 +46,7 @@ def compare(
     resamples: int = 1000,
     amp: bool = False,
     weights_from: PathLike | None = None,
+    fit_anchors: bool = False,
     tensorboard: bool = False,
     dry_run: bool = False,
     data: PathLike | None = None,
@@ -97,6 +98,8 @@ def compare(
         amp: automatic mixed precision; needs an accelerator.
         weights_from: start from a trained detector: a checkpoint, or the name of torchvision's
             weights.
+        fit_anchors: if many training boxes have no anchor, set the sizes that cover most of them,
+            as ``check_data`` shows them; all runs have the same.
         tensorboard: write losses and metrics for TensorBoard too.
         dry_run: print the plan and the time it takes, and train nothing.
         data: training and validation data: a data.yaml of YOLO, or a folder of Pascal VOC.

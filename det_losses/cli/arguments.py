@@ -200,7 +200,7 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add --amp, --weights-from and --tensorboard."""
+    """Add --amp, --weights-from, --fit-anchors and --tensorboard."""
     parser.add_argument(
         "--amp", action="store_true", help="automatic mixed precision (needs an accelerator)"
     )
@@ -210,6 +210,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="start from a trained detector: a checkpoint of this package, of torchvision or of "
         "mmdetection, or torchvision's name, such as RetinaNet_ResNet50_FPN_Weights.COCO_V1 "
         "(docs/pretrained.md)",
+    )
+    parser.add_argument(
+        "--fit-anchors",
+        action="store_true",
+        help="if many training boxes have no anchor, set the sizes that cover most of them, as "
+        "check_data shows them; their number per position stays (docs/data.md)",
     )
     parser.add_argument(
         "--tensorboard",

@@ -80,6 +80,7 @@ def _check(args: argparse.Namespace) -> None:
     from det_losses.data.split_checks import data_notes
     from det_losses.engine.build import build_datasets
     from det_losses.engine.coverage import coverage_notes, measure
+    from det_losses.engine.fitted_anchors import fitted
     from det_losses.report.data_page import write_data_page
 
     cfg = _config(args)
@@ -103,6 +104,8 @@ def _check(args: argparse.Namespace) -> None:
         print("nothing looks wrong")
     if coverage is not None:
         print(f"\n{_coverage_table(coverage)}")
+        _, chosen = fitted(coverage)
+        print(f"--fit-anchors: {printable(chosen)}")
     file = write_data_page(
         Path(args.out),
         f"Data of {args.config or 'the annotation files'}",

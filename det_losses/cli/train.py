@@ -38,10 +38,12 @@ def _train(args: argparse.Namespace) -> int:
     from det_losses.engine import build_runner
     from det_losses.engine.config import use_tensorboard
     from det_losses.engine.experiment import load_experiment
+    from det_losses.engine.fitted_anchors import use_fitted_anchors
     from det_losses.engine.outline import training_plan
     from det_losses.engine.run import (
         build_parts,
         claim_work_dir,
+        continued_config,
         interrupted,
         locked,
         removed_on_error,
@@ -57,12 +59,16 @@ def _train(args: argparse.Namespace) -> int:
                 cfg.merge_from_dict({"randomness.seed": args.seed})
             default = f"work_dirs/{Path(args.config).stem}"
             cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
+            # With torchrun, the first process prints, and holds the lock of the directory.
+            is_first = cfg.get("launcher", "none") == "none" or os.environ.get("RANK", "0") == "0"
+            if args.fit_anchors:
+                said = use_fitted_anchors(cfg, continued_config(cfg, args.resume))
+                if is_first:
+                    print(said, flush=True)
             if args.dry_run:
                 print(training_plan(cfg, with_notes=True))
                 return 0
             given = copy.deepcopy(cfg)
-            # With torchrun, the first process holds the lock of the directory.
-            is_first = cfg.get("launcher", "none") == "none" or os.environ.get("RANK", "0") == "0"
             new = is_first and stack.enter_context(locked(Path(cfg.work_dir)))
             with removed_on_error(Path(cfg.work_dir), new):
                 claim_work_dir(cfg, args.resume)

@@ -19,6 +19,7 @@ from det_losses.comparison.weight_matching import MATCHED_FILE
 from det_losses.config_diff import plain
 from det_losses.engine.build import build_datasets
 from det_losses.engine.config import select_fold, use_validation
+from det_losses.engine.fitted_anchors import use_fitted_anchors
 from det_losses.engine.pretrained import pin_weights
 from det_losses.engine.run_time import RunTime, measure_run
 from det_losses.engine.schedule import limit_warm_up, set_length
@@ -77,6 +78,8 @@ def prepare(cfg: Config, options: ComparisonOptions, command: str) -> Prepared:
         multiples=options.weights,
         matched=options.match_weights is not None,
     )
+    if options.fit_anchors:
+        cfg = with_fitted_anchors(cfg, root)
     given, cfg = cfg, with_epochs(cfg)
     cfg, selection = with_weights(cfg, selection)
     seeds = options.seeds or default_seeds(cfg)
@@ -182,6 +185,19 @@ def with_epochs(cfg: Config) -> Config:
     images = len(build_datasets(one_run)["train_dataloader"])
     set_length(own, images)
     limit_warm_up(own, images)
+    return own
+
+
+def with_fitted_anchors(cfg: Config, root: Path) -> Config:
+    """Return the config with anchors fitted to the training data, and print what was changed.
+
+    A comparison that exists in ``root`` keeps its anchors.
+
+    Raises:
+        UserError: a setting, the detector or the data cannot be used.
+    """
+    own, stored = copy.deepcopy(cfg), Plan.load(root)
+    print(use_fitted_anchors(own, stored and stored.config), flush=True)
     return own
 
 

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,9 +23,9 @@ from det_losses.registry import MODELS
 
 ENOUGH = 0.9  # share of the boxes, or of those of a class, below which a sentence says so
 _MOST, _TRIED = 20_000, 3_000  # boxes that are measured, and with which settings are searched
-_FEW = 20  # boxes, or boxes of a class, below which a share is not reported
+FEW = 20  # boxes, or boxes of a class, below which a share is not reported
 _FEW_MISSING = 5  # boxes of a class without an anchor, below which it is not reported
-_BETTER = 0.75  # times the boxes without an anchor that may be left for a setting to be advised
+_BETTER = 0.5  # times the boxes without an anchor that may be left for a setting to be advised
 _SIMPLER = 0.02  # by which fitted anchors must be better than scaled ones
 _FACTORS = np.geomspace(1 / 4, 4, 17)
 _ENLARGED = (1.0, 1.5, 2.0)  # factors of the image size, in this order
@@ -109,9 +109,14 @@ class Coverage:
         found = [
             (name, count, share)
             for name, count, share in self.by_class()
-            if count >= _FEW and share < ENOUGH and (1 - share) * count >= _FEW_MISSING
+            if count >= FEW and share < ENOUGH and (1 - share) * count >= _FEW_MISSING
         ]
         return sorted(found, key=lambda each: each[2])
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether most boxes, and most of each class, have an anchor."""
+        return self.covered.mean() >= ENOUGH and not self.poor_classes
 
 
 @dataclass(frozen=True)
@@ -130,14 +135,19 @@ class Advice:
     worst: tuple[str, float]
     scale: float
 
+    @property
+    def texts(self) -> list[str]:
+        """The options as on a command line."""
+        return [f"{key}={str(value).replace(' ', '')}" for key, value in self.options.items()]
+
     def __str__(self) -> str:
-        options = " ".join(
-            f"{key}={str(value).replace(' ', '')}" for key, value in self.options.items()
-        )
+        options = f"--cfg-options {' '.join(self.texts)}"
+        if self.scale == 1:
+            options = f"--fit-anchors, or {options}"
         longer = f", at {self.scale**2:.2g} times the time for an image" if self.scale > 1 else ""
         name, share = self.worst
         return (
-            f"with --cfg-options {options} it is {100 * (1 - self.share):.0f}% "
+            f"with {options} it is {100 * (1 - self.share):.0f}% "
             f"({100 * (1 - share):.0f}% of {name}){longer}"
         )
 
@@ -176,33 +186,39 @@ def measure(model: Any, dataset: Any) -> Coverage | None:
         table = table_of(dataset, transformed=True)
         if table is None or not len(table.boxes):
             return None
-        if not isinstance(model, Mapping):
-            detector = getattr(model, "module", model)
-        else:
-            detector = _untrained(model, getattr(dataset, "metainfo", None) or {})
+        detector = getattr(model, "module", model)
+        if isinstance(model, Mapping):
+            try:
+                detector = untrained(model, dataset)
+            except UserError:  # the check of the runs has said so, or will
+                return None
         targets = targets_of(detector) if isinstance(detector, Detector) else None
         if targets is None:
             return None
         return Coverage(_sample(table), targets, detector.detector.transform)
 
 
-def _untrained(model: Mapping[str, Any], metainfo: Mapping[str, Any]) -> Any:
+def untrained(model: Mapping[str, Any], dataset: Any) -> Detector | None:
     """Build a detector without reading weights, which its anchors do not depend on.
 
+    Args:
+        model: its config.
+        dataset: the training dataset, which has the classes.
+
     Returns:
-        The detector; None for a model of another package, or one that cannot be built.
+        The detector; None for a model of another package.
+
+    Raises:
+        UserError: it cannot be built.
     """
     kind = MODELS.get(model.get("type"))
     if not (inspect.isclass(kind) and issubclass(kind, Detector)):
         return None
-    own = copy.deepcopy(model)
+    own, metainfo = copy.deepcopy(model), getattr(dataset, "metainfo", None) or {}
     if metainfo.get("classes"):
         fill_from_data(own, metainfo)
-    try:
-        with weights_skipped():
-            return MODELS.build(own)
-    except UserError:  # the check of the runs has said so, or will
-        return None
+    with generators_kept(0), weights_skipped():
+        return MODELS.build(own)
 
 
 def _sample(table: BoxTable) -> BoxTable:
@@ -216,12 +232,10 @@ def _sample(table: BoxTable) -> BoxTable:
 
 def coverage_notes(coverage: Coverage | None) -> list[str]:
     """Return a sentence if many boxes have no anchor, with settings that improve this."""
-    if coverage is None or len(coverage.covered) < _FEW:
+    if coverage is None or len(coverage.covered) < FEW or coverage.is_enough:
         return []
     missing = ~coverage.covered
     poor = coverage.poor_classes
-    if missing.mean() <= 1 - ENOUGH and not poor:
-        return []
     names = ", ".join(f"{100 * (1 - share):.0f}% of {name}" for name, _, share in poor[:3])
     names += ", ..." if len(poor) > 3 else ""
     low, high = np.percentile(coverage.sides[missing], [10, 90])
@@ -245,16 +259,20 @@ def _size_text(transform: GeneralizedRCNNTransform) -> str:
     return " or ".join(f"{size:g}" for size in transform.min_size)
 
 
-def advise(coverage: Coverage) -> list[Advice]:
+def advise(coverage: Coverage, scales: Sequence[float] = _ENLARGED) -> list[Advice]:
     """Return settings with which clearly more boxes have an anchor: at most two.
 
     The sizes are scaled together, or fitted to the boxes if that is clearly better. If neither is
     enough at the present size of the images, the second advice has larger ones.
+
+    Args:
+        coverage: that of the present settings.
+        scales: factors of the image size, in the order in which they are tried.
     """
     few = replace(coverage, table=_subset(coverage.table, _TRIED))
     chosen: dict[bool, tuple[Targets, float]] = {}
     allowed = _BETTER * (1 - _score(few, few.targets, 1.0))  # what may be left without an anchor
-    for scale in _ENLARGED if coverage.transform.fixed_size is None else (1.0,):
+    for scale in scales if coverage.transform.fixed_size is None else (1.0,):
         targets, score = best_targets(few, scale)
         if 1 - score <= allowed:
             chosen[scale > 1], allowed = (targets, scale), _BETTER * (1 - score)
@@ -265,7 +283,7 @@ def advise(coverage: Coverage) -> list[Advice]:
 
 def _advice(coverage: Coverage, targets: Targets, scale: float) -> Advice:
     covered = coverage.with_targets(targets, scale)
-    name = min(coverage.by_class(), key=lambda each: (each[1] < _FEW, each[2]))[0]
+    name = min(coverage.by_class(), key=lambda each: (each[1] < FEW, each[2]))[0]
     own = coverage.table.labels == coverage.table.classes.index(name)
     return Advice(
         _options(targets, coverage.transform, scale),

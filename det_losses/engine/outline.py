@@ -47,6 +47,7 @@ def outline(cfg: Config, samples: int, classes: Sequence[str], images: str) -> d
         "images": images,
         "classes": f"{len(classes)}: {examples(classes, 8)}",
         "model": f"{own.model.type}, {_size(own.model)}",
+        "anchors": _anchors(own.model),
         "weights": str(own.get("load_from") or own.model.get("weights") or ""),
         "training": _training(own, samples),
         "learning rate": _learning_rate(own, planned, warm_up_steps(own, samples)),
@@ -153,6 +154,27 @@ def _size(model: Mapping[str, Any]) -> str:
     low = max(low) if isinstance(low, Sequence) else low
     longest = f", longest at most {high} px" if high and high != low else ""
     return f"images with a shortest side of {low} px{longest}" if longest else f"images of {low} px"
+
+
+def _anchors(model: Mapping[str, Any]) -> str:
+    """Return the anchors that the config sets, with a slash between levels."""
+    if model.get("anchor_sizes"):
+        return f"sizes {_levels(model['anchor_sizes'])} px"
+    if not model.get("anchors"):
+        return ""
+    sizes, ratios = (_levels(model["anchors"][key]) for key in ("sizes", "aspect_ratios"))
+    return f"sizes {sizes} px, aspect ratios {ratios}"
+
+
+def _levels(levels: Sequence[Any]) -> str:
+    """Return numbers, or those of each level.
+
+    >>> _levels([[8, 10.5], [16, 20]]), _levels([0.5, 1.0])
+    ('8 10.5 / 16 20', '0.5 1')
+    """
+    if not isinstance(levels[0], Sequence):
+        return " ".join(f"{number:g}" for number in levels)
+    return " / ".join(map(_levels, levels))
 
 
 def _training(cfg: Config, samples: int) -> str:

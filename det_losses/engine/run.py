@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 from det_losses.config_diff import describe, differences, plain
 from det_losses.data.split_checks import beyond_max_dets
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
-from det_losses.engine.checkpoint import POINTER_FILE, check_resumable, checkpoints
+from det_losses.engine.checkpoint import POINTER_FILE, check_resumable, checkpoints, read_meta
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import entries
-from det_losses.engine.config_text import config_text
+from det_losses.engine.config_text import config_text, parse_config_text
 from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.progress import PROGRESS_FILE, ProgressFileHook
 from det_losses.engine.signals import StopHook
@@ -112,14 +112,37 @@ def changes_since(file: Path, cfg: Config) -> list[str]:
     Raises:
         InputError: the file cannot be read.
     """
+    return differences(plain(_stored_config(file)), plain(cfg))
+
+
+def _stored_config(file: Path) -> Config:
     try:
-        return differences(plain(Config.fromfile(file)), plain(cfg))
+        return Config.fromfile(file)
     except Exception as error:  # the file is Python
         raise InputError(
             f"{file} is damaged ({type(error).__name__}: {one_line(error)}), so it cannot be "
             "compared with the config. Write the config of this run to it (checkpoints have it in "
             "meta['cfg']), or give another --work-dir"
         ) from error
+
+
+def continued_config(cfg: Config, resume: str | None) -> Config | None:
+    """Return the config of the run that a training continues; None if it starts from scratch.
+
+    Args:
+        cfg: the config with its ``work_dir``.
+        resume: as for :func:`claim_work_dir`, which checks whether the run can be continued.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    known = Path(cfg.work_dir) / CONFIG_FILE
+    if checkpoints(cfg) and known.is_file():
+        return _stored_config(known)
+    if resume in (None, "auto") or not Path(resume).is_file():
+        return None
+    text = read_meta(Path(resume)).get("cfg")
+    return parse_config_text(text) if isinstance(text, str) else None
 
 
 @contextmanager

@@ -94,6 +94,8 @@ def _loss(
     ends = _ends(losses)
     if ends is None or not ends[0] > 0 or ends[1] <= _FALLEN * ends[0]:
         return None
+    if rates and not any(rate for _, rate in rates):  # which is said, and explains it
+        return None
     rate = f" of {max(rate for _, rate in rates):.2g}" if rates else ""
     if ends[1] > 1.5 * ends[0]:
         return (

@@ -49,6 +49,7 @@ class ComparisonOptions:
     resamples: int = one(1000, RESAMPLES)
     amp: bool = switch()
     weights_from: str | None = one()
+    fit_anchors: bool = switch()
     tensorboard: bool = switch()
     dry_run: bool = switch()
     data: str | None = one()

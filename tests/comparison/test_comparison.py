@@ -22,6 +22,7 @@ from det_losses.comparison.preflight import describe_data
 from det_losses.comparison.prepare import check_metric, with_epochs
 from det_losses.comparison.screening import short_trainer, shorten
 from det_losses.comparison.variants import select
+from det_losses.engine import fitted_anchors
 from det_losses.engine.config import use_folds, use_own_data
 from det_losses.registry import DATASETS, MODELS
 
@@ -263,6 +264,23 @@ def test_adding_a_loss_keeps_the_baseline_of_the_directory(shapes, tmp_path, unt
     # The third command names a variant that the directory has: its first one is the baseline.
     assert [meta["baseline"] for meta in found] == ["L1Loss", "L1Loss", "GIoULoss"]
     assert list(found[-1]["variants"]) == ["L1Loss", "GIoULoss", "EIoULoss"]
+
+
+def test_all_runs_have_the_same_fitted_anchors(shapes, tmp_path, untrained, capsys, monkeypatch):
+    cfg = copy.deepcopy(shapes)
+    cfg.model.anchors = dict(sizes=[[150, 180], [200, 250]], aspect_ratios=[1.0])  # of 64 px images
+    root, given = tmp_path / "out", cfg.to_dict()
+    compare(cfg, root, ["L1Loss"], seeds=[0, 1], fit_anchors=True)
+    assert "anchors: fitted to the training data: " in capsys.readouterr().out
+    fitted = Plan.load(root).config["model"]["anchors"]
+    assert fitted["sizes"] != cfg.model.anchors.sizes and cfg.to_dict() == given
+    with pytest.raises(ValueError, match=r"a different config \(model\.anchors\."):
+        compare(cfg, root, ["GIoULoss"], seeds=[0])
+    monkeypatch.setattr(fitted_anchors, "fitted", None)  # not called again
+    compare(cfg, root, ["GIoULoss"], seeds=[0], fit_anchors=True)
+    assert "anchors: those with which this was started" in capsys.readouterr().out
+    runs = [Config.fromfile(file).model.anchors for file in root.glob("runs/*/*/config.py")]
+    assert [anchors.to_dict() for anchors in runs] == [fitted] * 3
 
 
 def test_a_grid_of_wrapped_losses_and_a_config_variant(shapes, tmp_path, untrained, capsys):

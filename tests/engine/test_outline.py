@@ -40,6 +40,16 @@ def test_the_rows_follow_from_config_and_data():
     assert cfg.to_dict() == config().to_dict()  # not changed
 
 
+def test_the_anchors_that_the_config_sets_are_shown():
+    cfg = config()
+    cfg.model.anchor_sizes = [8, 16]
+    assert outline(cfg, 8, ["a"], "")["anchors"] == "sizes 8 16 px"
+    cfg.model = dict(anchors=dict(sizes=((8, 10.5), (16, 20)), aspect_ratios=(0.5, 1.0)))
+    cfg.model.type = "RetinaNet"
+    expected = "sizes 8 10.5 / 16 20 px, aspect ratios 0.5 1"
+    assert outline(cfg, 8, ["a"], "")["anchors"] == expected
+
+
 def test_iterations_and_a_single_epoch():
     own = config(by_epoch=False, max_iters=9000, val_interval=9000)
     rows = outline(own, 205, ["a"], "")

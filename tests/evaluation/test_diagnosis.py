@@ -22,6 +22,7 @@ def history(steps=800, warm_up=50, lr=0.002, losses=(1.6, 0.4)):
     ("lines", "start"),
     [
         (history(lr=0), "The learning rate was 0 in all steps"),
+        (history(lr=0, losses=(1.6, 1.6)), "The learning rate was 0 in all steps"),
         (history(warm_up=700), "The learning rate rose until step "),
         (history(steps=40, warm_up=4), "Training had only 40 steps, and the recipes"),
         (history(losses=(1.6, 1.58)), "The loss did not fall: it was 1.59 at first and 1.58 at"),
