@@ -22,7 +22,6 @@ import torch
 from mmengine.config import Config
 
 from det_losses.engine import build_runner
-from det_losses.engine.checkpoint import load_checkpoint
 from det_losses.report import Study
 from det_losses.statistics.families import detectable_difference
 from det_losses.statistics.maximum import Family
@@ -71,8 +70,8 @@ def evaluate(run: Path, data: str, images: int, out: Path) -> float:
     cfg.work_dir, cfg.log_level = str(out.parent / "run"), "ERROR"
     cfg.val_dataloader.dataset.update(data_root=data, num_train=1, num_val=images, seed=1)
     cfg.val_evaluator.out_file = str(out)
+    cfg.load_from, cfg.resume = str(run / f"epoch_{cfg.train_cfg.max_epochs}.pth"), False
     runner = build_runner(cfg, train=False)
-    load_checkpoint(runner, next(run.glob(f"epoch_{cfg.train_cfg.max_epochs}.pth")))
     begin = _cpu()
     with torch.no_grad():
         runner.test()

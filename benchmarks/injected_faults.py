@@ -1,6 +1,7 @@
 """Kill, damage and misuse small trainings and comparisons, and report what was lost.
 
-    python benchmarks/injected_faults.py WORK_DIR [--kills 30] [--only kills damage inputs settings]
+    python benchmarks/injected_faults.py WORK_DIR [--kills 30] [--stops 4]
+        [--only kills stops disk damage inputs settings]
 
 Every fault is followed by a repeat of the same command. The result is compared with that of a run
 without a fault: the weights, the metrics and the history must be equal. docs/reliability.md has the
@@ -33,10 +34,11 @@ RAN, TRACEBACK, HANG, WRONG = "ran", "traceback", "no end", "another result"
 
 @dataclass
 class Tally:
-    """Outcomes of each kind of fault: kind -> outcome -> count, with the unexpected ones."""
+    """Outcomes of each kind of fault: kind -> outcome -> count, the unexpected ones, and notes."""
 
     counts: dict[str, Counter] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, kind: str, outcome: str, wanted: tuple[str, ...], what: str, text: str) -> None:
         """Count an outcome; keep the last line of an unexpected one."""
@@ -230,6 +232,234 @@ def scores_of(folder: Path) -> dict | None:
         return None
     rows = json.loads(file.read_text())["runs"]
     return {(row["variant"], row["seed"]): row["metrics"] for row in rows}
+
+
+# Stopping
+
+
+MOMENTS = ("starting", "training", "evaluating", "writing the report")
+LONG_STEPS = [f"{part}_dataloader.num_workers=2" for part in ("train", "val")]
+LONG_STEPS += ["train_dataloader.batch_size=24", "model.min_size=512", "model.max_size=512"]
+LIMIT = 5.0  # seconds within which all processes of a stopped command have ended
+
+
+def stops(root: Path, count: int, tally: Tally, reference: "Reference") -> None:
+    """Send SIGINT and SIGTERM to trainings and comparisons, and time the end of all processes."""
+    for moment in MOMENTS:
+        for tool in ("training", "training with workers and long steps", "comparison"):
+            if tool != "comparison" and moment == "writing the report":
+                continue
+            slowest = 0.0
+            for number in range(count):
+                name = (signal.SIGINT, signal.SIGTERM)[number % 2]
+                folder = root / "stopped"
+                shutil.rmtree(folder, ignore_errors=True)
+                chosen = reference.train(folder)
+                if tool not in ("training", "comparison"):
+                    chosen += LONG_STEPS
+                if tool == "comparison":
+                    if moment == "writing the report":
+                        reference.comparison()
+                        shutil.copytree(reference.compared, folder)
+                    chosen = reference.compare(folder)
+                seconds, status, output = time_to_stop(chosen, moment, folder, name, number)
+                kind = f"SIGINT and SIGTERM to a {tool} {moment}"
+                outcome = outcome_of(status, output)
+                if seconds is not None and outcome != TRACEBACK:
+                    slowest = max(slowest, seconds)
+                    outcome = "ended within 5 s" if seconds <= LIMIT else f"after {seconds:.1f} s"
+                wanted = ("ended within 5 s", "ended before the signal")
+                if seconds is None and status == 0:
+                    outcome = "ended before the signal"
+                tally.add(kind, outcome, wanted, f"{name.name} {seconds or 0:.1f} s", output)
+            tally.notes.append(f"slowest end of a {tool} stopped while {moment}: {slowest:.1f} s")
+
+
+def time_to_stop(
+    arguments: list[str], moment: str, folder: Path, number: int, turn: int
+) -> tuple[float | None, int | None, str]:
+    """Start a command, send it a signal at a moment, and wait until all its processes have ended.
+
+    Returns:
+        The seconds from the signal to the end, None if the command ended before it; the exit
+        status and the output.
+    """
+    log = folder.with_suffix(".out")
+    token = f"INJECTED_FAULT={time.monotonic_ns()}"
+    name, value = token.split("=")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb", name: value}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            arguments,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    begin, late = time.monotonic(), 0.3 * turn  # not always in the same call
+    if moment == "evaluating":  # which is short
+        late = 0.0
+    if moment == "starting":
+        late = 0.4 + 0.7 * turn  # imports, data, model
+    while process.poll() is None and time.monotonic() < begin + 3 * TIMEOUT:
+        if _is_reached(moment, folder, log) and (late := late - 0.05) <= 0:
+            break
+        time.sleep(0.05)
+    if process.poll() is not None:
+        return None, process.returncode, log.read_text(errors="replace")
+    process.send_signal(number)
+    begin = time.monotonic()
+    try:
+        status = process.wait(TIMEOUT)
+        while _living(token) and time.monotonic() < begin + TIMEOUT:
+            time.sleep(0.02)
+    except subprocess.TimeoutExpired:
+        status = None
+    seconds = time.monotonic() - begin
+    for left in _living(token):
+        os.kill(left, signal.SIGKILL)
+    return seconds, status, log.read_text(errors="replace")
+
+
+def _is_reached(moment: str, folder: Path, log: Path) -> bool:
+    """Return whether a command has come to a moment of its work, by what it has written."""
+    if moment == "starting":
+        return True
+    if moment == "writing the report":  # all runs are finished: after the last of their lines
+        return log.read_text(errors="replace").count("already finished") >= 4
+    lines = [file.read_text() for file in folder.rglob("history.jsonl")]
+    if moment == "training":
+        return any(lines)
+    # an evaluation follows the checkpoint of its epoch
+    pending = [file for file in folder.rglob("history.jsonl") if '"val"' not in file.read_text()]
+    return any(any(file.parent.glob("epoch_1.pth")) for file in pending)
+
+
+def _living(token: str) -> list[int]:
+    """Return the processes with a variable in their environment, other than zombies."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if token.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+# Full disk
+
+
+def disk(root: Path, tally: Tally, reference: "Reference") -> None:
+    """Fill a small file system in the middle of a command, free it, and repeat the command."""
+    place = root / "disk"
+    place.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+    if subprocess.run(mounted, capture_output=True).returncode:
+        print("full disk: skipped, no tmpfs can be mounted (run as root, or with unshare -rm)")
+        return
+    try:
+        for megabytes in (0, 0.2, 2, 4, 6, 8):
+            _fill_training(place, megabytes, tally, reference)
+        for megabytes in (0, 0.2, 2, 8):
+            _fill_comparison(place, megabytes, tally, reference)
+        _fill_report(place, tally, reference)
+        _fill_subset(place, tally, reference)
+    finally:
+        subprocess.run(["umount", str(place)])
+
+
+def _fill(place: Path, megabytes: float) -> Path:
+    """Fill a file system up to some free megabytes; return the file that takes the room."""
+    state = os.statvfs(place)
+    ballast = place / "ballast"
+    size = state.f_bavail * state.f_frsize - int(megabytes * 2**20)
+    with ballast.open("wb") as file:
+        for _ in range(max(0, size) // 4096):
+            file.write(bytes(4096))
+    return ballast
+
+
+def _emptied(place: Path) -> Path:
+    for each in place.iterdir():
+        remove(each)
+    return place / "work"
+
+
+def _told(status: int | None, output: str) -> str:
+    """Name how a command ended on a full disk; what it tells must be the reason."""
+    outcome = outcome_of(status, output)
+    if outcome == RAN:
+        return "ran"
+    if outcome in (TRACEBACK, HANG):
+        return outcome
+    return ONE_ERROR if "No space left" in output else f"{outcome}, reason not told"
+
+
+def _fill_training(place: Path, megabytes: float, tally: Tally, reference: "Reference") -> None:
+    run, what = _emptied(place), f"{megabytes} MB free"
+    ballast = _fill(place, megabytes)
+    status, output = call(reference.train(run))
+    outcome = _told(status, output)
+    tally.add("training on a full disk", outcome, (ONE_ERROR, RAN), what, output)
+    ballast.unlink()
+    if outcome == RAN:
+        return
+    resumed = ["--resume"] if any(run.glob("*.pth")) else []
+    status, output = call([*reference.train(run), *resumed])
+    outcome = judge(run, status, output, reference.result)
+    tally.add("the same command when there is room again", outcome, (EXACT,), what, output)
+
+
+def _fill_comparison(place: Path, megabytes: float, tally: Tally, reference: "Reference") -> None:
+    expected = reference.comparison()
+    folder, what = _emptied(place), f"{megabytes} MB free"
+    shutil.copytree(reference.compared, folder)
+    for run in sorted(folder.glob("runs/*/*"))[2:]:
+        remove(run)  # two runs are finished
+    remove(folder / "results.json")
+    kept = {file: file.stat().st_mtime_ns for file in folder.glob("runs/*/*/metrics.json")}
+    ballast = _fill(place, megabytes)
+    status, output = call(reference.compare(folder), limit=3 * TIMEOUT)
+    tally.add("comparison on a full disk", _told(status, output), (ONE_ERROR, RAN), what, output)
+    ballast.unlink()
+    status, output = call(reference.compare(folder), limit=3 * TIMEOUT)
+    lost = [file for file, at in kept.items() if file.stat().st_mtime_ns != at]
+    outcome = SAME_METRICS if scores_of(folder) == expected and not lost else WRONG
+    outcome = outcome if status == 0 else outcome_of(status, output)
+    what = f"{what}, {len(lost)} finished runs lost"
+    kind = "the same comparison when there is room again"
+    tally.add(kind, outcome, (SAME_METRICS,), what, output)
+
+
+def _fill_report(place: Path, tally: Tally, reference: "Reference") -> None:
+    expected = reference.comparison()
+    folder = _emptied(place)
+    shutil.copytree(reference.compared, folder)
+    before = (folder / "report.html").read_bytes()
+    ballast = _fill(place, 0)
+    status, output = call(command("report", str(folder)))
+    outcome = _told(status, output)
+    whole = (folder / "report.html").read_bytes() == before and scores_of(folder) == expected
+    outcome = outcome if whole else "the report before is damaged"
+    tally.add("report on a full disk", outcome, (ONE_ERROR,), "0 MB free", output)
+    ballast.unlink()
+    status, output = call(command("report", str(folder)))
+    kind = "the same report when there is room again"
+    tally.add(kind, outcome_of(status, output), (RAN,), "report", output)
+
+
+def _fill_subset(place: Path, tally: Tally, reference: "Reference") -> None:
+    folder = _emptied(place)
+    ballast = _fill(place, 0.01)  # room for a part of the files
+    files = ["--train-ann", str(reference.data / "train.json"), "--num-val", "8"]
+    chosen = command("make_subset", str(folder), *files)
+    status, output = call(chosen)
+    tally.add("make_subset on a full disk", _told(status, output), (ONE_ERROR,), "", output)
+    ballast.unlink()
+    status, output = call(chosen)
+    kind = "the same make_subset when there is room again"
+    tally.add(kind, outcome_of(status, output), (RAN,), "", output)
 
 
 # Damage
@@ -483,7 +713,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--kills", type=int, default=30)
-    parts = ("kills", "damage", "inputs", "settings")
+    parser.add_argument("--stops", type=int, default=4, help="signals to each tool and moment")
+    parts = ("kills", "stops", "disk", "damage", "inputs", "settings")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     args = parser.parse_args()
     root = args.work_dir.absolute()
@@ -493,13 +724,17 @@ def main() -> int:
     tally, reference = Tally(), Reference(root)
     if "kills" in args.only:
         kills(root, args.kills, tally, reference)
+    if "stops" in args.only:
+        stops(root, args.stops, tally, reference)
+    if "disk" in args.only:
+        disk(root, tally, reference)
     if "damage" in args.only:
         damage(root, tally, reference)
     if "inputs" in args.only:
         inputs(root, tally, reference)
     if "settings" in args.only:
         settings(root, tally, reference)
-    print(f"\n{tally.table()}")
+    print("\n".join(["", tally.table(), "", *tally.notes]))
     print("\n".join(["", "unexpected:", *tally.unexpected] if tally.unexpected else []))
     return bool(tally.unexpected)
 

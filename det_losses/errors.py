@@ -72,6 +72,29 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{ending}"
 
 
+_SINGULAR = {
+    "have": "has",
+    "are": "is",
+    "reach": "reaches",
+    "repeat": "repeats",
+    "their": "its",
+    "crowds": "a crowd",
+}
+
+
+def agreed(count: int, sentence: str) -> str:
+    """Return a sentence about ``count`` things in the singular or plural, up to a colon.
+
+    >>> agreed(1, "have no width and are left out"), agreed(2, "are crowds")
+    ('has no width and is left out', 'are crowds')
+    """
+    if count != 1:
+        return sentence
+    first, colon, rest = sentence.partition(":")
+    words = rf"\b({'|'.join(_SINGULAR)})\b"
+    return re.sub(words, lambda word: _SINGULAR[word[0]], first) + colon + rest
+
+
 def examples(texts: Sequence[str], limit: int = 3) -> str:
     """Return the first texts of a list; dots stand for the others.
 

@@ -4,6 +4,7 @@ This module imports next to nothing, so that an interrupt while torch is importe
 """
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -31,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the tool named by the first argument with the remaining arguments.
 
     Returns:
-        The exit status: 130 after Ctrl-C, with one line on stderr.
+        The exit status: 130 after Ctrl-C, with one line on stderr; 141, as after SIGPIPE, if the
+        reader of the output has ended, as in ``det-losses list_losses | head``.
     """
     interrupted = False
 
@@ -46,7 +48,15 @@ def main(argv: list[str] | None = None) -> int:
     if replaced:
         signal.signal(signal.SIGINT, interrupt)
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered cannot be written when the interpreter exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (Exception, KeyboardInterrupt) as error:
         # Extensions of C can turn the interrupt of an import into another exception.
         if not interrupted and not isinstance(error, KeyboardInterrupt):

@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from det_losses.errors import InputError, did_you_mean, printable
+from det_losses.errors import InputError, MissingFileError, did_you_mean, printable
 from det_losses.options import checks
 from det_losses.options.call import divide_data
 from det_losses.options.checks import Check
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         try:
             found = super().parse_args(*args, **kwargs)
             divide_data(vars(found))
-        except InputError as error:
+        except (InputError, MissingFileError) as error:
             self.exit(2, f"error: {error}\n'{self.prog} --help' lists all options\n")
         return found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from det_losses.cli.arguments import add_own_data, new_parser, whole_number
 from det_losses.cli.errors import user_errors
-from det_losses.errors import InputError, printable
+from det_losses.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
     from det_losses.engine.coverage import Coverage
@@ -83,6 +83,7 @@ def _check(args: argparse.Namespace) -> None:
     from det_losses.report.data_page import write_data_page
 
     cfg = _config(args)
+    cfg.pop("test_dataloader", None)  # may have only what differs from val_dataloader
     datasets = build_datasets(cfg)
     train, val = datasets["train_dataloader"], datasets.get("val_dataloader")
     coverage = measure(cfg.model, train) if cfg.get("model") else None
@@ -94,7 +95,8 @@ def _check(args: argparse.Namespace) -> None:
     if "training" not in tables:
         raise InputError(f"a {type(train).__name__} has no box_table(), so it cannot be checked")
     for name, table in tables.items():
-        print(f"{name}: {len(table.files)} images, {len(table.boxes)} boxes")
+        images, boxes = counted(len(table.files), "image"), counted(len(table.boxes), "box")
+        print(f"{name}: {images}, {boxes}")
     for note in itertools.chain(*notes.values()):
         print(f"data: {printable(note)}")
     if not notes:

@@ -35,7 +35,7 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
 
 A loss gets the published setting of its slot, as in a config. Parameters in parentheses take
 precedence. Repeating the command resumes the comparison; more losses or seeds can be added to it.
-tools/report.py rebuilds the report."""
+det-losses report rebuilds the report."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
             if not options.root.is_dir():
                 raise
             print("interrupted; run the same command again to resume")
-            print(f"tools/report.py {options.root} writes a report of the finished runs")
+            report = f"python -m det_losses report {options.root}"
+            print(f"{report} writes a report of the finished runs")
             return 130
     return int(any(row["status"] == "failed" for row in rows))
 

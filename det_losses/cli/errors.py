@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 def user_errors() -> Iterator[None]:
     """Print an error that the user can fix as ``error: ...`` and exit with status 2.
 
-    These are :class:`~det_losses.errors.UserError` and an OSError about a named file (missing, not
-    readable). Any other exception is a bug and propagates with its traceback.
+    These are :class:`~det_losses.errors.UserError`, an OSError about a named file (missing, not
+    readable), and a full disk. Any other exception is a bug and propagates with its traceback.
 
     Raises:
         SystemExit: with status 2.
@@ -27,10 +28,15 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        if not isinstance(error, UserError) and error.filename is None:
+        if not isinstance(error, UserError) and error.filename is None and not _is_full(error):
             raise
         print(f"error: {_shortened(printable(str(error)))}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _is_full(error: BaseException) -> bool:
+    """Return whether a disk or a quota is full, for which the system does not name the file."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _shortened(text: str, longest: int = 1000) -> str:
@@ -58,7 +64,7 @@ def logged_errors(runner: Runner, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         log = Path(runner.log_dir) / f"{runner.timestamp}.log"
-        if isinstance(error, UserError):
+        if isinstance(error, UserError) or _is_full(error):
             runner.logger.error(
                 f"{what} failed, log: {log}\n{type(error).__name__}: {printable(str(error))}"
             )

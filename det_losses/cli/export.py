@@ -10,6 +10,7 @@ from det_losses.cli.arguments import (
     whole_number,
 )
 from det_losses.cli.errors import user_errors
+from det_losses.errors import counted
 
 EXAMPLE = """  det-losses export work_dirs/mine/epoch_12.pth --image photo.jpg
   det-losses export work_dirs/mine/epoch_12.pth --out detector.onnx"""
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     ours, theirs = agreement.boxes
     print(
         f"on {args.image or 'a test pattern'}, {image.shape[2]} x {image.shape[1]} pixels: PyTorch "
-        f"finds {ours} boxes, ONNX Runtime {theirs}; largest difference "
+        f"finds {counted(ours, 'box')}, ONNX Runtime {theirs}; largest difference "
         f"{agreement.box_difference:.2g} px, {agreement.score_difference:.2g} in the score"
     )
     if not agreement.holds:

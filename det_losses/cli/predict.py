@@ -14,7 +14,7 @@ from det_losses.cli.arguments import (
     whole_number,
 )
 from det_losses.cli.errors import user_errors
-from det_losses.errors import printable
+from det_losses.errors import counted, printable
 
 EXAMPLE = """  det-losses predict work_dirs/mine/epoch_12.pth photo.jpg
   det-losses predict work_dirs/mine/epoch_12.pth photos/ 'more/*.png' clip.mp4 --threshold 0.5"""
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     boxes, images = len(output.annotations), len(output.images)
     written = JSON_FILE if args.no_pictures else f"the pictures and {JSON_FILE}"
     print(
-        f"{boxes} boxes with a score of {args.threshold:g} or more in {images} images, "
+        f"{counted(boxes, 'box')} with a score of {args.threshold:g} or more in "
+        f"{counted(images, 'image')}, "
         f"{seconds:.1f} s; {folder} has {written}"
     )
     if images and not boxes:

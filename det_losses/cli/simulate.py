@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from det_losses.cli.arguments import (
     SEED,
     add_imports,
-    import_modules,
     new_parser,
     whole_number,
 )
-from det_losses.cli.errors import interruptible, user_errors
+from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError
 from det_losses.files import finite, read_whole_json, write_json, write_text
 
@@ -31,7 +30,7 @@ _LOSSES = ("IoULoss(mode=linear)", "GIoULoss", "DIoULoss", "CIoULoss", "EIoULoss
 def main(argv: list[str] | None = None) -> int:
     """Simulate each loss that has no stored result, then write the table and the figures."""
     args = _parser().parse_args(argv)
-    with user_errors(), interruptible():
+    with user_errors():
         _simulate(args)
     return 0
 
@@ -92,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _simulate(args: argparse.Namespace) -> None:
+    from det_losses.registry import import_modules
+
     import_modules(args.modules)
     from det_losses.losses.core.build import loss_config
     from det_losses.losses.core.text import loss_text

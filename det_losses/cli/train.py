@@ -58,7 +58,7 @@ def _train(args: argparse.Namespace) -> int:
             default = f"work_dirs/{Path(args.config).stem}"
             cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
             if args.dry_run:
-                print(training_plan(cfg))
+                print(training_plan(cfg, with_notes=True))
                 return 0
             given = copy.deepcopy(cfg)
             # With torchrun, the first process holds the lock of the directory.
@@ -68,9 +68,10 @@ def _train(args: argparse.Namespace) -> int:
                 claim_work_dir(cfg, args.resume)
                 if args.tensorboard:  # not in `given`: it does not make it another run
                     use_tensorboard(cfg)
-                if cfg.get("launcher", "none") == "none" and not args.no_plan:
+                planned = cfg.get("launcher", "none") == "none" and not args.no_plan
+                if planned:
                     print(training_plan(given), flush=True)
-                runner = build_runner(cfg)
+                runner = build_runner(cfg, planned=planned)
                 build_parts(runner)
         try:
             with logged_errors(runner, "training"):

@@ -209,7 +209,7 @@ def _report(root: Path, rows: Sequence[dict[str, Any]]) -> None:
             file = write_report(study, root)
             print(f"\n{summary(study)}\n")
         except (UserError, OSError) as error:  # the results themselves are safe
-            failure = f"no report: {error}; fix this and run tools/report.py {root}"
+            failure = f"no report: {error}; fix this and run python -m det_losses report {root}"
     for row in rows:
         if row["status"] == "failed":
             print(printable(f"failed: {row['variant']} seed {row['seed']}: {_reason(row)}"))

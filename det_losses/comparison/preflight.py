@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from det_losses.comparison.variants import Variant, slots_of
+from det_losses.data.split_checks import beyond_max_dets
 from det_losses.engine.build import build_runner
 from det_losses.engine.config import entries, folds_of, select_fold, use_labels
 from det_losses.engine.coverage import notes_before_training
@@ -155,6 +156,9 @@ def describe_data(cfg: Config) -> dict[str, Any]:
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
+    notes = notes_before_training(cfg.model, train, None if folds else val)  # folds: of one run
+    if remarks := beyond_max_dets(val, evaluator(cfg).get("max_dets", MAX_DETS)):
+        notes.setdefault("val", []).extend(remarks)
     return {
         "classes": list(names.values()),
         "images": {"train": count_images(train), "val": count_images(val)},
@@ -162,8 +166,7 @@ def describe_data(cfg: Config) -> dict[str, Any]:
         **({"folds": {"count": folds.count, "key": folds.key}} if folds else {}),
         "image_dir": str(Path(val.image_dir).absolute()) if hasattr(val, "image_dir") else None,
         "val_boxes": {**counts["areas"], "by_class": counts["classes"]},
-        # with folds, of one run
-        "data_notes": notes_before_training(cfg.model, train, None if folds else val),
+        "data_notes": notes,
         "ground_truth": truth,
     }
 

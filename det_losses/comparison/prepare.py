@@ -17,7 +17,8 @@ from det_losses.comparison.screening import shorten
 from det_losses.comparison.variants import Selection, Variant, select
 from det_losses.comparison.weight_matching import MATCHED_FILE
 from det_losses.config_diff import plain
-from det_losses.engine.config import select_fold
+from det_losses.engine.build import build_datasets
+from det_losses.engine.config import select_fold, use_validation
 from det_losses.engine.pretrained import pin_weights
 from det_losses.engine.run_time import RunTime, measure_run
 from det_losses.engine.schedule import limit_warm_up, set_length
@@ -26,7 +27,6 @@ from det_losses.errors import InputError, did_you_mean
 from det_losses.evaluation.metrics import METRICS
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
 from det_losses.options.comparison import ComparisonOptions
-from det_losses.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
-    check_settings(cfg)
+    tested = copy.deepcopy(cfg)
+    use_validation(tested)  # a test_dataloader may have only what differs
+    check_settings(tested)
     evaluator(cfg)
     swept = selection.swept(selection.variants)
     plan = Plan.of(cfg, selection.components, swept, seeds, fork)
@@ -177,7 +179,7 @@ def with_epochs(cfg: Config) -> Config:
         return cfg
     own, one_run = copy.deepcopy(cfg), copy.deepcopy(cfg)
     select_fold(one_run, 0)
-    images = len(DATASETS.build(one_run.train_dataloader.dataset))
+    images = len(build_datasets(one_run)["train_dataloader"])
     set_length(own, images)
     limit_warm_up(own, images)
     return own

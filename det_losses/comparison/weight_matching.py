@@ -30,6 +30,7 @@ from det_losses.models.slots import box_layer_name
 from det_losses.registry import MODELS, find
 
 MATCHED_FILE = "matched_weights.json"
+_GIVE_UP = 64  # batches with boxes, after which no positive is expected any more
 _LOOKED_AT = 4  # times as many batches are looked at, if objects are rare
 
 
@@ -286,7 +287,8 @@ def _norms(
     """Return the norms of each loss at the initial and the trained weights, one per batch.
 
     A batch in which no anchor or proposal is positive shows nothing and is not counted: up to
-    ``_LOOKED_AT * batches`` batches are looked at for those that have some.
+    ``_LOOKED_AT * batches`` batches are looked at for those that have some, but none after the
+    first ``_GIVE_UP`` with boxes if no box is positive.
 
     Raises:
         InputError: fewer than two batches have positives, or a norm is not finite, or zero on all
@@ -295,13 +297,17 @@ def _norms(
     first = max(LEAST_BATCHES, batches // 4)
     initial: list[dict[str, float]] = []
     trained: list[dict[str, float]] = []
+    tried = number = 0
     for number in range(_LOOKED_AT * batches):
         batch = warmed.batches[number]
         if not any(len(target["boxes"]) for target in batch["targets"]):
             continue
         with generators_kept(seed, number):
             found = gradient_norms(warmed.trained, batch, slot, losses)
+        tried += 1
         if not any(found.values()):
+            if not trained and tried == _GIVE_UP:
+                break
             continue
         trained.append(found)
         if len(trained) <= first:
@@ -310,7 +316,7 @@ def _norms(
         bar.update()
         if len(trained) == batches:
             break
-    _check_norms(initial, trained, _LOOKED_AT * batches)
+    _check_norms(initial, trained, number + 1)
     return {
         label: tuple(np.array([row[label] for row in rows]) for rows in (initial, trained))
         for label in losses

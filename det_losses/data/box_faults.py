@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from det_losses.errors import agreed, counted
+
 BEYOND = 1.0  # pixels by which a box may overshoot its image: annotations are rounded
 _THIN = 1.0  # pixels; torchvision's SanitizeBoundingBoxes removes boxes that are thinner
 _SHARE = 0.5  # of boxes with values from 0 to 1, from which on a set is suspected
@@ -187,6 +189,7 @@ def describe_faults(
             examples = list(dict.fromkeys(files[row] for row in rows[:100].tolist()))
             more = ", ..." if len(examples) > 3 or len(rows) > 100 else ""
             found.append(
-                f"{len(rows)} of {len(files)} boxes {sentence} ({', '.join(examples[:3])}{more})"
+                f"{len(rows)} of {counted(len(files), 'box')} {agreed(len(rows), sentence)} "
+                f"({', '.join(examples[:3])}{more})"
             )
     return found

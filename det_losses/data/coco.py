@@ -35,7 +35,7 @@ from det_losses.data.transforms import (
     keeps_sizes,
     seeded,
 )
-from det_losses.errors import InputError, counted
+from det_losses.errors import InputError, agreed, counted
 from det_losses.registry import DATASETS
 
 
@@ -122,8 +122,9 @@ class CocoDataset(Dataset):
         negatives = len(coco["images"]) - len(self.image_ids) if num_images is None else 0
         if negatives:
             self.notes.append(
-                f"{negatives} of {len(coco['images'])} images have no box of the chosen classes "
-                "and are left out; keep_negatives=True keeps them"
+                f"{negatives} of {counted(len(coco['images']), 'image')} "
+                f"{agreed(negatives, 'have no box of the chosen classes and are left out')}; "
+                "keep_negatives=True keeps them"
             )
         fold_of = {} if folds is None else self._select_fold(coco, **folds)
         images = {image["id"]: image for image in coco["images"]}
@@ -285,7 +286,8 @@ class CocoDataset(Dataset):
             self._images = [i for i in self._images if i["file_name"] not in self.broken]
             self.image_ids = [image["id"] for image in self._images]
             self.notes.append(
-                f"{len(self.broken)} of {len(files)} images cannot be read and are left out: "
+                f"{len(self.broken)} of {counted(len(files), 'image')} cannot be read and "
+                f"{agreed(len(self.broken), 'are')} left out: "
                 f"{', '.join(self.broken)}"
             )
 

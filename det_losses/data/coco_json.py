@@ -8,7 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from det_losses.errors import InputError, MissingFileError, counted
+from det_losses.errors import InputError, MissingFileError, agreed, counted
 
 CocoDict = dict[str, list[dict[str, Any]]]
 
@@ -115,7 +115,7 @@ def check_coco_json(coco: Any, path: str, *, files: bool = True) -> list[str]:
 
     Converted in place: ids and sizes that are whole numbers as text or as floats, absent
     annotations (none), absent annotation ids or ids that are no numbers (numbered), absent boxes
-    of annotations with polygons (the enclosing box).
+    of annotations with polygons or a mask (the enclosing box).
 
     Args:
         coco: the parsed json.
@@ -130,12 +130,7 @@ def check_coco_json(coco: Any, path: str, *, files: bool = True) -> list[str]:
     """
     made = _check_lists(coco, path)
     made += _convert(coco, files)
-    boxes = [_add_box(annotation) for annotation in coco["annotations"]]
-    if any(boxes):
-        made.append(
-            f"{counted(sum(boxes), 'annotation')} without 'bbox': the enclosing boxes of polygons "
-            "are used"
-        )
+    made += _add_boxes(coco["annotations"])
     _check_ids(coco, path)
     _check_categories(coco["categories"], path)
     if files:
@@ -209,20 +204,49 @@ def whole_number(value: Any) -> int | None:
     return None
 
 
-def _add_box(annotation: dict[str, Any]) -> bool:
-    """Set an absent box to the enclosing box of the polygons, and return whether this was done."""
-    if annotation.get("bbox"):
-        return False
-    polygons = annotation.get("segmentation")
-    if not isinstance(polygons, list) or not polygons:
-        return False
+def _add_boxes(annotations: Iterable[dict[str, Any]]) -> list[str]:
+    """Set absent boxes to the enclosing box of the polygons or the mask, and count them.
+
+    An annotation whose polygons or mask are not valid stays without a box.
+    """
+    count = {"polygons": 0, "masks (RLE)": 0}
+    for annotation in annotations:
+        segmentation = annotation.get("segmentation")
+        if annotation.get("bbox") or not segmentation:
+            continue
+        if isinstance(segmentation, list):
+            kind, box = "polygons", _polygon_box(segmentation)
+        else:
+            kind, box = "masks (RLE)", _mask_box(segmentation)[0]
+        if box:
+            annotation["bbox"] = box
+            count[kind] += 1
+    return [
+        f"{counted(number, 'annotation')} without 'bbox': the enclosing boxes of {kind} are used"
+        for kind, number in count.items()
+        if number
+    ]
+
+
+def _polygon_box(polygons: list[Any]) -> list[float] | None:
     numbers = [number for polygon in polygons if isinstance(polygon, list) for number in polygon]
     whole = all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons)
     if not whole or not all(map(is_finite, numbers)):
-        return False
+        return None
     xs, ys = numbers[::2], numbers[1::2]
-    annotation["bbox"] = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-    return True
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _mask_box(segmentation: Any) -> tuple[list[float] | None, str]:
+    """Return the box of a mask, or None and what is wrong with the mask."""
+    if not isinstance(segmentation, dict):
+        return None, "it must be polygons, or an object with 'size' and 'counts'"
+    from det_losses.data.rle import rle_box  # pycocotools: only data without boxes need it
+
+    try:
+        return rle_box(segmentation), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _check_ids(coco: CocoDict, path: str) -> None:
@@ -283,7 +307,8 @@ def _check_entries(
         elif found:
             further += 1
     if first is not None:
-        more = f" {further} more of the {len(coco[key])} {key} have errors." if further else ""
+        have = agreed(further, "have")
+        more = f" {further} more of the {len(coco[key])} {key} {have} errors." if further else ""
         raise InputError(first + more)
 
 
@@ -327,6 +352,11 @@ def _annotation_fault(
                 f"to {place!r}, or remove the annotation."
             )
     box = get("bbox")
+    if not box and isinstance(get("segmentation"), dict):
+        return (
+            f"there is no 'bbox', and 'segmentation' is not a mask: "
+            f"{_mask_box(get('segmentation'))[1]}. Correct or remove the annotation."
+        )
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
         return (
             f"'bbox' must be 4 finite numbers [x, y, width, height], got {box!r:.80}. "

@@ -2,12 +2,14 @@
 
 import fcntl
 import hashlib
+import logging
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,40 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from det_losses.data.images import check_image
-from det_losses.errors import InputError, UserError, printable
+from det_losses.errors import InputError, UserError, counted, printable
 from det_losses.files import read_json, write_json
 from det_losses.paths import cache_root
 
 _SHOWN = 3  # broken images in an error message
+_REMEDY = "--skip-broken (skip_broken=True of the dataset) leaves them out."
 _ANNOUNCED_AFTER, _ANNOUNCED_EVERY = 2.0, 30.0  # seconds
+
+_postponed: ContextVar[list[str] | None] = ContextVar("postponed", default=None)
 
 Entry = Mapping[str, Any]  # an image of a COCO json: file_name, width, height
 State = list[int]  # bytes and modification time of a file, width and height in the json
+
+
+@contextmanager
+def reported_together() -> Iterator[None]:
+    """Report the broken images of all datasets that are built inside the context in one error.
+
+    Raises:
+        InputError: images are broken; a further error of the data is added.
+    """
+    found: list[str] = []
+    token = _postponed.set(found)
+    try:
+        yield
+    except Exception as error:
+        if not found:
+            raise
+        further = [str(error)] if isinstance(error, UserError) else []  # or a consequence
+        raise InputError(" ".join([*found, _REMEDY, *further])) from error
+    finally:
+        _postponed.reset(token)
+    if found:
+        raise InputError(" ".join([*found, _REMEDY]))
 
 
 def check_images(folder: str, images: Sequence[Entry], *, skip: bool) -> dict[str, str]:
@@ -42,16 +69,21 @@ def check_images(folder: str, images: Sequence[Entry], *, skip: bool) -> dict[st
         File name -> error of each broken image.
 
     Raises:
-        InputError: Images are broken, and ``skip`` is False or no image is left.
+        InputError: Images are broken, and ``skip`` is False or no image is left. Inside
+            :func:`reported_together`, those of all datasets are one error at its end.
     """
     broken = _find_broken(folder, images)
     names = {image["file_name"] for image in images}
     if broken and not (skip and len(broken) < len(names)):
         shown = [error.rstrip(".") for error in list(broken.values())[:_SHOWN]]
         more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        count = f"{len(broken)} of {len(names)} images"
-        remedy = "" if skip else " --skip-broken (skip_broken=True of the dataset) leaves them out."
-        raise InputError(f"{count} cannot be used: {'; '.join(shown)}{more}.{remedy}")
+        count = f"{len(broken)} of {counted(len(names), 'image')}"
+        text = f"{count} cannot be used: {'; '.join(shown)}{more}."
+        postponed = _postponed.get()
+        if skip or postponed is None:
+            raise InputError(text if skip else f"{text} {_REMEDY}")
+        if text not in postponed:
+            postponed.append(text)
     return broken
 
 
@@ -67,9 +99,9 @@ def _find_broken(folder: str, images: Sequence[Entry]) -> dict[str, str]:
         errors: dict[str, str] = {}
         try:
             for name, error in _open_all(folder, _unknown(images, states, good)):
-                if error is not None:
+                if error:
                     errors[name] = error
-                elif states[name] is not None:
+                elif error is None and states[name] is not None:
                     good[name] = states[name]
         finally:  # also after Ctrl-C
             _write_good(file, folder, good)
@@ -94,10 +126,15 @@ def _unknown(
 
 
 def _open_all(folder: str, images: Sequence[Entry]) -> Iterator[tuple[str, str | None]]:
+    """Yield the name of each image and its error: None without one, "" if it was not decoded."""
+    unseen: list[str] = []
+
     def error_of(image: Entry) -> str | None:
         try:
             path = os.path.join(folder, image["file_name"])
-            check_image(path, (image["width"], image["height"]))
+            if not check_image(path, (image["width"], image["height"])):
+                unseen.append(path)
+                return ""
         except UserError as error:
             return str(error)
         return None
@@ -118,6 +155,14 @@ def _open_all(folder: str, images: Sequence[Entry]) -> Iterator[tuple[str, str |
                     f"{count / len(images):.0%}, {left:.0f} s left",
                     logger="current",
                 )
+    if unseen:
+        print_log(
+            f"{counted(len(unseen), 'image')} too large to be decoded in the free memory, so only "
+            f"the header was read: {', '.join(map(printable, unseen[:_SHOWN]))}"
+            + (", ..." if len(unseen) > _SHOWN else ""),
+            logger="current",
+            level=logging.WARNING,
+        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from det_losses.errors import InputError, MissingFileError, counted, did_you_mean
+from det_losses.errors import InputError, MissingFileError, agreed, counted, did_you_mean
 
 _COMPARED = 5000  # names of a folder in which a near miss is looked for
 
@@ -48,7 +48,8 @@ def locate_images(
     missing = [name for name, file in zip(names, found, strict=True) if file is None]
     if missing and not skip_missing:
         raise MissingFileError(
-            f"{image_dir}: {len(missing)} of {len(names)} images are missing, the first is "
+            f"{image_dir}: {len(missing)} of {counted(len(names), 'image')} "
+            f"{agreed(len(missing), 'are')} missing, the first is "
             f"{missing[0]}. {folder.hint(missing[0])}Are the file names in the annotation file "
             "relative to this folder?"
         )
@@ -157,8 +158,9 @@ def _check_inside(
     if outside:
         name, place = outside[0]
         raise InputError(
-            f"{', '.join(map(str, roots))}: {len(outside)} of {len(names)} images are files "
-            f"outside this folder, the first is {name} ({place}). If these are your images, add "
+            f"{', '.join(map(str, roots))}: {len(outside)} of {counted(len(names), 'image')} "
+            f"{agreed(len(outside), 'are')} outside this folder, the first is {name} ({place}). "
+            "If these are your images, add "
             "--allow-outside (allow_outside=True of the dataset)."
         )
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ from det_losses.errors import InputError, MissingFileError, UserError, printable
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_DECODED_PIXELS = 16_000_000  # 48 MB in each of up to 32 threads
+_DECODED_PIXELS = 16_000_000  # 48 MB in each of up to 32 threads; of larger ones, one at a time
+_BYTES_PER_PIXEL = 8  # of a decoded image and a copy
+_one_large_image = threading.Lock()
 _LONGEST = 100  # times the shorter side
 
 
@@ -70,15 +73,18 @@ def read_upright(path: str | Path) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def check_image(path: str | Path, size: tuple[int, int]) -> None:
+def check_image(path: str | Path, size: tuple[int, int]) -> bool:
     """Check that :func:`read_image` can read an image, at a fraction of its cost.
 
-    JPEG data is read completely, but decoded at an eighth of its size. Other formats are decoded up
-    to 16 megapixels; of larger images only the header is read.
+    JPEG data is read completely, but decoded at an eighth of its size. Other formats are decoded;
+    with more than 16 megapixels one at a time, and only if the memory allows.
 
     Args:
         path: The image file.
         size: (width, height) in the annotation file, pixels.
+
+    Returns:
+        Whether it was decoded; False if only its header was read, for lack of memory.
 
     Raises:
         MissingFileError: There is no such file.
@@ -92,8 +98,24 @@ def check_image(path: str | Path, size: tuple[int, int]) -> None:
                 f"{_LONGEST} times the other. Cut the image into tiles, or remove it."
             )
         image.draft(None, (1, 1))
-        if image.width * image.height <= _DECODED_PIXELS:
+        pixels = image.width * image.height
+        if pixels <= _DECODED_PIXELS:
             image.load()
+            return True
+        with _one_large_image:
+            fits = _BYTES_PER_PIXEL * pixels <= _free_memory()
+            if fits:
+                image.load()
+        return fits
+
+
+def _free_memory() -> float:
+    """Return the bytes of memory that are available; infinite where the system does not say it."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration, ValueError, IndexError):
+        return float("inf")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from det_losses.data.coco_json import CocoDict, conversions, load_coco_json
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -41,8 +41,8 @@ def load_joined(ann_file: Paths, image_dir: Paths) -> tuple[CocoDict, str, str, 
         dirs = dirs * len(files)
     if not files or len(dirs) != len(files):
         raise InputError(
-            f"{len(files)} annotation files and {len(dirs)} image folders: give one folder for all "
-            "files, or one for each"
+            f"{counted(len(files), 'annotation file')} and {counted(len(dirs), 'image folder')}: "
+            "give one folder for all files, or one for each"
         )
     folder, prefixes = common_folder(dirs)
     coco, notes = _join([load_coco_json(file) for file in files], files, prefixes)

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from det_losses.data.coco import CocoDataset
 from det_losses.data.shapes_drawing import LEVELS, box_and_area, draw
 from det_losses.data.transforms import Transform
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 from det_losses.files import write_json
 from det_losses.registry import DATASETS
 
@@ -98,7 +98,8 @@ def _is_complete(root: Path, meta: dict[str, Any]) -> bool:
     missing += [f"{split}.json" for split in _SPLITS if not (root / f"{split}.json").is_file()]
     if missing:
         raise InputError(
-            f"{root}: incomplete, {len(missing)} files are missing, for example {missing[0]}. "
+            f"{root}: incomplete, {counted(len(missing), 'file')} missing, for example "
+            f"{missing[0]}. "
             f"{remedy}"
         )
     return True
@@ -107,7 +108,8 @@ def _is_complete(root: Path, meta: dict[str, Any]) -> bool:
 def _generate(root: Path, meta: dict[str, Any]) -> None:
     count = meta["num_train"] + meta["num_val"]
     print_log(
-        f"Generating {count} images of shapes in {root} (once, takes seconds)", logger="current"
+        f"Generating {counted(count, 'image')} of shapes in {root} (once, takes seconds)",
+        logger="current",
     )
     root.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))

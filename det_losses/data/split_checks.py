@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from det_losses.data.box_table import parts_of, table_of
 from det_losses.data.suspicions import suspect_set, suspect_split
-from det_losses.errors import InputError, examples
+from det_losses.errors import InputError, agreed, counted, examples
 
 
 def check_boxes(dataset: Any, evaluation: bool) -> None:
@@ -28,7 +30,8 @@ def check_boxes(dataset: Any, evaluation: bool) -> None:
     notes = [note for part in parts for note in getattr(part, "notes", [])]
     reason = f": {'; '.join(notes)}" if notes else ": there are no annotations of its images"
     raise InputError(
-        f"{source}: no box to {purpose} on {len(dataset)} images{reason}. Give a file with boxes."
+        f"{source}: no box to {purpose} on {counted(len(dataset), 'image')}{reason}. "
+        "Give a file with boxes."
     )
 
 
@@ -89,9 +92,10 @@ def _shared_images(train: Any, val: Any) -> list[str]:
         return []
     names = examples([_pair(each) for each in shared])
     return [
-        f"{len(shared)} of {len(evaluated)} validation images are also training images "
-        f"({names}): the metrics do not show how well other images are detected. Remove "
-        "them from one of the two."
+        f"{len(shared)} of {counted(len(evaluated), 'validation image')} "
+        f"{'is also a training image' if len(shared) == 1 else 'are also training images'} "
+        f"({names}): the metrics do not show how well other images are detected. Keep each "
+        "image in one of the two."
     ]
 
 
@@ -117,3 +121,46 @@ def _digest(file: str) -> bytes | None:
         return hashlib.sha256(Path(file).read_bytes()).digest()
     except OSError:
         return None
+
+
+MORE_DETECTIONS = (
+    "val_evaluator.max_dets={} evaluates more, if the detector returns as many (detections_per_img)"
+)
+
+
+def beyond_max_dets(val: Any, max_dets: int) -> list[str]:
+    """Return a sentence if ``max_dets`` leaves out objects of the validation data.
+
+    Args:
+        val: the validation dataset, or None.
+        max_dets: number of detections per image and class that are evaluated.
+    """
+    table = table_of(val) if val is not None else None
+    if table is None:
+        return []
+    found = capped(table.images, table.labels, len(table.files), max_dets, MORE_DETECTIONS)
+    return [f"{_source(val)}: {found}"] if found else []
+
+
+def capped(
+    images: np.ndarray, labels: np.ndarray, total: int, max_dets: int, remedy: str
+) -> str | None:
+    """Return a sentence if images have more objects of a class than detections are evaluated.
+
+    Args:
+        images: ``[N]`` the image of each object.
+        labels: ``[N]`` its class.
+        total: number of images.
+        max_dets: number of detections per image and class that are evaluated.
+        remedy: what evaluates more; ``{}`` in it becomes the number that is needed.
+    """
+    cells, counts = np.unique(np.stack([images, labels]), axis=1, return_counts=True)
+    over = counts > max_dets
+    if not over.any():
+        return None
+    number, most = len(set(cells[0, over].tolist())), counts.max()
+    return (
+        f"{number} of {counted(total, 'evaluated image')} {agreed(number, 'have')} more than "
+        f"{max_dets} objects of a class, up to {most}, and only {max_dets} detections of an image "
+        f"and class are evaluated: no AP can reach 100. {remedy.format(most)}"
+    )

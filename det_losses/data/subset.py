@@ -225,9 +225,15 @@ def make_subset(
         "category_ids": [category_id for category_id, _ in categories],
         **{name: _describe(part) for name, part in parts.items()},
     }
-    for name, part in parts.items():
-        write_json(out_dir / f"{name}.json", part)
-    write_json(out_dir / "manifest.json", manifest, indent=1)
+    new = [file for name in _OUTPUTS if not (file := out_dir / name).exists()]
+    try:
+        for name, part in parts.items():
+            write_json(out_dir / f"{name}.json", part)
+        write_json(out_dir / "manifest.json", manifest, indent=1)
+    except BaseException:  # a full disk, Ctrl-C: otherwise the same command would be refused
+        for file in new:
+            file.unlink(missing_ok=True)
+        raise
     return manifest
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from det_losses.data.box_faults import such
 from det_losses.data.box_table import BoxTable
-from det_losses.errors import examples
+from det_losses.errors import agreed, counted, examples
 
 UNTRAINED = "validation boxes are of classes without a training box"
 
@@ -120,7 +120,8 @@ def _empty(table: BoxTable) -> str | None:
     if len(rows) <= _EMPTY_SHARE * len(table.files):
         return None
     return (
-        f"{len(rows)} of {len(table.files)} images have no box ({_names(table, rows)}): objects in "
+        f"{len(rows)} of {counted(len(table.files), 'image')} {agreed(len(rows), 'have')} no box "
+        f"({_names(table, rows)}): objects in "
         "them count as background. If they were not annotated, leave them out"
     )
 

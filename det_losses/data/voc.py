@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from det_losses.data.coco_json import CocoDict, is_finite
 from det_losses.data.images import upright_size
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, counted
 
 ANNOTATIONS, IMAGES, SETS = "Annotations", "JPEGImages", "ImageSets/Main"
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -93,11 +93,13 @@ class VocSplit:
                 "coordinate below 1"
             )
         if difficult:
-            notes.append(f"{difficult} objects are marked as difficult and are read as crowds")
+            notes.append(f"{counted(difficult, 'object')} marked as difficult: read as crowd")
         if unsized:
-            notes.append(f"{unsized} annotations have no size; that of the image is used")
+            notes.append(
+                f"{counted(unsized, 'annotation')} without a size; that of the image is used"
+            )
         if self._repeated:
-            notes.append(f"{self._repeated} images are listed again, and used once")
+            notes.append(f"{counted(self._repeated, 'image')} listed again, and used once")
         return notes
 
     def _listed(self, listing: Path) -> tuple[list[str], int]:

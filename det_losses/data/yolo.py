@@ -9,7 +9,15 @@ import yaml
 
 from det_losses.data.coco_json import CocoDict
 from det_losses.data.images import upright_size
-from det_losses.errors import InputError, MissingFileError, did_you_mean, examples, one_line
+from det_losses.errors import (
+    InputError,
+    MissingFileError,
+    agreed,
+    counted,
+    did_you_mean,
+    examples,
+    one_line,
+)
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 _ALSO = {"val": ("val", "validation", "valid")}  # keys of a split
@@ -123,15 +131,20 @@ class YoloSplit:
         notes = []
         if without:
             notes.append(
-                f"{len(without)} of {len(self._images)} images have no label file and count as "
-                f"images without objects ({examples(without)})"
+                f"{len(without)} of {counted(len(self._images), 'image')} "
+                f"{agreed(len(without), 'have')} no label file, so no objects "
+                f"({examples(without)})"
             )
         if unused := self._labels_without_image():
-            notes.append(f"{len(unused)} label files have no image ({examples(unused)})")
+            notes.append(
+                f"{counted(len(unused), 'label file')} without an image ({examples(unused)})"
+            )
         if polygons:
-            notes.append(f"{polygons} labels are polygons; their enclosing boxes are used")
+            notes.append(
+                f"{counted(polygons, 'polygon')} among the labels: the enclosing box is used"
+            )
         if self._repeated:
-            notes.append(f"{self._repeated} images are listed again, and used once")
+            notes.append(f"{counted(self._repeated, 'image')} listed again, and used once")
         return notes
 
     def _labels_without_image(self) -> list[str]:

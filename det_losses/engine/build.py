@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from det_losses.data.image_check import reported_together
 from det_losses.data.split_checks import check_boxes
 from det_losses.engine.checkpoint import (
     check_resumable,
@@ -35,7 +36,7 @@ from det_losses.engine.config import TEST, VALIDATION, entries, use_labels, use_
 from det_losses.engine.config_text import FastTextConfig
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.pretrained import loaded_lines, name_classes, take_load_from
-from det_losses.engine.runner import QuietRunner
+from det_losses.engine.runner import IN_PLAN, QuietRunner, leave_out_plan
 from det_losses.engine.schedule import limit_warm_up, set_intervals, set_length
 from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
 from det_losses.errors import InputError, did_you_mean, located
@@ -47,7 +48,9 @@ _TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"
 _numbers = itertools.count()
 
 
-def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runner:
+def build_runner(
+    cfg: Config | Mapping[str, Any], *, train: bool = True, planned: bool = False
+) -> Runner:
     """Build mmengine's Runner from a config, after all checks that need no training.
 
     The config is not changed. Missing entries get defaults: ``default_scope``; ``work_dir``
@@ -64,6 +67,8 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
             ``load_from``.
         train: True for ``runner.train()`` and ``runner.val()``; False for ``runner.test()``, which
             needs no training data and builds no optimizer.
+        planned: the plan of the training has been printed, so what it says (length, warm-up,
+            losses) is only in the log file.
 
     Returns:
         The Runner. It prints a short log on the terminal and writes a complete log file.
@@ -114,8 +119,10 @@ def build_runner(cfg: Config | Mapping[str, Any], *, train: bool = True) -> Runn
     whole = bool(cfg.get("load_from")) and (not train or bool(cfg.get("resume")))
     with config_errors(cfg), weights_skipped() if whole else contextlib.nullcontext():
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
+    if planned:
+        leave_out_plan(runner.logger)
     for text in filter(None, (length, shortened)):
-        runner.logger.info(str(text))
+        runner.logger.info(str(text), extra=IN_PLAN)
     for note in [*notes, *_unused_keys(cfg, runner.model)]:
         runner.logger.warning(note)
     for is_warning, line in loaded_lines(runner.model):
@@ -235,9 +242,13 @@ def build_datasets(cfg: Config) -> dict[str, Any]:
 
     Returns:
         Key of each dataloader -> its dataset.
+
+    Raises:
+        UserError: the data cannot be used; the broken images of all datasets are one error.
     """
     found: dict[str, Any] = {}
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or SCOPE):
+    scope = DefaultScope.overwrite_default_scope(cfg.get("default_scope") or SCOPE)
+    with scope, reported_together():
         for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
             if cfg.get(key) is not None:
                 found[key] = DATASETS.build(cfg[key].dataset)

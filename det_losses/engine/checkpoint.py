@@ -24,7 +24,7 @@ from det_losses.models.weight_files import read_checkpoint
 from det_losses.registry import HOOKS
 
 _PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))
-_POINTER = "last_checkpoint"  # written by mmengine: the newest checkpoint
+POINTER_FILE = "last_checkpoint"  # written by mmengine: the newest checkpoint
 _RESUMED = ("meta", "optimizer", "message_hub", "state_dict")  # what a resumed run needs
 
 
@@ -82,7 +82,7 @@ class CheckpointHook(hooks.CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
-        pointer = Path(runner.work_dir, _POINTER)
+        pointer = Path(runner.work_dir, POINTER_FILE)
         if pointer.is_file() and "://" not in self.last_ckpt:  # rank 0, local directory
             write_text(pointer, os.path.relpath(self.last_ckpt, runner.work_dir))
 
@@ -181,7 +181,7 @@ def _missing_pointed(work_dir: Path) -> str | None:
     An absolute path, as mmengine writes it, may be that of the directory this one was copied from.
     """
     with contextlib.suppress(OSError, UnicodeDecodeError, ValueError):
-        pointed = (work_dir / _POINTER).read_text(encoding="utf-8").strip()
+        pointed = (work_dir / POINTER_FILE).read_text(encoding="utf-8").strip()
         path = Path(pointed)
         here = work_dir / (path.name if path.is_absolute() else path)
         if path.suffix == ".pth" and not here.exists() and not path.exists():

@@ -18,6 +18,7 @@ from det_losses.errors import (
     MissingFileError,
     NotRegisteredError,
     UserError,
+    counted,
     did_you_mean,
     located,
     one_line,
@@ -47,7 +48,7 @@ def fill_from_data(model: MutableMapping[str, Any], metainfo: Mapping[str, Seque
     given = model.get("num_classes")
     if given not in (None, len(classes)):
         raise InputError(
-            f"model.num_classes is {given}, but the data has {len(classes)} classes "
+            f"model.num_classes is {given}, but the data has {counted(len(classes), 'class')} "
             f"({join_names(classes)}); remove num_classes to use that number"
         )
     model["num_classes"] = len(classes)

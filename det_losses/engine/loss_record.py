@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from det_losses.engine.runner import IN_PLAN
 from det_losses.errors import UserError
 from det_losses.generators import generators_kept
 from det_losses.losses import Loss, build_loss
@@ -55,7 +56,7 @@ class LossRecordHook(Hook):
         """
         losses = losses_of(runner.model)
         if losses:
-            runner.logger.info(_table(runner.model, losses))
+            runner.logger.info(_table(runner.model, losses), extra=IN_PLAN)
         stored = runner.message_hub.get_info("loss_proof", {})
         config = runner.cfg.get("model")
         for slot, loss in losses.items():

@@ -1,6 +1,7 @@
 """The plan that is printed before a training: data, length, learning rate, time, disk space."""
 
 import copy
+import itertools
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from det_losses.engine.config import entries
+from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.loss_record import losses_of
 from det_losses.engine.run_time import measure, trial
 from det_losses.engine.schedule import (
@@ -52,8 +54,12 @@ def outline(cfg: Config, samples: int, classes: Sequence[str], images: str) -> d
     return {name: text for name, text in rows.items() if text}
 
 
-def training_plan(cfg: Config) -> str:
+def training_plan(cfg: Config, *, with_notes: bool = False) -> str:
     """Return the plan of one training, as a block of text; a few of its steps are timed.
+
+    Args:
+        cfg: the config.
+        with_notes: add a line for each remark on the data, which a training logs.
 
     Raises:
         UserError: as :func:`~det_losses.engine.build.build_runner` does.
@@ -70,11 +76,13 @@ def training_plan(cfg: Config) -> str:
             text = loss_text(given) if isinstance(given, str | Mapping) else type(loss).__name__
             rows[slot] = ", ".join(filter(None, (text, sources.get(slot))))
         rows["device"] = device_text()
+        notes = notes_before_training(runner.model, train, val or None) if with_notes else {}
         expected = measure(runner, built)
     evaluation = time_text(expected.evaluation)
     rows["time"] = f"about {time_text(expected.seconds)}, of which evaluations take {evaluation}"
     rows["disk"] = disk_text(expected.disk, Path(cfg.work_dir))
-    return printable(aligned("Plan", rows))
+    remarks = [f"data: {note}" for note in itertools.chain(*notes.values())]
+    return printable("\n".join([*remarks, aligned("Plan", rows)]))
 
 
 def _count(dataset: Any) -> int:
@@ -134,7 +142,8 @@ def device_text() -> str:
     device = get_device()
     if device == "cuda":
         return f"cuda:{torch.cuda.current_device()} ({torch.cuda.get_device_name()})"
-    return f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else device
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' * (threads != 1)}" if device == "cpu" else device
 
 
 def _size(model: Mapping[str, Any]) -> str:

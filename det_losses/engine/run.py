@@ -21,15 +21,18 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from det_losses.config_diff import describe, differences, plain
+from det_losses.data.split_checks import beyond_max_dets
 from det_losses.engine import HistoryHook, LossRecordHook, RunRecordHook
-from det_losses.engine.checkpoint import check_resumable, checkpoints
+from det_losses.engine.checkpoint import POINTER_FILE, check_resumable, checkpoints
 from det_losses.engine.checks import config_errors
+from det_losses.engine.config import entries
 from det_losses.engine.config_text import config_text
 from det_losses.engine.coverage import notes_before_training
-from det_losses.engine.progress import ProgressFileHook
+from det_losses.engine.progress import PROGRESS_FILE, ProgressFileHook
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, located, one_line, printable
 from det_losses.evaluation.diagnosis import NEARLY_ZERO, diagnose, read_history
+from det_losses.evaluation.metrics import MAX_DETS
 from det_losses.files import read_whole_json, write_text
 from det_losses.generators import generators_kept
 from det_losses.registry import MODELS
@@ -58,6 +61,12 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
     work_dir = Path(cfg.work_dir)
     if work_dir.exists() and not work_dir.is_dir():
         raise InputError(f"--work-dir {work_dir}: is a file, expected a directory")
+    for name in (CONFIG_FILE, METRICS_FILE, HISTORY_FILE, PROGRESS_FILE, POINTER_FILE):
+        if (work_dir / name).is_dir():
+            raise InputError(
+                f"{work_dir / name}: is a directory, but training writes a file of this name; "
+                "rename it, or give another --work-dir"
+            )
     if is_finished(work_dir):
         raise InputError(
             f"{work_dir} contains a finished run, which is not overwritten; give another "
@@ -242,6 +251,9 @@ def train_run(runner: Runner, cfg: Config) -> None:
     others = multiprocessing.active_children()
     datasets = [loop and loop.dataloader.dataset for loop in (runner.train_loop, runner.val_loop)]
     notes = notes_before_training(runner.model, *datasets)
+    for max_dets in _evaluated_detections(cfg):
+        if remarks := beyond_max_dets(datasets[1], max_dets):
+            notes.setdefault("val", []).extend(remarks)
     for note in itertools.chain(*notes.values()):
         runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
@@ -255,6 +267,12 @@ def train_run(runner: Runner, cfg: Config) -> None:
     if is_distributed():
         # Otherwise gloo's threads may still run at interpreter exit, which aborts the process.
         torch.distributed.destroy_process_group()
+
+
+def _evaluated_detections(cfg: Config) -> set[int]:
+    metrics = [each for each in entries(cfg.get("val_evaluator")) if isinstance(each, Mapping)]
+    own = [each for each in metrics if str(each.get("type")).endswith("CocoMetric")]
+    return {each.get("max_dets", MAX_DETS) for each in own}
 
 
 def _say_low_ap(runner: Runner, notes: Mapping[str, Sequence[str]]) -> None:

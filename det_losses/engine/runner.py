@@ -1,6 +1,7 @@
 """mmengine's Runner with a short log on the terminal and a complete log file."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -63,6 +64,11 @@ class QuietRunner(Runner):
                 scheduler = [in_steps(each, length, loop.max_iters) for each in entries]
         return super().build_param_scheduler(scheduler)
 
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights, without mmengine's print of the path, which is in the log too."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().load_checkpoint(*args, **kwargs)
+
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume from a checkpoint; the config determines learning rate and other settings."""
         if isinstance(self.optim_wrapper, OptimWrapperDict):
@@ -81,9 +87,9 @@ class QuietRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build mmengine's logger and filter its terminal handler."""
         logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(is_for_terminal)
+        logger.addFilter(best_in_points)
+        for handler in _terminal_handlers(logger):
+            handler.addFilter(is_for_terminal)
         return logger
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
@@ -121,6 +127,19 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(devnull)
 
 
+def _terminal_handlers(logger: logging.Logger) -> list[logging.Handler]:
+    return [each for each in logger.handlers if not isinstance(each, logging.FileHandler)]
+
+
+IN_PLAN = {"in_plan": True}  # ``extra`` of the log records that repeat what the plan says
+
+
+def leave_out_plan(logger: logging.Logger) -> None:
+    """Write the records with ``extra=IN_PLAN`` to the log file only."""
+    for handler in _terminal_handlers(logger):
+        handler.addFilter(lambda record: not hasattr(record, "in_plan"))
+
+
 # Parts of mmengine's messages that are not shown on the terminal: dumps, one line per parameter of
 # the model, and deprecation warnings about mmengine itself.
 _FILE_ONLY = (
@@ -145,23 +164,39 @@ def is_for_terminal(record: logging.LogRecord) -> bool:
 class CompactLogProcessor(LogProcessor):
     """mmengine's LogProcessor with AP from 0 to 100 in the log line of an evaluation.
 
-    The line lacks the AP of each class, which the metric logs as a table. The visualizer's scalars
-    include it; their scale is that of ``metrics.json``, 0 to 1.
+    The line lacks the other COCO metrics, which the metric logs as a table. The visualizer's
+    scalars include them; their scale is that of ``metrics.json``, 0 to 1.
     """
 
     def get_log_after_epoch(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], str]:
         """Return the scalars of an evaluation, and its line in the log."""
         tag, line = super().get_log_after_epoch(*args, **kwargs)
         items = line.split("  ")
-        shown = [item for item in items if "AP/" not in item.split(": ")[0]]
-        return tag, "  ".join(map(_in_points, shown))
+        shown = [item for item in items if item.startswith("AP: ") or not _COCO.match(item)]
+        return tag, "  ".join(_in_points(item, tag) for item in shown)
 
 
-def _in_points(item: str) -> str:
-    """Return an item such as ``AP50: 0.3932`` of a log line in points; others are not changed.
+_COCO = re.compile(r"A[PR](\d*|[sml])(/.*)?: ")  # AP, AP50, AR100, APs, AP/cat
 
-    >>> _in_points("AP50: 0.3932"), _in_points("time: 0.3932")
-    ('AP50: 39.3', 'time: 0.3932')
+
+def _in_points(item: str, scalars: dict[str, Any]) -> str:
+    """Return the item ``AP: 0.3932`` of a log line in points; others are not changed.
+
+    >>> _in_points("AP: 0.3932", {"AP": 0.39316}), _in_points("time: 0.3932", {})
+    ('AP: 39.3', 'time: 0.3932')
     """
-    found = re.fullmatch(r"(A[PR]\w*): (\d\.\d+)", item.strip())
-    return f"{found[1]}: {100 * float(found[2]):.1f}" if found else item
+    return f"AP: {100 * scalars['AP']:.1f}" if item.startswith("AP: ") else item
+
+
+def best_in_points(record: logging.LogRecord) -> bool:
+    """Change mmengine's message about the best checkpoint to points; a filter for a logger.
+
+    Returns:
+        True: no record is left out.
+    """
+    if isinstance(record.msg, str):
+        record.msg = _BEST.sub(lambda found: f"{100 * float(found[0]):.1f}", record.msg)
+    return True
+
+
+_BEST = re.compile(r"(?<=^The best checkpoint with )\d\.\d+(?= A[PR])")

@@ -9,7 +9,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-PATIENCE, LIMIT = 2.5, 4.5  # seconds after a signal until the step is interrupted, or abandoned
+# Seconds after a signal until the step is interrupted, or abandoned. On a busy machine, the workers
+# and the interpreter take a second or two more to end; all processes are to have ended after 5.
+PATIENCE, LIMIT = 1.5, 3.0
 
 
 @contextlib.contextmanager

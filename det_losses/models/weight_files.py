@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             plain values.
         PermissionError: the file may not be read.
     """
+    is_zip = True
     try:
-        is_zip = _verify(path)
+        status = path.stat()
+        is_zip = _verify(path, (status.st_size, status.st_mtime_ns, status.st_ino))
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except PermissionError:
         raise
@@ -108,17 +111,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and unsafe:
             raise InputError(_unsafe_message(path, unsafe[1])) from error
-        first = str(error).strip().partition("\n")[0][:120]
-        empty = path.is_file() and not path.stat().st_size
-        reason = "the file is empty" if empty else f"{type(error).__name__}: {first}"
+        reason = f"{type(error).__name__}: {one_line(error, 120)}"
+        if path.is_file() and not path.stat().st_size:
+            reason = "the file is empty"
+        elif not is_zip:  # the error's text is about pickles
+            reason = "it was not written by torch.save"
         raise InputError(f"{path} is not a checkpoint, or it is damaged ({reason})") from error
     if not isinstance(found, Mapping):
         raise InputError(f"{path} is not a checkpoint: it contains a {type(found).__name__}")
     return dict(found)
 
 
-def _verify(path: Path) -> bool:
-    """Check the CRCs of a file written by torch.save; False if it has the format without them."""
+@lru_cache(maxsize=32)
+def _verify(path: Path, state: tuple[int, ...]) -> bool:
+    """Check the CRCs of a file written by torch.save; False if it has the format without them.
+
+    Args:
+        path: the file.
+        state: size, time and number of the file, so that a file that does not change is read once.
+    """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
             return False

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from det_losses.errors import InputError, InputTypeError, UserError
+from det_losses.errors import InputError, InputTypeError, MissingFileError, UserError
 from det_losses.options.checks import Check
 
 
@@ -63,6 +63,7 @@ def divide_data(options: dict[str, Any]) -> None:
 
     Raises:
         InputError: one of them or its images are given, or the data is a file with one split.
+        MissingFileError: there is no such file or folder.
     """
     data = options.get("data")
     if data is None:
@@ -72,6 +73,11 @@ def divide_data(options: dict[str, Any]) -> None:
     if any(options[part] is not None for part in parts):
         names = ", ".join(f"--{part.replace('_', '-')}" for part in parts)
         raise InputError(f"--data gives all data; leave out {names}")
+    if not Path(data).exists():
+        raise MissingFileError(
+            f"--data {data}: no such file or folder; expected a data.yaml (YOLO) or a folder "
+            "(Pascal VOC)"
+        )
     if Path(data).is_file() and Path(data).suffix.lower() not in (".yaml", ".yml"):
         raise InputError(
             f"--data {data}: expected a data.yaml (YOLO) or a folder (Pascal VOC); a file of "

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from det_losses.data.box_faults import STRONG
 from det_losses.data.folds import classes_in_one_fold
-from det_losses.errors import counted
+from det_losses.data.split_checks import MORE_DETECTIONS, capped
+from det_losses.errors import agreed, counted
 from det_losses.report.answer import (
     TOO_LOW,
     causes_of_low_ap,
@@ -234,7 +233,8 @@ def _unfinished(study: Study) -> list[str]:
     states = listed([f"{count} {status}" for status, count in counts.items()])
     done = len(study.runs) - counts.total()
     return [
-        f"Only {done} of {len(study.runs)} runs are done ({states}). The report covers only these."
+        f"Only {done} of {len(study.runs)} runs {agreed(done, 'are')} done ({states}). "
+        "The report covers only these."
     ]
 
 
@@ -252,23 +252,9 @@ def _left_out(study: Study) -> list[str]:
 def _capped(study: Study) -> str | None:
     """Return a caution if some objects cannot be found with the evaluated detections."""
     truth = study.truth
-    cells = np.stack([truth.image_index, truth.category_index])[:, ~truth.crowds]
-    (images, _), counts = np.unique(cells, axis=1, return_counts=True)
-    over = counts > study.max_dets
-    if not over.any():
-        return None
-    number = counts.max()
-    remedy = (
-        f"val_evaluator.max_dets={number} evaluates more, if the detector returns as many "
-        "(detections_per_img)."
-        if study.origins
-        else f"--max-dets {number} evaluates more."
-    )
-    return (
-        f"{len(set(images[over].tolist()))} of {truth.image_ids.size} evaluated images have more "
-        f"than {study.max_dets} objects of a class, up to {number}, and only {study.max_dets} "
-        f"detections of an image and class are evaluated: no AP can reach 100. {remedy}"
-    )
+    remedy = MORE_DETECTIONS if study.origins else "--max-dets {} evaluates more"
+    images, labels = (index[~truth.crowds] for index in (truth.image_index, truth.category_index))
+    return capped(images, labels, truth.image_ids.size, study.max_dets, f"{remedy}.")
 
 
 def _without_gradient(study: Study) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from det_losses.data.box_faults import STRONG
 from det_losses.data.box_table import BoxTable
-from det_losses.errors import counted
+from det_losses.errors import agreed, counted
 from det_losses.files import write_text
 from det_losses.report.photos import DrawnBox, Panel, side_by_side
 from det_losses.report.plotting import Style, chart, clean, styles
@@ -288,7 +288,8 @@ def _class_figure(
         _name_rows(axes, names)
 
     rest = len(first.classes) - len(names)
-    caption = f"Classes, most frequent first{f'; {rest} more are rarer' if rest else ''}."
+    rarer = f"; {rest} more {agreed(rest, 'are')} rarer" if rest else ""
+    caption = f"Classes, most frequent first{rarer}."
     return _figure(
         paint,
         caption,
@@ -357,7 +358,7 @@ def _sheet(images: Sequence[TrainedImage], with_coverage: bool) -> Section:
             image.jpeg,
             image.size,
             [Panel("", [DrawnBox(b, n, "truth" if c else "wrong") for b, n, c in image.boxes])],
-            image.title,
+            [image.title],
             "sheet",
         )
         for image in images

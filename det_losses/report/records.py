@@ -180,9 +180,11 @@ def data(study: Study) -> Section:
         else ""
     )
     counted_boxes, each = ~truth.crowds, " in each run" if study.folds else ""
+    trained_text = f"{counted(trained, 'training image')}{each}. " if trained else ""
     text = (
-        f"{f'{trained} training images{each}. ' if trained else ''}"
-        f"{len(truth.image_ids)} evaluated images with {int(counted_boxes.sum())} boxes{sizes} of "
+        f"{trained_text}"
+        f"{counted(len(truth.image_ids), 'evaluated image')} with "
+        f"{counted(int(counted_boxes.sum()), 'box')}{sizes} of "
         f"{counted(len(truth.names), 'class')}, crowds excluded.{_folds(study)}"
     )
     rows = [

@@ -84,6 +84,7 @@ def test_data_excludes_the_options_of_a_split(tiny_config, yolo, capsys):
             "--data gives all data; leave out --train-ann, --train-images, --val",
         ),
         (("--data", tiny_config.parent / "tiny" / "instances.json"), "expected a data.yaml (YOLO)"),
+        (("--data", "nowhere"), "--data nowhere: no such file or folder"),
     ):
         with pytest.raises(SystemExit):
             experiment(tiny_config, "--data", yolo, *options)

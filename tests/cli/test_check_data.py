@@ -11,6 +11,7 @@ from det_losses.cli import main
 def test_suspicions_coverage_and_a_page_of_an_experiment(tiny_config, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--out", str(out), "--browse", "3", "--seed", "1"]
+    options += ["--cfg-options", "test_dataloader.batch_size=1"]  # the rest is val_dataloader's
     assert main(["browse", str(tiny_config), *options]) == 0
     text = capsys.readouterr().out
     assert "training: 6 images, 7 boxes\nvalidation: 6 images, 7 boxes\n" in text

@@ -47,6 +47,16 @@ def test_a_script_runs_from_another_folder(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["list_configs"], ["train", "--help"], []])
+def test_a_reader_that_ends_early_makes_no_traceback(arguments):
+    command = [sys.executable, "-m", "det_losses", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=import_root(), **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 141)  # argparse ignores such an error
+
+
 def test_a_misspelt_option_is_refused(capsys):
     with pytest.raises(SystemExit) as info:
         main(["train", "x", "--wrok-dir", "y"])

@@ -1,5 +1,7 @@
 """Which exceptions a tool prints as one line, and which keep their traceback."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,14 @@ def raises_os_error_without_a_file():
 def test_a_bug_keeps_its_traceback(bug):
     with pytest.raises((KeyError, TypeError, ValueError, OSError)), user_errors():
         bug()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_without_the_name_of_a_file_too(number, capsys):
+    with pytest.raises(SystemExit, match="2"), user_errors():
+        raise OSError(number, os.strerror(number))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: [Errno {number}] {os.strerror(number)}"
 
 
 def test_an_error_is_a_few_lines_and_does_not_control_the_terminal(capsys):

@@ -28,7 +28,12 @@ def test_a_run_leaves_config_metrics_and_checkpoint(tiny_config, tmp_path, capsy
     assert "Tensorboard" not in stored.pretty_text  # with or without it, it is the same run
     assert list(run.rglob("events.out.tfevents*"))
     # two epochs of two steps reach no AP, and the log says why
-    assert "AP 0.0: Training had only 4 steps, and" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "AP 0.0: Training had only 4 steps, and" in out
+    # what the plan says is not repeated, but in the log; the table has the other metrics
+    assert out.startswith("Plan\n") and "Active losses" not in out
+    assert "Active losses" in next(run.glob("*/*.log")).read_text()
+    assert "    AP: 0.0  data_time: " in out
     with pytest.raises(SystemExit):  # again: it is finished
         main(arguments)
 
@@ -79,7 +84,7 @@ def test_a_user_error_in_training_has_no_traceback(tiny_config, tmp_path, capsys
 def test_an_interrupt_before_training_is_one_line(
     tiny_config, tmp_path, monkeypatch, capsys, place
 ):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"det_losses.{place}", interrupt)
@@ -142,8 +147,9 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(tiny_config, tmp_path, cap
     run = tmp_path / "run"
     monkeypatch.setattr("det_losses.engine.device._given", None)  # restored for other tests
     assert main([str(tiny_config), "--work-dir", str(run), "--dry-run", "--device", "cpu"]) == 0
-    title, *rows = capsys.readouterr().out.splitlines()
-    assert title == "Plan"
+    *remarks, plan = capsys.readouterr().out.partition("Plan\n")
+    assert "data: 6 of 6 validation images are also training images" in remarks[0]
+    rows = plan.splitlines()
     found = dict(row.split(maxsplit=1) for row in rows if row[2] != " ")
     assert found["images"] == "6 for training, 6 for evaluation"
     assert found["training"] == "2 epochs (4 steps), batch size 3; evaluated every epoch"
@@ -182,7 +188,7 @@ def test_broken_images_stop_training_before_it_starts_or_are_left_out(
     assert "1 of 12 images cannot be used: " in error and "second/images/000011.png: " in error
     assert not run.exists()
     assert main([*arguments, "--skip-broken"]) == 0
-    assert "1 of 12 images cannot be read and are left out: second/images/000011.png" in (
+    assert "1 of 12 images cannot be read and is left out: second/images/000011.png" in (
         capsys.readouterr().out
     )
     assert json.loads((run / "metrics.json").read_text())["status"] == "done"
@@ -257,7 +263,7 @@ def test_what_the_data_drops_is_told_once_and_classes_are_matched_by_name(
     told = [line.partition("data: ")[2] for line in text.splitlines() if "data: " in line]
     crowds = "2 of 9 boxes are crowds"
     expected = (
-        "instances.json: 1 of 9 boxes are outside their image and are left out",
+        "instances.json: 1 of 9 boxes is outside its image and is left out",
         f"instances.json: {crowds} and are left out",
         f"instances.json: {crowds}: detections on them are ignored",
         "6 of 6 validation images are also training images",
@@ -267,6 +273,22 @@ def test_what_the_data_drops_is_told_once_and_classes_are_matched_by_name(
     # an escape sequence of a class name is shown, not executed
     assert "\x1b[31m" not in text and "bird\\x1b[31m" in text
     assert "AP/bird\x1b[31m" in json.loads((run / "metrics.json").read_text())["metrics"]
+
+
+def test_more_objects_than_evaluated_detections_are_told_before_training(
+    tiny_config, tiny_coco, tmp_path, capsys
+):
+    def crowded(coco):
+        first = coco["annotations"][0]
+        for number in range(11):  # with the one of the image, 12 of its class
+            coco["annotations"].append(dict(first, id=100 + number, bbox=[8 * number, 4, 6, 9]))
+
+    data = data_options(tiny_coco("a"), tiny_coco("b", change=crowded))
+    options = ["--cfg-options", "train_cfg.max_epochs=1", "val_evaluator.max_dets=11"]
+    assert main([str(tiny_config), "--work-dir", str(tmp_path / "run"), *data, *options]) == 0
+    told = capsys.readouterr().out.partition("epoch 1")[0]
+    assert "1 of 6 evaluated images has more than 11 objects of a class, up to 12" in told
+    assert "val_evaluator.max_dets=12 evaluates more" in told
 
 
 def test_data_that_cannot_be_used_is_refused_before_training(
@@ -283,7 +305,7 @@ def test_data_that_cannot_be_used_is_refused_before_training(
     for data, message in (
         ((empty, good), "empty/instances.json: no box to train with on 6 images"),
         ((good, empty), "empty/instances.json: no box to evaluate with on 6 images"),
-        ((good, linked), "1 of 6 images are files outside this folder"),
+        ((good, linked), "1 of 6 images is outside this folder"),
     ):
         assert message in refused([str(tiny_config), *run, *data_options(*data)], capsys)
     assert not (tmp_path / "run").exists()

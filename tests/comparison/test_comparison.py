@@ -144,7 +144,7 @@ def test_a_report_that_cannot_be_written_is_an_error_after_the_runs(story, monke
         raise OSError(28, "No space left on device", str(root / "report.html"))
 
     monkeypatch.setattr(comparison, "write_report", full_disk)
-    with pytest.raises(ValueError, match=r"no report: .*No space left .*run tools/report.py"):
+    with pytest.raises(ValueError, match=r"no report: .*No space left .*run python -m det_loss"):
         compare(story.cfg, story.folder, [GIVEN], seeds=[0], resamples=100)
     assert run_of(story.folder, GIVEN)["status"] == "done"
 
@@ -453,10 +453,10 @@ def test_another_metric_for_finished_runs_is_exploratory(
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(shapes, tmp_path, capsys):
-    root = tmp_path / "out"
-    assert (
-        compare(shapes, root, ["L1Loss", "GIoULoss"], match_weights="gradient", dry_run=True) == []
-    )
+    root, cfg = tmp_path / "out", copy.deepcopy(shapes)
+    cfg.test_dataloader = dict(batch_size=1)  # the rest is that of val_dataloader
+    losses = ["L1Loss", "GIoULoss"]
+    assert compare(cfg, root, losses, match_weights="gradient", dry_run=True) == []
     printed = capsys.readouterr().out
     assert "  runs           6: 2 variants with seeds 0, 1, 2\n" in printed
     assert "Variants (before --match-weights)\n| variant " in printed

@@ -1,5 +1,6 @@
 import copy
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_the_facts_are_those_of_the_validation_file(shapes):
     assert boxes == sorted((box["image_id"], box["bbox"]) for box in coco["annotations"])
     assert list(facts["data_notes"]) == ["anchors"]  # nothing is dropped; anchors are for 96 px
     assert {"det_losses", "python", "torch", "torchvision"} <= facts["versions"].keys()
+
+
+def test_more_objects_than_evaluated_detections_are_told_before_training(shapes):
+    cfg = copy.deepcopy(shapes)
+    cfg.val_evaluator.max_dets = 1  # too few for an evaluation, but most images have more objects
+    coco = json.loads((Path(cfg.val_dataloader.dataset.data_root) / "val.json").read_text())
+    cells = Counter((box["image_id"], box["category_id"]) for box in coco["annotations"])
+    crowded = {image for (image, _), count in cells.items() if count > 1}
+    (note,) = describe_data(cfg)["data_notes"]["val"]
+    assert f"val.json: {len(crowded)} of 4 evaluated images ha" in note and crowded
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -364,3 +365,16 @@ def test_weights_matched_to_a_different_baseline_are_an_error(cfg, tmp_path, fak
         ValueError, match="was matched to L1Loss, but this command matches loss_bbox to GIoU"
     ):
         match_variants(cfg, other, tmp_path)
+
+
+def test_data_without_positives_are_given_up_early(monkeypatch):
+    tried = []
+    monkeypatch.setattr(
+        weight_matching, "gradient_norms", lambda *args: tried.append(1) or {"L1Loss": 0.0}
+    )
+    # every other batch has a box, but none has a positive
+    batches = [{"targets": [{"boxes": [0] * (number % 2)}]} for number in range(1024)]
+    warmed = SimpleNamespace(batches=batches, trained=None)
+    with pytest.raises(ValueError, match="in 0 of 128 training batches, which is too few"):
+        weight_matching._norms(warmed, "loss_bbox", {"L1Loss": None}, 256, 0, tqdm(disable=True))
+    assert len(tried) == 64

@@ -121,7 +121,7 @@ def test_sentences_have_counts_and_up_to_three_examples():
     files = ["a.jpg", "a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     assert describe_faults(faults, files, evaluation=False) == [
         "5 of 5 boxes reach beyond their image and are clipped (a.jpg, b.jpg, c.jpg, ...)",
-        "1 of 5 boxes are crowds and are left out (a.jpg)",
+        "1 of 5 boxes is a crowd and is left out (a.jpg)",
     ]
     evaluated = describe_faults(faults, files, evaluation=True)
     assert "evaluated as annotated" in evaluated[0] and "ignored" in evaluated[1]

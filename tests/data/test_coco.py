@@ -128,8 +128,8 @@ def test_boxes_are_clipped_and_those_without_area_counted(tiny_coco, messages):
     # 9 boxes of the tiny set, two of which are crowds, on images 20 and 33
     assert dataset.notes == [
         "2 of 13 boxes have no width or height and are left out (000042.png)",
-        "1 of 13 boxes are outside their image and are left out (000042.png)",
-        "1 of 13 boxes reach beyond their image and are clipped (000042.png)",
+        "1 of 13 boxes is outside its image and is left out (000042.png)",
+        "1 of 13 boxes reaches beyond its image and is clipped (000042.png)",
         "2 of 13 boxes are crowds and are left out (000020.png, 000033.png)",
     ]
     assert dataset.num_boxes == 13 - 3 - 2
@@ -154,13 +154,13 @@ def test_boxes_that_augmentation_drops_and_repeated_ones_are_counted(tiny_coco):
         coco["annotations"] += [dict(thin, bbox=[4, 4, 0.5, 20]), repeated]
 
     paths = tiny_coco(change=change)
-    thin = "1 of 11 boxes are thinner than a pixel, and training with transforms leaves them out"
+    thin = "1 of 11 boxes is thinner than a pixel, and training with transforms leaves them out"
     for transforms, expected in (([], False), ([FLIP], True)):
         dataset = CocoDataset(*paths, transforms=transforms)
         assert (f"{thin} (000011.png)" in dataset.notes) == expected
         # cat, dog and the two more of image 11
         assert len(dataset[2][1]["boxes"]) == 4 - expected
-        assert any(note.startswith("1 of 11 boxes repeat a box") for note in dataset.notes)
+        assert any(note.startswith("1 of 11 boxes repeats a box") for note in dataset.notes)
 
     def without_area(coco):
         coco["annotations"] += [

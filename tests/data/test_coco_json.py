@@ -55,7 +55,8 @@ def test_json_that_is_not_a_coco_file(tmp_path, content, message):
         (entry("annotations", 1, bbox=None), "'bbox' must be 4 finite.*None"),
         (entry("annotations", 1, bbox=[1, 2, 3, 10**400]), r"'bbox' must be 4 finite.*1000"),
         (entry("annotations", 1, bbox=None, segmentation=[[1, 2, 3]]), "'bbox' must be 4 finite"),
-        (entry("annotations", 1, bbox=None, segmentation={"counts": "x"}), "'bbox' must be 4"),
+        (entry("annotations", 1, bbox=None, segmentation="525"), "'bbox' must be 4 finite"),
+        (entry("annotations", 1, bbox=None, segmentation={"counts": "x"}), "'size' must be"),
         (entry("annotations", 1, area=10**400), r"\(id 2\): 'area' must be a number.*got 1000"),
         (entry("images", 0, width=10**10), "'width' must be a positive integer.*got 10000000000"),
         (entry("images", 0, file_name="a\0b"), "'file_name' must be"),
@@ -168,6 +169,39 @@ def test_boxes_from_polygons(tiny_coco):
         "2 annotations without 'bbox': the enc",
         "1 annotation without 'area': that of ",
     ]
+
+
+def without_boxes(*segmentations):
+    def change(coco):
+        for annotation, segmentation in zip(coco["annotations"], segmentations, strict=False):
+            del annotation["bbox"]
+            annotation["segmentation"] = segmentation
+
+    return change
+
+
+def test_boxes_from_masks(tiny_coco):
+    # 4 x 3 pixels in column order: 5 zeros, then ones in rows 1 to 2 of column 1
+    plain = {"size": [4, 3], "counts": [5, 2, 5]}
+    # the same as text, which pycocotools writes
+    text = {"size": [4, 3], "counts": "525"}
+    path = tiny_coco(change=without_boxes(plain, text)).ann_file
+    first, second = load_coco_json(path)["annotations"][:2]
+    assert first["bbox"] == second["bbox"] == [1, 1, 1, 2]
+    assert conversions(path) == (
+        "2 annotations without 'bbox': the enclosing boxes of masks (RLE) are used",
+    )
+
+
+def test_bad_masks_are_one_error(tiny_coco):
+    bad = {"size": [4, 3], "counts": [5, 2, 4]}
+    path = tiny_coco(change=without_boxes(bad, bad, bad)).ann_file
+    message = (
+        r"\[0\] \(id 1\): there is no 'bbox', and 'segmentation' is not a mask: its runs must .*"
+        r"their sum is 11\. Correct.* 2 more of the 9 annotations have errors"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_coco_json(path)
 
 
 def test_a_json_without_annotations_is_a_set_without_boxes(tiny_coco):

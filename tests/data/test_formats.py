@@ -32,7 +32,7 @@ def test_the_dataset_has_the_boxes_and_tells_of_the_conversion(yolo):
     assert len(dataset) == 2
     assert dataset.notes == [
         f"converted from {yolo} to {file[0]}",
-        "1 of 2 images have no label file and count as images without objects (b.png)",
+        "1 of 2 images has no label file, so no objects (b.png)",
     ]
 
 

@@ -7,8 +7,9 @@ import struct
 import pytest
 from PIL import Image
 
-from det_losses.data import image_check
-from det_losses.data.image_check import check_images
+from det_losses.data import image_check, images
+from det_losses.data.image_check import check_images, reported_together
+from det_losses.errors import InputError
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def opened(monkeypatch):
 
     def spy(path, size):
         names.append(os.path.basename(path))
-        check(path, size)
+        return check(path, size)
 
     monkeypatch.setattr(image_check, "check_image", spy)
     return names
@@ -150,7 +151,7 @@ def test_an_interrupted_check_goes_on_where_it_stopped(make, opened, monkeypatch
     def interrupt(path, size):
         if path.endswith("/40.jpg"):
             raise KeyboardInterrupt
-        spy(path, size)
+        return spy(path, size)
 
     monkeypatch.setattr(image_check, "check_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -169,3 +170,54 @@ def test_a_long_check_is_announced(make, messages, monkeypatch):
     assert len(messages) == 1  # the next one is due after 30 s
     check_images(str(folder), entries, skip=False)
     assert len(messages) == 1
+
+
+def test_broken_images_of_several_datasets_are_one_error(make):
+    sets = [make(3, name) for name in ("train", "val")]
+    for folder, _ in sets:
+        os.truncate(folder / "1.jpg", 0)
+    pattern = (
+        r"^1 of 3 images cannot be used: \S*train/1\.jpg: [^;]*\. "
+        r"1 of 3 images cannot be used: \S*val/1\.jpg: [^;]*\. --skip-broken \(.*leaves them out\.$"
+    )
+    with pytest.raises(ValueError, match=pattern), reported_together():
+        for folder, entries in sets:
+            check_images(str(folder), entries, skip=False)
+
+
+def test_a_further_error_of_the_data_follows_that_of_its_images(make):
+    folder, entries = make(2)
+    os.truncate(folder / "1.jpg", 0)
+    with pytest.raises(ValueError, match=r"1\.jpg: .* leaves them out\. no class 'cta'$"):
+        with reported_together():
+            check_images(str(folder), entries, skip=False)
+            raise InputError("no class 'cta'")
+
+
+def large_png(folder):
+    """A PNG of more than 16 megapixels."""
+    size = (4100, 4000)
+    Image.new("L", size).save(folder / "large.png", compress_level=1)
+    return [dict(file_name="large.png", width=size[0], height=size[1])]
+
+
+def test_a_truncated_large_png_is_found(tmp_path):
+    entries = large_png(tmp_path)
+    check_images(str(tmp_path), entries, skip=False)
+    truncate(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"large\.png: not a readable image .*truncated"):
+        check_images(str(tmp_path), entries, skip=False)
+
+
+def test_an_image_that_the_memory_does_not_allow_to_decode_is_told(tmp_path, monkeypatch, capsys):
+    entries = large_png(tmp_path)
+    truncate(tmp_path / "large.png")
+    monkeypatch.setattr(images, "_free_memory", lambda: 1e6)
+    said = []
+    monkeypatch.setattr(image_check, "print_log", lambda text, **_: said.append(text))
+    for _ in range(2):  # it is not remembered as a good one
+        assert check_images(str(tmp_path), entries, skip=False) == {}
+    line, _ = said
+    assert line.startswith("1 image too large to be decoded in the free memory") and line.endswith(
+        "large.png"
+    )

@@ -67,7 +67,7 @@ def test_the_exact_name_is_preferred(folder):
     ],
 )
 def test_a_missing_file_gets_a_hint(folder, on_disk, in_json, hint):
-    with pytest.raises(FileNotFoundError, match=r"1 of 1 images are missing") as error:
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 image is missing") as error:
         locate_images(folder(*on_disk), [in_json])
     assert hint in str(error.value)
 
@@ -87,7 +87,7 @@ def test_files_outside_the_folder_are_refused_unless_allowed(folder, tmp_path, w
         "linked folder": "linked/s.jpg",
         "backslash": "..\\secret\\s.jpg",
     }[way]
-    with pytest.raises(ValueError, match=r"1 of 2 images are files outside .*--allow-outside"):
+    with pytest.raises(ValueError, match=r"1 of 2 images is outside .*--allow-outside"):
         locate_images(root, ["a.jpg", name])
     found = locate_images(root, ["a.jpg", name], allow_outside=True)[0]
     assert os.path.samefile(os.path.join(root, found[1]), secret)
@@ -98,7 +98,7 @@ def test_with_several_folders_files_between_them_are_outside(folder):
     names, roots = ["a/1.jpg", "b/2.jpg"], [f"{root}/a", f"{root}/b"]
     assert locate_images(root, names, roots=roots) == (names, [])
     for other in ("secret.jpg", "c/3.jpg", "a/../secret.jpg"):
-        with pytest.raises(ValueError, match="1 of 3 images are files outside this folder"):
+        with pytest.raises(ValueError, match="1 of 3 images is outside this folder"):
             locate_images(root, [*names, other], roots=roots)
 
 

@@ -147,7 +147,7 @@ def test_an_incomplete_set_is_refused(tmp_path):
     made = make_shapes(tmp_path / "set", **SMALL)
     (made / "images" / "train_000003.png").unlink()
     (made / "val.json").unlink()
-    message = r"set: incomplete, 2 files are missing, for example train_000003\.png\. Choose"
+    message = r"set: incomplete, 2 files missing, for example train_000003\.png\. Choose"
     with pytest.raises(ValueError, match=message):
         make_shapes(made, **SMALL)
 

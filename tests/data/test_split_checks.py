@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from torch.utils.data import ConcatDataset
 
+from det_losses.data.box_table import BoxTable
 from det_losses.data.coco import CocoDataset
-from det_losses.data.split_checks import check_boxes, data_notes
+from det_losses.data.split_checks import beyond_max_dets, check_boxes, data_notes
 
 
 @pytest.mark.parametrize(
@@ -65,3 +68,21 @@ def test_images_in_both_are_counted(tiny_coco):
         Path(folder, "000033.png").write_bytes(content)
         os.utime(Path(folder, "000033.png"), (1, 1))
     assert "both" not in data_notes(train, copies)
+
+
+def test_objects_beyond_max_dets_are_told_before_training():
+    table = BoxTable(
+        ["a", "b"],
+        np.full((2, 2), 64.0),
+        np.repeat([0, 1], [12, 11]),  # image 0: 12 boxes of class 0; image 1: 11 of class 1
+        np.zeros((23, 4), np.float32),
+        np.repeat([0, 1], [12, 11]),
+        ("cat", "dog"),
+    )
+    val = SimpleNamespace(box_table=lambda transformed: table, ann_file="val.json")
+    (text,) = beyond_max_dets(val, 11)
+    assert text.startswith(
+        "val.json: 1 of 2 evaluated images has more than 11 objects of a class, up to 12, and"
+    )
+    assert "val_evaluator.max_dets=12 evaluates more" in text
+    assert beyond_max_dets(val, 12) == [] and beyond_max_dets(None, 12) == []

@@ -1,5 +1,6 @@
 """Which classes and images a subset has, and the files that it is written to."""
 
+import errno
 import hashlib
 import json
 import random
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from det_losses.data import subset
 from det_losses.data.coco import CocoDataset
 from det_losses.data.subset import (
     make_subset,
@@ -15,6 +17,7 @@ from det_losses.data.subset import (
     select_images,
 )
 from det_losses.errors import ExistingFileError
+from det_losses.files import write_json
 
 
 def made(count=50, classes=("a", "b", "c")):
@@ -259,6 +262,22 @@ def test_nothing_is_overwritten_by_default(tiny_coco, tmp_path):
     make_subset(out, ann_file, num_val=2, overwrite=True)
     assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "train.json", "val.json"]
     assert len(read(out, "val")["images"]) == 2
+
+
+def test_a_part_of_the_files_is_removed_on_a_full_disk(tiny_coco, tmp_path, monkeypatch):
+    ann_file, out = tiny_coco().ann_file, tmp_path / "out"
+
+    def full(path, *args, **kwargs):
+        if path.name == "val.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_json(path, *args, **kwargs)
+
+    monkeypatch.setattr(subset, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_subset(out, ann_file, num_val=2)
+    assert list(out.iterdir()) == []
+    monkeypatch.undo()
+    make_subset(out, ann_file, num_val=2)
 
 
 def test_nothing_is_written_on_an_error(tiny_coco, tmp_path):

@@ -63,7 +63,7 @@ def test_boxes_and_difficult_objects_agree_with_hotcoco(voc):
     coco, notes = VocSplit(listing).coco()
     assert coco["annotations"] == reference["annotations"]
     assert coco["images"] == [pytest.approx(image) for image in reference["images"]]
-    assert notes == ["1 objects are marked as difficult and are read as crowds"]
+    assert notes == ["1 object marked as difficult: read as crowd"]
 
 
 def test_coordinates_that_count_from_zero(voc):
@@ -81,14 +81,14 @@ def test_a_size_that_is_absent_is_that_of_the_image(voc, size):
     # The image has another extension than its annotation says.
     coco, notes = VocSplit(voc({"a": thing("dog", (1, 1, 9, 9))}, size=size, suffix=".PNG")).coco()
     assert coco["images"] == [{"id": 1, "file_name": "a.PNG", "width": 100, "height": 50}]
-    assert notes == ["1 annotations have no size; that of the image is used"]
+    assert notes == ["1 annotation without a size; that of the image is used"]
 
 
 def test_a_list_with_the_flags_of_a_class(voc):
     listing = voc({"a 1": thing("dog", (1, 1, 9, 9)), "b": ""}, train="a 1\nb -1\nb  1\n\n")
     coco, notes = VocSplit(listing).coco()
     assert [image["file_name"] for image in coco["images"]] == ["a 1.jpg", "b.jpg"]
-    assert notes == ["1 images are listed again, and used once"]
+    assert notes == ["1 image listed again, and used once"]
 
 
 @pytest.mark.parametrize(

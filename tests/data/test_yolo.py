@@ -47,7 +47,7 @@ def test_labels_become_boxes_in_pixels_and_ids_are_kept(yolo):
         (4, 1, [0, 0, 50, 50]),
     ]
     assert [box["area"] for box in coco["annotations"]] == pytest.approx([400, 5000, 2500])
-    assert notes == ["1 of 4 images have no label file and count as images without objects (c.png)"]
+    assert notes == ["1 of 4 images has no label file, so no objects (c.png)"]
 
 
 def test_boxes_agree_with_hotcoco(yolo):
@@ -155,7 +155,7 @@ def test_labels_are_of_the_upright_image(yolo):
 
 def test_labels_of_other_images_are_told(yolo):
     notes = YoloSplit(yolo({"a": "0 .5 .5 .2 .4", "x": "", "classes": ""}), "train").coco()[1]
-    assert notes[1:] == ["1 label files have no image (x.txt)"]
+    assert notes[1:] == ["1 label file without an image (x.txt)"]
 
 
 @pytest.mark.parametrize(
@@ -194,4 +194,4 @@ def test_labels_can_lie_beside_the_images(tmp_path):
     (tmp_path / "data.yaml").write_text(f"train: train.txt\n{NAMES}")
     coco, notes = YoloSplit(tmp_path / "data.yaml", "train").coco()
     assert coco["annotations"][0]["bbox"] == [0, 0, 100, 50]
-    assert notes == ["1 label files have no image (b.txt)"]
+    assert notes == ["1 label file without an image (b.txt)"]

@@ -1,6 +1,7 @@
 """Building a Runner from a config: defaults, errors and the output on the terminal."""
 
 import copy
+import os
 import re
 from pathlib import Path
 
@@ -327,3 +328,16 @@ def test_a_cosine_ends_with_training(toy_cfg):
     runner.train()
     assert [scheduler.T_max for scheduler in runner.param_schedulers] == [runner.max_iters]
     assert runner.optim_wrapper.get_lr()["lr"][0] < 0.05 * start
+
+
+def test_broken_images_of_training_and_validation_data_are_one_error(tiny_coco):
+    cfg = Config()
+    for name in ("train", "val"):
+        data = tiny_coco(name)
+        os.truncate(f"{data.image_dir}/000011.png", 100)
+        dataset = dict(type="CocoDataset", ann_file=data.ann_file, image_dir=data.image_dir)
+        cfg[f"{name}_dataloader"] = dict(dataset=dataset)
+    message = r"train/images/000011\.png: .*val/images/000011\.png: .* leaves them out\.$"
+    with pytest.raises(UserError, match=message) as info:
+        build_datasets(cfg)
+    assert str(info.value).count("--skip-broken") == 1

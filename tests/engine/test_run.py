@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from det_losses.engine.run import claim_work_dir, is_finished, locked
+from det_losses.errors import InputError
 from det_losses.files import write_json
 
 
@@ -100,3 +101,11 @@ def test_a_second_training_in_a_directory_is_refused(tmp_path):
         assert not new
     with locked(tmp_path / "other") as new:
         assert new
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "metrics.json", "config.py", "last_checkpoint"])
+def test_a_directory_in_place_of_a_file_is_one_error(run_cfg, tmp_path, name):
+    (tmp_path / name).mkdir()
+    run_cfg.work_dir = str(tmp_path)
+    with pytest.raises(InputError, match=f"{name}: is a directory, but training writes"):
+        claim_work_dir(run_cfg, "auto")

@@ -49,9 +49,9 @@ def test_boxes_without_area_inside_their_image_are_left_out_of_a_file(tmp_path):
     assert GroundTruth(file).boxes.tolist() == boxes[2:]
     assert [note.partition(" (")[0] for note in read_truth(file)[1]] == [
         "4 annotations without an id that is a number: numbered",
-        "1 of 4 boxes have no width or height and are left out",
-        "1 of 4 boxes are outside their image and are left out",
-        "1 of 4 boxes reach beyond their image and are evaluated as annotated",
+        "1 of 4 boxes has no width or height and is left out",
+        "1 of 4 boxes is outside its image and is left out",
+        "1 of 4 boxes reaches beyond its image and is evaluated as annotated",
     ]
     for image in coco["images"]:  # without a size, nothing is known to be outside
         del image["width"], image["height"], image["file_name"]

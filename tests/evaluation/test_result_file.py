@@ -47,7 +47,7 @@ def test_missing_file(tmp_path):
         ([{k: v for k, v in ENTRY.items() if k != "score"}], r"\[0\]: 'score' is missing"),
         ([{k: v for k, v in ENTRY.items() if k != "bbox"}], r"\[0\]: 'bbox' is missing"),
         ([ENTRY | {"image_id": "a4"}], r"\[0\]: 'image_id' must be an integer id .*, got 'a4'"),
-        ([ENTRY, 3, ENTRY, 4], r"\[1\]: a detection must .* 1 more of the 4 detections have err"),
+        ([ENTRY, 3, ENTRY, 4], r"\[1\]: a detection must .* 1 more of the 4 detections has err"),
         ("[" * 200_000, "nested too deeply"),
         ('[{"score": 1, "score": 2}]', "'score' occurs twice in one object"),
         ([ENTRY | {"image_id": 2**53 + 1}], r"'image_id' must be an integer id below 2\^53"),

@@ -59,7 +59,7 @@ def test_weights_alone_tell_the_number_of_classes(checkpoint, tmp_path, loss):
 
 
 def test_a_wrong_number_of_names_is_refused(checkpoint):
-    with pytest.raises(InputError, match="has 2 classes, but 1 names are given"):
+    with pytest.raises(InputError, match="has 2 classes, but 1 name given"):
         load_detector(checkpoint(), classes=["cat"])
 
 

@@ -121,6 +121,7 @@ def test_resnet_with_local_weights_is_frozen_to_its_first_stage(tmp_path):
         (lambda: MobileNetV3FPN(norm="X"), ValueError, "norm must be one of"),
         (lambda: build_backbone({"type": "TimmFPN", "name": "x9"}), ValueError, "timm model 'x9'"),
         (lambda: build_backbone({"type": "ResNetFPM"}), KeyError, "ResNetFPN"),
+        (lambda: EfficientNetLite0FPN(weights=None), TypeError, "'weights'.*pretrained=False"),
     ],
 )
 def test_invalid_arguments_are_named_in_errors(build, error, message):

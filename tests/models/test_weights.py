@@ -1,7 +1,10 @@
 """Weights of a detector: what is loaded, made anew, refused, and not downloaded."""
 
 import math
+import os
 import re
+import zipfile
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -12,6 +15,7 @@ from torch.testing import assert_close
 from torchvision.models import resnet18
 
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
+from det_losses.models.weight_files import read_checkpoint
 from det_losses.models.weights import describe_loaded
 
 CLASS_LAYERS = ("cls_logits", "cls_score", "box_predictor.bbox_pred")
@@ -318,8 +322,21 @@ class TestRefused:
 
     def test_a_damaged_file(self, tmp_path):
         (tmp_path / "junk.pth").write_bytes(b"junk")
-        with pytest.raises(ValueError, match=r"junk\.pth is not a checkpoint, or it is damaged"):
+        with pytest.raises(ValueError, match=r"junk\.pth is not .*not written by torch\.save"):
             retinanet(weights=str(tmp_path / "junk.pth"))
+
+    def test_the_checksums_of_a_file_are_verified_once_per_state(self, save, monkeypatch):
+        path, verified = Path(save({"a": torch.zeros(3)})), []
+        original = zipfile.ZipFile.testzip
+        monkeypatch.setattr(
+            zipfile.ZipFile, "testzip", lambda self: verified.append(1) or original(self)
+        )
+        for _ in range(3):
+            read_checkpoint(path)
+        assert len(verified) == 1
+        os.utime(path, ns=(1, 1))
+        read_checkpoint(path)
+        assert len(verified) == 2
 
     def test_no_file(self):
         with pytest.raises(FileNotFoundError, match=r"'nowhere\.pth': no such file"):

@@ -114,7 +114,7 @@ def test_classes_in_few_images_are_named(make_comparison):
 def test_without_a_finished_baseline(make_comparison):
     root = make_comparison(seeds=(0,), noise=TWO, unfinished={("base", 0): "failed"})
     assert cautions.cautions(Study.load([root]))[0] == (
-        "Only 1 of 2 runs are done (1 failed). The report covers only these."
+        "Only 1 of 2 runs is done (1 failed). The report covers only these."
     )
 
 

@@ -45,4 +45,5 @@ def test_a_picture_has_the_size_of_the_resized_image(tmp_path):
     tables = {"training": table([[0, 0, 9, 16]])}
     page = write_data_page(tmp_path, "Data", tables, {}, coverage, [made]).read_text()
     assert "<h1>Nothing looks wrong</h1>" in page and "50% of 2" in page
+    assert "<div>image 7, 160 x 120, 2 boxes, 1 not covered</div>" in page
     assert page.count("stroke-dasharray") == 1  # the box that is not covered

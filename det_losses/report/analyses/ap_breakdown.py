@@ -226,14 +226,20 @@ def _class_figures(context: Context) -> list[Figure]:
         for name, count in zip(context.study.truth.names, context.boxes, strict=True)
         if count
     ]
-    return [
+    figures = [
         _class_figure(context, label, [(name, each[label]) for name, each in found])
         for label in ranked[:_CLASS_FIGURES]
     ]
+    return [figure for figure in figures if figure]
 
 
-def _class_figure(context: Context, label: str, found: list[tuple[str, Difference]]) -> Figure:
+def _class_figure(
+    context: Context, label: str, found: list[tuple[str, Difference]]
+) -> Figure | None:
+    """Return the figure of a variant; None if no class of many has gained or lost."""
     shown = [found[place] for place in most_changed([value.value for _, value in found])]
+    if not shown:
+        return None
     few = len(shown) < len(found)
     style = context.styles[label]
 

@@ -75,7 +75,9 @@ def image_section(context: Context) -> Section | None:
         except (FileNotFoundError, ValueError) as error:
             problems.append(str(error))
     if problems:
-        text += f"\n\n{len(problems)} of {len(pictures.places)} images could not be read: "
+        text += (
+            f"\n\n{len(problems)} of {counted(len(pictures.places), 'image')} could not be read: "
+        )
         text += problems[0]
     if not drawn:
         return Section(title, text)

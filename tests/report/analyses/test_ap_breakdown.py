@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from synthetic_comparison import CATEGORIES, NOISE
@@ -117,3 +118,9 @@ def test_a_class_without_boxes_is_in_the_table_and_not_in_the_figure(make_truth,
 
     assert rows[1] == ["dog", "0", "n/a", "n/a"]
     assert "cat (6)" in section.figures[1].svg and "dog" not in section.figures[1].svg
+
+
+@pytest.mark.filterwarnings("error")
+def test_many_classes_without_a_difference_have_no_figure(planted, monkeypatch):
+    monkeypatch.setattr(ap_breakdown, "most_changed", lambda gains: [])
+    assert len(ap_breakdown.class_section(planted).figures) == 1  # the one by size
