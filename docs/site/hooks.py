@@ -41,7 +41,7 @@ REFERENCE = {
 _NO_MEMBERS = "\n    options:\n      members: false"
 _LINK = re.compile(r"(\]\()([^)\s#]+)")
 _ROLE = re.compile(r":(\w+):`~?([^`]*)`")
-_PARAGRAPH = r"(?m)^{}((?:.*\S.*\n?)+)"
+_PARAGRAPH = r"(?m)^{}(.*(?:\n.*\S.*)*)"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
