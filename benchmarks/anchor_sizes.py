@@ -2,8 +2,8 @@
 
     python benchmarks/anchor_sizes.py TRAIN.json IMAGES --size 160
 
-For each config of small/: with its own sizes, with sizes that follow the image size, and with those
-that `check_data` advises for this image size. Also for made boxes of two classes: 900 "cells" of
+For each config of small/: with its own sizes, with sizes that follow the image size, and with the best
+sizes that are found for this image size. Also for made boxes of two classes: 900 "cells" of
 about 25 px and 100 "platelets" of about 8 px at 160 px. Shares are of all boxes / mean of classes.
 """
 
@@ -68,7 +68,7 @@ def main() -> None:
             others = (following, best_targets(own, 1.0)[0])
             cells = [shares(each) for each in (own, *(replace(own, targets=t) for t in others))]
             rows.append([config, name, *cells])
-    print(table(["config", "data", "own sizes", "sizes that follow", "advised sizes"], rows))
+    print(table(["config", "data", "own sizes", "sizes that follow", "best sizes found"], rows))
 
 
 if __name__ == "__main__":
