@@ -2,8 +2,8 @@
 
     python benchmarks/anchor_sizes.py TRAIN.json IMAGES --size 160
 
-For each config of small/: with its own sizes, with sizes that follow the image size, and with the best
-sizes that are found for this image size. Also for made boxes of two classes: 900 "cells" of
+For each config of small/: with its own sizes, with sizes that follow the image size, and with the
+best sizes that are found for this image size. Also for made boxes of two classes: 900 "cells" of
 about 25 px and 100 "platelets" of about 8 px at 160 px. Shares are of all boxes / mean of classes.
 """
 

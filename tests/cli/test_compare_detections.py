@@ -156,7 +156,7 @@ def test_boxes_without_area_and_odd_detections_are_told(results, capsys, tmp_pat
     assert size["width"] < 1e4
     assert main([str(odd), str(files["base"][0]), str(fractions), "--resamples", "100"]) == 0
     text = capsys.readouterr().out
-    assert "boxes have no width or height and are left out" in text
-    assert "boxes are outside their image and are left out" in text
+    assert "boxes has no width or height and is left out" in text
+    assert "boxes is outside its image and is left out" in text
     assert "fractions.json: " in text and "are they fractions of the image size?" in text
     assert "\x1b" not in text

@@ -92,21 +92,17 @@ def test_averaged_weights_include_the_state_of_the_losses(toy_cfg):
         assert torch.equal(saved["ema_state_dict"][f"module.losses.{name}"], value)
 
 
-def test_weights_load_under_another_loss(toy_cfg, record, capfd):
+def test_weights_load_under_another_loss(toy_cfg, record):
     trained = run(toy_cfg("trained", model=model()))
     weights = str(Path(trained.work_dir) / "epoch_4.pth")
     expected = record(trained)["metrics"]["AP"]
     other = model("BinaryCrossEntropyLoss", "GIoULoss")
     tester = build_runner(toy_cfg("other", model=other, load_from=weights), train=False)
     assert tester.test()["AP"] == pytest.approx(expected)
-    unexpected = "unexpected key in source state_dict: losses.loss_cls.positive_gradient"
-    assert unexpected in capfd.readouterr().out
-    # The other way the state starts from nothing, and mmengine says so.
+    # The other way the state starts from nothing.
     plain = run(toy_cfg("plain", model=other, epochs=1))
     start = str(Path(plain.work_dir) / "epoch_1.pth")
     tuned = run(toy_cfg("tuned", model=model(), load_from=start, epochs=1))
-    missing = "missing keys in source state_dict: losses.loss_cls.positive_gradient"
-    assert missing in capfd.readouterr().out
     assert buffers(tuned)["loss_bbox.iou_loss.batches"] == 3
 
 
