@@ -29,7 +29,7 @@ lint: $(VENV)/.installed
 
 # The guide as a site, which opens without a server and without the internet.
 docs: $(VENV)/.installed
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@LOSS_CURVES=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "== open build/site/index.html"
 
 test-slow: $(VENV)/.installed

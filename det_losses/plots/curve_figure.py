@@ -85,17 +85,18 @@ def curve_figure(
             for column, what in enumerate(("gradient", "value")):
                 axes = add_axes(figure, _LEFT + column * (_PANEL + _GAP), top, _PANEL, height)
                 lines = {label: getattr(curve, what) for label, curve in found.items()}
-                _paint(axes, question, lines, style)
+                paint(axes, question, lines, style)
                 if question.disjoint_from is not None:
-                    _shade_disjoint(axes, question, 0.92 if what == "gradient" else 0.3)
+                    shade_disjoint(axes, question, 0.92 if what == "gradient" else 0.3)
                 axes.set_ylabel("loss" if what == "value" else question.gradient_label, labelpad=2)
             _name_lines(axes, (_PANEL, height), lines, style, shown)
         yield figure
 
 
-def _paint(
+def paint(
     axes: Axes, question: Question, lines: Mapping[str, np.ndarray], style: Mapping[str, Style]
 ) -> None:
+    """Draw the lines of a panel, its axes and the label of the horizontal one."""
     low, high = question.limits
     if question.log2:
         axes.set_xscale("log", base=2)
@@ -108,7 +109,7 @@ def _paint(
     axes.grid(True, color=INK, alpha=0.13, linewidth=0.7)
 
 
-def _shade_disjoint(axes: Axes, question: Question, y: float) -> None:
+def shade_disjoint(axes: Axes, question: Question, y: float) -> None:
     """Shade where the boxes are disjoint, with a text at a height where few curves are."""
     start, end = question.disjoint_from, question.limits[1]
     axes.axvspan(start, end, color=INK, alpha=0.07, linewidth=0)

@@ -84,12 +84,18 @@ def check_new(out: Path, names: Sequence[str], overwrite: bool) -> None:
 
 def save(figure: Figure, out: Path, name: str) -> list[Path]:
     """Write a figure as SVG and PNG; return the files."""
-    svg, png, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    png, small = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=_RESOLUTION)
     image = Image.open(png).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     image.save(small, format="png", optimize=True)
     files = [out / f"{name}.{each}" for each in FORMATS]
-    for file, buffer in zip(files, (svg, small), strict=True):
-        write_bytes(file, buffer.getvalue())
+    for file, content in zip(files, (as_svg(figure), small.getvalue()), strict=True):
+        write_bytes(file, content)
     return files
+
+
+def as_svg(figure: Figure) -> bytes:
+    """Return a figure as an SVG file."""
+    svg = io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()

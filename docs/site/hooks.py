@@ -3,12 +3,14 @@
 The pages in ``docs/`` are written for GitHub. This module makes mkdocs understand the same text:
 GitHub's formulas become MathML, which browsers show without a script, and links to files above
 ``docs/`` lead to their pages in the site. Docstrings have formulas, roles and examples in the
-syntax of Sphinx; they are translated too.
+syntax of Sphinx; they are translated too. If ``extra.curves`` of mkdocs.yml is true, the curves of
+each loss are drawn and shown in its card.
 """
 
 import ast
 import re
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -38,8 +40,11 @@ REFERENCE = {
     "evaluation": ("Evaluation", ("evaluation",)),
     "statistics": ("Statistics", ("statistics",)),
 }
+_FIGURE = "figures/cards/{}.svg"
 _NO_MEMBERS = "\n    options:\n      members: false"
 _LINK = re.compile(r"(\]\()([^)\s#]+)")
+# The heading of a card, and its text before the list of parameters.
+_CARD = re.compile(r"^### (\w+)\n(?:(?!#|- \*\*).*\n)*", re.MULTILINE)
 _ROLE = re.compile(r":(\w+):`~?([^`]*)`")
 _PARAGRAPH = r"(?m)^{}(.*(?:\n.*\S.*)*)"
 
@@ -54,7 +59,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the files above ``docs/`` and the pages of the reference."""
+    """Add the files above ``docs/``, the pages of the reference and the figures of the cards."""
     for source, page in ABOVE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=_page_of(source, text)))
@@ -63,18 +68,43 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page = File.generated(config, f"reference/{name}.md", content="\n\n".join(blocks))
         files.append(page)
     files.append(File.generated(config, "reference/losses.md", content=_losses()))
+    if config.extra.get("curves"):
+        cards = files.get_file_from_path("losses.md").content_string
+        for name, svg in _curves(_CARD.findall(cards)).items():
+            files.append(File.generated(config, _FIGURE.format(name), content=svg))
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Lead links to files above ``docs/`` to their pages."""
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: object) -> str:
+    """Lead links to files above ``docs/`` to their pages, and show the figures of the cards."""
 
     def target(match: re.Match) -> str:
         path = match[2].removeprefix("../")
         above = match[2] != path or page.file.src_uri in ABOVE.values()
         return match[1] + (ABOVE.get(path, path.removeprefix("docs/")) if above else match[2])
 
-    return _LINK.sub(target, markdown)
+    def with_figure(card: re.Match) -> str:
+        figure = _FIGURE.format(card[1])
+        if files.get_file_from_path(figure) is None:
+            return card[0]
+        image = f"![Gradient and value of {card[1]}]({figure})"
+        return f"{card[0].rstrip()}\n\n{image}{{.curves}}\n{{.wide}}\n\n"
+
+    markdown = _LINK.sub(target, markdown)
+    return _CARD.sub(with_figure, markdown) if page.file.src_uri == "losses.md" else markdown
+
+
+def _curves(cards: list[str]) -> dict[str, bytes]:
+    """Draw the curves of losses; those that cannot be drawn alone are left out."""
+    from det_losses.errors import UserError
+    from det_losses.losses import list_losses
+    from det_losses.plots.card_figure import card_svg
+
+    found = {}
+    for name in {info.name for info in list_losses()}.intersection(cards):
+        with suppress(UserError):
+            found[name] = card_svg(name)
+    return found
 
 
 def _page_of(source: str, text: str) -> str:
