@@ -12,7 +12,7 @@ from det_losses.plots.curves import curves, questions, remarks
 from det_losses.plots.sheet import add_axes, add_text, as_svg, sheet
 from det_losses.report.plotting import FONT, clean, styles
 
-_PANEL, _HEIGHT = 108, 92  # size of a panel
+_PANEL, _HEIGHT = 108, 100  # size of a panel
 _LEFT, _RIGHT = 60, 10  # widths before each panel, and after the last one
 _PAIR = 2 * (_LEFT + _PANEL)
 _TITLE, _HEAD, _FOOT = 26, 24, 42  # heights above all panels, and above and below each

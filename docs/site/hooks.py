@@ -101,7 +101,7 @@ def _curves(cards: list[str]) -> dict[str, bytes]:
     from det_losses.plots.card_figure import card_svg
 
     found = {}
-    for name in {info.name for info in list_losses()}.intersection(cards):
+    for name in [info.name for info in list_losses() if info.name in cards]:
         with suppress(UserError):
             found[name] = card_svg(name)
     return found
