@@ -231,7 +231,7 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
         "--dry-run",
         action="store_true",
         help="print the plan, with the time it takes by a few timed steps, and stop: nothing is "
-        "trained or written",
+        "trained or written, except that built-in data (quickstart/*) are generated if missing",
     )
 
 

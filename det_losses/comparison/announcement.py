@@ -48,6 +48,7 @@ def announce(
             len(plan.variants),
             looks[-1] if looks else len(plan.seeds),
             looks[-1] if looks else None,
+            options.metric,
         )
         if likely:
             rows["finds"] = likely

@@ -21,7 +21,7 @@ class RunDisplay:
     Args:
         title: start of each line.
         work_dir: directory of the run, which writes its progress there.
-        finished: durations of the comparison's finished runs, seconds per whole training.
+        finished: durations of finished runs that were not resumed, in seconds per whole training.
         following: number of runs that this job still has to train after this one.
         stream: output stream; default stdout.
         live: whether the line may be rewritten on a terminal; False if several runs write to it.

@@ -181,12 +181,13 @@ def verdict_at(
 
 
 def likely_to_find(
-    root: Path, images: int, losses: int, seeds: int, look: int | None = None
+    root: Path, images: int, losses: int, seeds: int, look: int | None = None, metric: str = "AP"
 ) -> str | None:
     """Return which difference a comparison is likely to find.
 
-    The noise is that of the stored runs. If they are too few, it is assumed to be that of the
-    quickstart, measured in docs/noise.md; the image part for the number of images.
+    The noise is that of the stored runs. If they are too few, it is assumed to be that of AP in the
+    quickstart, measured in docs/noise.md; the image part for the number of images. Such a forecast
+    is rough, which the sentence says.
 
     Args:
         root: the directory of the comparison.
@@ -194,6 +195,7 @@ def likely_to_find(
         losses: how many variants it will have.
         seeds: how many seeds each of them will have.
         look: the scheduled look at which it ends; None if seeds are fixed in advance.
+        metric: the metric that is compared.
 
     Returns:
         None if there is nothing to compare.
@@ -201,23 +203,27 @@ def likely_to_find(
     if losses < 2 or seeds < 2 or images < 2:
         return None
     try:
-        verdict = Study.load([root]).verdict()
-        known, metric, level = verdict.precision, verdict.metric, verdict.level
+        verdict = Study.load([root]).verdict(metric)
+        known, level = verdict.precision, verdict.level
     except UserError:
-        known, metric, level = None, "AP", _LEVEL
+        known, level = None, _LEVEL
     error = 1 - level if look is None else look_error(look, level)
     assumed = Precision(losses, SEED_SD**2, IMAGE_SD**2 / images, images, error)
     planned = replace(known, losses=losses, error=error) if known else assumed
     found = detectable_difference(*planned.with_seeds(seeds, Family.BASELINE))
-    source = (
-        "by the noise of the stored runs"
-        if known
-        else f"if differences vary as in the quickstart: SD {points(SEED_SD)} AP over seeds, "
-        f"{points(IMAGE_SD / images**0.5)} AP over {images} images (docs/noise.md)"
-    )
-    return (
+    unit = metric.replace("/", " of ", 1)
+    text = (
         f"{counted(seeds, 'seed')} are likely (80%) to find a difference of "
-        f"{points(float(found))} {metric if known else 'AP'} to the baseline, {source}"
+        f"{points(float(found))} {unit} to the baseline"
+    )
+    if known:
+        return f"{text}, by the noise of the stored runs"
+    more = "" if metric == "AP" else f", and {unit} may vary more than AP"
+    return (
+        f"{text}. This is rough: differences are assumed to vary as AP does in the quickstart (SD "
+        f"{points(SEED_SD)} over seeds, {points(IMAGE_SD / images**0.5)} over {images} images). "
+        f"Finished comparisons could find half to twice the forecast{more} "
+        "(docs/noise.md)"
     )
 
 

@@ -100,7 +100,9 @@ class PlanRunner:
         self._jobs, self._budget = jobs, budget
         self._report, self._tensorboard = report, tensorboard
         self._stop = threading.Event()
-        self._durations: list[float] = []  # of finished runs, in seconds per whole training
+        # Seconds per whole training, of the runs that this command trained from their start to the
+        # end: a resumed run trains only the rest.
+        self._durations: list[float] = []
         self._choosing = threading.Lock()
         self._expected: set[Path] = set()  # checkpoints that runs of this command will write
 
@@ -142,7 +144,7 @@ class PlanRunner:
                 if self._report:
                     self._report.stop()  # a final one follows, or none
         if self._budget and self._durations:
-            self._budget.run_seconds = sum(self._durations) / len(self._durations)
+            self._budget.run_seconds = self._seconds_of_a_run()
         return self.results.write()
 
     def _say_lost(self, run: PlannedRun, title: str) -> None:
@@ -183,6 +185,12 @@ class PlanRunner:
         """Return the mean time of a whole training, or the estimate."""
         estimate = self._budget.run_seconds if self._budget else self.run_seconds
         return self.plan.seconds_per_run(self._root) or estimate
+
+    def _seconds_of_a_run(self) -> float | None:
+        """Return the mean time of the finished runs, by their own records if all were resumed."""
+        if self._durations:
+            return sum(self._durations) / len(self._durations)
+        return self.plan.seconds_per_run(self._root)
 
     def _train_next(self, todo: list[tuple[str, PlannedRun]]) -> None:
         """Take the first run that can start from the list, and train it.
@@ -236,9 +244,8 @@ class PlanRunner:
             print_line(sys.stdout, f"{title}  not started: not enough of the time budget is left")
             self.results.note(BUDGET_NOTE)
             return
-        start = run.start
-        if start and newest_checkpoint(Config({"work_dir": str(run.work_dir)}))[0]:
-            start = None  # the run resumes from a checkpoint of its own
+        resumed = newest_checkpoint(Config({"work_dir": str(run.work_dir)}))[0] is not None
+        start = None if resumed else run.start
         if start and not start.is_file():
             self._give_up(run, title)
             return
@@ -263,15 +270,17 @@ class PlanRunner:
             raise
         else:
             if is_finished(run.work_dir):
-                self._durations.append(display.elapsed / run.share)
+                if not resumed:
+                    self._durations.append(display.elapsed / run.share)
                 display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
             else:
                 run.set_status("failed", _tail(log, begin, status))
                 display.close(f"FAILED ({_ended(status)}), log: {log}")
         finally:
             self._store()
-        if self._report and self._durations:
-            self._report.request(following * sum(self._durations) / len(self._durations))
+        each = self._seconds_of_a_run()
+        if self._report and each is not None:
+            self._report.request(following * each)
 
     def _give_up(self, run: PlannedRun, title: str) -> None:
         """Record that a forked run cannot start, unless its baseline's run is still to be trained.

@@ -109,10 +109,11 @@ SE² = v1 + vc; df = (v1 + vc)² / (v1² / nu + vc² / (I - 1))"""
 def _baseline(study: Study) -> str:
     error = study.verdict().error if study.comparable else 0.05
     return f"""\
-Differences to the baseline. The interval is d ± c SE, with the two-sided critical value c of \
-Dunnett (1955). The intervals are simultaneous: the probability that any of them misses the true \
-difference to {study.baseline} is {100 * error:.3g}%. p is the error at which the interval would \
-just reach zero, so the interval excludes zero exactly if p is below {error:.3g}."""
+Differences to the baseline. The interval is d ± c SE, cut at -100 and 100 points, with the \
+two-sided critical value c of Dunnett (1955). The intervals are simultaneous: the probability that \
+any of them misses the true difference to {study.baseline} is {100 * error:.3g}%. p is the error \
+at which the interval would just reach zero, so the interval excludes zero exactly if p is below \
+{error:.3g}."""
 
 
 _BEST = """\

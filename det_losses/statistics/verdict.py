@@ -54,7 +54,7 @@ class Difference:
         value: first minus second on all images.
         se: standard error of `value`, over seeds and images.
         df: Satterthwaite's degrees of freedom of `se`.
-        critical: critical value of the family; low, high = value -+ critical * se.
+        critical: critical value of the family; low, high = value -+ critical * se, cut at -1 and 1.
         low: lower end of the simultaneous interval.
         high: upper end of it.
         p: two-sided p-value, adjusted for the family.
@@ -428,7 +428,9 @@ class _Results:
             detectable = np.where(
                 np.isnan(p), np.nan, detectable_difference(se, spread.df, critical)
             )
-        columns = (value, se, spread.df, critical, value - critical * se, value + critical * se, p)
+        # A difference of two scores in 0..1 cannot be beyond -1..1, so the cut keeps the coverage.
+        low, high = np.clip([value - critical * se, value + critical * se], -1, 1)
+        columns = (value, se, spread.df, critical, low, high, p)
         columns += (np.sqrt(spread.seed), np.sqrt(spread.image))
         seeds = self.estimates.common[row, column]
         rows = zip(pairs, zip(*columns, strict=True), seeds, detectable, strict=True)
@@ -439,7 +441,7 @@ class _Results:
     def regrets(self) -> dict[str, float]:
         candidate, regret = self.families.best(self.error)
         order = np.argsort(-self.estimates.means, kind="stable")
-        return {self.labels[i]: float(regret[i]) for i in order if candidate[i]}
+        return {self.labels[i]: float(min(regret[i], 1)) for i in order if candidate[i]}
 
     def precision(self) -> Precision:
         others = np.arange(len(self.labels)) != self.reference

@@ -315,6 +315,18 @@ def test_without_stored_runs_the_noise_of_the_quickstart_is_assumed(tmp_path):
     # 3.7 at 3.2 degrees of freedom, and a power of 80% adds about one SE: 4.9 SE / sqrt(3) SD.
     sentence = likely_to_find(tmp_path, 10**6, 3, 3)
     assert difference_in(sentence) == pytest.approx(100 * 4.9 / 3**0.5 * SEED_SD, rel=0.1)
-    assert "as in the quickstart" in sentence and "docs/noise.md" in sentence
+    assert "as AP does in the quickstart" in sentence and "half to twice" in sentence
     assert difference_in(likely_to_find(tmp_path, 20, 3, 3)) > difference_in(sentence)
     assert likely_to_find(tmp_path, 20, 3, 1) is None
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("AP50", "AP50"), ("AP/bus", "AP of bus")])
+def test_the_difference_is_one_of_the_compared_metric(tmp_path, stored, metric, unit):
+    sentence = likely_to_find(tmp_path, 100, 3, 3, metric=metric)
+    assert f" {unit} to the baseline. This is rough" in sentence
+    assert f"and {unit} may vary more than AP" in sentence
+    if metric == "AP50":  # the noise of stored runs is that of this metric, too
+        own = Study.load([stored]).verdict("AP50").precision.seed_variance
+        assert own != Study.load([stored]).verdict("AP").precision.seed_variance
+        found = [difference_in(likely_to_find(stored, 20, 3, 5, metric=m)) for m in ("AP", metric)]
+        assert found[0] != found[1]

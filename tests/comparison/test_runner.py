@@ -12,6 +12,7 @@ import pytest
 from mmengine.config import Config
 
 from det_losses.comparison import runner as module
+from det_losses.comparison.budget import Budget
 from det_losses.comparison.runner import PlanRunner, locked
 
 FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}
@@ -74,6 +75,29 @@ class TestPlanRunner:
         trained.clear()
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
         assert list(trained) == ["GIoULoss seed 0"]
+
+    def test_a_resumed_run_says_nothing_about_the_time_of_a_whole_one(
+        self, cfg, plan, tmp_path, trained, monkeypatch
+    ):
+        # The first run resumes and takes 10 s; whole runs take 100 s.
+        first = plan.runs(tmp_path)[0].work_dir
+        monkeypatch.setattr(
+            module, "newest_checkpoint", lambda cfg: (Path(cfg.work_dir) == first or None, [])
+        )
+        known = []
+
+        class Display(module.RunDisplay):
+            elapsed = property(lambda self: 10.0 if self._file.parent == first else 100.0)
+
+            def __init__(self, title, work_dir, finished, *args, **kwargs):
+                known.append(list(finished))
+                super().__init__(title, work_dir, finished, *args, **kwargs)
+
+        monkeypatch.setattr(module, "RunDisplay", Display)
+        budget = Budget(10_000, run_seconds=60, jobs=1)
+        PlanRunner(cfg, plan, tmp_path, 0, FACTS, budget=budget).execute()
+        assert known == [[], [], [], [100.0]]  # the second run fails
+        assert budget.run_seconds == 100
 
     @pytest.mark.parametrize(
         ("fault", "message"),

@@ -84,6 +84,16 @@ def test_two_losses_without_image_noise_are_the_paired_t_test(level):
     assert (d.low, d.high) == pytest.approx((interval.low, interval.high))
 
 
+def test_an_interval_contains_possible_differences_only():
+    # The differences 0.4 and -0.5 have an SE of 0.45, and c is 12.7 or more with two seeds.
+    verdict = analyse(constant({"z": [0.1, 0.9], "a": [0.5, 0.4]}), "z", 50)
+    (found,) = verdict.against_baseline
+    assert found.critical * found.se > 5
+    assert (found.low, found.high) == (-1, 1)
+    assert verdict.difference("z", "a").low == -1
+    assert verdict.regret == 1
+
+
 def test_degrees_of_freedom_are_welchs():
     """Two samples: per-seed differences, and 50 image values whose mean's variance is vc."""
     rng = np.random.default_rng(3)
