@@ -104,7 +104,8 @@ class DataPage:
     subtitle: str
     cautions: Sequence[str]
     sections: Sequence[Section]
-    refresh: int = 0  # the template's: this page never reloads itself
+    next_step: None = None  # of the template, like refresh: this page has none, nor reloads itself
+    refresh: int = 0
 
 
 def write_data_page(
