@@ -16,6 +16,7 @@ from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.loss_record import losses_of
 from det_losses.engine.run_time import measure, trial
 from det_losses.engine.schedule import (
+    amount,
     is_by_epoch,
     limit_warm_up,
     set_intervals,
@@ -23,7 +24,7 @@ from det_losses.engine.schedule import (
     training_steps,
     warm_up_steps,
 )
-from det_losses.errors import examples, printable
+from det_losses.errors import counted, examples, printable
 from det_losses.losses.core.text import loss_text
 
 _WIDTH = 100  # characters per line
@@ -144,7 +145,7 @@ def device_text() -> str:
     if device == "cuda":
         return f"cuda:{torch.cuda.current_device()} ({torch.cuda.get_device_name()})"
     threads = torch.get_num_threads()
-    return f"{device}, {threads} thread{'s' * (threads != 1)}" if device == "cpu" else device
+    return f"{device}, {counted(threads, 'thread')}" if device == "cpu" else device
 
 
 def _size(model: Mapping[str, Any]) -> str:
@@ -186,7 +187,7 @@ def _training(cfg: Config, samples: int) -> str:
     if not is_by_epoch(cfg):
         return f"{steps:,} steps, {batch}; {_evaluations(steps, every, 'step')}"
     epochs = train.max_epochs
-    count = f"{epochs:,} epoch{'s' * (epochs != 1)} ({steps:,} step{'s' * (steps != 1)})"
+    count = f"{amount(epochs, 'epoch')} ({amount(steps, 'step')})"
     return f"{count}, {batch}; {_evaluations(epochs, every, 'epoch')}"
 
 
@@ -211,6 +212,5 @@ def _learning_rate(cfg: Config, planned: int, warm_up: int) -> str:
     parts = [f"{rate:g} ({optimizer.get('type')}{scaled})", *decay]
     if warm_up:
         shortened = f" (shortened from {planned:,}: at most a tenth of the training)"
-        steps = f"{warm_up:,} step{'s' * (warm_up != 1)}"
-        parts.append(f"warm-up {steps}{shortened if warm_up < planned else ''}")
+        parts.append(f"warm-up {amount(warm_up, 'step')}{shortened if warm_up < planned else ''}")
     return ", ".join(parts)

@@ -33,9 +33,17 @@ class Length:
     steps: int
 
     def __str__(self) -> str:
-        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs:,} epochs"
-        steps = "1 step" if self.steps == 1 else f"{self.steps:,} steps"
-        return f"{self.images:,} images, batch size {self.batch_size}: {epochs} ({steps})"
+        length = f"{amount(self.epochs, 'epoch')} ({amount(self.steps, 'step')})"
+        return f"{self.images:,} images, batch size {self.batch_size}: {length}"
+
+
+def amount(count: int, unit: str) -> str:
+    """Return a number of steps or epochs, with commas between thousands.
+
+    >>> amount(1, "epoch"), amount(90_000, "step")
+    ('1 epoch', '90,000 steps')
+    """
+    return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
 def set_length(cfg: Config, images: int) -> Length | None:
