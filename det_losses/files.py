@@ -1,5 +1,6 @@
 """Reading and atomic writing of result files."""
 
+import hashlib
 import json
 import math
 import os
@@ -9,6 +10,19 @@ from typing import Any
 # The files of a comparison's directory that `compare` writes and `report` reads, and the report.
 PLAN_FILE, RESULTS_FILE, TRUTH_FILE = "plan.json", "results.json", "ground_truth.json"
 REPORT_FILE = "report.html"
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, which is read in parts.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

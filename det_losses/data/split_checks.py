@@ -1,9 +1,7 @@
 """Checks of training and validation data together, and what to tell about them."""
 
-import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from det_losses.data.box_table import parts_of, table_of
 from det_losses.data.suspicions import suspect_set, suspect_split
 from det_losses.errors import InputError, agreed, counted, examples
+from det_losses.files import file_hash
 
 
 def check_boxes(dataset: Any, evaluation: bool) -> None:
@@ -78,7 +77,7 @@ def _shared_images(train: Any, val: Any) -> list[str]:
     trained, evaluated = _files(train), _files(val)
     sizes = {file: _size(file) for file in (*trained, *evaluated)}
     known = {sizes[file] for file in trained} & {sizes[file] for file in evaluated} - {None}
-    first: dict[bytes | None, str] = {}
+    first: dict[str | None, str] = {}
     for file in trained:
         if sizes[file] in known:
             first.setdefault(_digest(file), file)
@@ -116,9 +115,9 @@ def _size(file: str) -> int | None:
         return None
 
 
-def _digest(file: str) -> bytes | None:
+def _digest(file: str) -> str | None:
     try:
-        return hashlib.sha256(Path(file).read_bytes()).digest()
+        return file_hash(file)
     except OSError:
         return None
 

@@ -8,8 +8,9 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from det_losses.errors import InputError, located
+from det_losses.files import file_hash
 from det_losses.models.detector import Detector
-from det_losses.models.weight_files import file_hash, weights_file
+from det_losses.models.weight_files import weights_file
 from det_losses.models.weights import describe_loaded
 from det_losses.registry import MODELS, find
 

@@ -1,6 +1,5 @@
 """Files of weights: find or download one, verify it, read it."""
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -81,12 +80,6 @@ def weights_file(source: str) -> Path:
                 "backbone are not needed"
             ) from error
     return path
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from det_losses.errors import InputError, one_line
+from det_losses.files import file_hash
 from det_losses.models.mmdetection import from_mmdetection, is_mmdetection
 from det_losses.models.weight_files import (
-    file_hash,
     is_skipped,
     read_checkpoint,
     state_of,
