@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -214,9 +215,13 @@ def bootstrap(args: argparse.Namespace) -> None:
     truth_file, files = generate(Path(args.folder), args)
     print(f"memory after generating: {peak():.2f} GiB")
     truth = GroundTruth(truth_file)
-    found, *reading = timed(lambda: [read_detections(file, truth) for file in files])
-    matches, *matching = timed(lambda: [match(truth, detections) for detections in found])
-    del found
+    matches, parts = [], []
+    for file in files:
+        found, *reading = timed(lambda file=file: read_detections(file, truth))
+        own, *matching = timed(lambda found=found: match(truth, found))
+        matches.append(own)
+        parts.append((reading, matching))
+    reading, matching = np.sum(parts, axis=0)
     counts = draw_counts(len(truth.image_ids), args.resamples)
     draws, *drawing = timed(lambda: resample(matches, counts, args.workers))
     print(f"{len(files)} files, {args.resamples} resamples\n| | s | CPU s |\n|---|---|---|")
@@ -228,6 +233,66 @@ def bootstrap(args: argparse.Namespace) -> None:
     print(f"its AP over the resamples: SD {draws['AP'][:, 0].std():.17g}")
     if args.out:
         np.savez(args.out, **draws)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the report of a comparison twice, and print the time and memory of the command."""
+    folder = Path(args.folder)
+    truth_file, files = generate(folder, args)
+    work_dir = write_comparison(folder / "comparison", truth_file, files, args)
+    print("| report | s | CPU s | peak memory, GiB |\n|---|---|---|---|")
+    for state in ("without caches", "with caches"):
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-m", "det_losses", "report", str(work_dir)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        spent, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"| {state} | {spent:.1f} | {cpu:.1f} | {after.ru_maxrss / 2**20:.2f} |", flush=True)
+
+
+def write_comparison(
+    root: Path, truth_file: Path, files: list[Path], args: argparse.Namespace
+) -> Path:
+    """Write a comparison's directory with these result files; its images are one noisy picture."""
+    shutil.rmtree(root, ignore_errors=True)
+    truth = json.loads(truth_file.read_text())
+    root.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    Image.fromarray(pixels).resize((WIDTH, HEIGHT)).save(root / "image.jpg")
+    truth["images"] = [{**image, "file_name": "image.jpg"} for image in truth["images"]]
+    (root / "ground_truth.json").write_text(json.dumps(truth))
+    labels = [f"Loss{number}" for number in range(args.losses)]
+    names = [category["name"] for category in truth["categories"]]
+    metrics = dict.fromkeys([*TWELVE, *(f"AP/{name}" for name in names)], 0.4)
+    runs = []
+    for number, file in enumerate(files):
+        label, seed = labels[number // args.seeds], number % args.seeds
+        own = root / "runs" / label / f"seed_{seed}"
+        own.mkdir(parents=True)
+        (own / "detections.json").symlink_to(file)
+        (own / "history.jsonl").write_text("".join(json.dumps(e) + "\n" for e in history(metrics)))
+        row = dict(variant=label, seed=seed, status="done", metrics=metrics, built={}, proof={})
+        runs.append({**row, "work_dir": str(own.relative_to(root)), "history": "history.jsonl"})
+    variants = {label: {"changes": {}, "factors": {"loss_bbox": label}} for label in labels}
+    meta = dict(variants=variants, baseline=labels[0], seeds=list(range(args.seeds)))
+    meta |= dict(classes=names, image_dir=str(root), detector="RetinaNet", resamples=args.resamples)
+    (root / "results.json").write_text(json.dumps(dict(meta=meta, runs=runs)))
+    return root
+
+
+def history(metrics: dict[str, float]) -> list[dict[str, Any]]:
+    """Return the lines of a training of 12 epochs of 7,330 steps."""
+    lines = []
+    for epoch in range(1, 13):
+        for step in range(7330 * (epoch - 1) + 50, 7330 * epoch, 50):
+            losses = {name: 1000 / (step + 900) for name in ("loss", "loss_cls", "loss_bbox")}
+            lines.append(dict(kind="train", step=step, epoch=epoch, losses=losses))
+        reached = {name: value * (epoch / 12) ** 0.5 for name, value in metrics.items()}
+        lines.append(dict(kind="val", step=7330 * epoch, epoch=epoch, metrics=reached))
+    return lines
 
 
 def generate(folder: Path, args: argparse.Namespace) -> tuple[Path, list[Path]]:
@@ -266,7 +331,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         args.folder = args.folder or folder
         Path(args.folder).mkdir(parents=True, exist_ok=True)
-        dict(metric=metric, bootstrap=bootstrap)[args.what](args)
+        dict(metric=metric, bootstrap=bootstrap, report=report)[args.what](args)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from det_losses.errors import InputError, counted
 from det_losses.evaluation.backends import BACKENDS
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.metrics import MAX_DETS
+from det_losses.evaluation.result_file import write_detections
 from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
-from det_losses.files import write_json
 from det_losses.registry import METRICS
 
 
@@ -94,7 +94,7 @@ class CocoMetric(BaseMetric):
         truth = ground_truth_json(results, classes)
         detections = np.concatenate([np.empty((0, 7)), *(r["detections"] for r in results)])
         if self.out_file is not None:
-            write_json(self.out_file, _result_json(detections))
+            write_detections(self.out_file, detections)
         curves = BACKENDS[self.backend](truth, detections, self.max_dets)
         ascending = [classes[category_id] for category_id in sorted(classes)]
         numbers = coco_numbers(curves, ascending, self.max_dets)
@@ -138,10 +138,3 @@ def _detection_rows(
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().to("cpu", torch.float64).numpy()
-
-
-def _result_json(detections: np.ndarray) -> list[dict[str, Any]]:
-    return [
-        dict(image_id=int(row[0]), category_id=int(row[6]), bbox=row[1:5], score=row[5])
-        for row in detections.tolist()
-    ]

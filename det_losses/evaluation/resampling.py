@@ -11,6 +11,8 @@ from det_losses.evaluation.average_precision import Matches, Recalls, check_coun
 from det_losses.evaluation.metrics import METRICS
 from det_losses.evaluation.summary import ap_numbers
 
+_LANES = 256  # resamples that are processed at once: more need more memory
+
 
 def draw_counts(images: int, resamples: int, seed: int = 0) -> np.ndarray:
     """Draw the multiplicity of each image in each resample with replacement.
@@ -73,18 +75,23 @@ def resample(
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}.")
 
-    def evaluate(weights: np.ndarray) -> np.ndarray:
+    count = max(workers, -(-len(counts) // _LANES))
+    parts = [part for part in np.array_split(counts.astype(np.int32), count) if len(part)]
+
+    def evaluate(part: np.ndarray) -> np.ndarray:
+        weights = np.ascontiguousarray(part.T)
         recalls = Recalls.of(population, weights)
         found = (matched.weighted(weights, recalls) for matched in matches)
-        return np.stack([list(ap_numbers(ap, population.names).values()) for ap in found])
+        numbers = (ap_numbers(ap, population.names) for ap in found)
+        return np.stack([list(of_file.values()) for of_file in numbers], axis=-1)
 
     if workers == 1:
-        values = np.stack([evaluate(weights) for weights in counts])
+        values = [evaluate(part) for part in parts]
     else:
         with ThreadPoolExecutor(workers) as pool:
-            values = np.stack(list(pool.map(evaluate, counts)))
+            values = list(pool.map(evaluate, parts))
     names = [*METRICS, *(f"AP/{name}" for name in population.names)]
-    return {name: values[..., index] for index, name in enumerate(names)}
+    return dict(zip(names, np.concatenate(values, axis=1), strict=True))
 
 
 def _cores() -> int:
