@@ -7,8 +7,8 @@ interpolated precision at a recall is the maximum at that recall or a higher one
 copy matters: true and false positives are counted with weight k, and nothing is copied.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -20,27 +20,30 @@ from det_losses.evaluation.metrics import AREAS, RECALLS, THRESHOLDS
 
 
 @dataclass(frozen=True, eq=False)
-class Recalls:
-    """Number of the 101 recalls that are reached with a number of true positives, by resample.
+class Resample:
+    """Resamples of the images, and the recalls that are reached with a number of true positives.
 
     Attributes:
+        weights: ``[I, B]`` int32, multiplicity of each image.
         boxes: ``[K * A, B]`` number of boxes in each cell (class, area), crowds excluded.
         start: ``[K * A, B]`` start of the cell's part of ``reached``.
         reached: number of recalls for 0, 1, ... boxes[cell, b] true positives.
     """
 
+    weights: np.ndarray
     boxes: np.ndarray
     start: np.ndarray
     reached: np.ndarray
 
     @classmethod
-    def of(cls, population: Population, weights: np.ndarray) -> "Recalls":
-        """Compute the recalls for images with multiplicities ``weights``, ``[I, B]`` integers."""
+    def of(cls, population: Population, counts: np.ndarray) -> "Resample":
+        """Prepare checked multiplicities of the images, ``[B, I]``."""
+        weights = np.ascontiguousarray(counts.T, np.int32)
         cells = len(population.names) * len(AREAS)
         boxes = _counts(population.cell, population.image, (cells, population.images)) @ weights
         reached = [_reached(own) for own in boxes.T]
         start = np.cumsum(boxes.T.ravel() + 1) - (boxes.T.ravel() + 1)
-        return cls(boxes, start.reshape(-1, cells).T.copy(), np.concatenate(reached))
+        return cls(weights, boxes, start.reshape(-1, cells).T.copy(), np.concatenate(reached))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,63 +103,57 @@ class Matches:
         """
         images = self.population.images
         counts = check_counts(np.ones(images, np.int64) if counts is None else counts, images)
-        weights = counts.astype(np.int32)[:, None]
-        return self.weighted(weights, Recalls.of(self.population, weights))[0]
+        return self.resampled([Resample.of(self.population, counts[None])])[0]
 
-    def weighted(self, weights: np.ndarray, recalls: Recalls) -> np.ndarray:
-        """Compute :meth:`average_precision` of B resamples from their recalls, ``[B, T, K, A]``.
+    def resampled(self, parts: Sequence[Resample]) -> np.ndarray:
+        """Compute :meth:`average_precision` of the resamples in all parts, ``[B, T, K, A]``."""
+        steps = _Steps.of(self) if len(self.start) else None
+        return np.concatenate([self._of_part(steps, part) for part in parts])
 
-        All resamples and segments are processed at once, from the last entry of each segment to
-        its first one. So the maximum of the precision at a recall or a higher one is a running
-        maximum, and all numbers of a step are in the cache of the processor.
-
-        Args:
-            weights: ``[I, B]`` int32, checked multiplicities of the images.
-            recalls: of the same weights.
-        """
-        result = np.zeros((len(THRESHOLDS), *recalls.boxes.shape))
-        if len(self.start):
-            segment = self._steps.segment
-            values = self._segments(weights, recalls)
-            result[self.threshold[segment], self.cell[segment]] = values
-        result[:, recalls.boxes == 0] = np.nan
-        result = result.reshape(len(THRESHOLDS), -1, len(AREAS), weights.shape[1])
+    def _of_part(self, steps: "_Steps | None", part: Resample) -> np.ndarray:
+        result = np.zeros((len(THRESHOLDS), *part.boxes.shape))
+        if steps is not None:
+            cell = self.cell[steps.segment]
+            result[self.threshold[steps.segment], cell] = _segments(steps, part, cell)
+        result[:, part.boxes == 0] = np.nan
+        result = result.reshape(len(THRESHOLDS), -1, len(AREAS), part.boxes.shape[1])
         return np.moveaxis(result, -1, 0)
 
-    def _segments(self, weights: np.ndarray, recalls: Recalls) -> np.ndarray:
-        steps = self._steps
-        counted = steps.counted @ weights
-        np.cumsum(counted, axis=0, out=counted)
-        # At the last entry of each segment. `extra` is to be added to `counted`.
-        hits = (steps.hits @ weights).astype(np.float64)
-        extra = steps.extra @ weights - counted.take(steps.before, axis=0)
-        offset = recalls.start.take(self.cell[steps.segment], axis=0)
-        at = offset + hits.astype(np.int64)
-        level = recalls.reached.take(at)
-        best, total = np.zeros_like(hits), np.zeros_like(hits)
-        begin = 0
-        for end, others in zip(steps.ends, steps.others, strict=True):
-            now = slice(end - begin)
-            number = counted.take(steps.place[begin:end], axis=0)
-            number += extra[now]
-            np.maximum(number, 1, out=number)
-            np.maximum(best[now], hits[now] / number, out=best[now])
-            weight = weights.take(steps.image[begin:end], axis=0)
-            if others is not None:
-                rows, change, missed = others
-                extra[rows] -= weight[rows] * change
-                weight[missed] = 0
-            hits[now] -= weight
-            at[now] -= weight
-            lower = recalls.reached.take(at[now])
-            total[now] += best[now] * (level[now] - lower)
-            level[now] = lower
-            begin = end
-        return (total + best * level) / len(RECALLS)
 
-    @cached_property
-    def _steps(self) -> "_Steps":
-        return _Steps.of(self)
+def _segments(steps: "_Steps", part: Resample, cell: np.ndarray) -> np.ndarray:
+    """Return the average precision of each segment, ``[S, B]``.
+
+    All segments and resamples are processed at once, from the last entry of each segment to its
+    first one. So the maximum of the precision at a recall or a higher one is a running maximum.
+    """
+    weights = part.weights
+    counted = steps.counted @ weights
+    np.cumsum(counted, axis=0, out=counted)
+    # At the last entry of each segment. `extra` is to be added to `counted`.
+    hits = (steps.hits @ weights).astype(np.float64)
+    extra = steps.extra @ weights - counted.take(steps.before, axis=0)
+    at = part.start.take(cell, axis=0) + hits.astype(np.int64)
+    level = part.reached.take(at)
+    best, total = np.zeros_like(hits), np.zeros_like(hits)
+    begin = 0
+    for end, others in zip(steps.ends, steps.others, strict=True):
+        now = slice(end - begin)
+        number = counted.take(steps.place[begin:end], axis=0)
+        number += extra[now]
+        np.maximum(number, 1, out=number)
+        np.maximum(best[now], hits[now] / number, out=best[now])
+        weight = weights.take(steps.image[begin:end], axis=0)
+        if others is not None:
+            rows, change, missed = others
+            extra[rows] -= weight[rows] * change
+            weight[missed] = 0
+        hits[now] -= weight
+        at[now] -= weight
+        lower = part.reached.take(at[now])
+        total[now] += best[now] * (level[now] - lower)
+        level[now] = lower
+        begin = end
+    return (total + best * level) / len(RECALLS)
 
 
 class _Steps(NamedTuple):

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from det_losses.errors import InputError
-from det_losses.evaluation.average_precision import Matches, Recalls, check_counts
+from det_losses.evaluation.average_precision import Matches, Resample, check_counts
 from det_losses.evaluation.metrics import METRICS
 from det_losses.evaluation.summary import ap_numbers
 
-_LANES = 256  # resamples that are processed at once: more need more memory
+_AT_ONCE = 256  # resamples that a thread processes at once; they take about 200 MiB for COCO
 
 
 def draw_counts(images: int, resamples: int, seed: int = 0) -> np.ndarray:
@@ -49,8 +49,8 @@ def resample(
     Args:
         matches: matches of F result files with the same ground truth.
         counts: ``[B, I]`` multiplicities of the images, see :func:`draw_counts`.
-        workers: number of threads; None: one per core that this process may use. Threads share
-            the matches, and numpy releases the GIL. The result does not depend on it.
+        workers: number of threads, each of which processes one file after the other; None: one
+            per core that this process may use. The result does not depend on it.
 
     Returns:
         ``[B, F]`` for each of METRICS and for ``AP/<class name>`` of each class.
@@ -75,23 +75,19 @@ def resample(
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}.")
 
-    count = max(workers, -(-len(counts) // _LANES))
-    parts = [part for part in np.array_split(counts.astype(np.int32), count) if len(part)]
+    count = -(-len(counts) // _AT_ONCE)
+    parts = [Resample.of(population, part) for part in np.array_split(counts, count)]
 
-    def evaluate(part: np.ndarray) -> np.ndarray:
-        weights = np.ascontiguousarray(part.T)
-        recalls = Recalls.of(population, weights)
-        found = (matched.weighted(weights, recalls) for matched in matches)
-        numbers = (ap_numbers(ap, population.names) for ap in found)
-        return np.stack([list(of_file.values()) for of_file in numbers], axis=-1)
+    def evaluate(matched: Matches) -> list[np.ndarray]:
+        return list(ap_numbers(matched.resampled(parts), population.names).values())
 
     if workers == 1:
-        values = [evaluate(part) for part in parts]
+        values = [evaluate(matched) for matched in matches]
     else:
         with ThreadPoolExecutor(workers) as pool:
-            values = list(pool.map(evaluate, parts))
+            values = list(pool.map(evaluate, matches))
     names = [*METRICS, *(f"AP/{name}" for name in population.names)]
-    return dict(zip(names, np.concatenate(values, axis=1), strict=True))
+    return dict(zip(names, np.stack(values, axis=-1), strict=True))
 
 
 def _cores() -> int:
