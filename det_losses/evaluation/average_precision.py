@@ -18,6 +18,8 @@ from det_losses.errors import InputError
 from det_losses.evaluation.ground_truth import Population
 from det_losses.evaluation.metrics import AREAS, RECALLS, THRESHOLDS
 
+_GROUP = 128  # segments that are processed at once
+
 
 @dataclass(frozen=True, eq=False)
 class Resample:
@@ -136,17 +138,17 @@ def _segments(steps: "_Steps", part: Resample, cell: np.ndarray) -> np.ndarray:
     level = part.reached.take(at)
     best, total = np.zeros_like(hits), np.zeros_like(hits)
     begin = 0
-    for end, others in zip(steps.ends, steps.others, strict=True):
-        now = slice(end - begin)
+    for first, end, others in zip(steps.first, steps.ends, steps.others, strict=True):
+        now = slice(first, first + end - begin)
         number = counted.take(steps.place[begin:end], axis=0)
         number += extra[now]
         np.maximum(number, 1, out=number)
         np.maximum(best[now], hits[now] / number, out=best[now])
         weight = weights.take(steps.image[begin:end], axis=0)
         if others is not None:
-            rows, change, missed = others
-            extra[rows] -= weight[rows] * change
-            weight[missed] = 0
+            rows, at_step, change, missed = others
+            extra[rows] -= weight[at_step] * change
+            weight[at_step[missed]] = 0
         hits[now] -= weight
         at[now] -= weight
         lower = part.reached.take(at[now])
@@ -159,16 +161,19 @@ def _segments(steps: "_Steps", part: Resample, cell: np.ndarray) -> np.ndarray:
 class _Steps(NamedTuple):
     """The entries of Matches in the order in which they are processed.
 
-    Step s processes the s-th last entry of each segment that has so many. The segments are sorted
-    by descending length, so that those of a step are the first ones.
+    The segments are sorted by descending length, and processed in groups, whose numbers fit into
+    the cache of the processor. Step s of a group processes the s-th last entry of each of its
+    segments that has so many, which are the first ones of the group.
 
     Attributes:
         segment: ``[S]`` index in Matches of each segment.
+        first: first row of each step in ``segment``.
         ends: end of each step in ``image`` and ``place``.
         image: ``[E]`` image index.
         place: ``[E]`` row of ``counted``.
-        others: for each step, what is unlike a true positive in its area range: rows with a
-            correction, the corrections as a column, and rows without a true positive; or None.
+        others: for each step, entries that are no true positive in the area range: their rows in
+            ``segment``, places in the step, corrections as a column, and whether they are no true
+            positive at all; None if there are none.
         counted: ``[P, I]`` sparse, number of detections in the area range from one place to the
             next.
         before: ``[S]`` row of ``counted`` before the segment.
@@ -177,10 +182,11 @@ class _Steps(NamedTuple):
     """
 
     segment: np.ndarray
+    first: list[int]
     ends: list[int]
     image: np.ndarray
     place: np.ndarray
-    others: list[tuple[np.ndarray, np.ndarray, np.ndarray] | None]
+    others: list[tuple[np.ndarray, ...] | None]
     counted: csr_array
     before: np.ndarray
     hits: csr_array
@@ -191,26 +197,27 @@ class _Steps(NamedTuple):
         images = matches.population.images
         lengths = np.diff(matches.start, append=len(matches.image))
         segment = np.argsort(-lengths, kind="stable")
-        rank = np.argsort(segment)
-        own = np.repeat(rank, lengths)
+        own = np.repeat(np.argsort(segment), lengths)
+        group = own // _GROUP
         step = np.repeat(matches.start + lengths, lengths) - 1 - np.arange(len(own))
+        step += group * len(own)
         order = np.lexsort((own, step))
-        ends = np.cumsum(np.bincount(step))
+        starts = np.flatnonzero(np.diff(step[order], prepend=-1))
         places, row = np.unique(np.append(matches.place, matches.before), return_inverse=True)
         area_row = np.searchsorted(places, np.arange(places[-1]), side="right")
         shape = (len(segment), images)
         hit, extra = matches.hit[order], matches.extra[order].astype(np.int32)
-        starts = np.concatenate([[0], ends[:-1]])
-        others: list = [None] * len(ends)
+        others: list = [None] * len(starts)
         unlike = np.flatnonzero((extra != 0) | ~hit)
         bounds = np.searchsorted(unlike, np.append(starts, len(order)))
         for number in np.flatnonzero(np.diff(bounds)).tolist():
             found = unlike[bounds[number] : bounds[number + 1]]
-            rows = found - starts[number]
-            others[number] = rows, extra[found, None], rows[~hit[found]]
+            rows = own[order[found]]
+            others[number] = rows, found - starts[number], extra[found, None], ~hit[found]
         return cls(
             segment=segment,
-            ends=ends.tolist(),
+            first=(group[order[starts]] * _GROUP).tolist(),
+            ends=[*starts[1:].tolist(), len(order)],
             image=matches.image[order],
             place=row[: len(order)][order],
             others=others,
