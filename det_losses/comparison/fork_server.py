@@ -3,13 +3,13 @@
     python -m det_losses.comparison.fork_server SOCKET
 
 The imports take seconds of CPU time, a fork milliseconds. A fork has its own session and output,
-and leaves :func:`serve` to run the tool as the interpreter would that its command starts. It has
-the environment, the working directory and the sys.path of the server.
+and leaves :func:`serve` to run a module of this package as ``python -m`` does. It has the
+environment, the working directory and the sys.path of the server.
 
 A process can be forked safely if it has one thread, has run no parallel operation of torch (the
 threads of OpenMP do not survive a fork) and has not initialised CUDA. So the server only imports.
 
-Protocol: a request is one message on the socket, the arguments of the tool as JSON, with file
+Protocol: a request is one message on the socket, the module and its arguments as JSON, with file
 descriptors: a socket for the answers, the output, and others that the run keeps open. The fork
 answers with its process id, and the server with its status when it has ended. The server ends when
 the other end of its socket is closed; the forks go on.
@@ -73,10 +73,10 @@ class ForkServer:
         return self._process.poll() is None
 
     def fork(self, arguments: Sequence[str], output: BinaryIO, keep_open: int | None) -> "Fork":
-        """Ask for a fork that runs a tool.
+        """Ask for a fork.
 
         Args:
-            arguments: name and arguments of the tool.
+            arguments: the module that it runs, and its arguments.
             output: the file for stdout and stderr.
             keep_open: a file descriptor for the fork to inherit.
         """
@@ -171,7 +171,7 @@ def serve(control: socket.socket) -> list[str] | None:
     """Start a fork for each request.
 
     Returns:
-        In a fork: the arguments of the tool. In the server, at its end: None.
+        In a fork: the module to run, and its arguments. In the server, at its end: None.
     """
     forks: dict[int, socket.socket] = {}
     while True:
@@ -227,20 +227,20 @@ def _become_run(arguments: list[str], answers: socket.socket, output: int) -> No
         os._exit(1)  # the comparison has ended in the meantime
     answers.detach()  # not closed: if the server is killed, its end is that of the run
     if torch.cuda._is_in_bad_fork() and uses_cuda():  # an import has initialised CUDA
-        os.execv(sys.executable, [sys.executable, "-m", "det_losses", *arguments])
+        os.execv(sys.executable, [sys.executable, "-m", *arguments])
     np.random.seed()  # all forks have the state that the import made
 
 
 def main() -> None:
-    """Serve; in a fork, run its tool."""
+    """Serve; in a fork, run its module."""
     control = socket.socket(fileno=int(sys.argv[1]))
     import_all()
     gc.collect()
     gc.freeze()  # otherwise each collection in a fork copies the memory of the imports
     arguments = serve(control)
     if arguments is not None:
-        sys.argv[1:] = arguments
-        runpy.run_module("det_losses", run_name="__main__", alter_sys=True)
+        module, *sys.argv[1:] = arguments
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

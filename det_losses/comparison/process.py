@@ -53,9 +53,9 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs each command in a process of its own on this machine.
 
-    On Linux, the processes of this package's tools are forks of a server that has done their
-    imports; the first one starts it. A command of another program, or with another environment than
-    the server's, is started as usual, and so is one that the server fails to start.
+    On Linux, the processes that run this package are forks of a server that has done its imports;
+    the first one starts it. A command of another program, or with another environment than the
+    server's, is started as usual, and so is one that the server fails to start.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class LocalExecutor:
         env: Mapping[str, str] | None = None,
     ) -> int:
         """Run a command; see :func:`run_process`."""
-        arguments = _arguments_of_tool(command)
+        arguments = _arguments_of_module(command)
         server = self._serving(_environment(env)) if arguments else None
         if server:
             with output.open("ab") as file:
@@ -99,14 +99,14 @@ class LocalExecutor:
             return self._server if self._server.env == env else None
 
 
-def _arguments_of_tool(command: Sequence[str]) -> Sequence[str]:
-    """Return the arguments of a command that runs a tool of this package, or else none.
+def _arguments_of_module(command: Sequence[str]) -> Sequence[str]:
+    """Return the module that a command runs and its arguments; none if it is not of this package.
 
-    >>> _arguments_of_tool([sys.executable, "-m", "det_losses", "train", "x.py"])
-    ['train', 'x.py']
+    >>> _arguments_of_module([sys.executable, "-m", "det_losses", "train", "x.py"])
+    ['det_losses', 'train', 'x.py']
     """
-    start = [sys.executable, "-m", "det_losses"]
-    return command[len(start) :] if command[: len(start)] == start else []
+    ours = list(command[:2]) == [sys.executable, "-m"] and command[2].startswith("det_losses")
+    return command[2:] if ours else []
 
 
 def run_process(

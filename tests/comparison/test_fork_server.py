@@ -241,7 +241,7 @@ def test_a_server_ends_with_its_comparison_and_its_runs_go_on(tmp_path):
             if fork_server.serve(control):
                 time.sleep(60)
             os._exit(0)
-        socket.send_fds(requests, [b'["train"]'], [theirs.fileno(), log.fileno()])
+        socket.send_fds(requests, [b'["det_losses"]'], [theirs.fileno(), log.fileno()])
         fork = json.loads(answers.recv(100))["pid"]
         requests.close()
         assert os.waitpid(server, 0)[1] == 0
@@ -261,5 +261,5 @@ def test_a_fork_that_cannot_use_the_gpu_starts_again(monkeypatch):
         monkeypatch.setattr("det_losses.engine.device.uses_cuda", lambda cuda=cuda: cuda)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            fork_server._become_run(["train", "x"], theirs, 0)
-    assert commands == [[sys.executable, "-m", "det_losses", "train", "x"]]
+            fork_server._become_run(["det_losses", "train"], theirs, 0)
+    assert commands == [[sys.executable, "-m", "det_losses", "train"]]
