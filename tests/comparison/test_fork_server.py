@@ -226,7 +226,7 @@ def test_a_run_whose_server_is_killed_goes_on(run, executor, begun, tmp_path, mo
         executor._server._process.kill()
         executor._server._process.wait()
         with (tmp_path / "log").open("ab") as log:  # a request that comes before this is noticed
-            assert not executor._server.fork(["x"], log, None).started(interrupt, 1)
+            assert not executor._server.fork(["x"], log, None).started(interrupt, 0.1)
 
     script = BEGUN.format(0.3).replace("raise", "print('end', flush=True)\nraise")
     assert run(script, tick=begun(kill)) == -signal.SIGKILL
@@ -280,7 +280,9 @@ def test_a_server_ends_with_its_comparison_and_its_runs_go_on(tmp_path):
         socket.send_fds(requests, [b'["det_losses"]'], [theirs.fileno(), log.fileno()])
         fork = json.loads(answers.recv(100))["pid"]
         requests.close()
-        assert has_ended(server) and os.waitpid(server, 0)[1] == 0
+        ended = has_ended(server)
+        os.kill(server, signal.SIGKILL)  # so that a failure leaves none
+        assert (ended, os.waitpid(server, 0)[1]) == (True, 0)
         assert not has_ended(fork, 0.1)
         os.killpg(fork, signal.SIGKILL)
         assert has_ended(fork)
