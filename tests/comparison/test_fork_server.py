@@ -226,7 +226,7 @@ def test_a_run_whose_server_is_killed_goes_on(run, executor, begun, tmp_path, mo
         executor._server._process.kill()
         executor._server._process.wait()
         with (tmp_path / "log").open("ab") as log:  # a request that comes before this is noticed
-            assert not executor._server.fork(["x"], log, None).started(interrupt, 0.1)
+            assert not executor._server.fork(["x"], log, None).started(pytest.fail, 0.1)
 
     script = BEGUN.format(0.3).replace("raise", "print('end', flush=True)\nraise")
     assert run(script, tick=begun(kill)) == -signal.SIGKILL
