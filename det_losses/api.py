@@ -37,7 +37,7 @@ def compare(
     match_weights: str | None = None,
     weights: float | Sequence[float] = (),
     seeds: int | Sequence[int] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     budget: str | float | None = None,
     until_decided: bool = False,
     within: float = 1.0,
@@ -87,7 +87,7 @@ def compare(
         seeds: a list of seeds, or their number: 3 is 0, 1 and 2. None: 0, 1 and 2; with ``folds``
             one for each; with ``budget`` as many as fit; with ``until_decided`` as many of 0 to 7
             as are needed.
-        jobs: number of parallel runs.
+        jobs: number of parallel runs. None: the fastest, measured if the runs take minutes.
         budget: the time budget, ``"8h"`` or ``"90min"``; a number is hours.
         until_decided: look at the results at 3, 5 and 8 seeds, and train further seeds only for
             the losses that may still be the best.

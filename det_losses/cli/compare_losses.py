@@ -133,7 +133,7 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         group,
         "--jobs",
         metavar="N",
-        help="number of parallel runs (default: 1)",
+        help="number of parallel runs (default: the fastest, measured if the runs take minutes)",
     )
     _add(
         group,

@@ -40,7 +40,7 @@ class ComparisonOptions:
     match_weights: str | None = one(check=one_of("gradient"))
     weights: Sequence[float] = several(check=above_zero)
     seeds: Sequence[int] | None = several(None, SEED)
-    jobs: int = one(1, whole_number(1))
+    jobs: int | None = one(None, whole_number(1))
     budget: float | None = one(check=duration)  # seconds
     until_decided: bool = switch()
     within: float = one(1.0, above_zero)
