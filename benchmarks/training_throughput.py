@@ -17,6 +17,7 @@ Each block is measured in CPU seconds of the process. The ratios are medians ove
 import argparse
 import contextlib
 import copy
+import importlib
 import resource
 import statistics
 import tempfile
@@ -47,15 +48,17 @@ class Stages:
 
 def measure_startup(config: str, options: list[str]) -> None:
     """Start a training like `det-losses train`, up to its first step."""
-    stages = Stages()
-    import torch
+    from det_losses.cli import fast_imports
 
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # which imports torch._dynamo
-    stages.end("import torch, torchvision")
-    from det_losses.engine import build_runner
-    from det_losses.engine.config import apply_options, read_config
-    from det_losses.engine.outline import training_plan
-    from det_losses.engine.run import build_parts
+    stages = Stages()
+    with fast_imports():
+        importlib.import_module("torch")
+        importlib.import_module("torchvision")
+        stages.end("import torch, torchvision")
+        from det_losses.engine import build_runner
+        from det_losses.engine.config import apply_options, read_config
+        from det_losses.engine.outline import training_plan
+        from det_losses.engine.run import build_parts
 
     stages.end("import det_losses")
     cfg = read_config(config)
@@ -67,7 +70,7 @@ def measure_startup(config: str, options: list[str]) -> None:
         stages.end("data, model, Runner")
         build_parts(runner)
         stages.end("trial of the parts")
-        training_plan(cfg)
+        training_plan(cfg, runner, built=0.0)
         stages.end("plan with timed steps")
         batch = next(iter(runner.train_dataloader))
         stages.end("first batch")
