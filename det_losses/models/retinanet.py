@@ -106,7 +106,7 @@ class _Head(RetinaNetHead):
         )
         labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
         coder = self.regression_head.box_coder
-        pairs = (coder, deltas[positive], boxes, torch.stack(anchors)[positive])
+        pairs = (coder, deltas[positive], boxes, anchors[0][positive[1]])
         loss_cls = self.losses["loss_cls"]
         quality = {"quality": lambda: at_positives(box_quality(*pairs), mask)[used]}
         return {
