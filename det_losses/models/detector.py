@@ -268,14 +268,11 @@ class SizingTransform(GeneralizedRCNNTransform):
         """Transform images of one size."""
         before = images[0].shape[-2:]
         batch = self.normalize(torch.stack(images))
-        if self._scaled(*before) != tuple(before):
-            rows = batch.flatten(0, 1)  # torchvision resizes one image of any number of channels
-            batch = super().resize(rows)[0].unflatten(0, (len(images), 3))
-        elif self.training and not self._skip_resize:
-            self.torch_choice(self.min_size)  # draws a random number
         if self.training and not self._skip_resize:
-            for _ in images[1:]:
-                self.torch_choice(self.min_size)
+            for _ in images:
+                self.torch_choice(self.min_size)  # draws a random number
+        if (scaled := self._scaled(*before)) != tuple(before):
+            batch = F.interpolate(batch, scaled, mode="bilinear", align_corners=False)
         after = batch.shape[-2:]
         if targets is not None:
             targets = [{**each, "boxes": _moved(each["boxes"], before, after)} for each in targets]
@@ -394,8 +391,7 @@ class FullPrecisionAnchors(AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Return each image's anchors; only size, dtype and device of the features are used."""
-        # What is created in inference mode cannot be used in training.
-        if is_traced() or torch.is_inference_mode_enabled():
+        if is_traced():
             return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
         first = feature_maps[0]
         maps = (image_list.tensors, *feature_maps)

@@ -4,11 +4,17 @@ import pytest
 import torch
 from small_detectors import BACKBONE, faster_rcnn, retinanet
 from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.errors import UserError
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
-from det_losses.models.detector import check_torchvision_arguments
+from det_losses.models.detector import (
+    FullPrecisionAnchors,
+    SizingTransform,
+    check_torchvision_arguments,
+)
 from det_losses.models.slots import PairCoder
 
 
@@ -125,6 +131,46 @@ def test_anchors_are_exact_for_features_of_half_precision():
         half = generator(images, [level.bfloat16() for level in levels])[0]
         assert half.dtype == torch.float32 and torch.equal(half, exact)
         assert generator(images, [level.double() for level in levels])[0].dtype == torch.float64
+
+
+def test_anchors_equal_torchvisions_for_changing_image_sizes():
+    sizes, ratios = ((16, 24), (40, 64)), ((0.5, 1.0),) * 2
+    ours, theirs = FullPrecisionAnchors(sizes, ratios), AnchorGenerator(sizes, ratios)
+    for side in [*range(32, 32 * 20, 32), 64, 32, 64]:  # more sizes than are kept
+        images = ImageList(torch.zeros(2, 3, side, 96), [(side, 90)] * 2)
+        levels = [torch.zeros(2, 4, side // stride, 96 // stride) for stride in (8, 16)]
+        for found, expected in zip(ours(images, levels), theirs(images, levels), strict=True):
+            assert torch.equal(found, expected)
+    assert ours(images, levels)[0] is ours(images, levels)[1]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("shapes", "settings"),
+    [
+        ([(41, 60)] * 3, dict(min_size=[64], max_size=90)),  # to 61.5 x 90, which is 61 x 90
+        ([(64, 80)] * 3, dict(min_size=[64], max_size=90)),  # not resized
+        ([(64, 80)] * 3, dict(min_size=[48, 64], max_size=90)),  # a random size for each image
+        ([(33, 70)] * 2, dict(min_size=[64], max_size=90, fixed_size=(50, 40))),
+        ([(64, 80), (40, 60)], dict(min_size=[64], max_size=90)),
+    ],
+)
+def test_images_and_boxes_are_transformed_as_by_torchvision(shapes, settings, training):
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
+    theirs = GeneralizedRCNNTransform(image_mean=mean, image_std=std, **settings).train(training)
+    ours = SizingTransform(theirs).train(training)
+    images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in shapes]
+    targets = [dict(boxes=torch.tensor([[3.0, 5, 30, 22 + i]])) for i in range(len(images))]
+    found = []
+    for transform, given in ((ours, images), (theirs, [image / 255 for image in images])):
+        torch.manual_seed(1)
+        found.append((*transform(given, targets), torch.rand(1)))
+    (batch, moved, drawn), (expected, boxes, number) = found
+    assert torch.equal(batch.tensors, expected.tensors)
+    assert list(map(tuple, batch.image_sizes)) == list(map(tuple, expected.image_sizes))
+    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(moved, boxes, strict=True))
+    assert [each["image_size"][::-1] for each in moved] == list(map(tuple, batch.image_sizes))
+    assert drawn == number
 
 
 def test_losses_get_the_number_of_channels_if_it_exceeds_the_classes():
