@@ -25,7 +25,7 @@ from det_losses.engine.run import build_parts
 from det_losses.generators import generators_kept
 
 WARM_UP, TIMED = 2, 4  # training steps of a measurement
-_START = 10.0  # seconds for a process to start and import torch
+_START = 3.0  # seconds for a process to start and import torch; 2 s of CPU time were measured
 _LIMIT = 5.0  # seconds of steps after which a measurement ends
 _MOST_EVALUATION = 0.2  # of the training time
 _FILES = 2  # checkpoints, if their number is not limited

@@ -12,9 +12,12 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.utils import is_seq_of
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import box_iou
 
 from det_losses.errors import InputError, InputTypeError, located
 from det_losses.models.weights import (
@@ -331,6 +334,42 @@ def is_traced() -> bool:
 def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
     """Return width and height of each image, ``[B, 2]``, from :class:`SizingTransform`."""
     return targets[0]["boxes"].new_tensor([target["image_size"] for target in targets])
+
+
+def match_anchors(matcher: Matcher, boxes: Sequence[Tensor], anchors: Tensor) -> Tensor:
+    """Return the index of the box that each anchor of each image is matched to, ``[B, A]``.
+
+    The values are those of torchvision's matcher for one image after the other, -1 without boxes.
+    The images of a batch are matched together unless that would take much memory.
+
+    Args:
+        matcher: torchvision's.
+        boxes: ground truth of each image, ``[n, 4]``.
+        anchors: ``[A, 4]``, the same for all images.
+    """
+    counts = [len(each) for each in boxes]
+    most = max(counts)
+    if len(boxes) > 1 and len(boxes) * most * len(anchors) > _MOST_PAIRS:
+        return torch.cat([match_anchors(matcher, [each], anchors) for each in boxes])
+    if most == 0:
+        shape = (len(boxes), len(anchors))
+        return torch.full(shape, matcher.BELOW_LOW_THRESHOLD, device=anchors.device)
+    padded = pad_sequence(list(boxes), batch_first=True)
+    real = torch.arange(most)[:, None] < torch.tensor(counts)[:, None, None]
+    real = real.to(anchors.device, non_blocking=True)  # [B, G, 1]
+    quality = box_iou(padded.flatten(0, 1), anchors).unflatten(0, (-1, most))
+    quality = torch.where(real, quality, -1)
+    best, index = quality.max(dim=1)
+    between = (best >= matcher.low_threshold) & (best < matcher.high_threshold)
+    matched = index.masked_fill(best < matcher.low_threshold, matcher.BELOW_LOW_THRESHOLD)
+    matched = matched.masked_fill(between, matcher.BETWEEN_THRESHOLDS)
+    if matcher.allow_low_quality_matches:  # the best anchors of each box are matched in any case
+        highest = quality.amax(dim=2, keepdim=True)
+        matched = torch.where(((quality == highest) & real).any(dim=1), index, matched)
+    return matched
+
+
+_MOST_PAIRS = 2_000_000  # of boxes and anchors
 
 
 def matched_targets(

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from small_detectors import BACKBONE, faster_rcnn, retinanet
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import box_iou
 
 from det_losses.errors import UserError
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
@@ -14,6 +15,7 @@ from det_losses.models.detector import (
     FullPrecisionAnchors,
     SizingTransform,
     check_torchvision_arguments,
+    match_anchors,
 )
 from det_losses.models.slots import PairCoder
 
@@ -142,6 +144,29 @@ def test_anchors_equal_torchvisions_for_changing_image_sizes():
         for found, expected in zip(ours(images, levels), theirs(images, levels), strict=True):
             assert torch.equal(found, expected)
     assert ours(images, levels)[0] is ours(images, levels)[1]
+
+
+@pytest.mark.parametrize("most", [0, 2_000_000])  # image by image, and together
+@pytest.mark.parametrize("low_quality", [True, False])
+def test_anchors_are_matched_as_by_torchvision(low_quality, most, monkeypatch):
+    monkeypatch.setattr("det_losses.models.detector._MOST_PAIRS", most)
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.randint(0, 60, (400, 2), generator=generator)  # whole numbers: many ties
+    sides = torch.randint(4, 30, (400, 2), generator=generator)
+    anchors = torch.cat([corners, corners + sides], dim=1).float()
+    boxes = [
+        anchors[:7] + 1,
+        torch.zeros(0, 4),
+        torch.cat([anchors[9:11], anchors[9:10]]),  # a box twice
+        torch.tensor([[200.0, 200, 220, 230]]),  # touches no anchor: the best IoU is 0
+        anchors[20:60],
+    ]
+    found = match_anchors(matcher, boxes, anchors)
+    for row, own in zip(found, boxes, strict=True):
+        expected = matcher(box_iou(own, anchors)) if len(own) else torch.full((400,), -1)
+        assert torch.equal(row, expected)
+    assert (found == -2).any() and (found > 30).any()
 
 
 @pytest.mark.parametrize("training", [True, False])
