@@ -86,7 +86,7 @@ def torchvision_detector(model: Any) -> Any:
     """Return torchvision's own detector with the weights of ours, where the layers are the same."""
     from torchvision.models import detection as tv
     from torchvision.models.detection import _utils, anchor_utils, roi_heads, rpn, transform
-    from torchvision.models.detection.fcos import FCOSHead
+    from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
     from torchvision.models.detection.retinanet import RetinaNetHead
     from torchvision.ops import MultiScaleRoIAlign
 
@@ -107,8 +107,8 @@ def torchvision_detector(model: Any) -> Any:
         if isinstance(detector, tv.RetinaNet):
             plain |= {detector: tv.RetinaNet, head: RetinaNetHead}
         else:
-            convs = len(head.classification_head.conv) // 3
-            detector.head = FCOSHead(detector.backbone.out_channels, 1, model.num_channels, convs)
+            head.box_coder = _utils.BoxLinearCoder(normalize_by_size=True)
+            plain |= {head: FCOSHead, head.regression_head: FCOSRegressionHead}
             plain[detector] = tv.FCOS
     for module, cls in plain.items():
         module.__class__ = cls
