@@ -80,6 +80,8 @@ def trial(cfg: Config) -> Iterator[tuple[Runner, float]]:
         runner = build_runner(own)
         build_parts(runner)
         yield runner, time.perf_counter() - begin
+        del runner
+    _free_memory()
 
 
 def measure_run(cfg: Config, jobs: int = 1) -> RunTime:
@@ -106,9 +108,7 @@ def measure(runner: Runner, built: float) -> RunTime:
         evaluation = _time_evaluation(model, _new_loader(runner, "val")) if runner.val_loop else 0.0
     disk = _disk(runner, model, wrapper)
     del model, wrapper
-    if uses_cuda():  # the run needs the memory
-        gc.collect()
-        torch.cuda.empty_cache()
+    _free_memory()
     loop = runner.train_loop
     length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     evaluations = math.ceil(length / loop.val_interval) if runner.val_loop else 0
@@ -119,6 +119,13 @@ def measure(runner: Runner, built: float) -> RunTime:
         evaluations=evaluations,
         disk=disk,
     )
+
+
+def _free_memory() -> None:
+    """Free the memory of a GPU, which the run needs."""
+    if uses_cuda():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _new_loader(runner: Runner, split: str) -> DataLoader:
