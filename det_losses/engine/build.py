@@ -119,6 +119,7 @@ def build_runner(
     whole = bool(cfg.get("load_from")) and (not train or bool(cfg.get("resume")))
     with config_errors(cfg), weights_skipped() if whole else contextlib.nullcontext():
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
+    runner.datasets = tuple((cfg[key].dataset, built) for key, built in datasets.items())
     if planned:
         leave_out_plan(runner.logger)
     for text in filter(None, (length, shortened)):
@@ -234,8 +235,6 @@ def _usable_cores() -> int:
 
 def build_datasets(cfg: Config) -> dict[str, Any]:
     """Build the datasets of all dataloaders; those of an evaluation get the training's classes.
-
-    The Runner builds them again; annotation files are cached.
 
     Args:
         cfg: the config; the classes of the training data are added to the other datasets.
