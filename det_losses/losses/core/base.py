@@ -213,12 +213,27 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: float | Tensor | None 
     if reduction == "none":
         return loss
     if reduction == "sum":
-        if avg_factor is not None:
-            raise InputError("reduction 'sum' takes no avg_factor; use 'mean' or leave it out")
+        _check_no_factor(avg_factor)
         return loss.sum()
     if avg_factor is None:
         return loss.mean() if loss.numel() else loss.sum()
     return loss.sum() / _nonzero(avg_factor)
+
+
+def known_divisor(
+    reduction: str, avg_factor: float | Tensor | None, elements: int
+) -> float | Tensor | None:
+    """Return the number by which the sum of a loss is divided, or None if it is not reduced.
+
+    Raises:
+        InputError: as :func:`reduce_loss`.
+    """
+    if reduction == "none":
+        return None
+    if reduction == "sum":
+        _check_no_factor(avg_factor)
+        return 1.0
+    return elements if avg_factor is None else _nonzero(avg_factor)
 
 
 def is_readable(values: Tensor, on_gpu: bool = False) -> bool:
@@ -239,6 +254,11 @@ def _known_reduction(argument: str, value: str) -> str:
     if value not in REDUCTIONS:
         raise InputError(f"{argument} must be one of {', '.join(REDUCTIONS)}, got {value!r}")
     return value
+
+
+def _check_no_factor(avg_factor: float | Tensor | None) -> None:
+    if avg_factor is not None:
+        raise InputError("reduction 'sum' takes no avg_factor; use 'mean' or leave it out")
 
 
 def _nonzero(avg_factor: float | Tensor) -> float | Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from det_losses.boxes import BoxPair, box_pair
 from det_losses.errors import InputError
-from det_losses.losses.core.base import Loss, check_argument
+from det_losses.losses.core.base import Loss, check_argument, known_divisor
 from det_losses.losses.core.build import build_loss
 from det_losses.losses.core.taped import taped_loss
 
@@ -95,21 +95,12 @@ class PairLoss(DecodedBoxLoss):
         avg_factor: float | Tensor | None,
     ) -> Tensor:
         """Return the weighted and reduced loss; the fast path computes the sum itself."""
-        divisor = _divisor(reduction, avg_factor, len(pred))
-        if divisor is not None and type(self).unreduced is PairLoss.unreduced:
+        if reduction != "none" and type(self).unreduced is PairLoss.unreduced:
+            divisor = known_divisor(reduction, avg_factor, len(pred))
             loss = taped_loss(self, pred, target, weight, inputs, divisor)
             if loss is not None:
                 return loss
         return super().reduced(pred, target, weight, inputs, reduction, avg_factor)
-
-
-def _divisor(reduction: str, avg_factor: float | Tensor | None, rows: int) -> float | None:
-    """Return the number by which the sum over the boxes is divided, if it is known."""
-    if reduction == "sum" and avg_factor is None:
-        return 1.0
-    if reduction == "mean" and not isinstance(avg_factor, Tensor):
-        return rows if avg_factor is None else avg_factor or 1.0
-    return None
 
 
 class IoUFamilyLoss(PairLoss):

@@ -3,16 +3,17 @@
 import copy
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from det_losses.box_gradients import IrregularBoxes, TapedPair
 from det_losses.losses.core.base import is_readable
+from det_losses.losses.core.closed_form import closed_form, is_allowed
 from det_losses.tape import Node, UnsupportedOperation
 from det_losses.tensors import aligned
 
@@ -28,7 +29,7 @@ def taped_loss(
     target: Tensor,
     weight: Tensor | None,
     inputs: Mapping[str, Tensor],
-    divisor: float | None = None,
+    divisor: float | Tensor | None = None,
 ) -> Tensor | None:
     """Return the loss of each box, or None where the plain formula is needed.
 
@@ -46,16 +47,13 @@ def taped_loss(
     """
     if not (
         loss.is_taped is not False
-        and is_readable(pred)
+        and is_allowed(pred, target, weight, *inputs.values())
+        and not (isinstance(divisor, Tensor) and (divisor.requires_grad or not divisor.is_cpu))
         and is_readable(target)
-        and pred.requires_grad
-        and torch.is_grad_enabled()
-        and forward_ad._current_level < 0
         and pred.dim() == 2
         and pred.shape == target.shape
         and pred.shape[1] == 4
         and pred.shape[0]
-        and not any(x.requires_grad for x in (target, weight, *inputs.values()) if x is not None)
     ):
         return None
     pred, target = aligned(pred, target)
@@ -64,7 +62,8 @@ def taped_loss(
         return None  # learned parameters need autograd
     state = copy.deepcopy(loss.state_dict()) if untried else {}
     try:
-        value = _PairFunction.apply(pred, target, loss, weight, inputs, divisor)
+        call = _Call(loss, target, weight, inputs, divisor)
+        value = closed_form(pred, call.compute, call.plain)
     except IrregularBoxes:
         return None
     except Exception as error:  # at first, whatever it is: an error of the formula is raised again
@@ -79,6 +78,64 @@ def taped_loss(
     return value
 
 
+@dataclass
+class _Call:
+    """One evaluation of a loss, as a function of the predicted boxes."""
+
+    loss: "PairLoss"
+    target: Tensor
+    weight: Tensor | None
+    inputs: Mapping[str, Tensor]
+    divisor: float | Tensor | None
+    state: tuple[Tensor, ...] = ()  # buffers after the evaluation
+
+    def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss, and the gradient of its sum."""
+        boxes, targets = pred.numpy(), self.target.numpy()
+        if self.loss.rowwise and not self.inputs and len(boxes) > CHUNK:
+            value, gradient = _in_chunks(self.loss, boxes, targets, self.weight)
+        else:
+            value, gradient = _evaluate(self.loss, boxes, targets, self.weight, self.inputs)
+            gradient = np.ascontiguousarray(gradient, boxes.dtype)
+        if self.divisor is not None:
+            if self.weight is not None:
+                weights = self.weight.numpy()
+                value = value * weights
+                gradient *= weights[:, None]
+            divisor = float(self.divisor)
+            value = value.sum() / divisor
+            if divisor != 1:
+                gradient /= divisor
+        self.state = _buffers(self.loss)
+        return torch.as_tensor(value, dtype=pred.dtype), torch.from_numpy(gradient)
+
+    def plain(self, pred: Tensor) -> Tensor:
+        """Return the loss by operations on tensors, with the running statistics of `compute`.
+
+        Raises:
+            RuntimeError: a later forward pass has changed them.
+        """
+        loss = self.loss
+        if any(old is not new for old, new in zip(self.state, _buffers(loss), strict=True)):
+            raise RuntimeError(
+                f"{type(loss).__name__}: its running statistics have changed since the forward "
+                "pass; for second derivatives, call backward or grad before the next forward pass"
+            )
+        training = loss.training
+        loss.eval()  # the statistics are not updated again
+        try:
+            value = loss.plain(pred, self.target, self.weight, **self.inputs)
+        finally:
+            loss.train(training)
+        if self.divisor is None:
+            return value
+        return (value if self.weight is None else value * self.weight).sum() / self.divisor
+
+
+def _buffers(loss: "PairLoss") -> tuple[Tensor, ...]:
+    return tuple(loss.buffers()) if loss._modules or loss._buffers else ()
+
+
 def _evaluate(
     loss: "PairLoss",
     pred: ndarray,
@@ -87,52 +144,12 @@ def _evaluate(
     inputs: Mapping[str, Tensor],
 ) -> tuple[ndarray, ndarray]:
     """Return the loss of each box, and the gradient of the sum with respect to ``pred``."""
-    pair = TapedPair(pred, target, loss.eps, inputs)
-    value = loss.of_pair(pair, weight)
-    if not isinstance(value, Node) or value.value.shape != pred.shape[:1]:
-        raise UnsupportedOperation(f"a loss that is {type(value).__name__}")
-    return value.value, pair.gradient(value)
-
-
-class _PairFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        pred: Tensor,
-        target: Tensor,
-        loss: "PairLoss",
-        weight: Tensor | None,
-        inputs: Mapping[str, Tensor],
-        divisor: float | None,
-    ) -> Tensor:
-        boxes, targets = pred.numpy(), target.numpy()
-        with np.errstate(all="ignore"), torch.enable_grad():
-            if loss.rowwise and not inputs and len(boxes) > CHUNK:
-                value, gradient = _in_chunks(loss, boxes, targets, weight)
-            else:
-                value, gradient = _evaluate(loss, boxes, targets, weight, inputs)
-                gradient = np.ascontiguousarray(gradient, boxes.dtype)
-            if divisor is not None:
-                if weight is not None:
-                    weights = weight.numpy()
-                    value = value * weights
-                    gradient *= weights[:, None]
-                value = value.sum() / divisor
-                if divisor != 1:
-                    gradient /= divisor
-        ctx.save_for_backward(pred, torch.from_numpy(gradient))
-        ctx.divisor = divisor
-        ctx.call = loss, target, weight, inputs, divisor, _buffers(loss)
-        return torch.as_tensor(value, dtype=pred.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        pred, gradient = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph: for a second derivative
-            gradient = _differentiable(*ctx.call, pred, upstream)
-        else:
-            gradient = gradient * (upstream if ctx.divisor else upstream.unsqueeze(-1))
-        return gradient, None, None, None, None, None
+    with np.errstate(all="ignore"), torch.enable_grad():  # both are settings of a thread
+        pair = TapedPair(pred, target, loss.eps, inputs)
+        value = loss.of_pair(pair, weight)
+        if not isinstance(value, Node) or value.value.shape != pred.shape[:1]:
+            raise UnsupportedOperation(f"a loss that is {type(value).__name__}")
+        return value.value, pair.gradient(value)
 
 
 def _in_chunks(
@@ -142,8 +159,7 @@ def _in_chunks(
 
     def evaluate(rows: slice) -> None:
         weights = None if weight is None else weight[rows]
-        with np.errstate(all="ignore"), torch.enable_grad():  # both are settings of a thread
-            value[rows], gradient[rows] = _evaluate(loss, pred[rows], target[rows], weights, {})
+        value[rows], gradient[rows] = _evaluate(loss, pred[rows], target[rows], weights, {})
 
     threads = min(torch.get_num_threads(), -(-len(pred) // CHUNK))
     if threads == 1:
@@ -157,38 +173,3 @@ def _in_chunks(
 
 def _chunks(rows: int) -> Iterator[slice]:
     return (slice(start, start + CHUNK) for start in range(0, rows, CHUNK))
-
-
-def _buffers(loss: "PairLoss") -> tuple[Tensor, ...]:
-    return tuple(loss.buffers()) if loss._modules or loss._buffers else ()
-
-
-def _differentiable(
-    loss: "PairLoss",
-    target: Tensor,
-    weight: Tensor | None,
-    inputs: Mapping[str, Tensor],
-    divisor: float | None,
-    state: tuple[Tensor, ...],
-    pred: Tensor,
-    upstream: Tensor,
-) -> Tensor:
-    """Return the gradient as a function of ``pred``, by the plain formula.
-
-    Raises:
-        RuntimeError: the loss has running statistics, which a later forward pass has changed.
-    """
-    if any(old is not new for old, new in zip(state, _buffers(loss), strict=True)):
-        raise RuntimeError(
-            f"{type(loss).__name__}: its running statistics have changed since the forward pass; "
-            "for second derivatives, call backward or grad before the next forward pass"
-        )
-    training = loss.training
-    loss.eval()  # the statistics of the forward pass, not updated again
-    try:
-        value = loss.plain(pred, target, weight, **inputs)
-    finally:
-        loss.train(training)
-    if divisor is not None:
-        value = (value if weight is None else value * weight).sum() / divisor
-    return torch.autograd.grad(value, pred, upstream, create_graph=True)[0]
