@@ -1,8 +1,7 @@
 """The fast path of losses on pairs of boxes: value and gradient in one pass over numpy arrays."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,7 +143,7 @@ def _evaluate(
     inputs: Mapping[str, Tensor],
 ) -> tuple[ndarray, ndarray]:
     """Return the loss of each box, and the gradient of the sum with respect to ``pred``."""
-    with np.errstate(all="ignore"), torch.enable_grad():  # both are settings of a thread
+    with np.errstate(all="ignore"), torch.enable_grad():
         pair = TapedPair(pred, target, loss.eps, inputs)
         value = loss.of_pair(pair, weight)
         if not isinstance(value, Node) or value.value.shape != pred.shape[:1]:
@@ -157,19 +156,8 @@ def _in_chunks(
 ) -> tuple[ndarray, ndarray]:
     value, gradient = np.empty(len(pred), pred.dtype), np.empty_like(pred)
 
-    def evaluate(rows: slice) -> None:
+    for start in range(0, len(pred), CHUNK):
+        rows = slice(start, start + CHUNK)
         weights = None if weight is None else weight[rows]
         value[rows], gradient[rows] = _evaluate(loss, pred[rows], target[rows], weights, {})
-
-    threads = min(torch.get_num_threads(), -(-len(pred) // CHUNK))
-    if threads == 1:
-        for rows in _chunks(len(pred)):
-            evaluate(rows)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(evaluate, _chunks(len(pred))))  # raises what a chunk raises
     return value, gradient
-
-
-def _chunks(rows: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK) for start in range(0, rows, CHUNK))
