@@ -13,6 +13,7 @@ from mmengine.device import get_device
 
 from det_losses.engine.config import entries
 from det_losses.engine.coverage import notes_before_training
+from det_losses.engine.launcher import process_count
 from det_losses.engine.loss_record import losses_of
 from det_losses.engine.run_time import measure, trial
 from det_losses.engine.schedule import (
@@ -202,7 +203,7 @@ def _learning_rate(cfg: Config, planned: int, warm_up: int) -> str:
     if optimizer.get("lr") is None:
         return ""
     rate, scaling = optimizer["lr"], cfg.get("auto_scale_lr") or {}
-    batch_size = cfg.train_dataloader.get("batch_size")
+    batch_size = (cfg.train_dataloader.get("batch_size") or 0) * process_count(cfg)
     scaled = ""
     if scaling.get("enable") and batch_size and scaling.get("base_batch_size") != batch_size:
         rate *= batch_size / scaling["base_batch_size"]

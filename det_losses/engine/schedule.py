@@ -1,7 +1,6 @@
 """The length of a training, and the settings that follow from it."""
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.engine.config import entries
+from det_losses.engine.launcher import process_count
 from det_losses.errors import InputError
 
 _WARM_UP = 0.1  # of a training, at most
@@ -209,8 +209,7 @@ def _has_own_loop(cfg: Config) -> bool:
 
 def _steps_per_epoch(cfg: Config, images: int) -> int:
     loader = cfg.train_dataloader
-    processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher") == "pytorch" else 1
-    batches = math.ceil(images / processes) / loader.batch_size
+    batches = images / (process_count(cfg) * loader.batch_size)
     return max(1, math.floor(batches) if loader.get("drop_last") else math.ceil(batches))
 
 
