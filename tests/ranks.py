@@ -41,6 +41,7 @@ def start_ranks(function, folder, ranks=2):
 def _work(function, folder, rank, ranks):
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # of which mmengine warns
     log = os.open(folder / f"rank{rank}.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -53,3 +54,5 @@ def _work(function, folder, rank, ranks):
     torch.save(found, folder / f"rank{rank}.pt")
     if dist.is_initialized():
         dist.destroy_process_group()
+    if isinstance(found, str):
+        raise SystemExit(found)

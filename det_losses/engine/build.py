@@ -121,7 +121,7 @@ def build_runner(
     whole = bool(cfg.get("load_from")) and (not train or bool(cfg.get("resume")))
     with config_errors(cfg), weights_skipped() if whole else contextlib.nullcontext():
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
-    if process_count(cfg) > 1:
+    if process_count(cfg) > 1 and not any(isinstance(h, RankWatchHook) for h in runner.hooks):
         runner.register_hook(RankWatchHook())
     if planned:
         leave_out_plan(runner.logger)

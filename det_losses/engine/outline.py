@@ -18,6 +18,7 @@ from det_losses.engine.loss_record import losses_of
 from det_losses.engine.run_time import measure, trial
 from det_losses.engine.schedule import (
     amount,
+    batch_text,
     is_by_epoch,
     limit_warm_up,
     set_intervals,
@@ -181,7 +182,7 @@ def _levels(levels: Sequence[Any]) -> str:
 
 def _training(cfg: Config, samples: int) -> str:
     steps, train = training_steps(cfg, samples), cfg.train_cfg
-    batch = f"batch size {cfg.train_dataloader.get('batch_size')}"
+    batch = batch_text(cfg.train_dataloader.get("batch_size"), process_count(cfg))
     if steps is None:
         return batch
     every = train.get("val_interval", 1)

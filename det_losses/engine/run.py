@@ -29,7 +29,7 @@ from det_losses.engine.config import entries
 from det_losses.engine.config_text import config_text, parse_config_text
 from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.progress import PROGRESS_FILE, ProgressFileHook
-from det_losses.engine.rank_watch import waiting_for_the_reason
+from det_losses.engine.rank_watch import dead_rank_named
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, located, one_line, printable
 from det_losses.evaluation.diagnosis import NEARLY_ZERO, diagnose, read_history
@@ -282,7 +282,7 @@ def train_run(runner: Runner, cfg: Config) -> None:
         runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
         try:
-            with waiting_for_the_reason():
+            with dead_rank_named(runner):
                 runner.train()
         except BaseException:
             _end_workers(others)  # a busy one delays the end by seconds

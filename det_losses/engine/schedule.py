@@ -25,16 +25,28 @@ class Length:
         batch_size: images per step and process.
         epochs: number of epochs.
         steps: number of steps of the optimizer.
+        processes: number of processes that train together.
     """
 
     images: int
     batch_size: int
     epochs: int
     steps: int
+    processes: int = 1
 
     def __str__(self) -> str:
         length = f"{amount(self.epochs, 'epoch')} ({amount(self.steps, 'step')})"
-        return f"{self.images:,} images, batch size {self.batch_size}: {length}"
+        batch = batch_text(self.batch_size, self.processes)
+        return f"{self.images:,} images, {batch}: {length}"
+
+
+def batch_text(batch_size: int | None, processes: int) -> str:
+    """Return the batch size, and of how many processes.
+
+    >>> batch_text(8, 1), batch_text(2, 4)
+    ('batch size 8', 'batch size 2 in each of 4 processes')
+    """
+    return f"batch size {batch_size}{f' in each of {processes} processes' * (processes > 1)}"
 
 
 def amount(count: int, unit: str) -> str:
@@ -84,7 +96,8 @@ def set_length(cfg: Config, images: int) -> Length | None:
     if batch_size is None:
         return None
     epochs = train.max_epochs
-    return Length(images, batch_size, epochs, epochs * _steps_per_epoch(cfg, images))
+    steps = epochs * _steps_per_epoch(cfg, images)
+    return Length(images, batch_size, epochs, steps, process_count(cfg))
 
 
 def limit_warm_up(cfg: Config, images: int) -> str | None:
