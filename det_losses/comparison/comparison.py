@@ -15,6 +15,7 @@ from det_losses.comparison.interim import InterimReport
 from det_losses.comparison.looks import LOOK_SEEDS, scheduled, until_decided
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.prepare import Prepared, prepare
+from det_losses.comparison.process import Executor, LocalExecutor
 from det_losses.comparison.runner import LOG_FILE, PlanRunner, locked
 from det_losses.comparison.screening import RISK, screen, short_trainer
 from det_losses.comparison.variants import Variant
@@ -78,8 +79,9 @@ def compare(cfg: Config, options: ComparisonOptions, command: str = "") -> list[
         report = stack.enter_context(InterimReport(options.root))
         variants = _matched(prepared)
         budget = _budget(prepared)
-        variants, notes = _screened(prepared, variants, lock, budget)
-        start = partial(_runner, prepared, lock, budget, report, notes)
+        executor = stack.enter_context(contextlib.closing(_executor(options)))
+        variants, notes = _screened(prepared, variants, lock, budget, executor)
+        start = partial(_runner, prepared, lock, budget, report, executor, notes)
         rows = _train(prepared, prepared.plan(variants), start, budget)
         _report(options.root, rows)
     return rows
@@ -102,14 +104,24 @@ def _budget(prepared: Prepared) -> Budget | None:
     return Budget(options.budget, prepared.run_time().seconds, options.jobs)
 
 
+def _executor(options: ComparisonOptions) -> Executor:
+    """Return what runs the ``train`` commands of this comparison."""
+    return LocalExecutor()
+
+
 def _screened(
-    prepared: Prepared, variants: list[Variant], lock: int, budget: Budget | None
+    prepared: Prepared,
+    variants: list[Variant],
+    lock: int,
+    budget: Budget | None,
+    executor: Executor,
 ) -> tuple[list[Variant], list[str]]:
     """Return the variants that are left after screening, if that is an option, and its notes."""
     options = prepared.options
     if not options.screen:
         return variants, []
-    train = short_trainer(prepared.facts, prepared.seeds[0], lock, options.jobs, budget)
+    seed = prepared.seeds[0]
+    train = short_trainer(prepared.facts, seed, lock, options.jobs, budget, executor)
     baseline = prepared.selection.baseline
     variants, dropped = screen(
         prepared.cfg, variants, baseline, options.root, options.metric, train
@@ -124,6 +136,7 @@ def _runner(
     lock: int,
     budget: Budget | None,
     report: InterimReport,
+    executor: Executor,
     notes: Sequence[str],
     plan: Plan,
 ) -> PlanRunner:
@@ -139,6 +152,7 @@ def _runner(
         budget,
         report,
         options.tensorboard,
+        executor,
     )
     for note in (*notes, *facts.get("data_notes", {}).get("both", [])):
         runner.results.note(note)

@@ -1,4 +1,4 @@
-"""A training in a process of its own: its command, its start and its end."""
+"""Where runs train: an executor runs the command of each; the local one in a process of its own."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from det_losses.engine.device import device_options
 from det_losses.paths import import_root
@@ -23,6 +24,47 @@ def train_command(config: Path, work_dir: Path, start: Path | None = None) -> li
     options = ["--work-dir", str(work_dir), "--no-plan", *device_options()]
     resume = ["--resume", str(start)] if start else ["--resume"]
     return [*tool, str(config), *options, *resume]
+
+
+class Executor(Protocol):
+    """Runs the commands of a comparison's runs, several at a time from different threads."""
+
+    def run(
+        self,
+        command: Sequence[str],
+        output: Path,
+        tick: Callable[[], None],
+        *,
+        keep_open: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command, append its output to a file and return its exit status.
+
+        As :func:`run_process`: an exception that ``tick`` raises terminates the command and
+        propagates.
+        """
+
+    def close(self) -> None:
+        """End everything that the executor started. No command is running any more."""
+
+
+class LocalExecutor:
+    """Runs each command in a process of its own on this machine."""
+
+    def run(
+        self,
+        command: Sequence[str],
+        output: Path,
+        tick: Callable[[], None],
+        *,
+        keep_open: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command; see :func:`run_process`."""
+        return run_process(command, output, tick, keep_open=keep_open, env=env)
+
+    def close(self) -> None:
+        """Nothing is left to end."""
 
 
 def run_process(
