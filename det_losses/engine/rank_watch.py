@@ -1,5 +1,6 @@
 """Ends a process of a distributed training when another one has died."""
 
+import atexit
 import contextlib
 import os
 import socket
@@ -51,13 +52,17 @@ class RankWatchHook(Hook):
         self._rank, self._ended = rank, threading.Event()
         self._thread = threading.Thread(target=self._watch, args=(names,), daemon=True)
         self._thread.start()
+        atexit.register(self._end_thread)  # a thread in native code aborts the interpreter's exit
 
     def after_run(self, runner: Runner) -> None:
         """End the thread, and let the others know that this rank is done."""
-        self._ended.set()
-        self._thread.join()
+        self._end_thread()
         with contextlib.suppress(RuntimeError):  # rank 0, which has the store, may have ended
             self._store.set(f"rank {self._rank}", "done")
+
+    def _end_thread(self) -> None:
+        self._ended.set()
+        self._thread.join()
 
     def _watch(self, names: Sequence[str]) -> None:
         others = [index for index in range(len(names)) if index != self._rank]
