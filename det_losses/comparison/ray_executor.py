@@ -89,10 +89,10 @@ class RayExecutor:
         self.places = sum(_places(node, cpus, gpus) for node in nodes)
         if not self.places:
             ray.shutdown()
-            found = ", ".join(f"{n.get('CPU', 0):g} CPUs {n.get('GPU', 0):g} GPUs" for n in nodes)
+            found = ", ".join(f"{n.get('CPU', 0):g} and {n.get('GPU', 0):g}" for n in nodes)
             raise InputError(
                 f"no machine of the Ray cluster has --cpus-per-run {cpus:g} and --gpus-per-run "
-                f"{gpus:g}; its machines have {found}"
+                f"{gpus:g}; its machines have (CPUs and GPUs) {found}"
             )
         options = dict(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
         self._train = ray.remote(**options)(train_on_this_machine)
@@ -143,7 +143,9 @@ class RayExecutor:
             while not self._ray.wait([task], timeout=INTERVAL)[0]:
                 tick()
             return self._ray.get(task)
-        except (self._ray.exceptions.RaySystemError, self._ray.exceptions.RayError) as error:
+        except self._ray.exceptions.RayTaskError:
+            raise  # also as the type that the task raised, such as OSError
+        except self._ray.exceptions.RayError as error:
             with output.open("a") as log:
                 log.write(f"Ray gave up after {RETRIES} retries: {error}\n")
             return -signal.SIGKILL, None
