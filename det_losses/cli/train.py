@@ -67,7 +67,9 @@ def _train(args: argparse.Namespace) -> int:
                 if is_first:
                     print(said, flush=True)
             if args.dry_run:
-                print(training_plan(cfg, with_notes=True))
+                plan = training_plan(cfg, with_notes=True)  # all processes time the steps
+                if is_first:
+                    print(plan)
                 return 0
             given = copy.deepcopy(cfg)
             new = is_first and stack.enter_context(locked(Path(cfg.work_dir)))
