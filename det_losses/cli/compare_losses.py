@@ -133,8 +133,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         group,
         "--jobs",
         metavar="N",
-        help="number of parallel runs (default: 1; with --executor ray, as many as the cluster has "
-        "room for)",
+        help="number of parallel runs (default: the fastest, measured if the runs take minutes; on "
+        "Ray, as many as the cluster has room for)",
     )
     _add(
         group,

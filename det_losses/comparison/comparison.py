@@ -72,12 +72,13 @@ def compare(cfg: Config, options: ComparisonOptions, command: str = "") -> list[
     """
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(contextlib.closing(_executor(options)))
-        if isinstance(executor, RayExecutor) and options.jobs == 1:
+        if isinstance(executor, RayExecutor) and options.jobs is None:
             options = replace(options, jobs=executor.places)
         prepared = prepare(cfg, options, command)
         lock = 0 if options.dry_run else stack.enter_context(locked(options.root))
         plan = prepared.plan(prepared.variants())
-        announce(prepared.given, plan, options, prepared.facts, prepared.run_time, prepared.looks)
+        prepared = prepared.with_jobs(plan)
+        announce(prepared, plan)
         if options.dry_run:
             return []
         report = stack.enter_context(InterimReport(options.root))

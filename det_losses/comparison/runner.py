@@ -63,7 +63,7 @@ class PlanRunner:
         budget: the time budget; None: unlimited.
         report: rewrites the report after each run; None: there is no report before the end.
         tensorboard: whether each run writes its scalars for TensorBoard too.
-        executor: runs the ``train`` commands; the caller closes it. None: local processes.
+        executor: runs the ``train`` commands; the caller closes it. None: one of its own, local.
 
     Attributes:
         plan: the plan of the directory, including earlier commands.
@@ -102,6 +102,7 @@ class PlanRunner:
         self._jobs, self._budget = jobs, budget
         self._report, self._tensorboard = report, tensorboard
         self._executor = executor or LocalExecutor()
+        self._own_executor = executor is None
         self._stop = threading.Event()
         # Seconds per whole training, of the runs that this command trained from their start to the
         # end: a resumed run trains only the rest.
@@ -146,6 +147,8 @@ class PlanRunner:
             finally:
                 if self._report:
                     self._report.stop()  # a final one follows, or none
+                if self._own_executor:
+                    self._executor.close()
         if self._budget and self._durations:
             self._budget.run_seconds = self._seconds_of_a_run()
         return self.results.write()

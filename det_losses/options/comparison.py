@@ -41,7 +41,7 @@ class ComparisonOptions:
     match_weights: str | None = one(check=one_of("gradient"))
     weights: Sequence[float] = several(check=above_zero)
     seeds: Sequence[int] | None = several(None, SEED)
-    jobs: int = one(1, whole_number(1))
+    jobs: int | None = one(None, whole_number(1))
     executor: str = one("local", one_of("local", "ray"))
     address: str | None = one()
     cpus_per_run: float = one(1.0, above_zero)
