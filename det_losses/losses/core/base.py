@@ -112,7 +112,7 @@ class Loss(nn.Module):
         if reduction_override is not None:
             reduction = _known_reduction("reduction_override", reduction_override)
         self._check_inputs(inputs)
-        if _is_readable(target, self.waits_for_gpu):
+        if is_readable(target, self.waits_for_gpu):
             self.check_values(pred, target, weight, **inputs)
         if weight is not None:
             weight = self.align_weight(upcast(weight), pred)
@@ -205,8 +205,8 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: float | Tensor | None 
     return loss.sum() / _nonzero(avg_factor)
 
 
-def _is_readable(values: Tensor, on_gpu: bool) -> bool:
-    """Whether the values are known: on a CPU or, if ``on_gpu``, a GPU; not compiled, no vmap."""
+def is_readable(values: Tensor, on_gpu: bool) -> bool:
+    """Return whether the values are known: on a CPU, or if ``on_gpu`` on a GPU; not traced."""
     if torch.compiler.is_compiling() or not isinstance(values, Tensor):
         return False
     plain = type(values) in (Tensor, nn.Parameter)  # neither a FakeTensor nor another subclass

@@ -1,0 +1,316 @@
+"""The geometry of pairs of boxes on a tape: gradients in closed form, much faster than autograd.
+
+The quantities of a :class:`TapedPair` (IoU, area of the enclosing box, ...) are nodes of a tape. A
+loss computes its terms from them as from the tensors of a :class:`BoxPair`, whose formulas define
+the values. The gradient of each quantity is collected in a few arrays, such as the gradient with
+respect to the sides of the enclosing box, from which the coordinates get theirs at once.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+
+from det_losses.boxes import BoxPair
+from det_losses.tape import Node
+
+
+class IrregularBoxes(Exception):
+    """A box is inverted, has a side of at most sqrt(eps), or is not finite."""
+
+
+class TapedPair(BoxPair):
+    """N pairs of regular boxes.
+
+    Args:
+        pred: predicted boxes, ``[N, 4]``, xyxy, float32 or float64.
+        target: their targets, same shape and dtype.
+        eps: as for :func:`~det_losses.boxes.box_pair`.
+        inputs: further inputs of the loss, by name.
+        tape: the tape of the pair from which this one is made.
+
+    Raises:
+        IrregularBoxes: a box is inverted, has a side of at most sqrt(eps), or is not finite.
+    """
+
+    def __init__(
+        self,
+        pred: ndarray,
+        target: ndarray,
+        eps: float,
+        inputs: Mapping[str, Tensor],
+        tape: list | None = None,
+    ) -> None:
+        # With the signs of x1 and y1 changed, a side is a sum, and the intersection of two boxes is
+        # the minimum of all four coordinates. Axes: pred and target; -x1, -y1, x2, y2; pairs.
+        ends = np.empty((2, 4, len(pred)), pred.dtype)
+        ends[0], ends[1] = pred.T, target.T
+        np.negative(ends[:, :2], out=ends[:, :2])
+        size = ends[:, :2] + ends[:, 2:]
+        if not (size.min() > eps**0.5 and size.max() < np.inf):
+            raise IrregularBoxes
+        inner = np.minimum(ends[0], ends[1])
+        reach = inner[:2] + inner[2:]
+        overlap = np.maximum(reach, 0)
+        area = size[:, 0] * size[:, 1]
+        intersection = overlap[0] * overlap[1]
+        union = area[0] + area[1]
+        union -= intersection
+        vars(self).update(
+            eps=eps,
+            inputs=inputs,
+            _boxes=(pred, target),
+            _ends=ends,
+            _size=size,
+            _reach=reach,  # overlap of the sides, negative for disjoint boxes
+            _overlap=overlap,
+            _intersection=intersection,
+            _union=union,
+            _tape=[] if tape is None else tape,
+            _sums={},
+        )
+
+    def gradient(self, loss: Node) -> ndarray:
+        """Return the gradient of the sum of ``loss`` with respect to ``pred``, ``[N, 4]``."""
+        loss.backward()
+        return self._to_boxes(**self._sums)
+
+    @cached_property
+    def _hull(self) -> ndarray:
+        """Sides of the enclosing box: on each axis, they and the overlap add up to w + wg."""
+        sides = self._size[0] + self._size[1]
+        sides -= self._reach
+        return sides
+
+    @cached_property
+    def _hull_area(self) -> ndarray:
+        return self._hull[0] * self._hull[1]
+
+    @cached_property
+    def _shift(self) -> ndarray:
+        """Pred minus target; negative where the end of pred limits the intersection."""
+        return self._ends[0] - self._ends[1]
+
+    @cached_property
+    def _offset(self) -> ndarray:
+        """Centre of pred minus centre of target."""
+        return (self._shift[2:] - self._shift[:2]) * 0.5
+
+    @cached_property
+    def _growth(self) -> ndarray:
+        """Sides of pred minus those of the target."""
+        return self._size[0] - self._size[1]
+
+    def _add(self, part: str, gradient: ndarray) -> None:
+        known = self._sums.get(part)
+        self._sums[part] = gradient if known is None else known + gradient
+
+    def _to_boxes(
+        self,
+        intersection: ndarray | float = 0.0,
+        area: ndarray | float = 0.0,
+        size: ndarray | float = 0.0,
+        hull: ndarray | float = 0.0,
+        offset: ndarray | None = None,
+        pred: ndarray | None = None,
+    ) -> ndarray:
+        """Return the gradient of the boxes from the gradients of their parts, all of pred."""
+        by_reach = self._overlap[::-1] * intersection
+        by_reach *= self._reach >= 0
+        by_reach -= hull
+        by_size = self._size[0, ::-1] * area
+        by_size += size
+        by_size += hull
+        # An end limits the intersection or not; of two equal ends, each counts by half.
+        by_reach *= 0.5
+        by_size += by_reach
+        ends = np.sign(self._shift).reshape(2, 2, -1)
+        ends *= by_reach
+        np.subtract(by_size, ends, out=ends)
+        if offset is not None:
+            half = offset * 0.5
+            ends[0] -= half
+            ends[1] += half
+        np.negative(ends[0], out=ends[0])
+        boxes = ends.reshape(4, -1).T
+        return boxes if pred is None else boxes + pred
+
+    @cached_property
+    def target(self) -> Tensor:
+        """The targets."""
+        return torch.from_numpy(self._boxes[1])
+
+    @cached_property
+    def wg(self) -> Tensor:
+        """Widths of the targets."""
+        return torch.from_numpy(self._size[1, 0])
+
+    @cached_property
+    def hg(self) -> Tensor:
+        """Heights of the targets."""
+        return torch.from_numpy(self._size[1, 1])
+
+    @cached_property
+    def iou(self) -> Node:
+        """Intersection over union."""
+        value = self._intersection / self._union
+
+        def pull(gradient: ndarray) -> None:
+            by_intersection = gradient / self._union
+            by_union = by_intersection * value
+            self._add("intersection", by_intersection + by_union)
+            self._add("area", np.negative(by_union, out=by_union))
+
+        return self._node(value, pull)
+
+    @cached_property
+    def intersection(self) -> Node:
+        """Area of the intersection."""
+        return self._node(self._intersection, lambda g: self._add("intersection", g))
+
+    @cached_property
+    def union(self) -> Node:
+        """Area of the union."""
+
+        def pull(gradient: ndarray) -> None:
+            self._add("intersection", -gradient)
+            self._add("area", gradient)
+
+        return self._node(self._union, pull)
+
+    @cached_property
+    def hull_area(self) -> Node:
+        """Area of the enclosing box."""
+        return self._node(self._hull_area, lambda g: self._add("hull", self._hull[::-1] * g))
+
+    @cached_property
+    def hull_empty(self) -> Node:
+        """Area of the enclosing box outside the union."""
+
+        def pull(gradient: ndarray) -> None:
+            self._add("hull", self._hull[::-1] * gradient)
+            self._add("intersection", gradient)
+            self._add("area", -gradient)
+
+        return self._node(self._hull_area - self._union, pull)
+
+    @cached_property
+    def center_distance2(self) -> Node:
+        """Squared distance of the two centres."""
+        return self._length2(self._offset, "offset")
+
+    @cached_property
+    def hull_diagonal2(self) -> Node:
+        """Squared diagonal of the enclosing box."""
+        return self._length2(self._hull, "hull")
+
+    @cached_property
+    def angle_gap(self) -> Node:
+        """Difference of the aspect ratios as angles."""
+        pred, target = np.arctan(self._size[:, 0] / self._size[:, 1])
+
+        def pull(gradient: ndarray) -> None:
+            w, h = self._size[0]
+            turn = gradient / (w * w + h * h)
+            self._add("size", np.stack([-turn * h, turn * w]))
+
+        return self._node(target - pred, pull)
+
+    w = cached_property(lambda self: self._axis(0, self._size[0], "size"))
+    h = cached_property(lambda self: self._axis(1, self._size[0], "size"))
+    dx = cached_property(lambda self: self._axis(0, self._offset, "offset"))
+    dy = cached_property(lambda self: self._axis(1, self._offset, "offset"))
+    hull_w = cached_property(lambda self: self._axis(0, self._hull, "hull"))
+    hull_h = cached_property(lambda self: self._axis(1, self._hull, "hull"))
+    hull_w2 = cached_property(lambda self: self._axis2(0, self._hull, "hull"))
+    hull_h2 = cached_property(lambda self: self._axis2(1, self._hull, "hull"))
+    dw2 = cached_property(lambda self: self._axis2(0, self._growth, "size"))
+    dh2 = cached_property(lambda self: self._axis2(1, self._growth, "size"))
+
+    @cached_property
+    def edges(self) -> tuple[Node, ...]:
+        """x1, y1, x2 and y2 of the predicted boxes."""
+        return tuple(self._edge(axis) for axis in range(4))
+
+    def interpolated(self, alpha: float | Tensor) -> BoxPair:
+        """The pair of the interpolated box (1 - alpha) * pred + alpha * target and the target."""
+        rest = 1 - (alpha.numpy()[:, None] if isinstance(alpha, Tensor) else alpha)
+        pred, target = self._boxes
+        moved = target + rest * (pred - target)
+        return self._moved(moved, target, lambda gradient: rest * gradient)
+
+    def scaled(self, ratio: float) -> BoxPair:
+        """The pair with both boxes scaled by ``ratio`` about their own centres."""
+        boxes = (_scaled(each, ratio) for each in self._boxes)
+        return self._moved(*boxes, lambda gradient: _scaled(gradient, ratio))
+
+    def _node(self, value: ndarray, pull: Callable[[ndarray], None]) -> Node:
+        return Node(self._tape, value, pull, always=True)  # it is kept for further use
+
+    def _moved(self, pred: ndarray, target: ndarray, back: Callable[[ndarray], ndarray]) -> BoxPair:
+        """The pair of transformed boxes; ``back`` is the transposed map, for the gradient."""
+        source = _Source(self._tape)
+        pair = TapedPair(pred, target, self.eps, self.inputs, self._tape)
+        source.pair = pair
+        source.pull = lambda parts: self._add("pred", back(pair._to_boxes(**parts)))
+        return pair
+
+    def _axis(self, axis: int, part: ndarray, name: str) -> Node:
+        """One row of a part."""
+
+        def pull(gradient: ndarray) -> None:
+            both = np.zeros_like(part)
+            both[axis] = gradient
+            self._add(name, both)
+
+        return self._node(part[axis], pull)
+
+    def _axis2(self, axis: int, part: ndarray, name: str) -> Node:
+        """The square of one row of a part."""
+
+        def pull(gradient: ndarray) -> None:
+            both = np.zeros_like(part)
+            np.multiply(part[axis], 2 * gradient, out=both[axis])
+            self._add(name, both)
+
+        return self._node(part[axis] * part[axis], pull)
+
+    def _length2(self, part: ndarray, name: str) -> Node:
+        """The sum of the squares of both rows of a part."""
+        squares = part * part
+        return self._node(
+            squares[0] + squares[1],
+            lambda gradient: self._add(name, part * (2 * gradient)),
+        )
+
+    def _edge(self, axis: int) -> Node:
+        def pull(gradient: ndarray) -> None:
+            edges = np.zeros_like(self._boxes[0])
+            edges[:, axis] = gradient
+            self._add("pred", edges)
+
+        return self._node(self._boxes[0][:, axis], pull)
+
+
+def _scaled(boxes: ndarray, ratio: float) -> ndarray:
+    first, second = boxes[:, :2], boxes[:, 2:]
+    center, half = (first + second) / 2, (second - first) * (ratio / 2)
+    return np.concatenate([center - half, center + half], axis=1)
+
+
+class _Source:
+    """The place on the tape of a pair that was made from another one, before its own nodes."""
+
+    pull: Callable[[Mapping[str, ndarray]], None]
+    pair: TapedPair
+
+    def __init__(self, tape: list) -> None:
+        tape.append(self)
+
+    @property
+    def gradient(self) -> Mapping[str, ndarray] | None:
+        """The gradients of the parts of the pair, if it has any."""
+        return self.pair._sums or None
