@@ -7,7 +7,7 @@ respect to the sides of the enclosing box, from which the coordinates get theirs
 """
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,20 @@ from det_losses.tape import Node
 
 class IrregularBoxes(Exception):
     """A box is inverted, has a side of at most sqrt(eps), or is not finite."""
+
+
+class _once:
+    """A property that is computed at first access: ``functools.cached_property`` without a lock."""
+
+    def __init__(self, function: Callable[["TapedPair"], Any]) -> None:
+        self.function, self.__doc__ = function, function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, pair: "TapedPair", owner: type) -> Any:
+        value = vars(pair)[self.name] = self.function(pair)
+        return value
 
 
 class TapedPair(BoxPair):
@@ -78,28 +92,28 @@ class TapedPair(BoxPair):
         loss.backward()
         return self._to_boxes(**self._sums)
 
-    @cached_property
+    @_once
     def _hull(self) -> ndarray:
         """Sides of the enclosing box: on each axis, they and the overlap add up to w + wg."""
         sides = self._size[0] + self._size[1]
         sides -= self._reach
         return sides
 
-    @cached_property
+    @_once
     def _hull_area(self) -> ndarray:
         return self._hull[0] * self._hull[1]
 
-    @cached_property
+    @_once
     def _shift(self) -> ndarray:
         """Pred minus target; negative where the end of pred limits the intersection."""
         return self._ends[0] - self._ends[1]
 
-    @cached_property
+    @_once
     def _offset(self) -> ndarray:
         """Centre of pred minus centre of target."""
         return (self._shift[2:] - self._shift[:2]) * 0.5
 
-    @cached_property
+    @_once
     def _growth(self) -> ndarray:
         """Sides of pred minus those of the target."""
         return self._size[0] - self._size[1]
@@ -110,26 +124,31 @@ class TapedPair(BoxPair):
 
     def _to_boxes(
         self,
-        intersection: ndarray | float = 0.0,
-        area: ndarray | float = 0.0,
-        size: ndarray | float = 0.0,
-        hull: ndarray | float = 0.0,
+        intersection: ndarray | None = None,
+        area: ndarray | None = None,
+        size: ndarray | None = None,
+        hull: ndarray | None = None,
         offset: ndarray | None = None,
         pred: ndarray | None = None,
     ) -> ndarray:
         """Return the gradient of the boxes from the gradients of their parts, all of pred."""
-        by_reach = self._overlap[::-1] * intersection
-        by_reach *= self._reach >= 0
-        by_reach -= hull
-        by_size = self._size[0, ::-1] * area
-        by_size += size
-        by_size += hull
+        zero = np.zeros_like(self._reach) if intersection is None or area is None else None
+        if intersection is None:
+            by_reach = zero
+        else:
+            by_reach = self._overlap[::-1] * intersection
+            by_reach *= self._reach >= 0
+        by_size = zero if area is None else self._size[0, ::-1] * area
+        if hull is not None:
+            by_reach = by_reach - hull
+            by_size = by_size + hull
+        if size is not None:
+            by_size = by_size + size
         # An end limits the intersection or not; of two equal ends, each counts by half.
-        by_reach *= 0.5
-        by_size += by_reach
+        by_reach = by_reach * 0.5
         ends = np.sign(self._shift).reshape(2, 2, -1)
         ends *= by_reach
-        np.subtract(by_size, ends, out=ends)
+        np.subtract(by_size + by_reach, ends, out=ends)
         if offset is not None:
             half = offset * 0.5
             ends[0] -= half
@@ -138,22 +157,22 @@ class TapedPair(BoxPair):
         boxes = ends.reshape(4, -1).T
         return boxes if pred is None else boxes + pred
 
-    @cached_property
+    @_once
     def target(self) -> Tensor:
         """The targets."""
         return torch.from_numpy(self._boxes[1])
 
-    @cached_property
+    @_once
     def wg(self) -> Tensor:
         """Widths of the targets."""
         return torch.from_numpy(self._size[1, 0])
 
-    @cached_property
+    @_once
     def hg(self) -> Tensor:
         """Heights of the targets."""
         return torch.from_numpy(self._size[1, 1])
 
-    @cached_property
+    @_once
     def iou(self) -> Node:
         """Intersection over union."""
         value = self._intersection / self._union
@@ -166,12 +185,12 @@ class TapedPair(BoxPair):
 
         return self._node(value, pull)
 
-    @cached_property
+    @_once
     def intersection(self) -> Node:
         """Area of the intersection."""
         return self._node(self._intersection, lambda g: self._add("intersection", g))
 
-    @cached_property
+    @_once
     def union(self) -> Node:
         """Area of the union."""
 
@@ -181,12 +200,12 @@ class TapedPair(BoxPair):
 
         return self._node(self._union, pull)
 
-    @cached_property
+    @_once
     def hull_area(self) -> Node:
         """Area of the enclosing box."""
         return self._node(self._hull_area, lambda g: self._add("hull", self._hull[::-1] * g))
 
-    @cached_property
+    @_once
     def hull_empty(self) -> Node:
         """Area of the enclosing box outside the union."""
 
@@ -197,17 +216,30 @@ class TapedPair(BoxPair):
 
         return self._node(self._hull_area - self._union, pull)
 
-    @cached_property
+    @_once
+    def hull_waste(self) -> Node:
+        """Fraction of the enclosing box outside the union, 1 - union / hull_area."""
+        filled = self._union / self._hull_area
+
+        def pull(gradient: ndarray) -> None:
+            by_union = gradient / self._hull_area
+            self._add("hull", self._hull[::-1] * (by_union * filled))
+            self._add("intersection", by_union)
+            self._add("area", -by_union)
+
+        return self._node(1 - filled, pull)
+
+    @_once
     def center_distance2(self) -> Node:
         """Squared distance of the two centres."""
         return self._length2(self._offset, "offset")
 
-    @cached_property
+    @_once
     def hull_diagonal2(self) -> Node:
         """Squared diagonal of the enclosing box."""
         return self._length2(self._hull, "hull")
 
-    @cached_property
+    @_once
     def angle_gap(self) -> Node:
         """Difference of the aspect ratios as angles."""
         pred, target = np.arctan(self._size[:, 0] / self._size[:, 1])
@@ -219,18 +251,18 @@ class TapedPair(BoxPair):
 
         return self._node(target - pred, pull)
 
-    w = cached_property(lambda self: self._axis(0, self._size[0], "size"))
-    h = cached_property(lambda self: self._axis(1, self._size[0], "size"))
-    dx = cached_property(lambda self: self._axis(0, self._offset, "offset"))
-    dy = cached_property(lambda self: self._axis(1, self._offset, "offset"))
-    hull_w = cached_property(lambda self: self._axis(0, self._hull, "hull"))
-    hull_h = cached_property(lambda self: self._axis(1, self._hull, "hull"))
-    hull_w2 = cached_property(lambda self: self._axis2(0, self._hull, "hull"))
-    hull_h2 = cached_property(lambda self: self._axis2(1, self._hull, "hull"))
-    dw2 = cached_property(lambda self: self._axis2(0, self._growth, "size"))
-    dh2 = cached_property(lambda self: self._axis2(1, self._growth, "size"))
+    w = _once(lambda self: self._axis(0, self._size[0], "size"))
+    h = _once(lambda self: self._axis(1, self._size[0], "size"))
+    dx = _once(lambda self: self._axis(0, self._offset, "offset"))
+    dy = _once(lambda self: self._axis(1, self._offset, "offset"))
+    hull_w = _once(lambda self: self._axis(0, self._hull, "hull"))
+    hull_h = _once(lambda self: self._axis(1, self._hull, "hull"))
+    hull_w2 = _once(lambda self: self._axis2(0, self._hull, "hull"))
+    hull_h2 = _once(lambda self: self._axis2(1, self._hull, "hull"))
+    dw2 = _once(lambda self: self._axis2(0, self._growth, "size"))
+    dh2 = _once(lambda self: self._axis2(1, self._growth, "size"))
 
-    @cached_property
+    @_once
     def edges(self) -> tuple[Node, ...]:
         """x1, y1, x2 and y2 of the predicted boxes."""
         return tuple(self._edge(axis) for axis in range(4))

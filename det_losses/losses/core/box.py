@@ -11,7 +11,6 @@ from det_losses.errors import InputError
 from det_losses.losses.core.base import Loss, check_argument
 from det_losses.losses.core.build import build_loss
 from det_losses.losses.core.taped import taped_loss
-from det_losses.tensors import aligned
 
 
 class ElementwiseBoxLoss(Loss):
@@ -83,12 +82,34 @@ class PairLoss(DecodedBoxLoss):
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
     ) -> Tensor:
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        if pred.shape[-1:] == (4,):
-            pred, target = aligned(pred, target)
-            loss = taped_loss(self, pred, target, weight, inputs)
+        loss = taped_loss(self, pred, target, weight, inputs)
+        return self.plain(pred, target, weight, **inputs) if loss is None else loss
+
+    def reduced(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        inputs: Mapping[str, Tensor],
+        reduction: str,
+        avg_factor: float | Tensor | None,
+    ) -> Tensor:
+        """Return the weighted and reduced loss; the fast path computes the sum itself."""
+        divisor = _divisor(reduction, avg_factor, len(pred))
+        if divisor is not None and type(self).unreduced is PairLoss.unreduced:
+            loss = taped_loss(self, pred, target, weight, inputs, divisor)
             if loss is not None:
                 return loss
-        return self.plain(pred, target, weight, **inputs)
+        return super().reduced(pred, target, weight, inputs, reduction, avg_factor)
+
+
+def _divisor(reduction: str, avg_factor: float | Tensor | None, rows: int) -> float | None:
+    """Return the number by which the sum over the boxes is divided, if it is known."""
+    if reduction == "sum" and avg_factor is None:
+        return 1.0
+    if reduction == "mean" and not isinstance(avg_factor, Tensor):
+        return rows if avg_factor is None else avg_factor or 1.0
+    return None
 
 
 class IoUFamilyLoss(PairLoss):
