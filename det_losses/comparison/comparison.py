@@ -16,6 +16,7 @@ from det_losses.comparison.looks import LOOK_SEEDS, scheduled, until_decided
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.prepare import Prepared, prepare
 from det_losses.comparison.process import Executor, LocalExecutor
+from det_losses.comparison.ray_executor import RayExecutor
 from det_losses.comparison.runner import LOG_FILE, PlanRunner, locked
 from det_losses.comparison.screening import RISK, screen, short_trainer
 from det_losses.comparison.variants import Variant
@@ -24,7 +25,7 @@ from det_losses.engine.config import check_tensorboard
 from det_losses.engine.experiment import load_experiment
 from det_losses.engine.signals import signals_as_interrupt
 from det_losses.errors import InputError, UserError, counted, printable
-from det_losses.options.comparison import ComparisonOptions
+from det_losses.options.comparison import DEFAULTS, ComparisonOptions
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import listed
 
@@ -69,8 +70,11 @@ def compare(cfg: Config, options: ComparisonOptions, command: str = "") -> list[
         UserError: an option, the config or the data cannot be used.
         KeyboardInterrupt: running trainings were stopped and results were written.
     """
-    prepared = prepare(cfg, options, command)
     with contextlib.ExitStack() as stack:
+        executor = stack.enter_context(contextlib.closing(_executor(options)))
+        if isinstance(executor, RayExecutor) and options.jobs is None:
+            options = replace(options, jobs=executor.places)
+        prepared = prepare(cfg, options, command)
         lock = 0 if options.dry_run else stack.enter_context(locked(options.root))
         plan = prepared.plan(prepared.variants())
         prepared = prepared.with_jobs(plan)
@@ -80,7 +84,6 @@ def compare(cfg: Config, options: ComparisonOptions, command: str = "") -> list[
         report = stack.enter_context(InterimReport(options.root))
         variants = _matched(prepared)
         budget = _budget(prepared)
-        executor = stack.enter_context(contextlib.closing(_executor(options)))
         variants, notes = _screened(prepared, variants, lock, budget, executor)
         start = partial(_runner, prepared, lock, budget, report, executor, notes)
         rows = _train(prepared, prepared.plan(variants), start, budget)
@@ -106,7 +109,16 @@ def _budget(prepared: Prepared) -> Budget | None:
 
 
 def _executor(options: ComparisonOptions) -> Executor:
-    """Return what runs the ``train`` commands of this comparison."""
+    """Return what runs the ``train`` commands of this comparison.
+
+    Raises:
+        InputError: an option of Ray is given without it, or Ray cannot be used.
+    """
+    if options.executor == "ray":
+        return RayExecutor(options.address, options.cpus_per_run, options.gpus_per_run)
+    for name in ("address", "cpus_per_run", "gpus_per_run"):
+        if getattr(options, name) != DEFAULTS[name]:
+            raise InputError(f"--{name.replace('_', '-')} requires --executor ray")
     return LocalExecutor()
 
 

@@ -366,6 +366,21 @@ def use_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 
 
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the number of images per step, over all processes.
+
+    Raises:
+        InputError: the config does not say which number its learning rate is for.
+    """
+    if (cfg.get("auto_scale_lr") or {}).get("base_batch_size") is None:
+        raise InputError(
+            "--auto-scale-lr: the config has no auto_scale_lr.base_batch_size, the images per step "
+            "that its learning rate is for; set it with --cfg-options "
+            "auto_scale_lr.base_batch_size=16"
+        )
+    cfg.auto_scale_lr.enable = True
+
+
 def use_tensorboard(cfg: Config) -> None:
     """Write the scalars for TensorBoard too.
 
