@@ -148,7 +148,7 @@ class FCOS(Detector):
             "loss_centerness": loss_centerness,
             "loss_dfl": loss_dfl,
         }
-        self.losses, self.loss_sources = _losses(self.slots, configs, self.loss_classes)
+        self.losses, self.loss_sources = build_losses(self.slots, configs, self.loss_classes)
         branch = "loss_centerness" in self.losses
         _check(branch, "loss_dfl" in self.losses, centerness_target, box_weight, reg_max, num_convs)
         pretrained = self.read_weights(weights)
@@ -173,7 +173,7 @@ class FCOS(Detector):
         self.load(pretrained)
 
 
-def _losses(
+def build_losses(
     slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None], num_classes: int
 ) -> tuple[nn.ModuleDict, dict[str, str]]:
     """Build the losses; without a centerness loss if the class score is the quality."""
