@@ -63,7 +63,9 @@ def test_the_config_compiles_the_backbone(toy_cfg):
     cfg = toy_cfg(compile=dict(backend=backend))
     classes = cfg["model"]["num_classes"]
     backbone = dict(type="SmallResNetFPN", widths=(8, 8, 16, 16), out_channels=16)
-    cfg["model"] = dict(type="FCOS", backbone=backbone, num_classes=classes)
+    cfg["model"] = dict(
+        type="FCOS", backbone=backbone, num_classes=classes, anchor_sizes=(8, 16, 32)
+    )
     runner = build_runner(Config(cfg))
     runner.model.eval()
     names, images = list(runner.model.state_dict()), torch.rand(1, 3, 64, 64)
