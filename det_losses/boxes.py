@@ -56,6 +56,11 @@ class BoxPair:
         return self.dx**2 + self.dy**2
 
     @property
+    def hull_waste(self) -> Tensor:
+        """Fraction of the enclosing box outside the union."""
+        return self.hull_empty / self.hull_area
+
+    @property
     def hull_diagonal2(self) -> Tensor:
         """Squared diagonal of the enclosing box."""
         return (self.hull_w**2 + self.hull_h**2).clamp(min=self.eps)
@@ -101,15 +106,20 @@ class BoxPair:
         )
 
     @property
-    def edge_offsets(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def edges(self) -> tuple[Tensor, ...]:
+        """x1, y1, x2 and y2 of ``pred``."""
+        return self.pred.unbind(-1)
+
+    @property
+    def edge_offsets(self) -> tuple[Tensor, ...]:
         """Offsets of x1, y1, x2 and y2 from those of the target."""
-        x1, y1, x2, y2 = (self.pred - self.target).unbind(-1)
-        return x1, y1, x2, y2
+        pairs = zip(self.edges, self.target.unbind(-1), strict=True)
+        return tuple(edge - target for edge, target in pairs)
 
     @property
     def extended_iou(self) -> Tensor:
         """IoU whose intersection is negative for disjoint boxes, see ExtendedIoULoss."""
-        x1, y1, x2, y2 = self.pred.unbind(-1)
+        x1, y1, x2, y2 = self.edges
         x1g, y1g, x2g, y2g = self.target.unbind(-1)
         overlap_w, gap_w, lead_w = _overlap_and_gap(x1, x2, x1g, x2g)
         overlap_h, gap_h, lead_h = _overlap_and_gap(y1, y2, y1g, y2g)
@@ -175,8 +185,8 @@ def box_pair(
         h=h,
         wg=wg,
         hg=hg,
-        dx=(x1 + x2 - x1g - x2g) / 2,
-        dy=(y1 + y2 - y1g - y2g) / 2,
+        dx=((x1 - x1g) + (x2 - x2g)) / 2,
+        dy=((y1 - y1g) + (y2 - y2g)) / 2,
         hull_w=hull_w,
         hull_h=hull_h,
         hull_area=_denominator(hull_w * hull_h, hull_w, hull_h, eps),

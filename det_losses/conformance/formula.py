@@ -27,6 +27,7 @@ from det_losses.conformance.case import (
     warmed_up,
 )
 from det_losses.losses.core.base import Loss
+from det_losses.losses.core.box import PairLoss
 
 SEEDS = (0, 1)
 # Step of the finite differences.
@@ -54,7 +55,7 @@ def value(case: Case) -> None:
 
 def gradient(case: Case) -> None:
     """The gradient matches finite differences of the value, with detached values held fixed."""
-    loss = case.build(reduction="none")
+    loss = _plain(case.build(reduction="none"))
     for started in _fresh_and_warmed_up(case, loss):
         inputs, leaves = case.examples(started, 9).leaves()
         with _recorded_detach() as constants:
@@ -98,7 +99,7 @@ def reference_gradient(case: Case) -> None:
 
 def stop_gradient(case: Case) -> None:
     """A loss that calls detach() names the detached quantities in constant_in_gradient."""
-    loss = case.build(reduction="none")
+    loss = _plain(case.build(reduction="none"))
     inputs, _ = case.examples(loss).leaves()
     with _recorded_detach() as constants:
         call(loss.train(), inputs)
@@ -107,6 +108,32 @@ def stop_gradient(case: Case) -> None:
         expect(named, "detach() is called, but constant_in_gradient is empty")
     elif not has_state(loss):
         expect(not named, f"constant_in_gradient names {', '.join(named)}, but nothing is detached")
+
+
+def fast_path(case: Case) -> None:
+    """The fast path on a CPU equals the plain formula: value, both derivatives and state."""
+    fast = case.build(reduction="none")
+    if not isinstance(fast, PairLoss):
+        raise Skipped("not a loss of pairs of boxes")
+    plain = _plain(deepcopy(fast))
+    for seed in SEEDS:  # the second batch meets the state after the first
+        example = case.examples(fast, 24, seed=seed)
+        example.pred[:2] = example.target[:2]  # equal ends
+        weight = torch.linspace(0.5, 1.5, 24, dtype=torch.float64)
+        results = [_derivatives(loss, example, weight) for loss in (fast, plain)]
+        for what, *pair in zip(("value", "gradient", "second derivative"), *results, strict=True):
+            expect_close(f"{what}, fast path against the plain formula", *pair, rtol=1e-8)
+    if not fast.is_taped:
+        raise Skipped("the formula has operations that the fast path lacks: plain autograd is used")
+    for name, expected in state_of(plain).items():
+        expect_close(f"buffer {name}, fast path", state_of(fast)[name], expected)
+    if fast.rowwise:
+        example = case.examples(fast, 24)
+        whole, part = call(fast, example), call(fast, example.rows(slice(0, 24, 3)))
+        expect(
+            torch.allclose(whole[::3], part, rtol=1e-9, atol=1e-12),
+            "rowwise is set, but the loss of a box depends on the other boxes",
+        )
 
 
 def zero(case: Case) -> None:
@@ -208,6 +235,27 @@ def _described(loss: Loss, reference: Reference) -> str:
 
 
 # Finite differences, with the results of detach() held fixed
+
+
+def _plain(loss: Loss) -> Loss:
+    """Keep a loss from its fast path, whose intermediate values are no tensors."""
+    if isinstance(loss, PairLoss):
+        loss.is_taped = False
+    return loss
+
+
+def _derivatives(loss: Loss, example: Inputs, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, gradient and the gradient of a sum of its squares, with respect to pred."""
+    pred = example.pred.clone().requires_grad_()
+    value = loss(pred, example.target, weight, **example.extra)
+    first = torch.autograd.grad(value, pred, weight, retain_graph=True)[0]
+    again = torch.autograd.grad(value, pred, weight, create_graph=True)[0]
+    second = (
+        torch.autograd.grad((again**2).sum(), pred, allow_unused=True)[0]
+        if again.requires_grad
+        else None
+    )
+    return value, first, torch.zeros_like(pred) if second is None else second
 
 
 def _frozen(loss: Loss) -> Loss:

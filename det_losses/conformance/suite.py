@@ -20,6 +20,7 @@ CHECKS: dict[str, Check] = {
     "gradient": formula.gradient,
     "reference_gradient": formula.reference_gradient,
     "stop_gradient": formula.stop_gradient,
+    "fast_path": formula.fast_path,
     "zero": formula.zero,
     "invariances": formula.invariances,
     "distance": formula.distance,

@@ -7,40 +7,45 @@ interpolated precision at a recall is the maximum at that recall or a higher one
 copy matters: true and false positives are counted with weight k, and nothing is copied.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from det_losses.errors import InputError
 from det_losses.evaluation.ground_truth import Population
 from det_losses.evaluation.metrics import AREAS, RECALLS, THRESHOLDS
 
+_GROUP = 128  # segments that are processed at once
+
 
 @dataclass(frozen=True, eq=False)
-class Recalls:
-    """Number of the 101 recalls that are reached with a number of true positives, for all cells.
+class Resample:
+    """Resamples of the images, and the recalls that are reached with a number of true positives.
 
     Attributes:
-        boxes: ``[K * A]`` number of boxes in each cell (class, area), crowds excluded.
-        start: ``[K * A]`` start of the cell's part of ``reached``.
-        reached: number of recalls for 0, 1, ... boxes[cell] true positives of each cell.
+        weights: ``[I, B]`` int32, multiplicity of each image.
+        boxes: ``[K * A, B]`` number of boxes in each cell (class, area), crowds excluded.
+        start: ``[K * A, B]`` start of the cell's part of ``reached``.
+        reached: number of recalls for 0, 1, ... boxes[cell, b] true positives.
     """
 
+    weights: np.ndarray
     boxes: np.ndarray
     start: np.ndarray
     reached: np.ndarray
 
     @classmethod
-    def of(cls, population: Population, weights: np.ndarray) -> "Recalls":
-        """Compute the recalls for images with multiplicities ``weights``, ``[I]`` integers."""
+    def of(cls, population: Population, counts: np.ndarray) -> "Resample":
+        """Prepare checked multiplicities of the images, ``[B, I]``."""
+        weights = np.ascontiguousarray(counts.T, np.int32)
         cells = len(population.names) * len(AREAS)
-        boxes = np.bincount(population.cell, weights[population.image], cells).astype(np.int64)
-        start = np.concatenate([[0], np.cumsum(boxes + 1)])
-        hits = np.arange(start[-1]) - np.repeat(start[:-1], boxes + 1)
-        # A division in float64, as in pycocotools: 7 of 100 boxes reach the recall 0.07.
-        recall = hits / np.repeat(np.maximum(boxes, 1), boxes + 1)
-        return cls(boxes, start[:-1], np.searchsorted(RECALLS, recall, side="right"))
+        boxes = _counts(population.cell, population.image, (cells, population.images)) @ weights
+        reached = [_reached(own) for own in boxes.T]
+        start = np.cumsum(boxes.T.ravel() + 1) - (boxes.T.ravel() + 1)
+        return cls(weights, boxes, start.reshape(-1, cells).T.copy(), np.concatenate(reached))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,45 +104,145 @@ class Matches:
             InputError: ``counts`` is not one integer >= 0 for each image.
         """
         images = self.population.images
-        weights = check_counts(np.ones(images, np.int64) if counts is None else counts, images)
-        return self.weighted(weights, Recalls.of(self.population, weights))
+        counts = check_counts(np.ones(images, np.int64) if counts is None else counts, images)
+        return self.resampled([Resample.of(self.population, counts[None])])[0]
 
-    def weighted(self, weights: np.ndarray, recalls: Recalls) -> np.ndarray:
-        """Compute :meth:`average_precision` from checked weights and their recalls."""
-        result = np.zeros((len(THRESHOLDS), len(recalls.boxes)))
-        if len(self.start):
-            result[self.threshold, self.cell] = self._segments(weights, recalls)
-        result[:, recalls.boxes == 0] = np.nan
-        return result.reshape(len(THRESHOLDS), -1, len(AREAS))
+    def resampled(self, parts: Sequence[Resample]) -> np.ndarray:
+        """Compute :meth:`average_precision` of the resamples in all parts, ``[B, T, K, A]``."""
+        steps = _Steps.of(self) if len(self.start) else None
+        return np.concatenate([self._of_part(steps, part) for part in parts])
 
-    def _segments(self, weights: np.ndarray, recalls: Recalls) -> np.ndarray:
-        base = np.zeros(len(self.area_image) + 1, np.int64)
-        np.cumsum(weights.take(self.area_image), out=base[1:])
-        weight = weights.take(self.image)
-        hits, hits_before = self._running(weight * self.hit)
-        extra, extra_before = self._running(weight * self.extra)
-        hits -= self._spread(hits_before)
-        counted = base.take(self.place) + extra - self._spread(base[self.before] + extra_before)
-        reached = recalls.reached.take(hits + self._spread(recalls.start[self.cell]))
-        new = np.diff(reached, prepend=0)
-        new[self.start] = reached[self.start]
-        # The maximum precision from here to the end of the segment. Each segment is shifted above
-        # the later ones, so that a single running maximum suffices.
-        level = self._spread(np.arange(len(self.start), 0.0, -1.0))
-        precision = hits / np.maximum(counted, 1) + level
-        best = np.maximum.accumulate(precision[::-1])[::-1] - level
-        return np.add.reduceat(best * new, self.start) / len(RECALLS)
+    def _of_part(self, steps: "_Steps | None", part: Resample) -> np.ndarray:
+        result = np.zeros((len(THRESHOLDS), *part.boxes.shape))
+        if steps is not None:
+            cell = self.cell[steps.segment]
+            result[self.threshold[steps.segment], cell] = _segments(steps, part, cell)
+        result[:, part.boxes == 0] = np.nan
+        result = result.reshape(len(THRESHOLDS), -1, len(AREAS), part.boxes.shape[1])
+        return np.moveaxis(result, -1, 0)
 
-    @cached_property
-    def _lengths(self) -> np.ndarray:
-        return np.diff(self.start, append=len(self.image))
 
-    def _spread(self, values: np.ndarray) -> np.ndarray:
-        return np.repeat(values, self._lengths)
+def _segments(steps: "_Steps", part: Resample, cell: np.ndarray) -> np.ndarray:
+    """Return the average precision of each segment, ``[S, B]``.
 
-    def _running(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        total = np.cumsum(values)
-        return total, total[self.start] - values[self.start]
+    All segments and resamples are processed at once, from the last entry of each segment to its
+    first one. So the maximum of the precision at a recall or a higher one is a running maximum.
+    """
+    weights = part.weights
+    counted = steps.counted @ weights
+    np.cumsum(counted, axis=0, out=counted)
+    # At the last entry of each segment. `extra` is to be added to `counted`.
+    hits = (steps.hits @ weights).astype(np.float64)
+    extra = steps.extra @ weights - counted.take(steps.before, axis=0)
+    at = part.start.take(cell, axis=0) + hits.astype(np.int64)
+    level = part.reached.take(at)
+    best, total = np.zeros_like(hits), np.zeros_like(hits)
+    begin = 0
+    for first, end, others in zip(steps.first, steps.ends, steps.others, strict=True):
+        now = slice(first, first + end - begin)
+        number = counted.take(steps.place[begin:end], axis=0)
+        number += extra[now]
+        np.maximum(number, 1, out=number)
+        np.maximum(best[now], hits[now] / number, out=best[now])
+        weight = weights.take(steps.image[begin:end], axis=0)
+        if others is not None:
+            rows, at_step, change, missed = others
+            extra[rows] -= weight[at_step] * change
+            weight[at_step[missed]] = 0
+        hits[now] -= weight
+        at[now] -= weight
+        lower = part.reached.take(at[now])
+        total[now] += best[now] * (level[now] - lower)
+        level[now] = lower
+        begin = end
+    return (total + best * level) / len(RECALLS)
+
+
+class _Steps(NamedTuple):
+    """The entries of Matches in the order in which they are processed.
+
+    The segments are sorted by descending length, and processed in groups, whose numbers fit into
+    the cache of the processor. Step s of a group processes the s-th last entry of each of its
+    segments that has so many, which are the first ones of the group.
+
+    Attributes:
+        segment: ``[S]`` index in Matches of each segment.
+        first: first row of each step in ``segment``.
+        ends: end of each step in ``image`` and ``place``.
+        image: ``[E]`` image index.
+        place: ``[E]`` row of ``counted``.
+        others: for each step, entries that are no true positive in the area range: their rows in
+            ``segment``, places in the step, corrections as a column, and whether they are no true
+            positive at all; None if there are none.
+        counted: ``[P, I]`` sparse, number of detections in the area range from one place to the
+            next.
+        before: ``[S]`` row of ``counted`` before the segment.
+        hits: ``[S, I]`` sparse, number of true positives.
+        extra: ``[S, I]`` sparse, sum of the corrections.
+    """
+
+    segment: np.ndarray
+    first: list[int]
+    ends: list[int]
+    image: np.ndarray
+    place: np.ndarray
+    others: list[tuple[np.ndarray, ...] | None]
+    counted: csr_array
+    before: np.ndarray
+    hits: csr_array
+    extra: csr_array
+
+    @classmethod
+    def of(cls, matches: Matches) -> "_Steps":
+        images = matches.population.images
+        lengths = np.diff(matches.start, append=len(matches.image))
+        segment = np.argsort(-lengths, kind="stable")
+        own = np.repeat(np.argsort(segment), lengths)
+        group = own // _GROUP
+        step = np.repeat(matches.start + lengths, lengths) - 1 - np.arange(len(own))
+        step += group * len(own)
+        order = np.lexsort((own, step))
+        starts = np.flatnonzero(np.diff(step[order], prepend=-1))
+        places, row = np.unique(np.append(matches.place, matches.before), return_inverse=True)
+        area_row = np.searchsorted(places, np.arange(places[-1]), side="right")
+        shape = (len(segment), images)
+        hit, extra = matches.hit[order], matches.extra[order].astype(np.int32)
+        others: list = [None] * len(starts)
+        unlike = np.flatnonzero((extra != 0) | ~hit)
+        bounds = np.searchsorted(unlike, np.append(starts, len(order)))
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            found = unlike[bounds[number] : bounds[number + 1]]
+            rows = own[order[found]]
+            others[number] = rows, found - starts[number], extra[found, None], ~hit[found]
+        return cls(
+            segment=segment,
+            first=(group[order[starts]] * _GROUP).tolist(),
+            ends=[*starts[1:].tolist(), len(order)],
+            image=matches.image[order],
+            place=row[: len(order)][order],
+            others=others,
+            counted=_counts(area_row, matches.area_image[: places[-1]], (len(places), images)),
+            before=row[len(order) :][segment],
+            hits=_counts(own, matches.image, shape, matches.hit),
+            extra=_counts(own, matches.image, shape, matches.extra),
+        )
+
+
+def _counts(
+    row: np.ndarray, image: np.ndarray, shape: tuple[int, int], value: np.ndarray | None = None
+) -> csr_array:
+    """Return the sums of the values, 1 by default, by row and image as a sparse matrix."""
+    value = np.ones(len(row), np.int32) if value is None else value.astype(np.int32)
+    return csr_array((value, (row, image)), shape=shape)
+
+
+def _reached(boxes: np.ndarray) -> np.ndarray:
+    """Return the number of recalls for 0, 1, ... boxes[cell] true positives, cell by cell."""
+    size = boxes + 1
+    hits = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+    # A division in float64, as in pycocotools: 7 of 100 boxes reach the recall 0.07.
+    recall = hits / np.repeat(np.maximum(boxes, 1), size)
+    return np.searchsorted(RECALLS, recall, side="right").astype(np.int8)
 
 
 def check_counts(counts: np.ndarray, images: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """COCO's evaluation as a metric of mmengine's Runner."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from det_losses.errors import InputError, counted
 from det_losses.evaluation.backends import BACKENDS
 from det_losses.evaluation.ground_truth import ground_truth_json
 from det_losses.evaluation.metrics import MAX_DETS
+from det_losses.evaluation.result_file import write_detections
 from det_losses.evaluation.summary import coco_numbers, count_boxes, format_table
-from det_losses.files import write_json
 from det_losses.registry import METRICS
 
 
@@ -80,21 +81,21 @@ class CocoMetric(BaseMetric):
                 )
             truth = target["coco"]
             rows = _detection_rows(truth["image"]["id"], prediction, category_ids)
-            self.results.append(dict(truth, detections=rows))
+            self.results.append(_Evaluated(truth, rows))
 
-    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+    def compute_metrics(self, results: list["_Evaluated"]) -> dict[str, float]:
         """Compute the numbers of :func:`~det_losses.evaluation.summary.coco_numbers`; log a table.
 
         Args:
             results: the results of :meth:`process` from all ranks.
         """
-        images = {result["image"]["id"]: result for result in reversed(results)}
+        images = {result.truth["image"]["id"]: result for result in reversed(results)}
         results = [images[image_id] for image_id in sorted(images)]
         classes = dict(zip(self._meta("category_ids"), self._meta("classes"), strict=True))
-        truth = ground_truth_json(results, classes)
-        detections = np.concatenate([np.empty((0, 7)), *(r["detections"] for r in results)])
+        truth = ground_truth_json([result.truth for result in results], classes)
+        detections = np.concatenate([np.empty((0, 7)), *(r.detections for r in results)])
         if self.out_file is not None:
-            write_json(self.out_file, _result_json(detections))
+            write_detections(self.out_file, detections)
         curves = BACKENDS[self.backend](truth, detections, self.max_dets)
         ascending = [classes[category_id] for category_id in sorted(classes)]
         numbers = coco_numbers(curves, ascending, self.max_dets)
@@ -111,6 +112,19 @@ class CocoMetric(BaseMetric):
                 f"missing in {self.dataset_meta!r}"
             )
         return self.dataset_meta[key]
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluated:
+    """An evaluated image. Not a dict, through which mmengine would go entry by entry.
+
+    Attributes:
+        truth: ``image`` and ``annotations`` of the json.
+        detections: ``[n, 7]``: image id, x, y, w, h, score, category id.
+    """
+
+    truth: Mapping[str, Any]
+    detections: np.ndarray
 
 
 def _detection_rows(
@@ -138,10 +152,3 @@ def _detection_rows(
 
 def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().to("cpu", torch.float64).numpy()
-
-
-def _result_json(detections: np.ndarray) -> list[dict[str, Any]]:
-    return [
-        dict(image_id=int(row[0]), category_id=int(row[6]), bbox=row[1:5], score=row[5])
-        for row in detections.tolist()
-    ]

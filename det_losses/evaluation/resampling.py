@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from det_losses.errors import InputError
-from det_losses.evaluation.average_precision import Matches, Recalls, check_counts
+from det_losses.evaluation.average_precision import Matches, Resample, check_counts
 from det_losses.evaluation.metrics import METRICS
 from det_losses.evaluation.summary import ap_numbers
+
+_AT_ONCE = 256  # resamples that a thread processes at once; they take about 200 MiB for COCO
 
 
 def draw_counts(images: int, resamples: int, seed: int = 0) -> np.ndarray:
@@ -47,8 +49,8 @@ def resample(
     Args:
         matches: matches of F result files with the same ground truth.
         counts: ``[B, I]`` multiplicities of the images, see :func:`draw_counts`.
-        workers: number of threads; None: one per core that this process may use. Threads share
-            the matches, and numpy releases the GIL. The result does not depend on it.
+        workers: number of threads, each of which processes one file after the other; None: one
+            per core that this process may use. The result does not depend on it.
 
     Returns:
         ``[B, F]`` for each of METRICS and for ``AP/<class name>`` of each class.
@@ -73,18 +75,19 @@ def resample(
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}.")
 
-    def evaluate(weights: np.ndarray) -> np.ndarray:
-        recalls = Recalls.of(population, weights)
-        found = (matched.weighted(weights, recalls) for matched in matches)
-        return np.stack([list(ap_numbers(ap, population.names).values()) for ap in found])
+    count = -(-len(counts) // _AT_ONCE)
+    parts = [Resample.of(population, part) for part in np.array_split(counts, count)]
+
+    def evaluate(matched: Matches) -> list[np.ndarray]:
+        return list(ap_numbers(matched.resampled(parts), population.names).values())
 
     if workers == 1:
-        values = np.stack([evaluate(weights) for weights in counts])
+        values = [evaluate(matched) for matched in matches]
     else:
         with ThreadPoolExecutor(workers) as pool:
-            values = np.stack(list(pool.map(evaluate, counts)))
+            values = list(pool.map(evaluate, matches))
     names = [*METRICS, *(f"AP/{name}" for name in population.names)]
-    return {name: values[..., index] for index, name in enumerate(names)}
+    return dict(zip(names, np.stack(values, axis=-1), strict=True))
 
 
 def _cores() -> int:

@@ -1,5 +1,6 @@
-"""Read and check COCO result files."""
+"""Read, check and write COCO result files."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,15 @@ import numpy as np
 from det_losses.data.coco_json import ID_LIMIT, is_finite, parse_json, whole_number
 from det_losses.errors import InputError, MissingFileError, agreed
 from det_losses.evaluation.ground_truth import GroundTruth
+from det_losses.files import write_text
 
 _FIELDS = ("image_id", "category_id", "bbox", "score")
+_ENTRY = '{"image_id": %d, "category_id": %d, "bbox": [%r, %r, %r, %r], "score": %r}'
+# In the layout of a file, a control character, which JSON does not have, stands for each field.
+_SIGNS = {b'"image_id"': b"\1", b'"bbox"': b"\2", b'"score"': b"\3", b'"category_id"': b"\4"}
+_COLUMNS = {b"\1:": [0], b"\2:[]": [1, 2, 3, 4], b"\3:": [5], b"\4:": [6]}  # of the detections
+_NUMBER = b"0123456789.eE+-"
+_BLANKS = bytes(c if c in _NUMBER + b"," else ord(" ") for c in range(256))
 
 
 def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.ndarray:
@@ -34,6 +42,67 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
             f"{path}: no such result file. Give a COCO result json: a list of detections with "
             f"{', '.join(_FIELDS)}."
         )
+    detections = _plain_rows(path.read_bytes())
+    if detections is None:
+        detections = _checked_rows(path)
+    if truth is not None:
+        truth.locate(detections, f"{path}: ")
+    return detections
+
+
+def write_detections(path: str | Path, detections: np.ndarray) -> None:
+    """Write detections, ``[N, 7]`` as of :func:`read_detections`, without rounding; atomically.
+
+    The text is that of :func:`json.dumps`, in less than half of its time.
+    """
+    columns = detections[:, [0, 6]].astype(np.int64).T.tolist() + detections[:, 1:6].T.tolist()
+    entries = [_ENTRY % row for row in zip(*columns, strict=True)]
+    write_text(path, f"[{', '.join(entries)}]\n")
+
+
+def _plain_rows(text: bytes) -> np.ndarray | None:
+    """Parse a file in which each entry looks like the first one, apart from its numbers.
+
+    That is what programs write. It takes a third of the time of a JSON parser, which makes a dict
+    of each entry.
+
+    Returns:
+        ``[N, 7]``; None if the file is of another form or has a number that may be wrong, so that
+        it has to be parsed and checked entry by entry.
+    """
+    if any(sign in text for sign in _SIGNS.values()):
+        return None
+    for name, sign in _SIGNS.items():
+        text = text.replace(name, sign)
+    layout = text.translate(None, _NUMBER).rstrip()
+    end = layout.find(b"}") + 1
+    entry, separator = layout[1:end], layout[end : layout.find(b"{", end)]
+    fields = entry.translate(None, b" \n\r\t").replace(b"[,,,]", b"[]")[1:-1].split(b",")
+    count = layout.count(b"}")
+    if (
+        sorted(fields) != sorted(_COLUMNS)
+        or separator.strip() != (b"," if count > 1 else b"")
+        or layout != b"[" + separator.join([entry] * count) + b"]"
+    ):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # of what is not a number
+        try:
+            numbers = np.fromstring(text.translate(_BLANKS), sep=" ,")
+        except (DeprecationWarning, ValueError):
+            return None
+    if numbers.size != 7 * count:
+        return None
+    detections = np.empty((count, 7))
+    columns = [column for field in fields for column in _COLUMNS[field]]
+    detections[:, columns] = numbers.reshape(count, 7)
+    ids = detections[:, [0, 6]]
+    sound = np.isfinite(detections).all() and (ids == np.trunc(ids)).all()
+    return detections if sound and (abs(ids) < ID_LIMIT).all() else None
+
+
+def _checked_rows(path: Path) -> np.ndarray:
+    """Parse a file entry by entry."""
     entries = parse_json(path, "Is it complete?")
     if not isinstance(entries, list):
         raise InputError(
@@ -48,10 +117,7 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
         further = f" {more} more of the {len(entries)} detections {have} errors." if more else ""
         raise InputError(f"{path}: [{index}]: {first}{further}")
     rows = [(e["image_id"], *e["bbox"], e["score"], e["category_id"]) for e in entries]
-    detections = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    if truth is not None:
-        truth.locate(detections, f"{path}: ")
-    return detections
+    return np.array(rows, dtype=np.float64).reshape(-1, 7)
 
 
 def _fault(entry: Any) -> str | None:

@@ -14,24 +14,24 @@ from det_losses.evaluation.metrics import AREAS, LOGGED_METRICS, SIZE_METRICS, T
 _WIDTH = 100  # characters of a line, without the logger's prefix
 
 
-def ap_numbers(ap: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Compute the METRICS and the AP of each class of one evaluation.
+def ap_numbers(ap: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Compute the METRICS and the AP of each class of one or several evaluations.
 
     Args:
-        ap: ``[T, K, A]``, NaN where the ground truth has no box.
+        ap: ``[..., T, K, A]``, NaN where the ground truth has no box.
         names: the K class names.
 
     Returns:
-        For each of METRICS the mean over classes (and thresholds) with boxes, NaN if there are
-        none; then ``AP/<class name>``.
+        ``[...]`` for each of METRICS, the mean over classes (and thresholds) with boxes, NaN if
+        there are none; then for ``AP/<class name>``.
     """
     area = {name: index for index, name in enumerate(AREAS)}
-    numbers = {"AP": _mean(ap[..., area["all"]])}
+    numbers = {"AP": _mean(ap[..., area["all"]], (-2, -1))}
     for index, name in enumerate(THRESHOLD_METRICS):
-        numbers[name] = _mean(ap[index, :, area["all"]])
+        numbers[name] = _mean(ap[..., index, :, area["all"]], -1)
     for name, size in SIZE_METRICS.items():
-        numbers[name] = _mean(ap[..., area[size]])
-    by_class = ap[..., area["all"]].mean(axis=0).tolist()
+        numbers[name] = _mean(ap[..., area[size]], (-2, -1))
+    by_class = np.moveaxis(ap[..., area["all"]].mean(axis=-2), -1, 0)
     return numbers | {f"AP/{name}": value for name, value in zip(names, by_class, strict=True)}
 
 
@@ -57,7 +57,8 @@ def coco_numbers(curves: Curves, names: Sequence[str], max_dets: Sequence[int]) 
     for size in SIZE_METRICS.values():
         recalls[f"AR{size[0]}"] = _mean(recall[:, :, area[size], -1])
     classes = {f"AP/{name}": found[f"AP/{name}"] for name in names}
-    return {name: found[name] for name in LOGGED_METRICS} | recalls | classes
+    numbers = {name: found[name] for name in LOGGED_METRICS} | recalls | classes
+    return {name: float(value) for name, value in numbers.items()}
 
 
 def metric_names(names: Sequence[str], max_dets: Sequence[int]) -> list[str]:
@@ -71,9 +72,11 @@ def metric_names(names: Sequence[str], max_dets: Sequence[int]) -> list[str]:
     return [*LOGGED_METRICS, *recalls, *(f"AP/{name}" for name in names)]
 
 
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+def _mean(values: np.ndarray, axes: int | tuple[int, ...] | None = None) -> np.ndarray:
+    known = ~np.isnan(values)
+    count = known.sum(axes)
+    total = np.where(known, values, 0.0).sum(axes)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def count_boxes(

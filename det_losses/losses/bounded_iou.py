@@ -5,7 +5,7 @@ from torch import Tensor
 
 from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.box import DecodedBoxLoss
+from det_losses.losses.core.box import PairLoss
 from det_losses.losses.smooth_l1 import smooth_l1_loss
 from det_losses.registry import MODELS
 
@@ -14,9 +14,12 @@ def bounded_iou_loss(
     pred: Tensor, target: Tensor, *, beta: float = 0.2, eps: float = 1e-7
 ) -> Tensor:
     """Bounded IoU loss of each box, ``[N]``; see :class:`BoundedIoULoss`."""
-    pair = box_pair(pred, target, eps)
-    costs = torch.stack([*center_costs(pair), *pair.size_gaps])
-    return smooth_l1_loss(costs, torch.zeros_like(costs), beta=beta).sum(0)
+    return _of_pair(box_pair(pred, target, eps), beta)
+
+
+def _of_pair(pair: BoxPair, beta: float) -> Tensor:
+    costs = (*center_costs(pair), *pair.size_gaps)
+    return sum(smooth_l1_loss(cost, torch.zeros_like(cost), beta=beta) for cost in costs)
 
 
 def center_costs(pair: BoxPair) -> tuple[Tensor, Tensor]:
@@ -30,7 +33,7 @@ def center_costs(pair: BoxPair) -> tuple[Tensor, Tensor]:
 
 
 @MODELS.register_module()
-class BoundedIoULoss(DecodedBoxLoss):
+class BoundedIoULoss(PairLoss):
     r"""Sum over x, y, width and height of one minus the best IoU possible given the error of each.
 
     .. math::
@@ -83,6 +86,7 @@ class BoundedIoULoss(DecodedBoxLoss):
         tensor(0.9667)
     """
 
+    rowwise = True
     paper = "Tychsen-Smith and Petersson, Bounded IoU Loss, arXiv 1711.00164, 2017"
 
     def __init__(
@@ -93,12 +97,10 @@ class BoundedIoULoss(DecodedBoxLoss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
         check_argument("beta", beta, beta >= 0, "at least 0")
-        check_argument("eps", eps, eps >= 0, "at least 0")
         self.beta = beta
-        self.eps = eps
 
-    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        return bounded_iou_loss(pred, target, beta=self.beta, eps=self.eps)
+    def of_pair(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each box, ``[N]``."""
+        return _of_pair(pair, self.beta)

@@ -73,6 +73,7 @@ class EIoULoss(IoUFamilyLoss):
         tensor(0.8000)
     """
 
+    rowwise = True
     paper = "Zhang et al., Focal and Efficient IOU Loss, arXiv 2101.08158, 2021"
 
     def __init__(

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from det_losses.boxes import box_pair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.box import DecodedBoxLoss
+from det_losses.losses.core.box import PairLoss
 from det_losses.registry import MODELS
 from det_losses.tensors import safe_sqrt
 
@@ -13,8 +13,11 @@ from det_losses.tensors import safe_sqrt
 def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
     """Gaussian combined distance loss of each box, ``[N]``; see :class:`GCDLoss`."""
     check_argument("eps", eps, eps > 0, "above 0")
-    pair = box_pair(pred, target, eps)
-    side = eps**0.5
+    return _of_pair(box_pair(pred, target, eps))
+
+
+def _of_pair(pair: BoxPair) -> Tensor:
+    side = pair.eps**0.5
     w, h, wg, hg = (size.clamp(min=side) for size in (pair.w, pair.h, pair.wg, pair.hg))
     squared = (pair.dx**2 + pair.dw2 / 4) * (w**-2 + wg**-2) / 2
     squared = squared + (pair.dy**2 + pair.dh2 / 4) * (h**-2 + hg**-2) / 2
@@ -22,7 +25,7 @@ def gcd_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
 
 
 @MODELS.register_module()
-class GCDLoss(DecodedBoxLoss):
+class GCDLoss(PairLoss):
     r"""Distance of the boxes as Gaussian distributions, relative to the sizes of both boxes.
 
     .. math::
@@ -72,15 +75,15 @@ class GCDLoss(DecodedBoxLoss):
         tensor(0.4282)
     """
 
+    rowwise = True
     paper = "Guan et al., Gaussian Combined Distance, arXiv 2510.27649, 2025"
 
     def __init__(
         self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
     ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        super().__init__(eps=eps, reduction=reduction, loss_weight=loss_weight)
         check_argument("eps", eps, eps > 0, "above 0")
-        self.eps = eps
 
-    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        return gcd_loss(pred, target, eps=self.eps)
+    def of_pair(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each box, ``[N]``."""
+        return _of_pair(pair)

@@ -18,7 +18,7 @@ def mpdiou_loss(pred: Tensor, target: Tensor, *, image_size: Tensor, eps: float 
 def mpdiou_penalties(pair: BoxPair, image_size: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances of the top left and of the bottom right corners, each ``[N]``."""
     x1, y1, x2, y2 = pair.edge_offsets
-    width, height = upcast(image_size).to(pair.pred.dtype).unbind(-1)
+    width, height = upcast(image_size).to(pair.iou.dtype).unbind(-1)
     diagonal2 = (width**2 + height**2).clamp(min=pair.eps)
     return (x1**2 + y1**2) / diagonal2, (x2**2 + y2**2) / diagonal2
 
@@ -66,6 +66,7 @@ class MPDIoULoss(IoUFamilyLoss):
         tensor(0.5400)
     """
 
+    rowwise = True
     paper = "Ma and Xu, MPDIoU, arXiv 2307.07662, 2023"
     inputs = ("image_size",)
 

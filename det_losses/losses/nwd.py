@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from det_losses.boxes import box_pair
+from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
-from det_losses.losses.core.box import DecodedBoxLoss
+from det_losses.losses.core.box import PairLoss
 from det_losses.registry import MODELS
 from det_losses.tensors import safe_sqrt
 
@@ -13,13 +13,16 @@ from det_losses.tensors import safe_sqrt
 def nwd_loss(pred: Tensor, target: Tensor, *, constant: float = 12.8) -> Tensor:
     """NWD loss of each box, ``[N]``; see :class:`NWDLoss`."""
     check_argument("constant", constant, constant > 0, "above 0")
-    pair = box_pair(pred, target)
+    return _of_pair(box_pair(pred, target), constant)
+
+
+def _of_pair(pair: BoxPair, constant: float) -> Tensor:
     distance = safe_sqrt(pair.center_distance2 + (pair.dw2 + pair.dh2) / 4)
     return 1 - torch.exp(-distance / constant)
 
 
 @MODELS.register_module()
-class NWDLoss(DecodedBoxLoss):
+class NWDLoss(PairLoss):
     r"""Wasserstein distance of the boxes as Gaussian distributions, on a scale of pixels.
 
     .. math::
@@ -62,6 +65,7 @@ class NWDLoss(DecodedBoxLoss):
         tensor(0.6321)
     """
 
+    rowwise = True
     paper = "Wang et al., Normalized Gaussian Wasserstein Distance, arXiv 2110.13389, 2021"
     invariances = ("translation", "mirror")
 
@@ -72,6 +76,6 @@ class NWDLoss(DecodedBoxLoss):
         check_argument("constant", constant, constant > 0, "above 0")
         self.constant = constant
 
-    def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        return nwd_loss(pred, target, constant=self.constant)
+    def of_pair(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each box, ``[N]``."""
+        return _of_pair(pair, self.constant)

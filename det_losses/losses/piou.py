@@ -89,6 +89,7 @@ class PIoULoss(IoUFamilyLoss):
         tensor(0.5155)
     """
 
+    rowwise = True
     paper = "Liu et al., Powerful-IoU, Neural Networks, doi 10.1016/j.neunet.2023.11.041, 2024"
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
@@ -138,6 +139,7 @@ class PIoUv2Loss(PIoULoss):
         tensor(0.4758)
     """
 
+    rowwise = True
     monotone_in_distance = False
 
     def __init__(

@@ -62,6 +62,7 @@ class WIoUv1Loss(IoUFamilyLoss):
         tensor(1.2840)
     """
 
+    rowwise = True
     paper = "Tong et al., Wise-IoU, arXiv 2301.10051, 2023"
     constant_in_gradient = ("the diagonal c of the enclosing box in R",)
 

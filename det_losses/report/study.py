@@ -16,7 +16,6 @@ from det_losses.evaluation.matching import match
 from det_losses.evaluation.metrics import MAX_DETS, METRICS
 from det_losses.evaluation.resampling import draw_counts, resample
 from det_losses.evaluation.result_file import read_detections
-from det_losses.evaluation.summary import ap_numbers
 from det_losses.report.formats import listed
 from det_losses.report.resampled import (
     RESAMPLING_SEED,
@@ -104,6 +103,7 @@ class Study:
         self._matches: dict[Path, Matches] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._resampled: dict[tuple[Path, ...], Resampled] = {}
+        self._texts: dict[int | None, str] = {}
 
     @classmethod
     def load(
@@ -275,13 +275,7 @@ class Study:
         """
         files = tuple(detection_files(run))
         if self.origins and files not in self._damages:
-            truth = self.truth_of(run["seed"])
-            try:
-                for file in files:
-                    read_detections(file, truth)
-                self._damages[files] = None
-            except (UserError, OSError) as error:
-                self._damages[files] = str(error)
+            self._damages[files] = self._fault(self.fold_of(run["seed"]), files)
         return self._damages.get(files)
 
     def coco_of(self, seed: int) -> dict[str, Any]:
@@ -309,6 +303,18 @@ class Study:
             coco = _only_fold(self.coco, fold, self._truth_file)
             self._parts[fold] = coco, _ground_truth(coco, self._truth_file)
         return self._parts[fold]
+
+    def cache(self, run: Mapping[str, Any], name: str) -> tuple[Path, str] | None:
+        """Return file and key of a cache beside a run; None beside other frameworks' files.
+
+        Args:
+            run: the run.
+            name: name of the file.
+        """
+        if not self.origins:
+            return None
+        files = detection_files(run)
+        return files[0].parent / name, self._cache_key(self.fold_of(run["seed"]), files)
 
     def detections(self, run: Mapping[str, Any]) -> np.ndarray:
         """Return the detections of a run's last evaluation, [N, 7]."""
@@ -396,56 +402,60 @@ class Study:
             np.stack([of_run.draws[metric] for of_run in numbers], axis=1),
         )
 
+    def _fault(self, fold: int | None, files: tuple[Path, ...]) -> str | None:
+        """Return why files cannot be read; what is in a cache could be read."""
+        truth = self._part(fold)[1]
+        try:
+            if self._known(fold, files) is None:
+                for file in files:
+                    self._match(file, truth)
+        except (UserError, OSError) as error:
+            return str(error)
+        return None
+
     def _resample(self, runs: Sequence[Mapping[str, Any]]) -> list["Resampled"]:
         """Return the metrics of runs: from memory, from their cache files, or computed."""
         wanted = [(self.fold_of(run["seed"]), tuple(detection_files(run))) for run in runs]
-        for fold in dict.fromkeys(fold for fold, _ in wanted):
-            self._resample_part(
-                fold, [f for other, f in wanted if other == fold and f not in self._resampled]
-            )
+        absent = [(fold, files) for fold, files in wanted if self._known(fold, files) is None]
+        for fold in dict.fromkeys(fold for fold, _ in absent):
+            self._compute(fold, [files for other, files in absent if other == fold])
         return [self._resampled[files] for _, files in wanted]
 
-    def _resample_part(self, fold: int | None, wanted: Sequence[tuple[Path, ...]]) -> None:
-        """Add the metrics of runs on one fold, or without folds, given by their detections."""
-        coco, truth = self._part(fold)
-        keys = dict.fromkeys(wanted, "")
-        cached = bool(self.origins and keys)  # no caches next to other frameworks' files
-        if cached:
-            text = json.dumps(coco)
-            for files in keys:
-                keys[files] = cache_key(text, files, self.resamples, self.max_dets)
-                found = load_cache(files[0].parent / CACHE_FILE, keys[files])
-                if found:
-                    self._resampled[files] = found
-        absent = [files for files in keys if files not in self._resampled]
-        for files, result in zip(absent, self._compute(absent, truth), strict=True):
-            self._resampled[files] = result
-            if cached:
-                save_cache(files[0].parent / CACHE_FILE, keys[files], result)
+    def _known(self, fold: int | None, files: tuple[Path, ...]) -> "Resampled | None":
+        """Return the metrics of a run from memory or from its cache file, if they are there."""
+        if files not in self._resampled and self.origins:
+            found = load_cache(files[0].parent / CACHE_FILE, self._cache_key(fold, files))
+            if found:
+                self._resampled[files] = found
+        return self._resampled.get(files)
 
-    def _compute(self, runs: Sequence[Sequence[Path]], truth: GroundTruth) -> list["Resampled"]:
-        """Return the metrics of runs on the same images, given by their detections files."""
-        if not runs:
-            return []
+    def _cache_key(self, fold: int | None, files: Sequence[Path]) -> str:
+        if fold not in self._texts:
+            self._texts[fold] = json.dumps(self._part(fold)[0])
+        return cache_key(self._texts[fold], files, self.resamples, self.max_dets)
+
+    def _compute(self, fold: int | None, runs: Sequence[tuple[Path, ...]]) -> None:
+        """Add the metrics of runs on the same images, given by their detections files."""
+        truth = self._part(fold)[1]
         matched = [[self._match(file, truth) for file in files] for files in runs]
-        counts = draw_counts(len(truth.image_ids), self.resamples, RESAMPLING_SEED)
-        drawn = resample([matches for run in matched for matches in run], counts)
-        results, start = [], 0
-        for run in matched:
-            columns = slice(start, start + len(run))
-            start += len(run)
-            full = [ap_numbers(matches.average_precision(), truth.names) for matches in run]
-            results.append(
-                Resampled(
-                    {name: float(np.mean([values[name] for values in full])) for name in full[0]},
-                    {name: values[:, columns].mean(axis=1) for name, values in drawn.items()},
-                )
-            )
-        return results
+        images = len(truth.image_ids)
+        drawn = draw_counts(images, self.resamples, RESAMPLING_SEED)
+        counts = np.concatenate([np.ones((1, images), drawn.dtype), drawn])  # first all images
+        values = resample([matches for run in matched for matches in run], counts)
+        start = 0
+        for files in runs:
+            columns = slice(start, start + len(files))
+            start += len(files)
+            means = {name: each[:, columns].mean(axis=1) for name, each in values.items()}
+            full = {name: float(each[0]) for name, each in means.items()}
+            result = Resampled(full, {name: each[1:] for name, each in means.items()})
+            self._resampled[files] = result
+            if self.origins:  # no caches next to other frameworks' files
+                save_cache(files[0].parent / CACHE_FILE, self._cache_key(fold, files), result)
 
     def _match(self, file: Path, truth: GroundTruth) -> Matches:
         if file not in self._matches:
-            rows = read_detections(file)
+            rows = read_detections(file, truth if self.origins else None)
             if not self.origins:  # of other frameworks
                 self.meta["notes"] += [f"{file.name}: {n}." for n in suspect(self.coco, rows)]
             try:

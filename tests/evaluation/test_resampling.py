@@ -9,6 +9,7 @@ from coco_cases import coco_json, copied, part_of, random_case, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from det_losses.evaluation import average_precision, resampling
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.matching import match
 from det_losses.evaluation.metrics import METRICS
@@ -123,6 +124,19 @@ def test_doubling_all_images_does_not_change_ap(found):
     once, twice = resample(found, counts), resample(found, 2 * counts)
     for name, values in once.items():
         np.testing.assert_allclose(twice[name], values, atol=1e-12)
+
+
+def test_parts_and_groups_do_not_matter(monkeypatch):
+    # Matches of three classes, sizes and ten thresholds have more segments than a group.
+    coco, rows = random_case(3)
+    matches, counts = match(GroundTruth(coco), rows), draw_counts(20, 5)
+    whole = resample([matches], counts)
+    monkeypatch.setattr(resampling, "_AT_ONCE", 2)
+    monkeypatch.setattr(average_precision, "_GROUP", 7)
+    parts = resample([matches], counts)
+    assert len(matches.start) > 7
+    for name, values in whole.items():
+        np.testing.assert_array_equal(parts[name], values)
 
 
 def test_the_number_of_workers_does_not_matter(found):

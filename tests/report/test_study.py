@@ -7,6 +7,8 @@ import pytest
 from det_losses.evaluation.metrics import METRICS
 from det_losses.report import study as study_module
 from det_losses.report import write_report
+from det_losses.report.analyses import context as context_module
+from det_losses.report.analyses import detection_stats as stats_module
 from det_losses.report.analyses.context import Context
 from det_losses.report.cautions import cautions
 from det_losses.report.methods import methods
@@ -103,6 +105,24 @@ def test_a_cache_of_other_data_is_not_used(make_comparison, monkeypatch, what):
     with monkeypatch.context() as patched:  # the new numbers are cached
         forbid_matching(patched)
         Study.load([root], resamples=resamples).scores("AP")
+
+
+def test_statistics_of_detections_are_cached_beside_the_run(make_comparison, monkeypatch):
+    root = make_comparison(seeds=(0, 1), noise={"a": 0.1, "b": 0.05})
+    first = Context(Study.load([root])).detection_stats
+    with monkeypatch.context() as patched:
+        patched.setattr(context_module, "detection_stats", None)
+        again = Context(Study.load([root])).detection_stats
+    for label, runs in first.items():
+        assert [run.seed for run in again[label]] == [0, 1]
+        for one, other in zip(runs, again[label], strict=True):
+            np.testing.assert_equal(vars(other), vars(one))  # NaN equals NaN
+    # Not those of other detections, nor of another version.
+    edit(root / "runs/b/seed_0/detections.json", lambda found: found.clear())
+    assert not len(Context(Study.load([root])).detection_stats["b"][0].ious)
+    monkeypatch.setattr(stats_module, "_MADE_BY", "later")
+    monkeypatch.setattr(context_module, "detection_stats", lambda *_: first["a"][0])
+    assert Context(Study.load([root])).detection_stats["b"][1].ious is first["a"][0].ious
 
 
 def test_only_finished_runs_count(make_comparison):

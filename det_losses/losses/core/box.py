@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from det_losses.boxes import BoxPair, box_pair
 from det_losses.errors import InputError
-from det_losses.losses.core.base import Loss, check_argument
+from det_losses.losses.core.base import Loss, check_argument, known_divisor
 from det_losses.losses.core.build import build_loss
+from det_losses.losses.core.taped import taped_loss
 
 
 class ElementwiseBoxLoss(Loss):
@@ -36,7 +37,73 @@ class DecodedBoxLoss(Loss):
         return pred.shape[:-1]
 
 
-class IoUFamilyLoss(DecodedBoxLoss):
+class PairLoss(DecodedBoxLoss):
+    """A loss that is computed from the geometry of the predicted box and its target.
+
+    On a CPU, value and gradient come from one pass over numpy arrays (``taped.py``), which is
+    several times faster than autograd. It evaluates the formula of the subclass with a
+    :class:`~det_losses.box_gradients.TapedPair`.
+
+    Args:
+        eps: smallest denominator, an area in square pixels.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        loss_weight: factor on the result.
+
+    Attributes:
+        rowwise: whether the loss of a box depends on this box only, so that large inputs can be
+            computed in chunks. Each class declares it for itself.
+        is_taped: whether the formula can be evaluated by ``taped.py``; None until this was tried.
+    """
+
+    rowwise: bool = False
+    is_taped: bool | None = None
+
+    def __init_subclass__(cls) -> None:
+        cls.rowwise = vars(cls).get("rowwise", False)  # not inherited: the formula may be another
+
+    def __init__(
+        self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None:
+        super().__init__(reduction=reduction, loss_weight=loss_weight)
+        check_argument("eps", eps, eps >= 0, "at least 0")
+        self.eps = eps
+
+    def of_pair(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of each box, ``[N]``; it may depend on the sample weights."""
+        raise NotImplementedError
+
+    def plain(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
+    ) -> Tensor:
+        """Return the loss of each box, ``[N]``, by operations on tensors."""
+        return self.of_pair(box_pair(pred, target, self.eps, inputs), weight)
+
+    def unreduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
+    ) -> Tensor:
+        """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
+        loss = taped_loss(self, pred, target, weight, inputs)
+        return self.plain(pred, target, weight, **inputs) if loss is None else loss
+
+    def reduced(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        inputs: Mapping[str, Tensor],
+        reduction: str,
+        avg_factor: float | Tensor | None,
+    ) -> Tensor:
+        """Return the weighted and reduced loss; the fast path computes the sum itself."""
+        if reduction != "none" and type(self).unreduced is PairLoss.unreduced:
+            divisor = known_divisor(reduction, avg_factor, len(pred))
+            loss = taped_loss(self, pred, target, weight, inputs, divisor)
+            if loss is not None:
+                return loss
+        return super().reduced(pred, target, weight, inputs, reduction, avg_factor)
+
+
+class IoUFamilyLoss(PairLoss):
     """A loss on decoded boxes: an overlap term plus penalties, times a factor.
 
     A subclass overrides the terms in which it differs from ``1 - IoU``. An :class:`IoUWrapper` uses
@@ -47,13 +114,6 @@ class IoUFamilyLoss(DecodedBoxLoss):
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         loss_weight: factor on the result.
     """
-
-    def __init__(
-        self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
-    ) -> None:
-        super().__init__(reduction=reduction, loss_weight=loss_weight)
-        check_argument("eps", eps, eps >= 0, "at least 0")
-        self.eps = eps
 
     def iou(self, pair: BoxPair) -> Tensor:
         """IoU that the overlap term is computed from, ``[N]``."""
@@ -67,20 +127,15 @@ class IoUFamilyLoss(DecodedBoxLoss):
         """Terms added to the overlap term, each ``[N]``."""
         return ()
 
-    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
-        """Factor on the sum of the terms, ``[N]``; may depend on the sample weights."""
-        return torch.ones_like(pair.iou)
+    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor | float:
+        """Factor on the sum of the terms, ``[N]`` or 1; may depend on the sample weights."""
+        return 1
 
-    def per_box(self, pair: BoxPair) -> Tensor:
-        """Sum of the terms, ``[N]``."""
-        return sum(self.penalties(pair), self.overlap(self.iou(pair)))
-
-    def unreduced(
-        self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
-    ) -> Tensor:
-        """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        pair = box_pair(pred, target, self.eps, inputs)
-        return self.per_box(pair) * self.factor(pair, weight)
+    def of_pair(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+        """Sum of the terms, times the factor, ``[N]``."""
+        terms = sum(self.penalties(pair), self.overlap(self.iou(pair)))
+        factor = self.factor(pair, weight)
+        return terms if isinstance(factor, int) and factor == 1 else terms * factor
 
 
 class IoUWrapper(IoUFamilyLoss):
@@ -119,6 +174,7 @@ class IoUWrapper(IoUFamilyLoss):
             )
         super().__init__(eps=inner.eps, reduction=reduction, loss_weight=loss_weight)
         self.loss = inner
+        self.rowwise = self.rowwise and inner.rowwise
         self.inputs = inner.inputs
         constant = (*self.constant_in_gradient, *inner.constant_in_gradient)
         self.constant_in_gradient = tuple(dict.fromkeys(constant))
@@ -138,6 +194,6 @@ class IoUWrapper(IoUFamilyLoss):
         """The wrapped penalties."""
         return self.loss.penalties(pair)
 
-    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
+    def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor | float:
         """The wrapped factor."""
         return self.loss.factor(pair, weight)

@@ -11,14 +11,19 @@ from hotcoco import COCO
 
 from det_losses.report.analyses.detection_stats import (
     DetectionStats,
+    as_arrays,
     detection_stats,
+    from_arrays,
     nan_mean,
 )
 from det_losses.report.formats import NO_INTERVAL, difference, no_interval, points
 from det_losses.report.plotting import Style, styles
+from det_losses.report.resampled import load_arrays, save_arrays
 from det_losses.report.section import Table
 from det_losses.report.study import Study
 from det_losses.statistics import Difference
+
+STATS_FILE = "detection_stats.npz"
 
 
 @dataclass(frozen=True)
@@ -58,21 +63,35 @@ class Context:
         Scores are of all images, NaN for those on which a run was not evaluated.
         """
         study = self.study
-        indices: dict[int | None, COCO] = {}
 
         def of_run(run: dict[str, Any]) -> DetectionStats:
-            seed = run["seed"]
-            truth, fold = study.truth_of(seed), study.fold_of(seed)
-            if fold not in indices:
-                indices[fold] = COCO(study.coco_of(seed))
-            found = detection_stats(
-                truth, indices[fold], study.detections(run), seed, study.max_dets
-            )
+            truth = study.truth_of(run["seed"])
+            found = self._stats_of(run)
             scores = np.full(len(study.truth.image_ids), np.nan)
             scores[np.searchsorted(study.truth.image_ids, truth.image_ids)] = found.image_scores
             return replace(found, image_scores=scores)
 
         return {label: [of_run(run) for run in study.done(label)] for label in self.labels}
+
+    def _stats_of(self, run: dict[str, Any]) -> DetectionStats:
+        """Return the statistics of a run from its cache, or compute them."""
+        study, seed = self.study, run["seed"]
+        cache = study.cache(run, STATS_FILE)
+        if cache and (stored := load_arrays(*cache)) and (found := from_arrays(seed, stored)):
+            return found
+        fold = study.fold_of(seed)
+        if fold not in self._indices:
+            self._indices[fold] = COCO(study.coco_of(seed))
+        truth, rows = study.truth_of(seed), study.detections(run)
+        found = detection_stats(truth, self._indices[fold], rows, seed, study.max_dets)
+        if cache:
+            save_arrays(*cache, as_arrays(found))
+        return found
+
+    @cached_property
+    def _indices(self) -> dict[int | None, COCO]:
+        """The index of the ground truth of each fold that is needed."""
+        return {}
 
     @cached_property
     def found_nothing(self) -> bool:

@@ -1,6 +1,8 @@
 """Statistics of the detections of a run, shared by several analyses."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import version
 
 import numpy as np
 from hotcoco import COCO, COCOeval
@@ -11,6 +13,8 @@ from det_losses.evaluation.metrics import MAX_DETS, THRESHOLDS
 
 ERROR_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 CURVE_IOUS = (0.5, 0.75)  # of the curves of precision against recall
+# Increment the number when cached statistics change; hotcoco computes a part of them.
+_MADE_BY = f"1, hotcoco {version('hotcoco')}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,32 @@ def detection_stats(
         precision=precision_curves(evaluation),
         score=score,
         confusion=confusion(index, detections[counted & (detections[:, 5] >= score)]),
+    )
+
+
+def as_arrays(stats: DetectionStats) -> dict[str, np.ndarray]:
+    """Return the statistics of a run as arrays, to be cached."""
+    gains = np.array([stats.errors[name] for name in ERROR_TYPES])
+    values = {field.name: getattr(stats, field.name) for field in fields(stats)}
+    return {name: np.asarray(value) for name, value in values.items()} | {
+        "errors": gains,
+        "made_by": np.array(_MADE_BY),
+    }
+
+
+def from_arrays(seed: int, arrays: Mapping[str, np.ndarray]) -> DetectionStats | None:
+    """Return the statistics that :func:`as_arrays` took apart; None if another version did it."""
+    if arrays.get("made_by") != _MADE_BY:
+        return None
+    return DetectionStats(
+        seed=seed,
+        objects=int(arrays["objects"]),
+        ious=arrays["ious"],
+        errors=dict(zip(ERROR_TYPES, arrays["errors"].tolist(), strict=True)),
+        image_scores=arrays["image_scores"],
+        precision=arrays["precision"],
+        score=float(arrays["score"]),
+        confusion=arrays["confusion"],
     )
 
 
