@@ -56,6 +56,9 @@ def starting_config(options: ComparisonOptions) -> Config:
     cfg = _with_command(options)
     if not is_foreign(cfg):
         return cfg
+    for option in options.cfg_options:
+        if option.split(".")[0] not in cfg:
+            raise InputError(f"--cfg-options {option}: the trainer does not read this key")
     given = [name for name in _OF_ENGINE if getattr(options, name) != DEFAULTS[name]]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -109,13 +112,6 @@ def _check_command(options: ComparisonOptions, trainer: Mapping[str, Any]) -> No
             "--command has no {work_dir}, the directory of the run, in which it leaves "
             f"{options.detections_file}"
         )
-    unread = [
-        option
-        for option in options.cfg_options
-        if option.split(".")[0] not in ("train_dataloader", "val_dataloader", "val_evaluator")
-    ]
-    if unread:
-        raise InputError(f"--cfg-options {unread[0]}: the command does not read the config")
 
 
 @dataclass(frozen=True)
