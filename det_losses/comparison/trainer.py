@@ -100,6 +100,17 @@ class Trainer:
         """Return the path of the COCO result file that the command leaves."""
         return run.work_dir / DETECTIONS_FILE
 
+    def evaluations(self, run: TrainingRun) -> dict[int, Path]:
+        """Return step -> result file of earlier evaluations, for the curves of the report.
+
+        By default, files beside that of :meth:`detections` whose name has a number before its
+        ending: ``predictions_500.json``. A command can write ``history.jsonl`` itself instead.
+        """
+        last = self.detections(run)
+        name = re.compile(rf"{re.escape(last.stem)}_(\d+){re.escape(last.suffix)}")
+        found = [(name.fullmatch(file.name), file) for file in last.parent.glob(f"{last.stem}_*")]
+        return {int(match[1]): file for match, file in found if match}
+
     def environment(self, run: TrainingRun) -> dict[str, str]:
         """Return environment variables of the command, in addition to those of this process."""
         return {}

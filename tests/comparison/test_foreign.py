@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from det_losses import compare as compare_in_python
+from det_losses.cli import compare_losses
 from det_losses.comparison import comparison
 from det_losses.errors import InputError, UserError
 from det_losses.options.comparison import ComparisonOptions
@@ -19,7 +20,7 @@ SCRIPT = """
 import argparse, json, os, pathlib, random, signal, sys
 
 parser = argparse.ArgumentParser()
-for name in ("--loss", "--seed", "--train", "--val", "--out", "--resume"):
+for name in ("--loss", "--seed", "--train", "--val", "--out", "--resume", "--epochs"):
     parser.add_argument(name)
 args = parser.parse_args()
 out, here = pathlib.Path(args.out), pathlib.Path(__file__).parent
@@ -44,6 +45,7 @@ if target.get("run") == [args.loss, int(args.seed)]:
         os.kill(os.getpid(), target["signal"])
     sys.exit(target.get("exit", 0))
 (out / "predictions.json").write_text(json.dumps(found))
+(out / "predictions_100.json").write_text(json.dumps(found[:12]))
 """
 
 IMAGES = tuple(
@@ -129,6 +131,13 @@ def test_a_comparison_from_the_first_run_to_the_report(run, script, data, tmp_pa
         expected = official_ap(data["val_ann"][0], work / row["work_dir"] / "predictions.json")
         assert row["metrics"]["AP"] == pytest.approx(expected, abs=1e-9)
         assert row["train_seconds"] > 0
+        # The curve: the evaluation at step 100 is that of its own file.
+        early = work / row["work_dir"] / "predictions_100.json"
+        history = json.loads((work / row["work_dir"] / "history.jsonl").read_text())
+        assert history["step"] == 100
+        assert history["metrics"]["AP"] == pytest.approx(
+            official_ap(data["val_ann"][0], early), abs=1e-9
+        )
     # The ids of the data, which have gaps, are those of the files that the program reads.
     given, own = (json.loads(Path(told[0][key]).read_text()) for key in ("val", "train"))
     assert {each["id"] for each in given["categories"]} == {3, 7, 18}
@@ -140,7 +149,7 @@ def test_a_comparison_from_the_first_run_to_the_report(run, script, data, tmp_pa
     assert "Not recorded, because the runs were trained by python " in report
     for claim in ("have equal initial weights", "Losses that ran", "same initial weights, data"):
         assert claim not in report
-    assert "history.jsonl" not in report
+    assert "No training curves" not in report
 
     run()
     assert capsys.readouterr().out.count("(already finished)") == 4
@@ -334,3 +343,24 @@ def test_the_call_of_python(script, data, tmp_path):
     assert [run["status"] for run in study.runs] == ["done"] * 2
     command = study.meta["command"]
     assert "compare --work-dir" in command and "--command 'python " in command
+
+
+def test_the_code_of_the_docs_runs(data, tmp_path, monkeypatch):
+    """docs/any_trainer.md: the commands, the class with its config, and the call."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_trainers", raising=False)
+    page = (Path(__file__).parents[2] / "docs/any_trainer.md").read_text()
+    commands = re.findall(r"```bash\ndet-losses compare(.*?)```", page, re.DOTALL)
+    trainer, config, call = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for file, text in (("train.py", SCRIPT), ("my_trainers.py", trainer), ("mine.py", config)):
+        Path(file).write_text(text)
+    for file in ("train.json", "val.json"):
+        Path(file).write_bytes(Path(data["train_ann"][0]).read_bytes())
+    Path("images").symlink_to(data["train_images"][0])
+    for number, command in enumerate(commands):
+        words = shlex.split(command.replace("\\\n", " "))
+        options = ["--resamples", "100", "--work-dir", str(number)]
+        assert compare_losses.main([*words, *options]) == 0
+        assert "trained by" in Path(str(number), "report.md").read_text()
+    exec(compile(call, "docs/any_trainer.md", "exec"), {})
