@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import detection as tv
+from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from det_losses.errors import InputError
 from det_losses.losses import Loss
@@ -21,7 +22,7 @@ from det_losses.models.detector import (
     check_torchvision_arguments,
     with_normalisation,
 )
-from det_losses.models.fcos_head import Head
+from det_losses.models.fcos_head import BoxHead, Head
 from det_losses.models.fpn import norm_layer
 from det_losses.models.slots import LossConfig, Slot, build_slot_losses
 from det_losses.models.weights import WeightsConfig
@@ -31,20 +32,6 @@ from det_losses.signatures import check_ranges
 REG_MAX = 16  # mmdet gfl_r50_fpn
 CENTERNESS_TARGETS = ("centerness", "iou")
 BOX_WEIGHTS = ("uniform", "centerness", "score", "iou")
-
-
-class _ScoredByClass(tv.FCOS):
-    """torchvision's FCOS without a centerness branch: a detection's score is its class score."""
-
-    def postprocess_detections(
-        self,
-        head_outputs: dict[str, list[Tensor]],
-        anchors: list[list[Tensor]],
-        image_shapes: list[tuple[int, int]],
-    ) -> list[dict[str, Tensor]]:
-        """Call torchvision's method with the class score as centerness: sqrt(p * p) is p."""
-        outputs = {**head_outputs, "bbox_ctrness": head_outputs["cls_logits"]}
-        return super().postprocess_detections(outputs, anchors, image_shapes)
 
 
 def takes_soft_targets(loss: Loss) -> bool:
@@ -161,33 +148,32 @@ class FCOS(Detector):
             "loss_centerness": loss_centerness,
             "loss_dfl": loss_dfl,
         }
-        self.losses, self.loss_sources = _losses(self.slots, configs, self.loss_classes)
+        self.losses, self.loss_sources = build_losses(self.slots, configs, self.loss_classes)
         branch = "loss_centerness" in self.losses
         _check(branch, "loss_dfl" in self.losses, centerness_target, box_weight, reg_max, num_convs)
         pretrained = self.read_weights(weights)
         body = build_backbone(backbone, pretrained)
-        head = Head(
-            body.out_channels,
-            self.num_channels,
-            self.losses,
-            norm_layer(head_norm) or (lambda _channels: nn.Identity()),
-            num_convs,
-            centerness_target or "centerness",
-            box_weight,
-            (reg_max or REG_MAX) if "loss_dfl" in self.losses else None,
+        convs = dict(
+            in_channels=body.out_channels,
+            num_anchors=1,
+            num_convs=num_convs,
+            norm_layer=norm_layer(head_norm) or (lambda _channels: nn.Identity()),
         )
-        self.detector = (tv.FCOS if branch else _ScoredByClass)(
+        classes = FCOSClassificationHead(num_classes=self.num_channels, **convs)
+        distribution = (reg_max or REG_MAX) if "loss_dfl" in self.losses else None
+        boxes = BoxHead(centerness=branch, reg_max=distribution, **convs)
+        self.detector = tv.FCOS(
             body,
             self.num_channels,
             anchor_generator=_anchor_generator(anchor_sizes, body),
-            head=head,
+            head=Head(classes, boxes, self.losses, centerness_target or "centerness", box_weight),
             **with_normalisation(body, kwargs),
         )
         self.detector.transform = SizingTransform(self.detector.transform)
         self.load(pretrained)
 
 
-def _losses(
+def build_losses(
     slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None], num_classes: int
 ) -> tuple[nn.ModuleDict, dict[str, str]]:
     """Build the losses; without a centerness loss if the class score is the quality."""
