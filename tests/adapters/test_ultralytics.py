@@ -23,7 +23,7 @@ from det_losses.adapters.ultralytics.criterion import BoxLosses, ClassLoss, use_
 from det_losses.adapters.ultralytics.layout import write_layout
 from det_losses.adapters.ultralytics.training import offline, train
 from det_losses.comparison.trainer import TrainingRun
-from det_losses.errors import InputError, InputTypeError, MissingFileError
+from det_losses.errors import InputError, InputTypeError, MissingFileError, UserError
 from det_losses.evaluation.ground_truth import GroundTruth
 from det_losses.evaluation.result_file import read_detections
 from det_losses.losses import build_loss
@@ -406,7 +406,10 @@ def test_missing_ultralytics(data, tmp_path, monkeypatch, capsys):
 
 
 def test_another_version_of_ultralytics(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: True)
+    (tmp_path / "cfg").mkdir()
+    (tmp_path / "cfg/default.yaml").write_text("{}")
+    monkeypatch.setattr(training, "_package", lambda: tmp_path)
+    monkeypatch.setattr(training, "check_model", lambda model: None)
     monkeypatch.setitem(sys.modules, "ultralytics.engine", None)  # cannot be imported
     with pytest.raises(InputError, match=r"this version.*pip install 'det-losses\[yolo\]'"):
         train(work_dir=tmp_path, **data)
@@ -421,7 +424,7 @@ def test_another_version_of_ultralytics(data, tmp_path, monkeypatch):
         ({"resume": True}, InputError, "an interrupted run starts again"),
         ({"device": "0,1"}, InputError, "trains on one device"),
         ({"model": "yolo11n.pt"}, MissingFileError, "nothing is downloaded"),
-        ({"model": "yolo99n.yaml"}, MissingFileError, "examples are yolov8n.yaml"),
+        ({"model": "yolo99n.yaml"}, MissingFileError, "Models of ultralytics are yolov8n.yaml"),
         ({"model": "yolo11n-seg.yaml", **ARGUMENTS}, InputError, "its head is Segment"),
         ({"loss": "GIuLoss", **ARGUMENTS}, KeyError, "GIoULoss"),
     ],
@@ -429,6 +432,28 @@ def test_another_version_of_ultralytics(data, tmp_path, monkeypatch):
 def test_arguments_that_cannot_be_used(data, tmp_path, arguments, error, message):
     with pytest.raises(error, match=message):
         train(work_dir=tmp_path, **data, **arguments)
+
+
+@needs_ultralytics
+@pytest.mark.parametrize(
+    ("trainer", "losses", "message"),
+    [
+        ({"epoch": 3}, {}, "Did you mean 'epochs'"),
+        ({"model": "yolo11n.pt"}, {}, "nothing is downloaded"),
+        ({}, {"loss_bbox": "GIuLoss"}, "GIoULoss"),
+        ({}, {"loss_bbox": "FocalLoss"}, "takes a box loss"),
+        ({"model": "yolo11n.yaml", "epochs": 3}, {"loss_bbox": "InnerIoU(CIoULoss)"}, None),
+    ],
+)
+def test_a_comparison_checks_its_runs_before_the_first(data, tmp_path, trainer, losses, message):
+    run = TrainingRun(
+        label="a", losses=losses, seed=0, work_dir=tmp_path, config=Config({}), **data
+    )
+    if message is None:
+        UltralyticsTrainer(**trainer).check(run)
+        return
+    with pytest.raises(UserError, match=message):
+        UltralyticsTrainer(**trainer).check(run)
 
 
 @needs_ultralytics

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from det_losses.adapters.ultralytics.training import DETECTIONS_FILE
+from det_losses.adapters.ultralytics.criterion import SLOTS, build_losses
+from det_losses.adapters.ultralytics.training import (
+    DETECTIONS_FILE,
+    check_arguments,
+    check_model,
+)
 from det_losses.comparison.trainer import Trainer, TrainingRun
 
 _OPTIONS = {"loss_bbox": "--loss", "loss_cls": "--loss-cls", "loss_dfl": "--loss-dfl"}
@@ -14,8 +19,7 @@ _OPTIONS = {"loss_bbox": "--loss", "loss_cls": "--loss-cls", "loss_dfl": "--loss
 class UltralyticsTrainer(Trainer):
     """Trains the runs of a comparison by :func:`det_losses.adapters.ultralytics.train`.
 
-    In a config: ``trainer = dict(type="det_losses.adapters.ultralytics.comparison:"
-    "UltralyticsTrainer", model="yolo11n.yaml", epochs=100)``. An interrupted run starts again.
+    The shipped config ``yolo/yolo11n`` names it. An interrupted run starts again.
 
     Args:
         model: a yaml of ultralytics, or a local file of weights.
@@ -31,6 +35,16 @@ class UltralyticsTrainer(Trainer):
     def description(self) -> str:
         """The model, and what trains it."""
         return f"{Path(self._model).stem} (ultralytics)"
+
+    def check(self, run: TrainingRun) -> None:
+        """Check the installation, the arguments and the losses, without ultralytics' import.
+
+        Raises:
+            UserError: one of them cannot be used.
+        """
+        check_arguments(self._arguments)
+        check_model(self._model)
+        build_losses({slot: run.losses.get(slot) for slot in SLOTS}, num_classes=1)
 
     def command(self, run: TrainingRun) -> list[str]:
         """Return the command that trains a run."""

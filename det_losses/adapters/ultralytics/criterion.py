@@ -66,8 +66,7 @@ def use_losses(
     for part in criteria(model.criterion):
         # Each criterion has its own losses, because the state of a loss belongs to its matches.
         own = {name: deepcopy(loss) for name, loss in given.items()}
-        losses, _ = build_slot_losses("YOLO", SLOTS, own, part.nc)
-        losses = losses.to(part.device)
+        losses = build_losses(own, part.nc).to(part.device)
         _check(losses, part)
         found.append(_install(losses, part))
     return found
@@ -98,23 +97,36 @@ def criteria(criterion: Any) -> list[Any]:
     return found
 
 
-def _check(losses: nn.ModuleDict, part: Any) -> None:
-    """Raise if a loss needs what the criterion does not have."""
-    names = {name: type(loss).__name__ for name, loss in losses.items()}
+def build_losses(given: Mapping[str, LossConfig | None], num_classes: int) -> nn.ModuleDict:
+    """Build the loss of each slot that is given.
+
+    Args:
+        given: slot -> loss, for all of :data:`SLOTS`; None: no loss.
+        num_classes: number of classes of the detector.
+
+    Raises:
+        InputError: a loss does not fit its slot.
+    """
+    losses, _ = build_slot_losses("YOLO", SLOTS, given, num_classes)
     if "loss_bbox" in losses:
-        missing = [key for key in losses["loss_bbox"].inputs if key not in _OFFERED]
-        if missing:
+        loss = losses["loss_bbox"]
+        if missing := [key for key in loss.inputs if key not in _OFFERED]:
             raise InputError(
-                f"loss_bbox: {names['loss_bbox']} needs the input {missing[0]!r}; the criterion of "
-                f"ultralytics has {', '.join(_OFFERED)}"
+                f"loss_bbox: {type(loss).__name__} needs the input {missing[0]!r}; the criterion "
+                f"of ultralytics has {', '.join(_OFFERED)}"
             )
+    return losses
+
+
+def _check(losses: nn.ModuleDict, part: Any) -> None:
+    """Raise if a loss does not fit the targets or the outputs of a model."""
     if "loss_cls" in losses:
         loss = losses["loss_cls"]
         if loss.own_mean or not takes_soft_targets(loss, part.nc):
             raise InputError(
                 "loss_cls: targets are in [0, 1], and the sum of the loss is divided by their sum, "
-                f"which {names['loss_cls']} does not accept. Choose another loss, such as "
-                "QualityFocalLoss"
+                f"which {type(loss).__name__} does not accept. Choose another loss, such "
+                "as QualityFocalLoss"
             )
     if "loss_dfl" in losses and not part.use_dfl:
         raise InputError(

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import yaml
 from torch import nn
 
 from det_losses.adapters.ultralytics.criterion import INSTALL, LossConfig
@@ -110,9 +112,9 @@ def train(
     """
     work_dir = Path(work_dir).absolute()
     losses = {"loss_bbox": loss, "loss_cls": loss_cls, "loss_dfl": loss_dfl}
+    check_arguments(ultralytics_args)
+    check_model(model)
     with offline(work_dir / CONFIG_FOLDER):
-        _check_arguments(ultralytics_args)
-        _check_model(model)
         overrides = {
             "plots": False,
             **ultralytics_args,
@@ -144,8 +146,7 @@ def offline(folder: Path) -> Iterator[None]:
     Raises:
         InputError: ultralytics is not installed, or is a version without what is needed here.
     """
-    if importlib.util.find_spec("ultralytics") is None:
-        raise InputError(f"ultralytics is not installed: {INSTALL}")
+    check_arguments({})
     folder.mkdir(parents=True, exist_ok=True)
     environment = {
         "YOLO_CONFIG_DIR": str(folder),
@@ -193,34 +194,49 @@ def _add_font(folder: Path) -> None:
             font_manager.fontManager.addfont(file)
 
 
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    from ultralytics.utils import DEFAULT_CFG_DICT
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check the names of ultralytics' arguments, without its import.
 
+    Raises:
+        InputError: ultralytics is not installed, or an argument has no effect here.
+        InputTypeError: ultralytics has no such argument.
+    """
+    known = yaml.safe_load((_package() / "cfg/default.yaml").read_text(encoding="utf-8"))
     for name, value in arguments.items():
         if name in _OWN:
             raise InputError(f"{name}={value!r}: {_OWN[name]}")
-        if name not in DEFAULT_CFG_DICT:
+        if name not in known:
             raise InputTypeError(
-                f"ultralytics has no argument {name!r}. {did_you_mean(name, DEFAULT_CFG_DICT)}"
+                f"ultralytics has no argument {name!r}. {did_you_mean(name, known)}"
             )
     device = str(arguments.get("device", ""))
     if "," in device:
         raise InputError(f"device={device!r}: a run trains on one device")
 
 
-def _check_model(model: str | Path) -> None:
-    from ultralytics.nn.tasks import yaml_model_load
+def check_model(model: str | Path) -> None:
+    """Check that a model is a local file, or a yaml of ultralytics with the letter of its scale.
 
-    if Path(model).suffix in (".yaml", ".yml"):
-        try:
-            yaml_model_load(model)
-        except FileNotFoundError:
-            raise MissingFileError(
-                f"model {model}: ultralytics has no such file; examples are yolov8n.yaml, "
-                "yolo11n.yaml and yolo26n.yaml"
-            ) from None
-    elif not Path(model).is_file():
-        raise MissingFileError(f"model {model}: no such file, and nothing is downloaded")
+    Raises:
+        MissingFileError: it is neither.
+    """
+    if Path(model).is_file():
+        return
+    name = Path(model).name
+    bases = {name, re.sub(r"(\d+)[nslmx]", r"\1", name)}
+    known = {file.name for file in (_package() / "cfg/models").rglob("*.yaml")}
+    if not bases & known:
+        raise MissingFileError(
+            f"model {model}: no such file, and nothing is downloaded. Models of ultralytics are "
+            "yolov8n.yaml, yolo11n.yaml, yolo26n.yaml and others"
+        )
+
+
+def _package() -> Path:
+    spec = importlib.util.find_spec("ultralytics")
+    if spec is None or spec.origin is None:
+        raise InputError(f"ultralytics is not installed: {INSTALL}")
+    return Path(spec.origin).parent
 
 
 def _new_trainer(
