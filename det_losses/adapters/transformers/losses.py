@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import FunctionType, MappingProxyType, ModuleType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,8 +59,7 @@ def with_losses(
         ``model``. The losses are in ``model.loss_function.losses``.
 
     Raises:
-        InputError: transformers is not installed, the model is not one of these, or a loss does not
-            fit its slot.
+        InputError: the model is not one of these, or a loss does not fit its slot.
     """
     function = getattr(model, "loss_function", None)
     if isinstance(function, SlotLosses):
@@ -247,21 +246,6 @@ class Matched:
                 )
             sizes.append(size.to(self.pred.dtype).expand(len(own), 2))
         return torch.cat(sizes)
-
-
-def require_transformers() -> ModuleType:
-    """Import transformers, without its connection to the internet's hub where that is possible.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"this needs {error.name}: pip install 'det-losses[transformers]'"
-        ) from error
-    return transformers
 
 
 def _corners(boxes: Tensor) -> Tensor:
