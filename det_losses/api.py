@@ -37,7 +37,11 @@ def compare(
     match_weights: str | None = None,
     weights: float | Sequence[float] = (),
     seeds: int | Sequence[int] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
+    cpus_per_run: float = 1.0,
+    gpus_per_run: float | None = None,
     budget: str | float | None = None,
     until_decided: bool = False,
     within: float = 1.0,
@@ -87,7 +91,12 @@ def compare(
         seeds: a list of seeds, or their number: 3 is 0, 1 and 2. None: 0, 1 and 2; with ``folds``
             one for each; with ``budget`` as many as fit; with ``until_decided`` as many of 0 to 7
             as are needed.
-        jobs: number of parallel runs.
+        jobs: number of parallel runs. None: the fastest, measured if the runs take minutes;
+            on Ray, as many as the cluster has room for.
+        executor: where the runs train: ``"local"`` or ``"ray"``, on a Ray cluster.
+        address: address of the Ray cluster, or ``"auto"`` for that of this machine.
+        cpus_per_run: cores of a run on Ray.
+        gpus_per_run: GPUs of a run on Ray, such as 0.25; None: 1 if the cluster has any.
         budget: the time budget, ``"8h"`` or ``"90min"``; a number is hours.
         until_decided: look at the results at 3, 5 and 8 seeds, and train further seeds only for
             the losses that may still be the best.

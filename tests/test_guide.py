@@ -101,6 +101,8 @@ def test_tools_and_options_exist():
     options = set(re.findall(r'"(--[a-z][a-z-]*)"', package))
     options |= {"--train-images", "--val-images"}  # added in a loop
     options |= {"--no-deps", "--logdir"}  # of pip and TensorBoard
+    options |= {"--nproc", "--nnodes", "--rdzv-endpoint"}  # of torchrun
+    options |= {"--gpus-per-task", "--kill-on-bad-exit", "--head", "--port"}  # of srun and ray
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         tools = set(re.findall(r"det-losses (\w+)", text))

@@ -6,7 +6,7 @@ import pytest
 
 from det_losses.cli import train
 from det_losses.comparison import comparison
-from det_losses.comparison import runner as comparison_runner
+from det_losses.comparison.process import LocalExecutor
 from det_losses.engine import build_runner
 from det_losses.engine.signals import StopHook
 from det_losses.options.comparison import ComparisonOptions
@@ -40,7 +40,7 @@ def train_here(command, log, tick, *, keep_open, env):
 def runs_in_this_process():
     """Let the runs of comparisons train in this process, which saves the imports of each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison_runner, "run_process", train_here)
+        patch.setattr(LocalExecutor, "run", staticmethod(train_here))
         # Signals can be taken in the main thread only, and runs have threads of their own.
         patch.setattr(StopHook, "listening", lambda self: contextlib.nullcontext())
         yield

@@ -133,7 +133,28 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         group,
         "--jobs",
         metavar="N",
-        help="number of parallel runs (default: 1)",
+        help="number of parallel runs (default: the fastest, measured if the runs take minutes; on "
+        "Ray, as many as the cluster has room for)",
+    )
+    _add(
+        group,
+        "--executor",
+        metavar="{local,ray}",
+        help="where the runs train: on this machine, or on a Ray cluster (docs/scaling.md)",
+    )
+    _add(
+        group,
+        "--address",
+        metavar="ADDRESS",
+        help="address of the Ray cluster, or auto for that of this machine",
+    )
+    _add(group, "--cpus-per-run", metavar="N", help="cores of a run on Ray (default: 1)")
+    _add(
+        group,
+        "--gpus-per-run",
+        metavar="N",
+        help="GPUs of a run on Ray, such as 0.25 for four runs on one (default: 1 if the cluster "
+        "has any)",
     )
     _add(
         group,

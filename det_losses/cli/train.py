@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import copy
-import os
 import sys
 from pathlib import Path
 
@@ -39,6 +38,7 @@ def _train(args: argparse.Namespace) -> int:
     from det_losses.engine.config import use_tensorboard
     from det_losses.engine.experiment import load_experiment
     from det_losses.engine.fitted_anchors import use_fitted_anchors
+    from det_losses.engine.launcher import is_first_process, prepare_launcher
     from det_losses.engine.outline import training_plan
     from det_losses.engine.run import (
         build_parts,
@@ -55,18 +55,21 @@ def _train(args: argparse.Namespace) -> int:
             cfg = load_experiment(args)
             if args.launcher != "none":
                 cfg.launcher = args.launcher
+            prepare_launcher(cfg)
             if args.seed is not None:
                 cfg.merge_from_dict({"randomness.seed": args.seed})
             default = f"work_dirs/{Path(args.config).stem}"
             cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
-            # With torchrun, the first process prints, and holds the lock of the directory.
-            is_first = cfg.get("launcher", "none") == "none" or os.environ.get("RANK", "0") == "0"
+            # With several processes, the first prints, and holds the lock of the directory.
+            is_first = is_first_process(cfg)
             if args.fit_anchors:
                 said = use_fitted_anchors(cfg, continued_config(cfg, args.resume))
                 if is_first:
                     print(said, flush=True)
             if args.dry_run:
-                print(training_plan(cfg, with_notes=True))
+                plan = training_plan(cfg, with_notes=True)  # all processes time the steps
+                if is_first:
+                    print(plan)
                 return 0
             given = copy.deepcopy(cfg)
             new = is_first and stack.enter_context(locked(Path(cfg.work_dir)))
@@ -85,7 +88,8 @@ def _train(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(interrupted(cfg.work_dir), file=sys.stderr)
             return 130
-    print(f"done; metrics.json, checkpoints and logs are in {cfg.work_dir}")
+    if is_first:
+        print(f"done; metrics.json, checkpoints and logs are in {cfg.work_dir}")
     return 0
 
 
@@ -102,9 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=SEED, help="random seed")
     parser.add_argument(
         "--launcher",
-        choices=("none", "pytorch"),
+        choices=("none", "pytorch", "slurm"),
         default="none",
-        help="use pytorch if torchrun starts the processes (default: none)",
+        help="pytorch if torchrun starts the processes, slurm for srun (default: none); "
+        "docs/scaling.md",
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the images per step of all processes, relative to "
+        "auto_scale_lr.base_batch_size of the config",
     )
     add_losses(parser)
     add_training(parser)

@@ -2,14 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
+from det_losses.comparison.jobs import Throughput
 from det_losses.comparison.looks import likely_to_find
 from det_losses.comparison.plan import Plan
+from det_losses.comparison.prepare import Prepared
 from det_losses.comparison.variants import Variant
 from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
@@ -17,27 +17,22 @@ from det_losses.engine.run import is_finished
 from det_losses.engine.run_time import RunTime
 from det_losses.errors import counted, printable
 from det_losses.losses.core.text import loss_text
-from det_losses.options.comparison import ComparisonOptions
 from det_losses.report.formats import listed
 from det_losses.report.markdown import table
 
 
-def announce(
-    cfg: Config,
-    plan: Plan,
-    options: ComparisonOptions,
-    facts: Mapping[str, Any],
-    run_time: Callable[[], RunTime],
-    looks: Sequence[int] | None,
-) -> None:
+def announce(prepared: Prepared, plan: Plan) -> None:
     """Print what will be trained, on what, how long it takes, and what it is likely to find."""
+    options, facts, looks = prepared.options, prepared.facts, prepared.looks
     root, jobs = options.root, options.jobs
     for note in itertools.chain(*facts.get("data_notes", {}).values()):
         print(f"data: {printable(note)}")
     todo = sum(plan.unfinished(root, seed) for seed in plan.seeds)
-    expected = run_time() if todo else None
-    rows = outline(cfg, facts["epoch_samples"], facts["classes"], _images(facts))
+    expected = prepared.run_time() if todo else None
+    rows = outline(prepared.given, facts["epoch_samples"], facts["classes"], _images(facts))
     rows["runs"] = _runs(plan, root, jobs, looks, options.budget)
+    if prepared.throughputs:
+        rows["jobs"] = _jobs(jobs, prepared.throughputs)
     rows["device"] = device_text()
     if expected:
         rows["time"] = _time(expected, todo, jobs)
@@ -76,6 +71,12 @@ def _runs(
     if finished := sum(is_finished(run.work_dir) for run in runs):
         text += "; all of them are finished" if finished == len(runs) else f"; {finished} finished"
     return text
+
+
+def _jobs(jobs: int, found: Sequence[Throughput]) -> str:
+    """Return how many runs train at the same time, and why."""
+    timed = ", ".join(f"{each.steps:.3g} with {each.jobs}" for each in found)
+    return f"{jobs}, which is fastest (training steps per second of all jobs: {timed})"
 
 
 def _time(expected: RunTime, todo: float, jobs: int) -> str:

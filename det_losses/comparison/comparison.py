@@ -15,6 +15,8 @@ from det_losses.comparison.interim import InterimReport
 from det_losses.comparison.looks import LOOK_SEEDS, scheduled, until_decided
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.prepare import Prepared, prepare
+from det_losses.comparison.process import Executor, LocalExecutor
+from det_losses.comparison.ray_executor import RayExecutor
 from det_losses.comparison.runner import LOG_FILE, PlanRunner, locked
 from det_losses.comparison.screening import RISK, screen, short_trainer
 from det_losses.comparison.variants import Variant
@@ -23,7 +25,7 @@ from det_losses.engine.config import check_tensorboard
 from det_losses.engine.experiment import load_experiment
 from det_losses.engine.signals import signals_as_interrupt
 from det_losses.errors import InputError, UserError, counted, printable
-from det_losses.options.comparison import ComparisonOptions
+from det_losses.options.comparison import DEFAULTS, ComparisonOptions
 from det_losses.report import Study, summary, write_report
 from det_losses.report.formats import listed
 
@@ -68,18 +70,22 @@ def compare(cfg: Config, options: ComparisonOptions, command: str = "") -> list[
         UserError: an option, the config or the data cannot be used.
         KeyboardInterrupt: running trainings were stopped and results were written.
     """
-    prepared = prepare(cfg, options, command)
     with contextlib.ExitStack() as stack:
+        executor = stack.enter_context(contextlib.closing(_executor(options)))
+        if isinstance(executor, RayExecutor) and options.jobs is None:
+            options = replace(options, jobs=executor.places)
+        prepared = prepare(cfg, options, command)
         lock = 0 if options.dry_run else stack.enter_context(locked(options.root))
         plan = prepared.plan(prepared.variants())
-        announce(prepared.given, plan, options, prepared.facts, prepared.run_time, prepared.looks)
+        prepared = prepared.with_jobs(plan)
+        announce(prepared, plan)
         if options.dry_run:
             return []
         report = stack.enter_context(InterimReport(options.root))
         variants = _matched(prepared)
         budget = _budget(prepared)
-        variants, notes = _screened(prepared, variants, lock, budget)
-        start = partial(_runner, prepared, lock, budget, report, notes)
+        variants, notes = _screened(prepared, variants, lock, budget, executor)
+        start = partial(_runner, prepared, lock, budget, report, executor, notes)
         rows = _train(prepared, prepared.plan(variants), start, budget)
         _report(options.root, rows)
     return rows
@@ -102,14 +108,33 @@ def _budget(prepared: Prepared) -> Budget | None:
     return Budget(options.budget, prepared.run_time().seconds, options.jobs)
 
 
+def _executor(options: ComparisonOptions) -> Executor:
+    """Return what runs the ``train`` commands of this comparison.
+
+    Raises:
+        InputError: an option of Ray is given without it, or Ray cannot be used.
+    """
+    if options.executor == "ray":
+        return RayExecutor(options.address, options.cpus_per_run, options.gpus_per_run)
+    for name in ("address", "cpus_per_run", "gpus_per_run"):
+        if getattr(options, name) != DEFAULTS[name]:
+            raise InputError(f"--{name.replace('_', '-')} requires --executor ray")
+    return LocalExecutor()
+
+
 def _screened(
-    prepared: Prepared, variants: list[Variant], lock: int, budget: Budget | None
+    prepared: Prepared,
+    variants: list[Variant],
+    lock: int,
+    budget: Budget | None,
+    executor: Executor,
 ) -> tuple[list[Variant], list[str]]:
     """Return the variants that are left after screening, if that is an option, and its notes."""
     options = prepared.options
     if not options.screen:
         return variants, []
-    train = short_trainer(prepared.facts, prepared.seeds[0], lock, options.jobs, budget)
+    seed = prepared.seeds[0]
+    train = short_trainer(prepared.facts, seed, lock, options.jobs, budget, executor)
     baseline = prepared.selection.baseline
     variants, dropped = screen(
         prepared.cfg, variants, baseline, options.root, options.metric, train
@@ -124,6 +149,7 @@ def _runner(
     lock: int,
     budget: Budget | None,
     report: InterimReport,
+    executor: Executor,
     notes: Sequence[str],
     plan: Plan,
 ) -> PlanRunner:
@@ -139,6 +165,7 @@ def _runner(
         budget,
         report,
         options.tensorboard,
+        executor,
     )
     for note in (*notes, *facts.get("data_notes", {}).get("both", [])):
         runner.results.note(note)

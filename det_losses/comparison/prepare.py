@@ -1,6 +1,7 @@
 """From options to a comparison that is checked before anything is written."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -10,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.comparison.fork import Fork, check_fork, fork_of
+from det_losses.comparison.jobs import WORTH, Throughput, fastest, measure_jobs
 from det_losses.comparison.looks import LOOK_SEEDS, default_seeds, scheduled
 from det_losses.comparison.plan import Plan, stored_results
 from det_losses.comparison.preflight import check_losses, check_runner, describe, evaluator
@@ -44,6 +46,7 @@ class Prepared:
         fork: the part of the training that all variants share, if any.
         facts: metadata of the results.
         run_time: what one run takes, measured at its first call.
+        throughputs: what the numbers of parallel runs give that were tried.
     """
 
     given: Config
@@ -55,6 +58,31 @@ class Prepared:
     fork: Fork | None
     facts: dict[str, Any]
     run_time: Callable[[], RunTime]
+    throughputs: Sequence[Throughput] = ()
+
+    def with_jobs(self, plan: Plan) -> "Prepared":
+        """Return this comparison with a number of parallel runs: the fastest, if none is given.
+
+        It is 1 without a measurement if all runs take no longer than ``WORTH``.
+        """
+        options, found, factor = self.options, [], 1.0
+        jobs = options.jobs or 1
+        todo = sum(plan.unfinished(options.root, seed) for seed in plan.seeds)
+        if options.jobs is None and todo > 1 and todo * self.run_time().seconds > WORTH:
+            print("Timing parallel runs", flush=True)
+            found = measure_jobs(self.variants()[0].apply(self.cfg), math.ceil(todo))
+        if found:
+            best = fastest(found, math.ceil(todo))
+            jobs = best.jobs
+            if self.run_time().evaluations:  # it was timed alone, not taken from finished runs
+                factor = found[0].steps * best.jobs / best.steps
+        return replace(
+            self,
+            options=replace(options, jobs=jobs),
+            facts={**self.facts, "jobs": jobs},
+            run_time=lambda: self.run_time().slowed(factor),
+            throughputs=found,
+        )
 
     def variants(self) -> list[Variant]:
         """Return the variants with their multiples of the loss weight."""
@@ -89,7 +117,7 @@ def prepare(cfg: Config, options: ComparisonOptions, command: str) -> Prepared:
     looks = _looks(options, selection)
     facts = _facts(cfg, options, selection, command)
     variants = selection.swept(selection.variants)
-    run_time = cache(partial(_run_time, cfg, variants[0], root, options.jobs))
+    run_time = cache(partial(_run_time, cfg, variants[0], root, options.jobs or 1))
     return Prepared(given, cfg, options, selection, seeds, looks, fork, facts, run_time)
 
 

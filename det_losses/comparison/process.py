@@ -1,13 +1,16 @@
-"""A training in a process of its own: its command, its start and its end."""
+"""Where runs train: an executor runs the command of each; the local one in a process of its own."""
 
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from det_losses.comparison.fork_server import Fork, ForkServer
 from det_losses.engine.device import device_options
 from det_losses.paths import import_root
 
@@ -23,6 +26,87 @@ def train_command(config: Path, work_dir: Path, start: Path | None = None) -> li
     options = ["--work-dir", str(work_dir), "--no-plan", *device_options()]
     resume = ["--resume", str(start)] if start else ["--resume"]
     return [*tool, str(config), *options, *resume]
+
+
+class Executor(Protocol):
+    """Runs the commands of a comparison's runs, several at a time from different threads."""
+
+    def run(
+        self,
+        command: Sequence[str],
+        output: Path,
+        tick: Callable[[], None],
+        *,
+        keep_open: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command, append its output to a file and return its exit status.
+
+        As :func:`run_process`: an exception that ``tick`` raises terminates the command and
+        propagates.
+        """
+
+    def close(self) -> None:
+        """End everything that the executor started. No command is running any more."""
+
+
+class LocalExecutor:
+    """Runs each command in a process of its own on this machine.
+
+    On Linux, the processes that run this package are forks of a server that has done its imports;
+    the first one starts it. A command of another program, or with another environment than the
+    server's, is started as usual, and so is one that the server fails to start.
+    """
+
+    def __init__(self) -> None:
+        self._server: ForkServer | None = None
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        command: Sequence[str],
+        output: Path,
+        tick: Callable[[], None],
+        *,
+        keep_open: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command; see :func:`run_process`."""
+        arguments = _arguments_of_module(command)
+        server = self._serving(_environment(env)) if arguments else None
+        if server:
+            with output.open("ab") as file:
+                fork = server.fork(arguments, file, keep_open)
+                if fork.started(tick, INTERVAL):
+                    return _watch(fork, tick, INTERVAL)
+        return run_process(command, output, tick, keep_open=keep_open, env=env)
+
+    def close(self) -> None:
+        """End the server."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+    def _serving(self, env: Mapping[str, str]) -> ForkServer | None:
+        """Return a server with this environment; None if the present one has another."""
+        if sys.platform != "linux":  # system libraries of macOS do not work in forks
+            return None
+        with self._lock:
+            if self._server and not self._server.is_alive():
+                self.close()
+            if self._server is None:
+                self._server = ForkServer(env)
+            return self._server if self._server.env == env else None
+
+
+def _arguments_of_module(command: Sequence[str]) -> Sequence[str]:
+    """Return the module that a command runs and its arguments; none if it is not of this package.
+
+    >>> _arguments_of_module([sys.executable, "-m", "det_losses", "train", "x.py"])
+    ['det_losses', 'train', 'x.py']
+    """
+    ours = list(command[:2]) == [sys.executable, "-m"] and command[2].startswith("det_losses")
+    return command[2:] if ours else []
 
 
 def run_process(
@@ -50,7 +134,6 @@ def run_process(
     Returns:
         The exit status; if the process was killed, the negative number of the signal.
     """
-    path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
     with output.open("ab") as file:
         process = subprocess.Popen(
             command,
@@ -59,20 +142,31 @@ def run_process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=() if keep_open is None else (keep_open,),
-            env={**os.environ, **(env or {}), "PYTHONPATH": path},
+            env=_environment(env),
         )
-        try:
-            while True:
-                try:
-                    return process.wait(timeout=interval)
-                except subprocess.TimeoutExpired:
-                    tick()
-        except BaseException:
-            _stop(process)
-            raise
+        return _watch(process, tick, interval)
 
 
-def _stop(process: subprocess.Popen) -> None:
+def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the environment of a run, in which this package can be imported."""
+    path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **(env or {}), "PYTHONPATH": path}
+
+
+def _watch(process: subprocess.Popen | Fork, tick: Callable[[], None], interval: float) -> int:
+    """Return the status of a process when it ends; terminate it if ``tick`` raises."""
+    try:
+        while True:
+            try:
+                return process.wait(timeout=interval)
+            except subprocess.TimeoutExpired:
+                tick()
+    except BaseException:
+        _stop(process)
+        raise
+
+
+def _stop(process: subprocess.Popen | Fork) -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=_GRACE)

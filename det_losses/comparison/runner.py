@@ -19,7 +19,7 @@ from det_losses.comparison.display import RunDisplay, print_line
 from det_losses.comparison.fork import FORK_FILE
 from det_losses.comparison.interim import InterimReport
 from det_losses.comparison.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun
-from det_losses.comparison.process import INTERVAL, run_process, train_command
+from det_losses.comparison.process import INTERVAL, Executor, LocalExecutor, train_command
 from det_losses.comparison.results import Results
 from det_losses.config_diff import describe
 from det_losses.engine.checkpoint import newest_checkpoint
@@ -63,6 +63,7 @@ class PlanRunner:
         budget: the time budget; None: unlimited.
         report: rewrites the report after each run; None: there is no report before the end.
         tensorboard: whether each run writes its scalars for TensorBoard too.
+        executor: runs the ``train`` commands; the caller closes it. None: one of its own, local.
 
     Attributes:
         plan: the plan of the directory, including earlier commands.
@@ -85,6 +86,7 @@ class PlanRunner:
         budget: Budget | None = None,
         report: InterimReport | None = None,
         tensorboard: bool = False,
+        executor: Executor | None = None,
     ) -> None:
         stored = requested.known(root)
         self.plan = requested.added_to(stored, root) if stored else requested
@@ -99,6 +101,8 @@ class PlanRunner:
         self._cfg, self._root, self._lock = cfg, root, lock
         self._jobs, self._budget = jobs, budget
         self._report, self._tensorboard = report, tensorboard
+        self._executor = executor or LocalExecutor()
+        self._own_executor = executor is None
         self._stop = threading.Event()
         # Seconds per whole training, of the runs that this command trained from their start to the
         # end: a resumed run trains only the rest.
@@ -143,6 +147,8 @@ class PlanRunner:
             finally:
                 if self._report:
                     self._report.stop()  # a final one follows, or none
+                if self._own_executor:
+                    self._executor.close()
         if self._budget and self._durations:
             self._budget.run_seconds = self._seconds_of_a_run()
         return self.results.write()
@@ -309,7 +315,8 @@ class PlanRunner:
             if self._report:
                 self._report.tick()
 
-        return run_process(command, log, tick, keep_open=self._lock, env=self._environment())
+        env = self._environment()
+        return self._executor.run(command, log, tick, keep_open=self._lock, env=env)
 
     def _environment(self) -> dict[str, str]:
         """Return the variables that a run gets, unless the user has set them.

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from det_losses.comparison.budget import Budget
 from det_losses.comparison.plan import Plan
+from det_losses.comparison.process import Executor
 from det_losses.comparison.runner import PlanRunner
 from det_losses.comparison.variants import Variant
 from det_losses.engine.config import entries
@@ -149,7 +150,12 @@ def worse_half(scores: Mapping[str, float]) -> list[tuple[int, str]]:
 
 
 def short_trainer(
-    facts: Mapping[str, Any], seed: int, lock: int, jobs: int, budget: Budget | None
+    facts: Mapping[str, Any],
+    seed: int,
+    lock: int,
+    jobs: int,
+    budget: Budget | None,
+    executor: Executor | None = None,
 ) -> Train:
     """Return the function that trains the variants briefly: a comparison with one seed.
 
@@ -159,6 +165,7 @@ def short_trainer(
         lock: file descriptor of the comparison's lock.
         jobs: number of parallel runs.
         budget: time budget of the comparison, which includes the screening.
+        executor: see :class:`~det_losses.comparison.runner.PlanRunner`.
     """
 
     def train(cfg: Config, variants: Sequence[Variant], folder: Path) -> Mapping[str, float]:
@@ -168,7 +175,7 @@ def short_trainer(
         length = counted(cfg.train_cfg[key], unit)
         print(f"Screening {len(variants)} variants, {length} each", flush=True)
         own = budget.for_part(FRACTION) if budget else None
-        PlanRunner(cfg, plan, folder, lock, dict(facts), jobs, own).execute()
+        PlanRunner(cfg, plan, folder, lock, dict(facts), jobs, own, executor=executor).execute()
         return _mean_scores(folder, [v.label for v in variants], facts["metric"])
 
     return train

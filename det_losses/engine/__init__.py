@@ -9,6 +9,7 @@ from det_losses.engine.history import HistoryHook
 from det_losses.engine.loss_record import LossRecordError, LossRecordHook, losses_of
 from det_losses.engine.non_finite import NonFiniteError, NonFiniteHook
 from det_losses.engine.progress import ProgressHook
+from det_losses.engine.rank_watch import RankWatchHook
 from det_losses.engine.run_record import RunRecordHook
 from det_losses.engine.runner import CompactLogProcessor, QuietRunner
 from det_losses.engine.seed import SeedHook
@@ -24,6 +25,7 @@ __all__ = [
     "NonFiniteHook",
     "ProgressHook",
     "QuietRunner",
+    "RankWatchHook",
     "RunRecordHook",
     "SafeCheckpointHook",
     "SeedHook",

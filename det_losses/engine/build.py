@@ -26,7 +26,6 @@ from det_losses.engine.checkpoint import (
 from det_losses.engine.checks import (
     check_amp,
     check_checkpoint,
-    check_launcher,
     check_same_classes,
     config_errors,
     fill_from_data,
@@ -35,7 +34,9 @@ from det_losses.engine.checks import (
 from det_losses.engine.config import TEST, VALIDATION, entries, use_labels, use_validation
 from det_losses.engine.config_text import FastTextConfig
 from det_losses.engine.device import uses_cuda
+from det_losses.engine.launcher import divide_images, prepare_launcher, process_count
 from det_losses.engine.pretrained import loaded_lines, name_classes, take_load_from
+from det_losses.engine.rank_watch import RankWatchHook
 from det_losses.engine.runner import IN_PLAN, QuietRunner, leave_out_plan
 from det_losses.engine.schedule import limit_warm_up, set_intervals, set_length
 from det_losses.engine.settings import MMENGINE_HOOKS, check_settings
@@ -85,7 +86,7 @@ def build_runner(
     _select_parts(cfg, train)
     check_settings(cfg)
     check_amp(cfg.get("optim_wrapper"))
-    check_launcher(cfg.get("launcher"))
+    prepare_launcher(cfg)
     with located("load_from"):
         check_checkpoint(cfg.get("load_from"))
     _drop_hooks(cfg)
@@ -94,6 +95,7 @@ def build_runner(
     if train:
         take_load_from(cfg)
     _set_collate(cfg)
+    divide_images(cfg)
     cfg.setdefault("default_scope", SCOPE)
     with config_errors(cfg):
         datasets = build_datasets(cfg)
@@ -119,6 +121,8 @@ def build_runner(
     whole = bool(cfg.get("load_from")) and (not train or bool(cfg.get("resume")))
     with config_errors(cfg), weights_skipped() if whole else contextlib.nullcontext():
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
+    if process_count(cfg) > 1 and not any(isinstance(h, RankWatchHook) for h in runner.hooks):
+        runner.register_hook(RankWatchHook())
     if planned:
         leave_out_plan(runner.logger)
     for text in filter(None, (length, shortened)):

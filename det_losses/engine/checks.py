@@ -8,7 +8,6 @@ from types import FrameType
 from typing import Any
 
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
 from mmengine.utils import is_seq_of
 
 from det_losses.engine.config import entries
@@ -26,7 +25,6 @@ from det_losses.errors import (
 from det_losses.evaluation.summary import metric_names
 from det_losses.registry import SCOPE, find
 
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _NO_AMP = ("cpu", "mps")  # devices that mmengine's AmpOptimWrapper does not support
 
 
@@ -87,17 +85,6 @@ def check_amp(optim_wrapper: Mapping[str, Any] | None) -> None:
         raise InputError(
             f"mixed precision (--amp, optim_wrapper.type={kind!r}) needs a GPU, but torch finds "
             f"only the device {get_device()!r}; remove it"
-        )
-
-
-def check_launcher(launcher: str | None) -> None:
-    """Raise InputError if torchrun is expected, but did not start this process."""
-    missing = [name for name in _TORCHRUN if name not in os.environ]
-    if launcher == "pytorch" and missing and not is_distributed():
-        raise InputError(
-            "launcher: 'pytorch' needs the environment variables of torchrun "
-            f"({', '.join(missing)} not set). Start with torchrun --nproc_per_node N -m det_losses "
-            "train CONFIG --launcher pytorch, or set launcher to 'none'"
         )
 
 

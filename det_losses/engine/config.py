@@ -41,7 +41,8 @@ def read_config(name: str) -> Config:
         raise
     except Exception as error:
         raise InputError(f"config {path}: {type(error).__name__}: {one_line(error)}") from error
-    for key in ("model", "train_dataloader", "val_dataloader", "val_evaluator"):
+    parts = ["train_dataloader", "val_dataloader", "val_evaluator"]
+    for key in [*([] if "trainer" in cfg else ["model"]), *parts]:  # a trainer has its own model
         if key not in cfg:
             raise InputError(f"config {path} has no `{key}`, so it is not a complete experiment")
     return cfg
@@ -364,6 +365,21 @@ def use_amp(cfg: Config) -> None:
         raise InputError(f"--amp: the config's optim_wrapper is {kind!r}, expected 'OptimWrapper'")
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the number of images per step, over all processes.
+
+    Raises:
+        InputError: the config does not say which number its learning rate is for.
+    """
+    if (cfg.get("auto_scale_lr") or {}).get("base_batch_size") is None:
+        raise InputError(
+            "--auto-scale-lr: the config has no auto_scale_lr.base_batch_size, the images per step "
+            "that its learning rate is for; set it with --cfg-options "
+            "auto_scale_lr.base_batch_size=16"
+        )
+    cfg.auto_scale_lr.enable = True
 
 
 def use_tensorboard(cfg: Config) -> None:

@@ -44,6 +44,8 @@ def load_experiment(options: Any, cfg: Config | None = None) -> Config:
         config.use_amp(cfg)
     config.use_losses(cfg, getattr(options, "loss", []))
     config.apply_options(cfg, options.cfg_options)
+    if getattr(options, "auto_scale_lr", False):
+        config.use_auto_scale_lr(cfg)
     if getattr(options, "weights_from", None):
         use_weights(cfg, options.weights_from)
     if getattr(options, "folds", None):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -80,9 +81,10 @@ class NonFiniteHook(Hook):
         if _all_finite([norm, *self._losses.values()]):
             return
         self._check_losses(self._losses)
+        ranks = " on this rank" if is_distributed() else ""  # gradients are averaged over them
         raise NonFiniteError(
-            f"the gradient is NaN or infinite at {self._where}, while the losses are finite: "
-            f"{_listed(self._losses)}. {_ADVICE}"
+            f"the gradient is NaN or infinite at {self._where}, while the losses are finite"
+            f"{ranks}: {_listed(self._losses)}. {_ADVICE}"
         )
 
     def _check_losses(self, losses: Mapping[str, Tensor]) -> None:

@@ -13,10 +13,12 @@ from mmengine.device import get_device
 
 from det_losses.engine.config import entries
 from det_losses.engine.coverage import notes_before_training
+from det_losses.engine.launcher import process_count
 from det_losses.engine.loss_record import losses_of
 from det_losses.engine.run_time import measure, trial
 from det_losses.engine.schedule import (
     amount,
+    batch_text,
     is_by_epoch,
     limit_warm_up,
     set_intervals,
@@ -180,7 +182,7 @@ def _levels(levels: Sequence[Any]) -> str:
 
 def _training(cfg: Config, samples: int) -> str:
     steps, train = training_steps(cfg, samples), cfg.train_cfg
-    batch = f"batch size {cfg.train_dataloader.get('batch_size')}"
+    batch = batch_text(cfg.train_dataloader.get("batch_size"), process_count(cfg))
     if steps is None:
         return batch
     every = train.get("val_interval", 1)
@@ -202,7 +204,7 @@ def _learning_rate(cfg: Config, planned: int, warm_up: int) -> str:
     if optimizer.get("lr") is None:
         return ""
     rate, scaling = optimizer["lr"], cfg.get("auto_scale_lr") or {}
-    batch_size = cfg.train_dataloader.get("batch_size")
+    batch_size = (cfg.train_dataloader.get("batch_size") or 0) * process_count(cfg)
     scaled = ""
     if scaling.get("enable") and batch_size and scaling.get("base_batch_size") != batch_size:
         rate *= batch_size / scaling["base_batch_size"]

@@ -29,6 +29,7 @@ from det_losses.engine.config import entries
 from det_losses.engine.config_text import config_text, parse_config_text
 from det_losses.engine.coverage import notes_before_training
 from det_losses.engine.progress import PROGRESS_FILE, ProgressFileHook
+from det_losses.engine.rank_watch import dead_rank_named
 from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, located, one_line, printable
 from det_losses.evaluation.diagnosis import NEARLY_ZERO, diagnose, read_history
@@ -239,7 +240,7 @@ def _try_averages(runner: Runner) -> None:
 def _try_data(key: str, loader: DataLoader) -> None:
     """Load and collate the first images, which are not those of the first step."""
     with located(key):
-        if len(loader) == 0:
+        if len(loader) == 0 and (loader.drop_last or not len(loader.dataset)):
             raise InputError(
                 f"no batch: drop_last removes a batch of fewer than batch_size={loader.batch_size} "
                 f"images, and the dataset has {len(loader.dataset)}; lower batch_size or remove "
@@ -281,7 +282,8 @@ def train_run(runner: Runner, cfg: Config) -> None:
         runner.logger.warning(f"data: {printable(note)}")
     with stop.listening():
         try:
-            runner.train()
+            with dead_rank_named(runner):
+                runner.train()
         except BaseException:
             _end_workers(others)  # a busy one delays the end by seconds
             raise

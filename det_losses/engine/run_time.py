@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,6 +51,11 @@ class RunTime:
     def seconds(self) -> float:
         """The whole run."""
         return self.start + self.training + self.evaluation
+
+    def slowed(self, factor: float) -> "RunTime":
+        """Return what a run takes whose steps and evaluations take this many times as long."""
+        training, evaluation = factor * self.training, factor * self.evaluation
+        return replace(self, training=training, evaluation=evaluation)
 
     @property
     def note(self) -> str | None:
@@ -130,13 +135,11 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _time_steps(runner: Runner) -> float:
     """Return the mean seconds of a step, of those that the time limit allows."""
-    runner.model.train()
     seconds: list[float] = []
-    batches = _endless(runner.train_dataloader)
+    steps = endless_steps(runner)
     while len(seconds) < WARM_UP + TIMED and (len(seconds) < 2 or sum(seconds) < _LIMIT):
         begin = time.perf_counter()
-        runner.model.train_step(next(batches), runner.optim_wrapper)
-        _synchronise()
+        next(steps)
         seconds.append(time.perf_counter() - begin)
     timed = seconds[min(WARM_UP, len(seconds) - 1) :]
     return sum(timed) / len(timed)
@@ -152,6 +155,15 @@ def _time_evaluation(runner: Runner) -> float:
         runner.model.val_step(next(iter(loader)))
     _synchronise()
     return (time.perf_counter() - begin) * len(loader)
+
+
+def endless_steps(runner: Runner) -> Iterator[None]:
+    """Train step after step, and yield after each."""
+    runner.model.train()
+    for batch in _endless(runner.train_dataloader):
+        runner.model.train_step(batch, runner.optim_wrapper)
+        _synchronise()
+        yield
 
 
 def _endless(loader: torch.utils.data.DataLoader) -> Iterator[object]:

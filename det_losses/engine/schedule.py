@@ -1,7 +1,6 @@
 """The length of a training, and the settings that follow from it."""
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from det_losses.engine.config import entries
+from det_losses.engine.launcher import process_count
 from det_losses.errors import InputError
 
 _WARM_UP = 0.1  # of a training, at most
@@ -25,16 +25,28 @@ class Length:
         batch_size: images per step and process.
         epochs: number of epochs.
         steps: number of steps of the optimizer.
+        processes: number of processes that train together.
     """
 
     images: int
     batch_size: int
     epochs: int
     steps: int
+    processes: int = 1
 
     def __str__(self) -> str:
         length = f"{amount(self.epochs, 'epoch')} ({amount(self.steps, 'step')})"
-        return f"{self.images:,} images, batch size {self.batch_size}: {length}"
+        batch = batch_text(self.batch_size, self.processes)
+        return f"{self.images:,} images, {batch}: {length}"
+
+
+def batch_text(batch_size: int | None, processes: int) -> str:
+    """Return the batch size, and of how many processes.
+
+    >>> batch_text(8, 1), batch_text(2, 4)
+    ('batch size 8', 'batch size 2 in each of 4 processes')
+    """
+    return f"batch size {batch_size}{f' in each of {processes} processes' * (processes > 1)}"
 
 
 def amount(count: int, unit: str) -> str:
@@ -84,7 +96,8 @@ def set_length(cfg: Config, images: int) -> Length | None:
     if batch_size is None:
         return None
     epochs = train.max_epochs
-    return Length(images, batch_size, epochs, epochs * _steps_per_epoch(cfg, images))
+    steps = epochs * _steps_per_epoch(cfg, images)
+    return Length(images, batch_size, epochs, steps, process_count(cfg))
 
 
 def limit_warm_up(cfg: Config, images: int) -> str | None:
@@ -209,8 +222,7 @@ def _has_own_loop(cfg: Config) -> bool:
 
 def _steps_per_epoch(cfg: Config, images: int) -> int:
     loader = cfg.train_dataloader
-    processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher") == "pytorch" else 1
-    batches = math.ceil(images / processes) / loader.batch_size
+    batches = images / (process_count(cfg) * loader.batch_size)
     return max(1, math.floor(batches) if loader.get("drop_last") else math.ceil(batches))
 
 

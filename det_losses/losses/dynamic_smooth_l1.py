@@ -5,7 +5,7 @@ from torch import Tensor
 
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import ElementwiseBoxLoss
-from det_losses.losses.core.state import counted_rows, over_ranks
+from det_losses.losses.core.state import counted_rows, gathered
 from det_losses.registry import MODELS
 from det_losses.tensors import aligned
 
@@ -26,8 +26,8 @@ class DynamicSmoothL1Loss(ElementwiseBoxLoss):
     those of the centre. beta is updated every C batches. It falls as proposals improve in training,
     so the gradient of small errors rises.
 
-    Only rows with weight above 0 count, and only in training mode. With several ranks, e is the
-    mean over the ranks that have such rows. Batches without such rows are not counted.
+    Only rows with weight above 0 count, and only in training mode. A batch is that of all
+    ranks. Batches without such rows are not counted.
 
     Args:
         k: rank of the error, counted from the smallest, at least 1; with fewer proposals the
@@ -119,10 +119,9 @@ class DynamicSmoothL1Loss(ElementwiseBoxLoss):
         """Return the k-th smallest error and whether there is any, over all ranks."""
         error = target[..., :2].abs().mean(-1)
         error = torch.where(counted, error, torch.inf).flatten()
-        error = torch.nn.functional.pad(error, (0, 1), value=torch.inf)  # a batch may be empty
-        number = counted.sum()
+        error = torch.nn.functional.pad(error, (0, self.k), value=torch.inf)  # at least k
+        smallest = gathered(error.sort().values[: self.k]).sort().values
+        number = smallest.isfinite().sum()
         rank = (number.clamp(max=self.k) - 1).clamp(min=0)
-        kth = error.sort().values.gather(0, rank.reshape(1)).squeeze(0)
-        present = (number > 0).to(error)
-        sums = over_ranks(torch.stack([torch.where(number > 0, kth, 0.0), present]))
-        return sums[0] / sums[1].clamp(min=1), sums[1] > 0
+        kth = smallest.gather(0, rank.reshape(1)).squeeze(0)
+        return torch.where(number > 0, kth, 0.0), number > 0

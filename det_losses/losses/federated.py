@@ -15,7 +15,7 @@ from det_losses.losses.core.classification import (
     check_labels,
     is_label,
 )
-from det_losses.losses.core.state import counted_rows
+from det_losses.losses.core.state import counted_rows, of_first_rank, over_ranks
 from det_losses.registry import MODELS
 
 
@@ -31,10 +31,12 @@ def sample_classes(present: Tensor, sampling_weight: Tensor, number: Tensor | in
     """Return the classes present plus random others, ``number`` in total, as bool ``[K]``.
 
     The others are drawn without replacement in proportion to ``sampling_weight``, ``[K]``, with
-    torch's default generator of the device. A class of weight 0 is never drawn.
+    torch's default generator of the device, that of rank 0 for all ranks. A class of weight 0 is
+    never drawn.
     """
     # Sorting Exp(1) / weight draws without replacement: Efraimidis and Spirakis, 2006.
-    keys = torch.empty_like(sampling_weight).exponential_() / sampling_weight
+    drawn = of_first_rank(torch.empty_like(sampling_weight).exponential_())
+    keys = drawn / sampling_weight
     keys = torch.where(present, -1.0, keys)
     rank = keys.argsort().argsort()
     return present | ((rank < number) & (sampling_weight > 0))
@@ -53,8 +55,8 @@ class FederatedLoss(ClassificationLoss):
     if it occurs. So a class is a negative in few batches only, a rare class in fewer than a
     frequent one. :math:`n_c` is the number of training images that contain class c.
 
-    S is drawn in training mode with torch's default generator, per rank. In evaluation mode all
-    classes count. Rows of weight 0 and ignored rows are not considered for S.
+    S is drawn in training mode with torch's default generator, for the batch of all ranks. In
+    evaluation mode all classes count. Rows of weight 0 and ignored rows are not considered for S.
 
     Args:
         num_classes: number K of classes, without background.
@@ -130,7 +132,7 @@ class FederatedLoss(ClassificationLoss):
         """Draw the classes that count for these labels, bool ``[K]``."""
         counted = counted_rows(target, None if weight is None else weight.amax(-1))
         found = (is_label(target, self.num_classes + 1) & counted.unsqueeze(-1)).flatten(0, -2)
-        found = found.any(0)
+        found = over_ranks(found.sum(0)) > 0
         drawn = self.num_sampled - found[-1].long()
         return sample_classes(found[:-1], self.sampling_weight, drawn)
 

@@ -27,8 +27,8 @@ class FocalEIoULoss(EIoULoss):
 
     E is the EIoU loss of a box. With sample weights s, W is scaled by :math:`\sum s / \sum s W`,
     and the result is reduced like any other loss. Boxes of weight 0 do not contribute to the
-    normaliser. W is constant in the gradient, because its own gradient would be infinite at IoU =
-    0.
+    normaliser, which in training is that of all ranks. W is constant in the gradient, because its
+    own gradient would be infinite at IoU = 0.
 
     Args:
         gamma: exponent of IoU, at least 0; 0 is EIoU.
@@ -84,4 +84,4 @@ class FocalEIoULoss(EIoULoss):
 
     def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
         """The normalised weight IoU^gamma of each box."""
-        return iou_focus(pair.iou, self.gamma, weight)
+        return iou_focus(pair.iou, self.gamma, weight, shared=self.training)

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUWrapper
+from det_losses.losses.core.state import over_ranks
 from det_losses.registry import MODELS
 
 
-def iou_focus(iou: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor:
+def iou_focus(
+    iou: Tensor, gamma: float, weight: Tensor | None = None, *, shared: bool = False
+) -> Tensor:
     """Return IoU^gamma, detached, and normalised to keep the sum of the sample weights.
 
     With W = IoU^gamma and sample weights s, the factor is W sum(s) / sum(s W). So the unweighted
@@ -22,11 +25,13 @@ def iou_focus(iou: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor
         iou: IoU of the boxes, ``[N]``.
         gamma: the exponent, at least 0.
         weight: sample weights s, ``[N]``; None means ones.
+        shared: whether the sums include the boxes of all ranks.
     """
     w = iou.detach() ** gamma
     s = torch.ones_like(w) if weight is None else weight
-    total = (s * w).sum()
-    return w / torch.where(total > 0, total, 1.0) * s.sum()
+    sums = torch.stack([(s * w).sum(), s.sum()])
+    total, samples = (over_ranks(sums) if shared else sums).unbind()
+    return w / torch.where(total > 0, total, 1.0) * samples
 
 
 @MODELS.register_module()
@@ -37,8 +42,8 @@ class FocalIoU(IoUWrapper):
 
     :math:`L_i` is the wrapped loss of a box. IoU is computed from the unchanged boxes, also inside
     other wrappers. With sample weights s, W is scaled by :math:`\sum s / \sum s W`, and the result
-    is reduced like any other loss. W is constant in the gradient. FocalIoU of EIoULoss is
-    FocalEIoULoss.
+    is reduced like any other loss. W is constant in the gradient. In training, the sums are over
+    the boxes of all ranks. FocalIoU of EIoULoss is FocalEIoULoss.
 
     Args:
         loss: a loss of the IoU family: a name, a config or a loss module.
@@ -92,4 +97,5 @@ class FocalIoU(IoUWrapper):
 
     def factor(self, pair: BoxPair, weight: Tensor | None = None) -> Tensor:
         """The wrapped factor times the normalised IoU^gamma."""
-        return self.loss.factor(pair, weight) * iou_focus(pair.iou, self.gamma, weight)
+        focus = iou_focus(pair.iou, self.gamma, weight, shared=self.training)
+        return self.loss.factor(pair, weight) * focus

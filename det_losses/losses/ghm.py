@@ -15,7 +15,12 @@ from det_losses.losses.core.classification import (
     is_valid,
     require_sigmoid,
 )
-from det_losses.losses.core.state import RunningMean, counted_rows, over_ranks
+from det_losses.losses.core.state import (
+    RunningMean,
+    counted_rows,
+    mean_over_ranks,
+    over_ranks,
+)
 from det_losses.registry import MODELS
 from det_losses.tensors import aligned, upcast
 
@@ -144,6 +149,8 @@ class _HarmonizedLoss(Loss):
         weight = upcast(torch.ones_like(loss) if weight is None else weight)
         weight = self.align_weight(weight, pred).expand_as(loss)
         examples = torch.where(self.is_example(pred, target), weight, 0.0).sum()
+        if self.training:
+            examples = mean_over_ranks(examples)
         return loss.sum() / torch.where(examples > 0, examples, 1.0)
 
     @torch.no_grad()

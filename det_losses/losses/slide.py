@@ -14,7 +14,7 @@ from det_losses.losses.core.classification import (
     quality_channels,
     weigh_channels,
 )
-from det_losses.losses.core.state import counted_rows
+from det_losses.losses.core.state import counted_rows, over_ranks
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
@@ -27,15 +27,16 @@ def slide_loss(
     weight: Tensor | None = None,
     min_mean: float = 0.2,
     class_weight: Tensor | None = None,
+    shared: bool = False,
 ) -> Tensor:
     """Slide loss of each channel, ``[N, K]``; see :class:`SlideLoss`.
 
     Rows whose sample weight in ``weight`` is 0 do not count in the mean quality. The loss is not
-    multiplied by ``weight``.
+    multiplied by ``weight``. With ``shared`` the mean is over the positives of all ranks.
     """
     _check(min_mean)
     check_quality(pred, target, quality)
-    mean = mean_quality(pred, target, quality, weight).clamp(min=min_mean)
+    mean = mean_quality(pred, target, quality, weight, shared=shared).clamp(min=min_mean)
 
     def negative(x: Tensor) -> Tensor:
         return -F.logsigmoid(-x)
@@ -55,9 +56,17 @@ def slide_weight(quality: Tensor, mean: Tensor) -> Tensor:
 
 
 def mean_quality(
-    pred: Tensor, target: Tensor, quality: Tensor | None, weight: Tensor | None
+    pred: Tensor,
+    target: Tensor,
+    quality: Tensor | None,
+    weight: Tensor | None,
+    *,
+    shared: bool = False,
 ) -> Tensor:
-    """Mean quality of the positives with a weight above 0, a scalar; 0 without positives."""
+    """Mean quality of the positives with a weight above 0, a scalar; 0 without positives.
+
+    With ``shared`` it is that of the positives of all ranks.
+    """
     if quality is None:
         value, positive = target, target > 0
     else:
@@ -65,7 +74,9 @@ def mean_quality(
         weight = None if weight is None else weight.amax(-1)
     positive = positive & counted_rows(value, weight)
     value = upcast(value.detach()).clamp(0, 1)
-    return torch.where(positive, value, 0.0).sum() / positive.sum().clamp(min=1)
+    sums = torch.stack([torch.where(positive, value, 0.0).sum(), positive.sum().to(value)])
+    total, count = (over_ranks(sums) if shared else sums).unbind()
+    return total / count.clamp(min=1)
 
 
 @MODELS.register_module()
@@ -81,8 +92,8 @@ class SlideLoss(QualityLoss):
         \end{cases}
 
     y is the quality (IoU) at the label's channel and 0 elsewhere. :math:`\mu` is the mean quality
-    of the positives of this call, at least ``min_mean``. Rows of weight 0 do not count in
-    :math:`\mu`.
+    of the positives of this call, in training of all ranks, at least ``min_mean``. Rows of
+    weight 0 do not count in :math:`\mu`.
 
     Args:
         min_mean: lower bound of :math:`\mu`, in [0.1, 1], so that negatives always have weight 1.
@@ -154,6 +165,7 @@ class SlideLoss(QualityLoss):
             weight=weight,
             min_mean=self.min_mean,
             class_weight=self._channel_weight,
+            shared=self.training,
         )
 
 

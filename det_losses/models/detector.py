@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.errors import InputError, InputTypeError, located
+from det_losses.losses.core.state import is_distributed, mean_over_ranks
 from det_losses.models.weights import (
     Pretrained,
     WeightsConfig,
@@ -177,6 +179,18 @@ class Detector(BaseModel):
             {**self._to_classes(result), "image_id": image_id}
             for result, image_id in zip(self.detector(images), ids, strict=True)
         ]
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, OrderedDict[str, Tensor]]:
+        """Return the sum of the losses, and all of them by name for the log.
+
+        With several ranks, those for the log are the means over the ranks: the losses of the whole
+        batch.
+        """
+        total, named = super().parse_losses(losses)
+        if is_distributed():
+            means = mean_over_ranks(torch.stack([upcast(each.detach()) for each in named.values()]))
+            named = OrderedDict(zip(named, means.unbind(), strict=True))
+        return total, named
 
     def _to_channels(self, target: dict[str, Any]) -> dict[str, Tensor]:
         labels = target["labels"]

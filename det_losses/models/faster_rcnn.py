@@ -22,6 +22,7 @@ from torchvision.ops import (
 
 from det_losses.errors import InputError
 from det_losses.generators import generators_kept
+from det_losses.losses.core.state import mean_over_ranks
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
@@ -98,7 +99,7 @@ class RPN(RegionProposalNetwork):
         logits = objectness.flatten()[:, None]
         loss_cls = self.losses["loss_rpn_cls"]
         quality = {"quality": lambda: at_positives(box_quality(*pairs), targets == 0)}
-        avg_factor = max(1, sampled.numel())
+        avg_factor = _mean_number(sampled)
         with generators_kept():  # a loss that draws does not change the RoI head's sampling
             value_cls = loss_cls(
                 logits[sampled], targets, avg_factor=avg_factor, **extra_inputs(loss_cls, quality)
@@ -167,7 +168,7 @@ class BoxRoIHeads(RoIHeads):
         num_classes = class_logits.shape[1] - int(self.softmax)
         loss_cls = self.losses["loss_cls"]
         quality = {"quality": lambda: at_positives(box_quality(*positives), label > 0)}
-        avg_factor = max(1, len(label))
+        avg_factor = _mean_number(label)
         return {
             "loss_cls": loss_cls(
                 class_logits,
@@ -216,6 +217,11 @@ class BoxRoIHeads(RoIHeads):
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
         keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
         return boxes[keep], scores[keep], labels[keep]
+
+
+def _mean_number(rows: Tensor) -> Tensor:
+    """Return the number of rows, at least 1; with several ranks its mean over them."""
+    return mean_over_ranks(torch.full((), len(rows), device=rows.device), least=1)
 
 
 def _sizes_of(

@@ -14,6 +14,7 @@ from torchvision.models.detection.fcos import (
 )
 
 from det_losses.generators import generators_kept
+from det_losses.losses.core.state import mean_over_ranks
 from det_losses.models.detector import image_sizes, matched_targets
 from det_losses.models.slots import at_positives, box_quality, box_slot_loss, extra_inputs
 from det_losses.tensors import upcast
@@ -158,12 +159,12 @@ class Head(FCOSHead):
         labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
         outputs = {name: output[positive] for name, output in head_outputs.items()}
         positives = _Positives(self.box_coder, outputs, boxes, torch.stack(anchors)[positive])
-        count = (matched >= 0).sum().clamp(min=1)
+        count = mean_over_ranks((matched >= 0).sum(), least=1)
         found = {"loss_cls": self._class_loss(head_outputs["cls_logits"], labels, positives, count)}
         weight, total = None, count
         if self.box_weight != "uniform":
             weight = getattr(positives, self.box_weight)
-            total = weight.sum()
+            total = mean_over_ranks(weight.sum())
         found["loss_bbox"] = box_slot_loss(
             self.losses["loss_bbox"],
             *positives.pairs,

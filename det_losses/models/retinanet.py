@@ -12,6 +12,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead, _default_ancho
 
 from det_losses.errors import InputError
 from det_losses.generators import generators_kept
+from det_losses.losses.core.state import mean_over_ranks
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
@@ -93,6 +94,7 @@ class _Head(RetinaNetHead):
 
         The normalizer ``image`` is torchvision's: each image's sum is divided by its number of
         positives, and averaged over images. Sample weights ``1 / (B max(1, n_i))`` implement this.
+        With several ranks, B is the mean number of their images.
         ``batch`` divides the sum over the batch by the batch's number of positives.
         """
         matched = torch.stack(matched_idxs)
@@ -134,9 +136,10 @@ class _Head(RetinaNetHead):
         """Return the weight of each anchor, ``[B, A]``, and the divisor of the weighted sum."""
         count = positive.sum(dim=1).clamp(min=1).to(dtype)
         if self.per_image:
-            weight = 1 / (len(count) * count)
+            images = mean_over_ranks(torch.full_like(count[0], len(count)))
+            weight = 1 / (images * count)
             return weight[:, None].expand_as(positive), 1.0
-        return torch.ones_like(positive, dtype=dtype), positive.sum().clamp(min=1)
+        return torch.ones_like(positive, dtype=dtype), mean_over_ranks(positive.sum(), least=1)
 
 
 class _SoftmaxRetinaNet(tv.RetinaNet):

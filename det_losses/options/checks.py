@@ -48,6 +48,15 @@ def above_zero(text: str) -> float:
     return number
 
 
+def at_least_zero(text: str) -> float:
+    """Return a finite number of at least 0.
+
+    Raises:
+        InputError: it is none.
+    """
+    return 0.0 if text.strip() in ("0", "0.0") else above_zero(text)
+
+
 def fraction(text: str) -> float:
     """Return a number above 0 and below 1.
 

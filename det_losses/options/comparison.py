@@ -11,6 +11,7 @@ from det_losses.options.checks import (
     RESAMPLES,
     SEED,
     above_zero,
+    at_least_zero,
     duration,
     fraction,
     one_of,
@@ -40,7 +41,11 @@ class ComparisonOptions:
     match_weights: str | None = one(check=one_of("gradient"))
     weights: Sequence[float] = several(check=above_zero)
     seeds: Sequence[int] | None = several(None, SEED)
-    jobs: int = one(1, whole_number(1))
+    jobs: int | None = one(None, whole_number(1))
+    executor: str = one("local", one_of("local", "ray"))
+    address: str | None = one()
+    cpus_per_run: float = one(1.0, above_zero)
+    gpus_per_run: float | None = one(check=at_least_zero)
     budget: float | None = one(check=duration)  # seconds
     until_decided: bool = switch()
     within: float = one(1.0, above_zero)

@@ -178,7 +178,9 @@ def _time(study: Study, variants: Sequence[str], budget: float | None = None) ->
 
 
 def _jobs(study: Study) -> int:
-    """Return how many runs train at the same time, from the command."""
+    """Return how many runs train at the same time; older results have it in the command only."""
+    if study.meta.get("jobs"):
+        return study.meta["jobs"]
     found = re.search(r"--jobs[ =](\d+)", str(study.meta.get("command") or ""))
     return max(1, int(found[1])) if found else 1
 

@@ -1,5 +1,7 @@
 """What a run of ``tiny_config`` does besides training."""
 
+import os
+
 import pytest
 
 HOOKS_MODULE = '''
@@ -23,9 +25,9 @@ class OnceHook(Hook):
     def stop_self(self):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def stop_parent(self):
-        os.kill(os.getppid(), signal.SIGTERM)
-        signal.pause()  # until the parent passes it on
+    def stop_comparison(self):
+        os.kill(int(os.environ["COMPARISON"]), signal.SIGTERM)
+        signal.pause()  # until the comparison passes it on
 
     def fail(self):
         raise RuntimeError("broken on purpose")
@@ -38,6 +40,7 @@ def once(tiny_config, tmp_path, monkeypatch):
     (tmp_path / "tiny_hooks.py").write_text(HOOKS_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("COMPARISON", str(os.getpid()))
 
     def add(action):
         hook = dict(type="OnceHook", marker=str(tmp_path / "done_once"), action=action)

@@ -13,7 +13,7 @@ def statuses(folder):
 
 def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monkeypatch, capsys):
     # With real processes: a run sends SIGTERM to the comparison that waits for it.
-    once("stop_parent")
+    once("stop_comparison")
     monkeypatch.setattr("det_losses.comparison.process._GRACE", 20)  # on a busy machine
     folder = tmp_path / "out"
     command = [str(tiny_config), "--work-dir", str(folder), "--seeds", "0", "--losses", "L1Loss"]

@@ -36,8 +36,9 @@ def cfg():
 
 @pytest.fixture(autouse=True)
 def not_measured(monkeypatch):
-    """A comparison takes a run to last a minute, instead of measuring it."""
+    """A comparison takes a run to last a minute, alone or not, instead of measuring it."""
     monkeypatch.setattr(prepare, "measure_run", lambda *args: RunTime(10.0, 50.0, 0.0, 1))
+    monkeypatch.setattr(prepare, "measure_jobs", lambda *args: [])
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from det_losses.comparison.budget import Budget
 from det_losses.comparison.plan import Plan
 from det_losses.comparison.preflight import describe_data
 from det_losses.comparison.prepare import check_metric, with_epochs
+from det_losses.comparison.process import LocalExecutor
 from det_losses.comparison.screening import short_trainer, shorten
 from det_losses.comparison.variants import select
 from det_losses.engine import fitted_anchors
@@ -241,13 +242,13 @@ def untrained(monkeypatch):
         commands.append(command)
         return 1
 
-    monkeypatch.setattr(runner, "run_process", fake)
+    monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
     monkeypatch.setattr(runner, "_tail", lambda *args: "nothing ran")
     return commands
 
 
 def test_the_terminal_says_which_signal_killed_a_run(shapes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "run_process", lambda *args, **kwargs: -9)
+    monkeypatch.setattr(LocalExecutor, "run", lambda *args, **kwargs: -9)
     rows = compare(shapes, tmp_path, ["L1Loss"], seeds=[0])
     assert rows[0]["status"] == "failed"
     out = capsys.readouterr().out

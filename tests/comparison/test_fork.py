@@ -6,10 +6,10 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from det_losses.comparison import runner as module
 from det_losses.comparison.budget import Budget
 from det_losses.comparison.fork import FORK_FILE, Fork, check_fork, fork_of
 from det_losses.comparison.plan import Plan
+from det_losses.comparison.process import LocalExecutor
 from det_losses.comparison.results import Results
 from det_losses.comparison.runner import PlanRunner
 from det_losses.comparison.variants import select
@@ -146,7 +146,7 @@ class TestRunner:
             return 0
 
         broken = []
-        monkeypatch.setattr(module, "run_process", fake)
+        monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
         return started, broken
 
     def execute(self, cfg, plan, folder, **options):

@@ -9,9 +9,10 @@ from mmengine.config import Config
 from synthetic_comparison import write_comparison
 from training import compare
 
-from det_losses.comparison import comparison, looks, runner
+from det_losses.comparison import comparison, looks
 from det_losses.comparison.budget import Budget
 from det_losses.comparison.looks import SEED_SD, decide, likely_to_find, scheduled, verdict_at
+from det_losses.comparison.process import LocalExecutor
 from det_losses.errors import InputError
 from det_losses.report import Study
 from det_losses.statistics import Scores, analyse
@@ -119,7 +120,7 @@ def shapes_of(shapes, tmp_path, monkeypatch):
             within = settings["within"]
             return analyse(scores, settings["baseline"], 500, within=within, look=len(seeds))
 
-        monkeypatch.setattr(runner, "run_process", fake)
+        monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
         monkeypatch.setattr(looks, "verdict_at", at or planted_at)
         monkeypatch.setattr(comparison, "_report", lambda *args: None)
         for seeds in trained.values():
@@ -236,7 +237,7 @@ def test_the_report_agrees_with_the_last_look(shapes, tmp_path, monkeypatch, cap
         (log.parent / "metrics.json").write_text(json.dumps(record))
         return 0
 
-    monkeypatch.setattr(runner, "run_process", detect)
+    monkeypatch.setattr(LocalExecutor, "run", staticmethod(detect))
     cfg = copy.deepcopy(shapes)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.dataset.update(data_root=str(tmp_path / "data"), num_train=4, num_val=30)

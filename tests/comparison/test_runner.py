@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from det_losses.comparison import runner as module
 from det_losses.comparison.budget import Budget
+from det_losses.comparison.process import LocalExecutor
 from det_losses.comparison.runner import PlanRunner, locked
 
 FACTS = {"config": "x", "command": "compare x", "classes": ["cat"]}
@@ -37,13 +38,13 @@ class TestPlanRunner:
             finish(run)
             return 0
 
-        monkeypatch.setattr(module, "run_process", fake)
+        monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
         return seen
 
     def test_tensorboard_is_an_option_of_each_run(self, cfg, plan, tmp_path, monkeypatch):
         commands = []
         monkeypatch.setattr(
-            module, "run_process", lambda command, *_, **__: commands.append(command) or 1
+            LocalExecutor, "run", lambda self, command, *_, **__: commands.append(command) or 1
         )
         PlanRunner(cfg, plan, tmp_path, 0, FACTS, tensorboard=True).execute()
         assert [command[-1] for command in commands] == ["--tensorboard"] * 4
@@ -120,7 +121,7 @@ class TestPlanRunner:
             finish(run)
             return 0
 
-        monkeypatch.setattr(module, "run_process", fake)
+        monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
         if fault == "a file":
             (tmp_path / "runs/GIoULoss").mkdir(parents=True)
             (tmp_path / "runs/GIoULoss/seed_0").touch()
@@ -208,7 +209,7 @@ class TestPlanRunner:
     ):
         commands = []
         monkeypatch.setattr(
-            module, "run_process", lambda command, *a, **k: commands.append(command) or 1
+            LocalExecutor, "run", lambda self, command, *_, **__: commands.append(command) or 1
         )
         monkeypatch.setattr(module, "_tail", lambda *a: "")
         PlanRunner(cfg, plan, tmp_path, 0, FACTS).execute()
@@ -233,7 +234,7 @@ class TestPlanRunner:
             finish(next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent))
             return 0
 
-        monkeypatch.setattr(module, "run_process", fake)
+        monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
         monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
@@ -257,7 +258,7 @@ class TestPlanRunner:
                 ended.append(log.parent)
                 raise
 
-        monkeypatch.setattr(module, "run_process", fake)
+        monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
         with pytest.raises(KeyboardInterrupt):
             PlanRunner(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
         assert (len(begun), len(ended)) == (2, 1)

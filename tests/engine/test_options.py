@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPERS
 
 from det_losses.engine import build_runner, config
-from det_losses.engine.config import apply_options, use_tensorboard
+from det_losses.engine.config import apply_options, use_auto_scale_lr, use_tensorboard
 from det_losses.engine.settings import check_settings
 from det_losses.errors import InputError
 
@@ -28,6 +28,15 @@ def test_tensorboard(toy_cfg):
     assert {"loss", "loss_cls", "loss_bbox", "lr", "AP", "AP50", "AP/cat"} <= tags
     assert len(accumulator.Scalars("loss_bbox")) == 6  # 2 epochs of 3 iterations
     assert [event.step for event in accumulator.Scalars("AP")] == [1, 2]
+
+
+def test_auto_scale_lr(toy_cfg):
+    """The runs of tests/engine/test_distributed.py are scaled."""
+    given = Config(toy_cfg(auto_scale_lr=dict(enable=False, base_batch_size=16)))
+    use_auto_scale_lr(given)
+    assert given.auto_scale_lr.enable
+    with pytest.raises(InputError, match=r"no auto_scale_lr.base_batch_size, .* set it with --cfg"):
+        use_auto_scale_lr(Config(toy_cfg()))
 
 
 def test_tensorboard_that_is_not_installed(toy_cfg, monkeypatch):

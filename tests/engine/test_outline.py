@@ -40,6 +40,17 @@ def test_the_rows_follow_from_config_and_data():
     assert cfg.to_dict() == config().to_dict()  # not changed
 
 
+def test_several_processes_divide_the_steps_and_multiply_the_learning_rate(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    cfg = config()
+    cfg.launcher = "pytorch"
+    rows = outline(cfg, 205, ["a"], "")
+    # 205 images are 7 steps of 32, so 12 epochs are 84 steps.
+    expected = "12 epochs (84 steps), batch size 8 in each of 4 processes; evaluated every 3 epochs"
+    assert rows["training"] == expected
+    assert rows["learning rate"].startswith("0.04 (SGD, scaled from 0.02 for 16 images a step)")
+
+
 def test_the_anchors_that_the_config_sets_are_shown():
     cfg = config()
     cfg.model.anchor_sizes = [8, 16]

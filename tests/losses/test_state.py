@@ -1,11 +1,7 @@
-"""The state of losses: when it is updated, and that it is equal on all ranks."""
+"""The state of losses and when it is updated; test_ranks.py has several ranks."""
 
 import copy
 import math
-import subprocess
-import sys
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,26 +62,6 @@ def test_training_updates_the_state_unless_all_weights_are_zero(name):
     assert any(not torch.equal(value, fresh[key]) for key, value in moved.items())
     assert loss(*batch(loss), torch.zeros(4), 1) == 0
     assert_same(state(loss), moved)
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "statistic"),
-    [
-        ("EQLv2Loss", "core.classification", "positive_gradient"),
-        ("EqualizedFocalLoss", "core.classification", "negative_gradient"),
-        ("SeesawLoss", "seesaw", "class_counts"),
-        ("GHMCLoss", "ghm", "counts.mean"),
-    ],
-)
-def test_statistics_are_summed_over_the_ranks(name, module, statistic, monkeypatch):
-    """Two ranks with the same rows; the slow test below runs real processes."""
-    alone, one_of_two = build(name), build(name)
-    alone(*batch(alone))
-    # By the module object: as an attribute of its package it depends on the order of collection.
-    owner = import_module(f"det_losses.losses.{module}")
-    monkeypatch.setattr(owner, "over_ranks", lambda total: 2 * total)
-    one_of_two(*batch(one_of_two))
-    torch.testing.assert_close(state(one_of_two)[statistic], 2 * state(alone)[statistic])
 
 
 @pytest.mark.parametrize("name", ["WIoUv3Loss", "EQLv2Loss"])
@@ -362,51 +338,3 @@ def test_mmdetection_arguments_without_effect_raise_warnings():
             build("EQLv2Loss", **{name: True})
     with pytest.raises(TypeError, match="use_distributed: gradients are always summed over"):
         build("EQLv2Loss", use_distributed=True)
-
-
-RANKS = """
-import sys
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-sys.path.insert(0, {folder!r})
-from test_state import CONFIGS, batch, build, state
-
-def work(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{{folder}}/meet", rank=rank, world_size=2)
-    found = {{}}
-    for name in CONFIGS:
-        loss = build(name)
-        for first, second in ((slice(0, 1), slice(1, 4)), (slice(0, 4), slice(0, 0))):
-            loss(*batch(loss, (first, second)[rank]))
-        found[name] = state(loss)
-    torch.save(found, f"{{folder}}/{{rank}}.pt")
-    dist.destroy_process_group()
-
-if __name__ == "__main__":
-    mp.spawn(work, (sys.argv[1],), nprocs=2)
-"""
-
-
-@pytest.mark.slow
-def test_two_ranks_with_parts_of_a_batch_have_the_state_of_one_rank_with_all(tmp_path):
-    """One and three rows, then four and none; each step has the same four rows in total."""
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(folder=str(Path(__file__).parent)))
-    root = str(Path(__file__).resolve().parents[2])
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for name in CONFIGS:
-        alone = build(name)
-        for _ in range(2):
-            alone(*batch(alone))
-        for rank in found:
-            assert_same(rank[name], state(alone), rtol=1e-6, atol=0)

@@ -1,4 +1,7 @@
-"""Running statistics of losses: buffers that are equal on all ranks."""
+"""Statistics over the ranks of a distributed training, and running means of them.
+
+With these, the ranks together compute the loss that one process computes for the whole batch.
+"""
 
 import torch
 import torch.distributed as dist
@@ -63,9 +66,47 @@ def counted_rows(values: Tensor, weight: Tensor | None) -> Tensor:
     return (upcast(weight) > 0).expand_as(values)
 
 
+def is_distributed() -> bool:
+    """Return whether several processes train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def over_ranks(total: Tensor) -> Tensor:
     """Sum over the ranks if training is distributed."""
-    if dist.is_available() and dist.is_initialized():
+    if is_distributed():
         total = total.clone()
         dist.all_reduce(total)
     return total
+
+
+def mean_over_ranks(total: Tensor, least: float | None = None) -> Tensor:
+    """Return the divisor for a rank's sum, such as the number of positives: their mean over ranks.
+
+    The gradients of the ranks are averaged. With R ranks and this divisor, the average is the sum
+    over all ranks divided by the total, as in one process.
+
+    Args:
+        total: the number on this rank.
+        least: smallest number of the whole batch.
+    """
+    total = over_ranks(total)
+    if least is not None:
+        total = total.clamp(min=least)
+    return total / dist.get_world_size() if is_distributed() else total
+
+
+def gathered(values: Tensor) -> Tensor:
+    """Return the values of all ranks in one row; each rank has the same number of them."""
+    if not is_distributed():
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def of_first_rank(values: Tensor) -> Tensor:
+    """Return the values of rank 0 on all ranks."""
+    if is_distributed():
+        values = values.clone()
+        dist.broadcast(values, 0)
+    return values
