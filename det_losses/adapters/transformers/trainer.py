@@ -1,0 +1,86 @@
+"""Comparisons whose runs are trained by transformers."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from det_losses.adapters.transformers.models import SMALL_MODELS, import_transformers, small_config
+from det_losses.comparison.trainer import Trainer, TrainingRun
+from det_losses.errors import InputError
+
+
+class TransformersTrainer(Trainer):
+    """Trains DETR, RT-DETR and D-FINE of transformers: its Trainer, with our losses.
+
+    In a config: ``trainer = dict(type="det_losses.adapters.transformers.trainer:"
+    "TransformersTrainer", model="rt_detr_v2_small", epochs=12)``.
+
+    Args:
+        model: a small model's name or a folder, as for :func:`train`.
+        losses: losses of slots that the comparison does not change.
+        image_size: width and height that images are resized to; None: as the image processor says.
+        epochs: number of passes over the training images.
+        batch_size: per device.
+        learning_rate: of AdamW.
+        val_interval: also detect after each N epochs; None: at the end only.
+        arguments: further arguments of ``transformers.TrainingArguments``.
+
+    Raises:
+        InputError: transformers is not installed, there is no such model, or ``losses`` has an
+            unknown slot.
+    """
+
+    slots = ("loss_bbox", "loss_iou", "loss_cls")
+
+    def __init__(
+        self,
+        model: str,
+        losses: Mapping[str, str] | None = None,
+        image_size: int | None = None,
+        epochs: int = 50,
+        batch_size: int = 8,
+        learning_rate: float = 1e-4,
+        val_interval: int | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        import_transformers()
+        if not Path(model).is_dir():
+            small_config(model)
+        if unknown := sorted(set(losses or {}) - set(self.slots)):
+            raise InputError(
+                f"losses: no slot {unknown[0]!r}; the slots are {', '.join(self.slots)}"
+            )
+        self._model = model if model in SMALL_MODELS else str(Path(model).resolve())
+        self._losses = dict(losses or {})
+        self._options = {
+            "--image-size": image_size,
+            "--epochs": epochs,
+            "--batch-size": batch_size,
+            "--learning-rate": learning_rate,
+            "--val-interval": val_interval,
+            "--arguments": None if arguments is None else json.dumps(arguments),
+        }
+
+    @property
+    def description(self) -> str:
+        """The Trainer of transformers and the model."""
+        return f"Trainer of transformers {import_transformers().__version__}, {self._model}"
+
+    def command(self, run: TrainingRun) -> list[str]:
+        """Return the command that trains a run; it resumes by itself."""
+        losses = {**self._losses, **run.losses}
+        options = {
+            "--model": self._model,
+            **{f"--{slot.replace('_', '-')}": loss for slot, loss in losses.items()},
+            "--train-ann": run.train_ann,
+            "--train-images": run.train_images,
+            "--val-ann": run.val_ann,
+            "--val-images": run.val_images,
+            "--work-dir": run.work_dir,
+            "--seed": run.seed,
+            **self._options,
+        }
+        words = [f"{name}={value}" for name, value in options.items() if value is not None]
+        return [sys.executable, "-m", "det_losses.adapters.transformers", *words]
