@@ -7,7 +7,8 @@ respect to the sides of the enclosing box, from which the coordinates get theirs
 """
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,20 @@ class IrregularBoxes(Exception):
     """A box is inverted, has a side of at most sqrt(eps), or is not finite."""
 
 
+class _once:
+    """A property that is computed at first access: ``functools.cached_property`` without a lock."""
+
+    def __init__(self, function: Callable[["TapedPair"], Any]) -> None:
+        self.function, self.__doc__ = function, function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, pair: "TapedPair", owner: type) -> Any:
+        value = vars(pair)[self.name] = self.function(pair)
+        return value
+
+
 class TapedPair(BoxPair):
     """N pairs of regular boxes.
 
@@ -30,7 +45,6 @@ class TapedPair(BoxPair):
         target: their targets, same shape and dtype.
         eps: as for :func:`~det_losses.boxes.box_pair`.
         inputs: further inputs of the loss, by name.
-        tape: the tape of the pair from which this one is made.
 
     Raises:
         IrregularBoxes: a box is inverted, has a side of at most sqrt(eps), or is not finite.
@@ -42,15 +56,27 @@ class TapedPair(BoxPair):
         target: ndarray,
         eps: float,
         inputs: Mapping[str, Tensor],
-        tape: list | None = None,
     ) -> None:
-        # With the signs of x1 and y1 changed, a side is a sum, and the intersection of two boxes is
-        # the minimum of all four coordinates. Axes: pred and target; -x1, -y1, x2, y2; pairs.
         ends = np.empty((2, 4, len(pred)), pred.dtype)
         ends[0], ends[1] = pred.T, target.T
         np.negative(ends[:, :2], out=ends[:, :2])
+        vars(self).update(eps=eps, inputs=inputs, _tape=[])
+        self._measure(ends)
+
+    def _measure(self, ends: ndarray) -> None:
+        """Compute what every loss needs.
+
+        With the signs of x1 and y1 changed, a side is a sum, and the intersection of two boxes is
+        the minimum of all four coordinates.
+
+        Args:
+            ends: axes: pred and target; -x1, -y1, x2, y2; pairs.
+
+        Raises:
+            IrregularBoxes: see the class.
+        """
         size = ends[:, :2] + ends[:, 2:]
-        if not (size.min() > eps**0.5 and size.max() < np.inf):
+        if not (size.min() > self.eps**0.5 and size.max() < np.inf):
             raise IrregularBoxes
         inner = np.minimum(ends[0], ends[1])
         reach = inner[:2] + inner[2:]
@@ -60,46 +86,44 @@ class TapedPair(BoxPair):
         union = area[0] + area[1]
         union -= intersection
         vars(self).update(
-            eps=eps,
-            inputs=inputs,
-            _boxes=(pred, target),
             _ends=ends,
             _size=size,
             _reach=reach,  # overlap of the sides, negative for disjoint boxes
             _overlap=overlap,
             _intersection=intersection,
             _union=union,
-            _tape=[] if tape is None else tape,
             _sums={},
         )
 
     def gradient(self, loss: Node) -> ndarray:
         """Return the gradient of the sum of ``loss`` with respect to ``pred``, ``[N, 4]``."""
         loss.backward()
-        return self._to_boxes(**self._sums)
+        ends = self._to_ends(**self._sums)
+        np.negative(ends[:2], out=ends[:2])
+        return ends.T
 
-    @cached_property
+    @_once
     def _hull(self) -> ndarray:
         """Sides of the enclosing box: on each axis, they and the overlap add up to w + wg."""
         sides = self._size[0] + self._size[1]
         sides -= self._reach
         return sides
 
-    @cached_property
+    @_once
     def _hull_area(self) -> ndarray:
         return self._hull[0] * self._hull[1]
 
-    @cached_property
+    @_once
     def _shift(self) -> ndarray:
         """Pred minus target; negative where the end of pred limits the intersection."""
         return self._ends[0] - self._ends[1]
 
-    @cached_property
+    @_once
     def _offset(self) -> ndarray:
         """Centre of pred minus centre of target."""
         return (self._shift[2:] - self._shift[:2]) * 0.5
 
-    @cached_property
+    @_once
     def _growth(self) -> ndarray:
         """Sides of pred minus those of the target."""
         return self._size[0] - self._size[1]
@@ -108,52 +132,58 @@ class TapedPair(BoxPair):
         known = self._sums.get(part)
         self._sums[part] = gradient if known is None else known + gradient
 
-    def _to_boxes(
+    def _to_ends(
         self,
-        intersection: ndarray | float = 0.0,
-        area: ndarray | float = 0.0,
-        size: ndarray | float = 0.0,
-        hull: ndarray | float = 0.0,
+        intersection: ndarray | None = None,
+        area: ndarray | None = None,
+        size: ndarray | None = None,
+        hull: ndarray | None = None,
         offset: ndarray | None = None,
-        pred: ndarray | None = None,
+        ends: ndarray | None = None,
     ) -> ndarray:
-        """Return the gradient of the boxes from the gradients of their parts, all of pred."""
-        by_reach = self._overlap[::-1] * intersection
-        by_reach *= self._reach >= 0
-        by_reach -= hull
-        by_size = self._size[0, ::-1] * area
-        by_size += size
-        by_size += hull
+        """Return the gradient of the ends of pred from the gradients of its parts."""
+        zero = np.zeros_like(self._reach) if intersection is None or area is None else None
+        if intersection is None:
+            by_reach = zero
+        else:
+            by_reach = self._overlap[::-1] * intersection
+            by_reach *= self._reach >= 0
+        by_size = zero if area is None else self._size[0, ::-1] * area
+        if hull is not None:
+            by_reach = by_reach - hull
+            by_size = by_size + hull
+        if size is not None:
+            by_size = by_size + size
         # An end limits the intersection or not; of two equal ends, each counts by half.
-        by_reach *= 0.5
-        by_size += by_reach
-        ends = np.sign(self._shift).reshape(2, 2, -1)
-        ends *= by_reach
-        np.subtract(by_size, ends, out=ends)
+        by_reach = by_reach * 0.5
+        sides = np.sign(self._shift).reshape(2, 2, -1)
+        sides *= by_reach
+        np.subtract(by_size + by_reach, sides, out=sides)
         if offset is not None:
             half = offset * 0.5
-            ends[0] -= half
-            ends[1] += half
-        np.negative(ends[0], out=ends[0])
-        boxes = ends.reshape(4, -1).T
-        return boxes if pred is None else boxes + pred
+            sides[0] -= half
+            sides[1] += half
+        by_ends = sides.reshape(4, -1)
+        if ends is not None:
+            by_ends += ends
+        return by_ends
 
-    @cached_property
+    @_once
     def target(self) -> Tensor:
         """The targets."""
-        return torch.from_numpy(self._boxes[1])
+        return torch.from_numpy(np.concatenate([-self._ends[1, :2], self._ends[1, 2:]]).T)
 
-    @cached_property
+    @_once
     def wg(self) -> Tensor:
         """Widths of the targets."""
         return torch.from_numpy(self._size[1, 0])
 
-    @cached_property
+    @_once
     def hg(self) -> Tensor:
         """Heights of the targets."""
         return torch.from_numpy(self._size[1, 1])
 
-    @cached_property
+    @_once
     def iou(self) -> Node:
         """Intersection over union."""
         value = self._intersection / self._union
@@ -166,12 +196,12 @@ class TapedPair(BoxPair):
 
         return self._node(value, pull)
 
-    @cached_property
+    @_once
     def intersection(self) -> Node:
         """Area of the intersection."""
         return self._node(self._intersection, lambda g: self._add("intersection", g))
 
-    @cached_property
+    @_once
     def union(self) -> Node:
         """Area of the union."""
 
@@ -181,12 +211,12 @@ class TapedPair(BoxPair):
 
         return self._node(self._union, pull)
 
-    @cached_property
+    @_once
     def hull_area(self) -> Node:
         """Area of the enclosing box."""
         return self._node(self._hull_area, lambda g: self._add("hull", self._hull[::-1] * g))
 
-    @cached_property
+    @_once
     def hull_empty(self) -> Node:
         """Area of the enclosing box outside the union."""
 
@@ -197,17 +227,30 @@ class TapedPair(BoxPair):
 
         return self._node(self._hull_area - self._union, pull)
 
-    @cached_property
+    @_once
+    def hull_waste(self) -> Node:
+        """Fraction of the enclosing box outside the union, 1 - union / hull_area."""
+        filled = self._union / self._hull_area
+
+        def pull(gradient: ndarray) -> None:
+            by_union = gradient / self._hull_area
+            self._add("hull", self._hull[::-1] * (by_union * filled))
+            self._add("intersection", by_union)
+            self._add("area", -by_union)
+
+        return self._node(1 - filled, pull)
+
+    @_once
     def center_distance2(self) -> Node:
         """Squared distance of the two centres."""
         return self._length2(self._offset, "offset")
 
-    @cached_property
+    @_once
     def hull_diagonal2(self) -> Node:
         """Squared diagonal of the enclosing box."""
         return self._length2(self._hull, "hull")
 
-    @cached_property
+    @_once
     def angle_gap(self) -> Node:
         """Difference of the aspect ratios as angles."""
         pred, target = np.arctan(self._size[:, 0] / self._size[:, 1])
@@ -219,43 +262,42 @@ class TapedPair(BoxPair):
 
         return self._node(target - pred, pull)
 
-    w = cached_property(lambda self: self._axis(0, self._size[0], "size"))
-    h = cached_property(lambda self: self._axis(1, self._size[0], "size"))
-    dx = cached_property(lambda self: self._axis(0, self._offset, "offset"))
-    dy = cached_property(lambda self: self._axis(1, self._offset, "offset"))
-    hull_w = cached_property(lambda self: self._axis(0, self._hull, "hull"))
-    hull_h = cached_property(lambda self: self._axis(1, self._hull, "hull"))
-    hull_w2 = cached_property(lambda self: self._axis2(0, self._hull, "hull"))
-    hull_h2 = cached_property(lambda self: self._axis2(1, self._hull, "hull"))
-    dw2 = cached_property(lambda self: self._axis2(0, self._growth, "size"))
-    dh2 = cached_property(lambda self: self._axis2(1, self._growth, "size"))
+    w = _once(lambda self: self._axis(0, self._size[0], "size"))
+    h = _once(lambda self: self._axis(1, self._size[0], "size"))
+    dx = _once(lambda self: self._axis(0, self._offset, "offset"))
+    dy = _once(lambda self: self._axis(1, self._offset, "offset"))
+    hull_w = _once(lambda self: self._axis(0, self._hull, "hull"))
+    hull_h = _once(lambda self: self._axis(1, self._hull, "hull"))
+    hull_w2 = _once(lambda self: self._axis2(0, self._hull, "hull"))
+    hull_h2 = _once(lambda self: self._axis2(1, self._hull, "hull"))
+    dw2 = _once(lambda self: self._axis2(0, self._growth, "size"))
+    dh2 = _once(lambda self: self._axis2(1, self._growth, "size"))
 
-    @cached_property
+    @_once
     def edges(self) -> tuple[Node, ...]:
         """x1, y1, x2 and y2 of the predicted boxes."""
         return tuple(self._edge(axis) for axis in range(4))
 
     def interpolated(self, alpha: float | Tensor) -> BoxPair:
         """The pair of the interpolated box (1 - alpha) * pred + alpha * target and the target."""
-        rest = 1 - (alpha.numpy()[:, None] if isinstance(alpha, Tensor) else alpha)
-        pred, target = self._boxes
-        moved = target + rest * (pred - target)
-        return self._moved(moved, target, lambda gradient: rest * gradient)
+        rest = 1 - (alpha.numpy() if isinstance(alpha, Tensor) else alpha)
+        moved = np.stack([self._ends[1] + rest * self._shift, self._ends[1]])
+        return self._moved(moved, lambda gradient: rest * gradient)
 
     def scaled(self, ratio: float) -> BoxPair:
         """The pair with both boxes scaled by ``ratio`` about their own centres."""
-        boxes = (_scaled(each, ratio) for each in self._boxes)
-        return self._moved(*boxes, lambda gradient: _scaled(gradient, ratio))
+        return self._moved(_scaled(self._ends, ratio), lambda gradient: _scaled(gradient, ratio))
 
     def _node(self, value: ndarray, pull: Callable[[ndarray], None]) -> Node:
         return Node(self._tape, value, pull, always=True)  # it is kept for further use
 
-    def _moved(self, pred: ndarray, target: ndarray, back: Callable[[ndarray], ndarray]) -> BoxPair:
+    def _moved(self, ends: ndarray, back: Callable[[ndarray], ndarray]) -> BoxPair:
         """The pair of transformed boxes; ``back`` is the transposed map, for the gradient."""
-        source = _Source(self._tape)
-        pair = TapedPair(pred, target, self.eps, self.inputs, self._tape)
-        source.pair = pair
-        source.pull = lambda parts: self._add("pred", back(pair._to_boxes(**parts)))
+        pair = object.__new__(TapedPair)
+        vars(pair).update(eps=self.eps, inputs=self.inputs, _tape=self._tape)
+        pair._measure(ends)
+        pull = lambda parts: self._add("ends", back(pair._to_ends(**parts)))  # noqa: E731
+        self._tape.append(_Source(pair, pull))  # before the nodes of the pair
         return pair
 
     def _axis(self, axis: int, part: ndarray, name: str) -> Node:
@@ -287,28 +329,29 @@ class TapedPair(BoxPair):
         )
 
     def _edge(self, axis: int) -> Node:
+        sign = -1 if axis < 2 else 1
+
         def pull(gradient: ndarray) -> None:
-            edges = np.zeros_like(self._boxes[0])
-            edges[:, axis] = gradient
-            self._add("pred", edges)
+            ends = np.zeros_like(self._ends[0])
+            np.multiply(gradient, sign, out=ends[axis])
+            self._add("ends", ends)
 
-        return self._node(self._boxes[0][:, axis], pull)
-
-
-def _scaled(boxes: ndarray, ratio: float) -> ndarray:
-    first, second = boxes[:, :2], boxes[:, 2:]
-    center, half = (first + second) / 2, (second - first) * (ratio / 2)
-    return np.concatenate([center - half, center + half], axis=1)
+        return self._node(sign * self._ends[0, axis], pull)
 
 
+def _scaled(ends: ndarray, ratio: float) -> ndarray:
+    """Scale boxes, given by their ends ``[..., 4, N]``, about their centres."""
+    low, high = ends[..., :2, :], ends[..., 2:, :]
+    own, other = (1 + ratio) / 2, (ratio - 1) / 2
+    return np.concatenate([own * low + other * high, own * high + other * low], axis=-2)
+
+
+@dataclass(frozen=True)
 class _Source:
     """The place on the tape of a pair that was made from another one, before its own nodes."""
 
-    pull: Callable[[Mapping[str, ndarray]], None]
     pair: TapedPair
-
-    def __init__(self, tape: list) -> None:
-        tape.append(self)
+    pull: Callable[[Mapping[str, ndarray]], None]
 
     @property
     def gradient(self) -> Mapping[str, ndarray] | None:

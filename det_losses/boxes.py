@@ -56,6 +56,11 @@ class BoxPair:
         return self.dx**2 + self.dy**2
 
     @property
+    def hull_waste(self) -> Tensor:
+        """Fraction of the enclosing box outside the union."""
+        return self.hull_empty / self.hull_area
+
+    @property
     def hull_diagonal2(self) -> Tensor:
         """Squared diagonal of the enclosing box."""
         return (self.hull_w**2 + self.hull_h**2).clamp(min=self.eps)

@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import copy
 import sys
+import time
 from pathlib import Path
 
+from det_losses.cli import fast_imports
 from det_losses.cli.arguments import (
     SEED,
     add_config,
@@ -27,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     """Train; exit status 1 if training failed, 2 for a user error, 130 if interrupted."""
     args = _parser().parse_args(argv)
 
-    from det_losses.engine.signals import signals_as_interrupt
+    with fast_imports():
+        from det_losses.engine.signals import signals_as_interrupt
 
     with signals_as_interrupt():
         return _train(args)
@@ -39,7 +42,7 @@ def _train(args: argparse.Namespace) -> int:
     from det_losses.engine.experiment import load_experiment
     from det_losses.engine.fitted_anchors import use_fitted_anchors
     from det_losses.engine.launcher import is_first_process, prepare_launcher
-    from det_losses.engine.outline import training_plan
+    from det_losses.engine.outline import training_plan, trial_plan
     from det_losses.engine.run import (
         build_parts,
         claim_work_dir,
@@ -67,7 +70,7 @@ def _train(args: argparse.Namespace) -> int:
                 if is_first:
                     print(said, flush=True)
             if args.dry_run:
-                plan = training_plan(cfg, with_notes=True)  # all processes time the steps
+                plan = trial_plan(cfg)  # all processes time the steps
                 if is_first:
                     print(plan)
                 return 0
@@ -78,10 +81,12 @@ def _train(args: argparse.Namespace) -> int:
                 if args.tensorboard:  # not in `given`: it does not make it another run
                     use_tensorboard(cfg)
                 planned = cfg.get("launcher", "none") == "none" and not args.no_plan
-                if planned:
-                    print(training_plan(given), flush=True)
+                begin = time.perf_counter()
                 runner = build_runner(cfg, planned=planned)
                 build_parts(runner)
+                if planned:
+                    built = time.perf_counter() - begin
+                    print(training_plan(given, runner, built), flush=True)
         try:
             with logged_errors(runner, "training"):
                 train_run(runner, given)

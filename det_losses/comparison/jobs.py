@@ -149,7 +149,7 @@ def train_steps(config: Path, folder: Path, name: str, threads: int) -> None:
     """Train a run's first steps, at the same time as others."""
     torch.set_num_threads(threads)
     with trial(Config.fromfile(config)) as (runner, _):
-        steps = endless_steps(runner)
+        steps = endless_steps(runner.model, runner.optim_wrapper, runner.train_dataloader)
         for _ in range(WARM_UP):
             next(steps)
         (folder / f"{name}.ready").touch()

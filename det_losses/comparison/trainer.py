@@ -4,6 +4,7 @@ A config names its trainer as ``trainer = dict(type="my_package.module:MyTrainer
 entries are the arguments of the class. Without this entry, it is :class:`EngineTrainer`.
 """
 
+import itertools
 import shlex
 import string
 import sys
@@ -87,6 +88,9 @@ class Trainer:
         """The name of the class."""
         return type(self).__name__
 
+    def check(self, run: TrainingRun) -> None:
+        """Raise InputError if a run cannot be trained; called before the first one starts."""
+
     def command(self, run: TrainingRun) -> list[str]:
         """Return the program and its arguments that train a run, in the present directory.
 
@@ -130,6 +134,9 @@ class CommandTrainer(Trainer):
         command: the command. ``python`` as the program is the interpreter of this process.
         detections_file: name of the COCO result file in the directory of the run.
 
+    Attributes:
+        names: the placeholders in the command.
+
     Raises:
         InputError: a placeholder is unknown, or the command cannot be divided.
     """
@@ -145,20 +152,21 @@ class CommandTrainer(Trainer):
             raise InputError(
                 f"--detections-file {detections_file}: must be a name in the directory of the run"
             )
-        self._text, self._file = command, detections_file
-        self._names = [name for word in self._words for name in _placeholders(word, command)]
-        self._weight_apart = "weight" in self._names
-        if unknown := [name for name in self._names if name not in PLACEHOLDERS]:
+        self._file = detections_file
+        names = [name for word in self._words for name in _placeholders(word, command)]
+        self.names = set(names)
+        if unknown := [n for n in names if n not in PLACEHOLDERS and not n.startswith("loss_")]:
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
             raise InputError(
-                f"--command: no such placeholder: {{{unknown[0]}}}. The placeholders are {known}; "
-                "literal braces are doubled"
+                f"--command: no such placeholder: {{{unknown[0]}}}. The placeholders are {known}, "
+                "and slots such as {loss_cls}; literal braces are doubled"
             )
 
     @property
     def description(self) -> str:
-        """The command."""
-        return self._text
+        """The command up to its first option or placeholder."""
+        texts = itertools.takewhile(lambda w: not w.startswith("-") and "{" not in w, self._words)
+        return shlex.join(texts) or self._words[0]
 
     def command(self, run: TrainingRun) -> list[str]:
         """Return the command with its placeholders replaced."""
@@ -171,12 +179,12 @@ class CommandTrainer(Trainer):
         return run.work_dir / self._file
 
     def _values(self, run: TrainingRun) -> dict[str, str]:
-        values = {name: getattr(run, name) for name in PLACEHOLDERS}
-        if self._weight_apart:
+        values = {**{name: getattr(run, name) for name in PLACEHOLDERS}, **run.losses}
+        if "weight" in self.names:
             values["loss"] = _without_weight(run.loss)
             values["weight"] = f"{1.0 if run.weight is None else run.weight:g}"
         values["resume"] = "true" if run.resume else "false"
-        missing = [name for name in self._names if values[name] is None]
+        missing = [name for name in sorted(self.names) if values.get(name) is None]
         if missing:
             raise InputError(f"--command has {{{missing[0]}}}, which {run.label} does not have")
         return {name: str(value) for name, value in values.items()}
@@ -191,6 +199,8 @@ def _without_weight(text: str | None) -> str | None:
     try:
         loss = parse_loss(text or "")
     except InputError:  # a name of another program
+        return text
+    if "loss_weight" not in loss:
         return text
     return loss_text({key: value for key, value in loss.items() if key != "loss_weight"})
 
@@ -238,10 +248,12 @@ def build_trainer(cfg: Config) -> Trainer:
             trainer = found(**own)
         except TypeError as error:
             raise InputError(f"{name}: {one_line(error)}") from error
-        for method in ("command", "detections"):
-            if not callable(getattr(trainer, method, None)):
-                raise InputError(f"{name} has no method {method}(run), which a trainer needs")
     return trainer
+
+
+def detector_of(cfg: Config) -> str:
+    """Return the name of what is trained: the detector of the config, or the trainer."""
+    return build_trainer(cfg).description if is_foreign(cfg) else cfg.model.type
 
 
 def is_foreign(cfg: Mapping[str, Any]) -> bool:
@@ -252,8 +264,6 @@ def is_foreign(cfg: Mapping[str, Any]) -> bool:
 def _find(name: Any) -> type[Trainer]:
     """Return a trainer of this module by name, or any other by ``"module:Class"``."""
     own = {each.__name__: each for each in (EngineTrainer, CommandTrainer)}
-    if isinstance(name, type):
-        return name
     if name in own:
         return own[name]
     module, _, attribute = str(name).partition(":")
@@ -262,4 +272,6 @@ def _find(name: Any) -> type[Trainer]:
     found = getattr(import_modules([module], "trainer.type")[0], attribute, None)
     if found is None:
         raise InputError(f"type={name!r}: the module has no {attribute}")
+    if not (isinstance(found, type) and issubclass(found, Trainer)):
+        raise InputError(f"type={name!r}: is not a subclass of {Trainer.__module__}.Trainer")
     return found

@@ -123,6 +123,7 @@ def build_runner(
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
     if process_count(cfg) > 1 and not any(isinstance(h, RankWatchHook) for h in runner.hooks):
         runner.register_hook(RankWatchHook())
+    runner.datasets = tuple((cfg[key].dataset, built) for key, built in datasets.items())
     if planned:
         leave_out_plan(runner.logger)
     for text in filter(None, (length, shortened)):
@@ -238,8 +239,6 @@ def _usable_cores() -> int:
 
 def build_datasets(cfg: Config) -> dict[str, Any]:
     """Build the datasets of all dataloaders; those of an evaluation get the training's classes.
-
-    The Runner builds them again; annotation files are cached.
 
     Args:
         cfg: the config; the classes of the training data are added to the other datasets.

@@ -1,15 +1,16 @@
 """The plan that is printed before a training: data, length, learning rate, time, disk space."""
 
 import copy
-import itertools
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from det_losses.engine.config import entries
 from det_losses.engine.coverage import notes_before_training
@@ -58,35 +59,47 @@ def outline(cfg: Config, samples: int, classes: Sequence[str], images: str) -> d
     return {name: text for name, text in rows.items() if text}
 
 
-def training_plan(cfg: Config, *, with_notes: bool = False) -> str:
-    """Return the plan of one training, as a block of text; a few of its steps are timed.
-
-    Args:
-        cfg: the config.
-        with_notes: add a line for each remark on the data, which a training logs.
+def trial_plan(cfg: Config) -> str:
+    """Return the plan of a training that is not started, after a line for each remark on its data.
 
     Raises:
         UserError: as :func:`~det_losses.engine.build.build_runner` does.
     """
     with trial(cfg) as (runner, built):
-        train = runner.train_dataloader.dataset
-        val = runner.val_dataloader.dataset if runner.val_loop else ()
-        images = f"{_count(train)} for training, {_count(val)} for evaluation"
-        classes = (getattr(train, "metainfo", None) or {}).get("classes", ())
-        rows = outline(cfg, len(train), classes, images)
-        sources = getattr(runner.model, "loss_sources", {})
-        for slot, loss in losses_of(runner.model).items():
-            given = cfg.model.get(slot)
-            text = loss_text(given) if isinstance(given, str | Mapping) else type(loss).__name__
-            rows[slot] = ", ".join(filter(None, (text, sources.get(slot))))
-        rows["device"] = device_text()
-        notes = notes_before_training(runner.model, train, val or None) if with_notes else {}
-        expected = measure(runner, built)
+        notes = notes_before_training(runner.model, *_datasets(runner))
+        plan = training_plan(cfg, runner, built)
+    return "\n".join([*(printable(f"data: {note}") for note in chain(*notes.values())), plan])
+
+
+def training_plan(cfg: Config, runner: Runner, built: float) -> str:
+    """Return the plan of one training, as a block of text; a few of its steps are timed.
+
+    Args:
+        cfg: the config as given.
+        runner: of the training, with its parts built; it is not changed.
+        built: seconds that building it took.
+    """
+    train, val = _datasets(runner)
+    images = f"{_count(train)} for training, {_count(val or ())} for evaluation"
+    classes = (getattr(train, "metainfo", None) or {}).get("classes", ())
+    rows = outline(cfg, len(train), classes, images)
+    sources = getattr(runner.model, "loss_sources", {})
+    for slot, loss in losses_of(runner.model).items():
+        given = cfg.model.get(slot)
+        text = loss_text(given) if isinstance(given, str | Mapping) else type(loss).__name__
+        rows[slot] = ", ".join(filter(None, (text, sources.get(slot))))
+    rows["device"] = device_text()
+    expected = measure(runner, built)
     evaluation = time_text(expected.evaluation)
     rows["time"] = f"about {time_text(expected.seconds)}, of which evaluations take {evaluation}"
     rows["disk"] = disk_text(expected.disk, Path(cfg.work_dir))
-    remarks = [f"data: {note}" for note in itertools.chain(*notes.values())]
-    return printable("\n".join([*remarks, aligned("Plan", rows)]))
+    return printable(aligned("Plan", rows))
+
+
+def _datasets(runner: Runner) -> tuple[Any, Any]:
+    """Return the datasets of training and of evaluation; None without an evaluation."""
+    val = runner.val_dataloader.dataset if runner.val_loop else None
+    return runner.train_dataloader.dataset, val
 
 
 def _count(dataset: Any) -> int:

@@ -14,15 +14,18 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
 
 from det_losses.engine.build import build_runner
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.run import build_parts
 from det_losses.generators import generators_kept
 
-WARM_UP, TIMED = 2, 6  # training steps of a measurement
-_START = 10.0  # seconds for a process to start and import torch
+WARM_UP, TIMED = 2, 4  # training steps of a measurement
+_START = 3.0  # seconds for a process to start and import torch; 2 s of CPU time were measured
 _LIMIT = 5.0  # seconds of steps after which a measurement ends
 _MOST_EVALUATION = 0.2  # of the training time
 _FILES = 2  # checkpoints, if their number is not limited
@@ -83,8 +86,7 @@ def trial(cfg: Config) -> Iterator[tuple[Runner, float]]:
         build_parts(runner)
         yield runner, time.perf_counter() - begin
         del runner
-    gc.collect()
-    torch.cuda.empty_cache()  # the run needs the memory
+    _free_memory()
 
 
 def measure_run(cfg: Config, jobs: int = 1) -> RunTime:
@@ -99,9 +101,19 @@ def measure_run(cfg: Config, jobs: int = 1) -> RunTime:
 
 
 def measure(runner: Runner, built: float) -> RunTime:
-    """Estimate what the run of a trial takes; ``built`` are the seconds that building it took."""
-    step = _time_steps(runner)
-    evaluation = _time_evaluation(runner)
+    """Estimate what a run takes; the runner and the random generators are not affected.
+
+    Args:
+        runner: with its parts built, see :func:`~det_losses.engine.run.build_parts`.
+        built: seconds that building it took.
+    """
+    with generators_kept():
+        model, wrapper = copy.deepcopy((runner.model, runner.optim_wrapper))
+        step = _time_steps(model, wrapper, _new_loader(runner, "train"))
+        evaluation = _time_evaluation(model, _new_loader(runner, "val")) if runner.val_loop else 0.0
+    disk = _disk(runner, model, wrapper)
+    del model, wrapper
+    _free_memory()
     loop = runner.train_loop
     length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     evaluations = math.ceil(length / loop.val_interval) if runner.val_loop else 0
@@ -110,14 +122,25 @@ def measure(runner: Runner, built: float) -> RunTime:
         training=step * runner.max_iters,
         evaluation=evaluation * evaluations,
         evaluations=evaluations,
-        disk=_disk(runner),
+        disk=disk,
     )
 
 
-def _disk(runner: Runner) -> int:
+def _free_memory() -> None:
+    """Free the memory of a GPU, which the run needs."""
+    if uses_cuda():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _new_loader(runner: Runner, split: str) -> DataLoader:
+    """Return a dataloader of the run's data; workers and sampler of the run's own are not used."""
+    return runner.build_dataloader(runner.cfg[f"{split}_dataloader"], seed=runner.seed)
+
+
+def _disk(runner: Runner, model: nn.Module, wrapper: OptimWrapper) -> int:
     """Return the bytes of the checkpoints that a run keeps, and of its detections."""
-    state = runner.optim_wrapper.state_dict() if runner.optim_wrapper else {}
-    tensors = [*runner.model.state_dict().values(), *_tensors(state)]
+    tensors = [*model.state_dict().values(), *_tensors(wrapper.state_dict())]
     checkpoint = sum(each.numel() * each.element_size() for each in tensors)
     hooks = [each for each in runner.hooks if isinstance(each, CheckpointHook)]
     kept = sum(each.max_keep_ckpts if each.max_keep_ckpts > 0 else _FILES for each in hooks)
@@ -133,10 +156,10 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(each)
 
 
-def _time_steps(runner: Runner) -> float:
+def _time_steps(model: nn.Module, wrapper: OptimWrapper, loader: DataLoader) -> float:
     """Return the mean seconds of a step, of those that the time limit allows."""
     seconds: list[float] = []
-    steps = endless_steps(runner)
+    steps = endless_steps(model, wrapper, loader)
     while len(seconds) < WARM_UP + TIMED and (len(seconds) < 2 or sum(seconds) < _LIMIT):
         begin = time.perf_counter()
         next(steps)
@@ -145,28 +168,25 @@ def _time_steps(runner: Runner) -> float:
     return sum(timed) / len(timed)
 
 
-def _time_evaluation(runner: Runner) -> float:
-    if runner.val_loop is None:
-        return 0.0
-    runner.model.eval()
-    loader = runner.val_dataloader
+def _time_evaluation(model: nn.Module, loader: DataLoader) -> float:
+    model.eval()
     begin = time.perf_counter()
     with torch.no_grad():
-        runner.model.val_step(next(iter(loader)))
+        model.val_step(next(iter(loader)))
     _synchronise()
     return (time.perf_counter() - begin) * len(loader)
 
 
-def endless_steps(runner: Runner) -> Iterator[None]:
+def endless_steps(model: nn.Module, wrapper: OptimWrapper, loader: DataLoader) -> Iterator[None]:
     """Train step after step, and yield after each."""
-    runner.model.train()
-    for batch in _endless(runner.train_dataloader):
-        runner.model.train_step(batch, runner.optim_wrapper)
+    model.train()
+    for batch in _endless(loader):
+        model.train_step(batch, wrapper)
         _synchronise()
         yield
 
 
-def _endless(loader: torch.utils.data.DataLoader) -> Iterator[object]:
+def _endless(loader: DataLoader) -> Iterator[object]:
     while True:
         yield from loader
 

@@ -25,8 +25,9 @@ def ciou_loss(
 def ciou_penalties(pair: BoxPair, *, alpha_gate: float = 0.0) -> tuple[Tensor, Tensor]:
     """Distance of the centres, and difference of the aspect ratios, each ``[N]``."""
     v = 4 / math.pi**2 * pair.angle_gap**2
-    alpha = v / (1 - pair.iou + v).clamp(min=pair.eps)
-    alpha = torch.where(pair.iou < alpha_gate, 0.0, alpha).detach()
+    alpha = (v / (1 - pair.iou + v).clamp(min=pair.eps)).detach()
+    if alpha_gate:
+        alpha = torch.where(pair.iou < alpha_gate, 0.0, alpha)
     return diou_penalty(pair), alpha * v
 
 

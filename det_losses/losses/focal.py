@@ -18,9 +18,11 @@ from det_losses.losses.core.classification import (
     label_log_probability,
     sigmoid_power,
     soft_terms,
+    softplus,
     sparse_channels,
     weigh_channels,
 )
+from det_losses.losses.core.closed_channels import ChannelTerms
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
@@ -81,6 +83,24 @@ def softmax_focal_loss(
     if weight is not None:
         loss = loss * weight[label]
     return torch.where(valid, loss, 0.0)
+
+
+def _focal_terms(x: Tensor, gamma: float, factor: float) -> tuple[Tensor, Tensor]:
+    """Return factor p^gamma softplus(x) with p = sigmoid(x), and its derivative.
+
+    As dp/dx = p (1 - p) and softplus' = p, it is factor p^gamma (gamma (1 - p) softplus(x) + p).
+    """
+    p = x.sigmoid()
+    power = factor * (p * p if gamma == 2 else p**gamma)
+    value = softplus(x).mul_(power)
+    slope = power.mul_(p)
+    if gamma:
+        slope.add_(torch.addcmul(value, value, p, value=-1), alpha=gamma)
+    return value, slope
+
+
+def _mirrored(value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    return value, slope.neg_()
 
 
 @MODELS.register_module()
@@ -159,6 +179,16 @@ class FocalLoss(ClassificationLoss):
         self.alpha = alpha
         self.activated = activated
         self.activation = "sigmoid" if use_sigmoid else "softmax"
+
+    def channel_terms(self) -> ChannelTerms | None:
+        """The focal loss of a channel: the equation and its derivative."""
+        if not self.use_sigmoid:
+            return None
+        a_pos, a_neg = alpha_pair(self.alpha)
+        return ChannelTerms(
+            negative=lambda x: _focal_terms(x, self.gamma, a_neg),
+            positive=lambda x: _mirrored(*_focal_terms(-x, self.gamma, a_pos)),
+        )
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel (sigmoid) or row (softmax)."""

@@ -15,7 +15,7 @@ def giou_loss(pred: Tensor, target: Tensor, *, eps: float = 1e-7) -> Tensor:
 
 def giou_penalty(pair: BoxPair) -> Tensor:
     """Empty fraction of the enclosing box, ``[N]``."""
-    return pair.hull_empty / pair.hull_area
+    return pair.hull_waste
 
 
 @MODELS.register_module()

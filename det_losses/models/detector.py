@@ -2,19 +2,23 @@
 
 import inspect
 import itertools
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any, ClassVar
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.utils import is_seq_of
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import box_iou
 
 from det_losses.errors import InputError, InputTypeError, located
 from det_losses.losses.core.state import is_distributed, mean_over_ranks
@@ -35,15 +39,23 @@ _Deltas = tuple[float, float, float, float] | None
 # neither, and a wrong one would be noticed in an evaluation, after the first epoch.
 _ARGUMENTS: Sequence[tuple[str, Any, tuple[float, float]]] = (
     (r".*_(thresh|fraction)", float, (0, 1)),
-    (r".*_(per_img|per_image|train|test|candidates)", int, (1, inf)),
-    (r"max_size|size_divisible", int, (1, inf)),
-    (r"min_size", int | Sequence[int], (1, inf)),
-    (r"fixed_size", tuple[int, int] | None, (1, inf)),
+    (r".*_(per_img|per_image|train|test|candidates)", int, (1, math.inf)),
+    (r"max_size|size_divisible", int, (1, math.inf)),
+    (r"min_size", int | Sequence[int], (1, math.inf)),
+    (r"fixed_size", tuple[int, int] | None, (1, math.inf)),
     (r"image_mean", _Colours, (-1e6, 1e6)),
     (r"image_std", _Colours, (1e-6, 1e6)),
     (r"bbox_reg_weights", _Deltas, (1e-6, 1e6)),
     (r"center_sampling_radius", float, (1e-6, 1e6)),
 )
+
+
+class _ToDevice(BaseDataPreprocessor):
+    """Copies a batch to a GPU, if pinned without waiting for it; on a CPU nothing is copied."""
+
+    def cast_data(self, data: Any) -> Any:
+        """Return the data with all tensors on the model's device."""
+        return data if self.device.type == "cpu" else super().cast_data(data)
 
 
 class Detector(BaseModel):
@@ -86,8 +98,7 @@ class Detector(BaseModel):
         num_channels: int,
         first_channel: int,
     ) -> None:
-        # Batches that the dataloader has pinned are copied to a GPU without waiting for it.
-        super().__init__(dict(type="BaseDataPreprocessor", non_blocking=True))
+        super().__init__(_ToDevice(non_blocking=True))
         if not isinstance(num_classes, int) or num_classes < 1:
             raise InputError(
                 f"num_classes must be the number of classes without background, got {num_classes!r}"
@@ -169,7 +180,7 @@ class Detector(BaseModel):
             raise ValueError(
                 f"mode={mode!r} contradicts the model's train/eval state: call {call} first"
             )
-        images = [image / 255 if image.dtype == torch.uint8 else image for image in images]
+        images = list(images)
         if mode == "loss":
             if targets is None:
                 raise ValueError("mode='loss' needs targets")
@@ -243,8 +254,10 @@ class Detector(BaseModel):
 class SizingTransform(GeneralizedRCNNTransform):
     """torchvision's transform, which also stores the size of its image in each target.
 
-    The values are torchvision's. torchvision copies several numbers per image to the device, and
-    each copy waits for a GPU; here the only ones are the mean and standard deviation, once.
+    The values and random numbers are torchvision's. uint8 images are divided by 255 first. Images
+    of one size are transformed together, and not interpolated if they have the right size already.
+    torchvision copies several numbers per image to the device, and each copy waits for a GPU; here
+    the only ones are the mean and standard deviation, once.
     """
 
     def __init__(self, transform: GeneralizedRCNNTransform) -> None:
@@ -256,14 +269,49 @@ class SizingTransform(GeneralizedRCNNTransform):
         self, images: list[Tensor], targets: list[dict[str, Any]] | None = None
     ) -> tuple[ImageList, list[dict[str, Any]] | None]:
         """Call torchvision's transform; add ``image_size``, the input's width and height."""
-        batch, targets = super().forward(images, targets)
+        kinds = {(image.shape, image.dtype) for image in images}
+        if len(kinds) == 1 and images[0].dim() == 3 and len(self.min_size) == 1 and not is_traced():
+            batch, targets = self._together(images, targets)
+        else:
+            batch, targets = super().forward(images, targets)
         if targets is not None:
             for target, (height, width) in zip(targets, batch.image_sizes, strict=True):
                 target["image_size"] = (width, height)
         return batch, targets
 
+    def _together(
+        self, images: list[Tensor], targets: list[dict[str, Any]] | None
+    ) -> tuple[ImageList, list[dict[str, Any]] | None]:
+        """Transform images of one size."""
+        before = images[0].shape[-2:]
+        batch = self.normalize(torch.stack(images))
+        if self.training and not self._skip_resize:
+            for _ in images:
+                self.torch_choice(self.min_size)  # draws a random number
+        if (scaled := self._scaled(*before)) != tuple(before):
+            batch = F.interpolate(batch, scaled, mode="bilinear", align_corners=False)
+        after = batch.shape[-2:]
+        if targets is not None:
+            targets = [{**each, "boxes": _moved(each["boxes"], before, after)} for each in targets]
+        padded = [math.ceil(side / self.size_divisible) * self.size_divisible for side in after]
+        if padded != list(after):
+            batch = F.pad(batch, (0, padded[1] - after[1], 0, padded[0] - after[0]))
+        return ImageList(batch, [tuple(after)] * len(images)), targets
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of the resized image, as computed by torchvision and torch."""
+        if self.training and self._skip_resize:
+            return height, width
+        if self.fixed_size is not None:
+            return self.fixed_size[1], self.fixed_size[0]
+        sides = (height, width)
+        scale = min(self.min_size[0] / min(sides), self.max_size / max(sides))
+        return math.floor(height * scale), math.floor(width * scale)
+
     def normalize(self, image: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation of each channel."""
+        if image.dtype == torch.uint8:
+            image = image / 255
         key = (image.dtype, image.device)
         if key not in self._statistics:
             mean, std = image.new_tensor([self.image_mean, self.image_std])
@@ -278,17 +326,64 @@ class SizingTransform(GeneralizedRCNNTransform):
         before = image.shape[-2:]
         image, _ = super().resize(image)
         if target is not None:
-            sizes = torch.tensor([image.shape[-2:], before], dtype=torch.float32)
-            ratio_y, ratio_x = (sizes[0] / sizes[1]).tolist()
-            x1, y1, x2, y2 = target["boxes"].unbind(1)
-            sides = (x1 * ratio_x, y1 * ratio_y, x2 * ratio_x, y2 * ratio_y)
-            target["boxes"] = torch.stack(sides, dim=1)
+            target["boxes"] = _moved(target["boxes"], before, image.shape[-2:])
         return image, target
+
+
+def _moved(boxes: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Return boxes in an image that was resized; ``before`` and ``after`` are height and width."""
+    if tuple(before) == tuple(after):
+        return boxes
+    sizes = torch.tensor([after, before], dtype=torch.float32)
+    ratio_y, ratio_x = (sizes[0] / sizes[1]).tolist()
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack((x1 * ratio_x, y1 * ratio_y, x2 * ratio_x, y2 * ratio_y), dim=1)
+
+
+def is_traced() -> bool:
+    """Return whether a tracer or compiler records the operations, for an export for example."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def image_sizes(targets: Sequence[dict[str, Any]]) -> Tensor:
     """Return width and height of each image, ``[B, 2]``, from :class:`SizingTransform`."""
     return targets[0]["boxes"].new_tensor([target["image_size"] for target in targets])
+
+
+def match_anchors(matcher: Matcher, boxes: Sequence[Tensor], anchors: Tensor) -> Tensor:
+    """Return the index of the box that each anchor of each image is matched to, ``[B, A]``.
+
+    The values are those of torchvision's matcher for one image after the other, -1 without boxes.
+    The images of a batch are matched together unless that would take much memory.
+
+    Args:
+        matcher: torchvision's.
+        boxes: ground truth of each image, ``[n, 4]``.
+        anchors: ``[A, 4]``, the same for all images.
+    """
+    counts = [len(each) for each in boxes]
+    most = max(counts)
+    if len(boxes) > 1 and len(boxes) * most * len(anchors) > _MOST_PAIRS:
+        return torch.cat([match_anchors(matcher, [each], anchors) for each in boxes])
+    if most == 0:
+        shape = (len(boxes), len(anchors))
+        return torch.full(shape, matcher.BELOW_LOW_THRESHOLD, device=anchors.device)
+    padded = pad_sequence(list(boxes), batch_first=True)
+    real = torch.arange(most)[:, None] < torch.tensor(counts)[:, None, None]
+    real = real.to(anchors.device, non_blocking=True)  # [B, G, 1]
+    quality = box_iou(padded.flatten(0, 1), anchors).unflatten(0, (-1, most))
+    quality = torch.where(real, quality, -1)
+    best, index = quality.max(dim=1)
+    between = (best >= matcher.low_threshold) & (best < matcher.high_threshold)
+    matched = index.masked_fill(best < matcher.low_threshold, matcher.BELOW_LOW_THRESHOLD)
+    matched = matched.masked_fill(between, matcher.BETWEEN_THRESHOLDS)
+    if matcher.allow_low_quality_matches:  # the best anchors of each box are matched in any case
+        highest = quality.amax(dim=2, keepdim=True)
+        matched = torch.where(((quality == highest) & real).any(dim=1), index, matched)
+    return matched
+
+
+_MOST_PAIRS = 2_000_000  # of boxes and anchors
 
 
 def matched_targets(
@@ -344,12 +439,27 @@ class FullPrecisionAnchors(AnchorGenerator):
     """torchvision's anchor generator, with float32 anchors for half-precision features.
 
     torchvision's anchors have the features' dtype. In bfloat16 an anchor of 8 px at x = 1280 has
-    zero width.
+    zero width. The anchors of the last image sizes are kept, and all images of a batch share them.
     """
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """Return each image's anchors; only size, dtype and device of the features are used."""
-        return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
+        if is_traced():
+            return super().forward(image_list, [upcast(level[:1, :1]) for level in feature_maps])
+        first = feature_maps[0]
+        maps = (image_list.tensors, *feature_maps)
+        key = (first.dtype, first.device, *(each.shape[-2:] for each in maps))
+        known = self.__dict__.setdefault("_known", {})
+        if key not in known:
+            one = ImageList(image_list.tensors, image_list.image_sizes[:1])
+            if len(known) >= _KEPT_ANCHORS:
+                del known[next(iter(known))]
+            levels = [upcast(level[:1, :1]) for level in feature_maps]
+            known[key] = super().forward(one, levels)[0]
+        return [known[key]] * len(image_list.image_sizes)
+
+
+_KEPT_ANCHORS = 16  # image sizes
 
 
 def anchors_of_config(
@@ -392,7 +502,7 @@ def anchor_generator(
     if ratios and not isinstance(ratios[0], Sequence):
         ratios = [ratios] * len(sizes)
     for flat in ([number for level in each for number in level] for each in (sizes, ratios)):
-        if not flat or not 0 < min(flat) <= max(flat) < inf:
+        if not flat or not 0 < min(flat) <= max(flat) < math.inf:
             raise InputError(
                 f"{detector} anchors need sizes above 0 and aspect ratios above 0, got "
                 f"sizes={sizes}, aspect_ratios={aspect_ratios}"

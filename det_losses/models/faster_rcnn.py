@@ -14,7 +14,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import (
-    MultiScaleRoIAlign,
     batched_nms,
     clip_boxes_to_image,
     remove_small_boxes,
@@ -31,6 +30,7 @@ from det_losses.models.detector import (
     check_torchvision_arguments,
     with_normalisation,
 )
+from det_losses.models.roi_align import RoIAlign
 from det_losses.models.slots import (
     LossConfig,
     PairCoder,
@@ -359,7 +359,7 @@ class FasterRCNN(Detector):
         detector = tv.FasterRCNN(
             body,
             rpn_anchor_generator=anchors_of_config("FasterRCNN", anchors or default, body),
-            box_roi_pool=MultiScaleRoIAlign(levels, output_size=roi_size, sampling_ratio=2),
+            box_roi_pool=RoIAlign(levels, output_size=roi_size, sampling_ratio=2),
             box_head=TwoMLPHead(body.out_channels * roi_size**2, representation_size),
             box_predictor=predictor,
             **with_normalisation(body, kwargs),

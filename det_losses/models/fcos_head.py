@@ -158,7 +158,7 @@ class Head(FCOSHead):
         positive = torch.where(matched >= 0)
         labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
         outputs = {name: output[positive] for name, output in head_outputs.items()}
-        positives = _Positives(self.box_coder, outputs, boxes, torch.stack(anchors)[positive])
+        positives = _Positives(self.box_coder, outputs, boxes, anchors[0][positive[1]])
         count = mean_over_ranks((matched >= 0).sum(), least=1)
         found = {"loss_cls": self._class_loss(head_outputs["cls_logits"], labels, positives, count)}
         weight, total = None, count

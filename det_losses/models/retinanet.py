@@ -20,6 +20,7 @@ from det_losses.models.detector import (
     anchors_of_config,
     check_torchvision_arguments,
     image_sizes,
+    match_anchors,
     matched_targets,
     with_normalisation,
 )
@@ -108,7 +109,7 @@ class _Head(RetinaNetHead):
         )
         labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
         coder = self.regression_head.box_coder
-        pairs = (coder, deltas[positive], boxes, torch.stack(anchors)[positive])
+        pairs = (coder, deltas[positive], boxes, anchors[0][positive[1]])
         loss_cls = self.losses["loss_cls"]
         quality = {"quality": lambda: at_positives(box_quality(*pairs), mask)[used]}
         return {
@@ -142,8 +143,23 @@ class _Head(RetinaNetHead):
         return torch.ones_like(positive, dtype=dtype), mean_over_ranks(positive.sum(), least=1)
 
 
-class _SoftmaxRetinaNet(tv.RetinaNet):
-    """torchvision's RetinaNet with softmax scores; the last channel is the background."""
+class _RetinaNet(tv.RetinaNet):
+    """torchvision's RetinaNet, which matches the images of a batch together."""
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Match anchors and boxes, and return the losses of the head."""
+        boxes = [target["boxes"] for target in targets]
+        matched = match_anchors(self.proposal_matcher, boxes, anchors[0])
+        return self.head.compute_loss(targets, head_outputs, anchors, list(matched))
+
+
+class _SoftmaxRetinaNet(_RetinaNet):
+    """RetinaNet with softmax scores; the last channel is the background."""
 
     def postprocess_detections(
         self,
@@ -259,7 +275,7 @@ class RetinaNet(Detector):
             normalizer,
         )
         softmax = self.losses["loss_cls"].activation == "softmax"
-        detector = _SoftmaxRetinaNet if softmax else tv.RetinaNet
+        detector = _SoftmaxRetinaNet if softmax else _RetinaNet
         channels = head.classification_head.num_classes
         kwargs = with_normalisation(body, kwargs)
         self.detector = detector(body, channels, anchor_generator=generator, head=head, **kwargs)

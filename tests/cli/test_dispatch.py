@@ -152,3 +152,19 @@ def test_an_interrupt_at_any_moment_of_the_start_is_one_line(seconds):
         error = process.communicate(timeout=60)[1]
     assert "Traceback" not in error
     assert process.returncode in (130, 2)  # a fast machine has found that there is no such config
+
+
+def test_imports_are_not_collected_and_then_left_out_of_collections():
+    code = """
+import gc
+from det_losses.cli import fast_imports
+with fast_imports():
+    assert not gc.isenabled()
+assert gc.isenabled() and gc.get_freeze_count()
+try:
+    with fast_imports():
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    assert gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=import_root())

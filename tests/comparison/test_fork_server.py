@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -221,12 +222,47 @@ def test_other_commands_get_a_process_of_their_own(run, executor, tmp_path, monk
 
 
 def test_a_run_whose_server_is_killed_goes_on(run, executor, begun, tmp_path, monkeypatch):
-    server = executor._server._process
+    def kill():
+        executor._server._process.kill()
+        executor._server._process.wait()
+        with (tmp_path / "log").open("ab") as log:  # a request that comes before this is noticed
+            assert not executor._server.fork(["x"], log, None).started(pytest.fail, 0.1)
+
     script = BEGUN.format(0.3).replace("raise", "print('end', flush=True)\nraise")
-    assert run(script, tick=begun(server.kill)) == -signal.SIGKILL
+    assert run(script, tick=begun(kill)) == -signal.SIGKILL
     assert "end" in (tmp_path / "log").read_text()  # it was awaited; nobody knows its status
-    monkeypatch.setattr(process, "ForkServer", lambda env: SimpleNamespace(env=env, close=int))
+    monkeypatch.setattr(
+        process, "ForkServer", lambda env: SimpleNamespace(env=env, close=lambda: None)
+    )
     assert executor._serving({}).env == {}  # another one is started
+
+
+COMPARISON = """
+import pathlib, sys
+from det_losses.comparison.process import LocalExecutor
+executor = LocalExecutor()
+
+def tick():
+    if executor._server and "begun" in pathlib.Path("log").read_text():
+        print(executor._server._process.pid, flush=True)
+
+executor.run([sys.executable, "-m", "det_losses", "train", "config.py"], pathlib.Path("log"), tick)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_leaves_its_run_and_no_server(tmp_path, monkeypatch):
+    (tmp_path / "config.py").write_text("custom_imports = dict(imports=['script'])")
+    (tmp_path / "script.py").write_text("import os\nprint(os.getpid())\n" + BEGUN.format(60))
+    env = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
+    command = [sys.executable, "-c", COMPARISON]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE) as comparison:
+        server = int(comparison.stdout.readline())
+        run = int((tmp_path / "log").read_text().split()[0])
+        comparison.kill()
+    assert has_ended(server)
+    assert not has_ended(run, 0.1)
+    os.killpg(run, signal.SIGKILL)
 
 
 def test_a_server_ends_with_its_comparison_and_its_runs_go_on(tmp_path):
@@ -244,7 +280,9 @@ def test_a_server_ends_with_its_comparison_and_its_runs_go_on(tmp_path):
         socket.send_fds(requests, [b'["det_losses"]'], [theirs.fileno(), log.fileno()])
         fork = json.loads(answers.recv(100))["pid"]
         requests.close()
-        assert os.waitpid(server, 0)[1] == 0
+        ended = has_ended(server)
+        os.kill(server, signal.SIGKILL)  # so that a failure leaves none
+        assert (ended, os.waitpid(server, 0)[1]) == (True, 0)
         assert not has_ended(fork, 0.1)
         os.killpg(fork, signal.SIGKILL)
         assert has_ended(fork)

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -52,7 +53,8 @@ def test_a_machine_with_the_same_file_system_writes_into_the_directory(job):
 def test_the_files_of_another_machine_are_copied_back(job):
     job.output.write_text("earlier\n")
     files = module._packed(job.work_dir, job.command)
-    job.marker.unlink()
+    for file in (job.marker, Path(job.command[-1])):
+        file.unlink()
     assert train_on_this_machine(job) == (None, None)  # the files are asked for
     status, found = train_on_this_machine(module.replace(job, files=files))
     assert status == 3

@@ -35,6 +35,23 @@ def test_flip_mirrors_image_and_boxes():
     assert labels.tolist() == [4, 5]
 
 
+def test_flips_equal_torchvisions():
+    # over the edges, one pixel wide, and thinner
+    boxes = ((-3, 5, 30, 25), (50, 20, 99, 70), (40, 8, 41, 30), (7, 9, 7.9, 40))
+    specs = [dict(type="RandomHorizontalFlip"), dict(type="RandomVerticalFlip", p=0.4)]
+    mirrored = set()
+    for seed in range(20):
+        found = []
+        for general in (False, True):  # an unknown transform requires torchvision's own code
+            with seeded(seed):
+                found.append(apply(*specs, *[lambda each: each] * general, boxes=boxes))
+                found[-1] += (torch.rand(1),)
+        for ours, theirs in zip(*found, strict=True):
+            assert type(ours) is torch.Tensor and torch.equal(ours, theirs)
+        mirrored.add(tuple(found[0][1][0].tolist()))
+    assert len(mirrored) == 4
+
+
 def test_crop_drops_boxes_outside_with_their_labels():
     # the middle 40 x 40 of 96 x 64 is x 28..68, y 12..52: the first box keeps x 28..30, y 12..25,
     # that is 0..2, 0..13 in the crop; with x up to 28 only, it would be gone

@@ -1,5 +1,7 @@
 """Launchers: slurm's variables, the number of processes, and which samplers are replaced."""
 
+import os
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -23,19 +25,25 @@ TASK = {
     "SLURM_STEP_ID": "2",
 }
 
+NAMES = (*TASK, "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 @pytest.fixture
 def environment(monkeypatch):
     """Set exactly the given variables of launchers."""
 
     def set_to(variables):
-        for name in (*TASK, "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        for name in NAMES:
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
+    before = {name: os.environ[name] for name in NAMES if name in os.environ}
     yield set_to
-    set_to({})  # also what prepare_launcher has set
+    monkeypatch.undo()
+    for name in NAMES:  # also what prepare_launcher has set
+        os.environ.pop(name, None)
+    os.environ.update(before)
 
 
 def test_slurm_becomes_the_protocol_of_torchrun(environment, monkeypatch):

@@ -4,8 +4,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from det_losses.engine import run_time
-from det_losses.engine.run_time import RunTime, measure_run
+from det_losses.engine import build_runner, run_time
+from det_losses.engine.run import build_parts
+from det_losses.engine.run_record import weights_hash
+from det_losses.engine.run_time import RunTime, measure, measure_run
 
 
 def test_a_run_is_measured_by_its_steps_and_evaluations(toy_cfg):
@@ -25,6 +27,27 @@ def test_a_measurement_leaves_files_and_random_numbers_as_they_were(toy_cfg, tmp
     assert list(tmp_path.iterdir()) == []
     # Two checkpoints of at most a few kB, and the detections of six images.
     assert 6 * run_time._DETECTIONS < found.disk < 6 * run_time._DETECTIONS + 10_000
+
+
+def test_a_measured_run_trains_like_one_that_was_not_measured(toy_cfg, tmp_path):
+    found = []
+    for measured in (False, True):
+        work_dir = str(tmp_path / str(measured))
+        sampler = dict(type="InfiniteSampler", shuffle=True)  # which has a state
+        cfg = Config(toy_cfg(epochs=1, work_dir=work_dir))
+        cfg.train_cfg = dict(by_epoch=False, max_iters=5, val_interval=5)
+        cfg.train_dataloader.sampler = sampler
+        cfg.optim_wrapper.clip_grad = dict(max_norm=0.01)
+        runner = build_runner(cfg)
+        build_parts(runner)
+        if measured:
+            measure(runner, 0.0)
+        runner.train()
+        scalars = runner.message_hub.log_scalars
+        logs = {key: scalars[key].data[0].tolist() for key in ("train/loss", "train/grad_norm")}
+        found.append((logs, weights_hash(runner.model)))
+    assert found[0] == found[1]
+    assert len(found[0][0]["train/grad_norm"]) == 5
 
 
 def test_a_measurement_of_slow_steps_is_short(toy_cfg, monkeypatch):

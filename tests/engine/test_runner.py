@@ -2,9 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
+from mmengine.config import Config
+from mmengine.visualization import Visualizer as FigureVisualizer
 
-from det_losses.engine.runner import best_in_points
+from det_losses.engine import build_runner
+from det_losses.engine.run import build_parts
+from det_losses.engine.runner import Visualizer, best_in_points
 
 BEST = "The best checkpoint with {} is saved to best.pth."
 
@@ -22,3 +27,24 @@ def test_the_best_checkpoint_has_its_ap_in_points(text, shown):
     record = logging.LogRecord("name", logging.INFO, "file.py", 1, text, None, None)
     assert best_in_points(record)
     assert record.getMessage() == shown
+
+
+def test_no_dataset_is_built_again(toy_cfg):
+    runner = build_runner(Config(toy_cfg()))
+    build_parts(runner)
+    datasets = [runner.train_dataloader.dataset, runner.val_dataloader.dataset]
+    assert datasets == [dataset for _, dataset in runner.datasets]
+
+
+def test_a_figure_is_created_by_the_first_drawing():
+    image = np.full((12, 20, 3), 90, np.uint8)
+    ours = Visualizer("lazy")
+    assert not {"fig_save", "ax_save", "dpi"} & vars(ours).keys()
+    with pytest.raises(AttributeError, match="no attribute 'unknown'"):
+        _ = ours.unknown
+    theirs = FigureVisualizer("theirs", image)
+    ours.set_image(image)
+    for each in (ours, theirs):
+        each.draw_bboxes(np.array([[2, 3, 15, 9]]))
+    np.testing.assert_array_equal(ours.get_image(), theirs.get_image())
+    np.testing.assert_array_equal(Visualizer("given", image).get_image()[0, 0], image[0, 0])

@@ -3,12 +3,20 @@
 import pytest
 import torch
 from small_detectors import BACKBONE, faster_rcnn, retinanet
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import box_iou
 
 from det_losses.errors import UserError
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
-from det_losses.models.detector import check_torchvision_arguments
+from det_losses.models.detector import (
+    FullPrecisionAnchors,
+    SizingTransform,
+    check_torchvision_arguments,
+    match_anchors,
+)
 from det_losses.models.slots import PairCoder
 
 
@@ -125,6 +133,69 @@ def test_anchors_are_exact_for_features_of_half_precision():
         half = generator(images, [level.bfloat16() for level in levels])[0]
         assert half.dtype == torch.float32 and torch.equal(half, exact)
         assert generator(images, [level.double() for level in levels])[0].dtype == torch.float64
+
+
+def test_anchors_equal_torchvisions_for_changing_image_sizes():
+    sizes, ratios = ((16, 24), (40, 64)), ((0.5, 1.0),) * 2
+    ours, theirs = FullPrecisionAnchors(sizes, ratios), AnchorGenerator(sizes, ratios)
+    for side in [*range(32, 32 * 20, 32), 64, 32, 64]:  # more sizes than are kept
+        images = ImageList(torch.zeros(2, 3, side, 96), [(side, 90)] * 2)
+        levels = [torch.zeros(2, 4, side // stride, 96 // stride) for stride in (8, 16)]
+        for found, expected in zip(ours(images, levels), theirs(images, levels), strict=True):
+            assert torch.equal(found, expected)
+    assert ours(images, levels)[0] is ours(images, levels)[1]
+
+
+@pytest.mark.parametrize("most", [0, 2_000_000])  # image by image, and together
+@pytest.mark.parametrize("low_quality", [True, False])
+def test_anchors_are_matched_as_by_torchvision(low_quality, most, monkeypatch):
+    monkeypatch.setattr("det_losses.models.detector._MOST_PAIRS", most)
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.randint(0, 60, (400, 2), generator=generator)  # whole numbers: many ties
+    sides = torch.randint(4, 30, (400, 2), generator=generator)
+    anchors = torch.cat([corners, corners + sides], dim=1).float()
+    boxes = [
+        anchors[:7] + 1,
+        torch.zeros(0, 4),
+        torch.cat([anchors[9:11], anchors[9:10]]),  # a box twice
+        torch.tensor([[200.0, 200, 220, 230]]),  # touches no anchor: the best IoU is 0
+        anchors[20:60],
+    ]
+    found = match_anchors(matcher, boxes, anchors)
+    for row, own in zip(found, boxes, strict=True):
+        expected = matcher(box_iou(own, anchors)) if len(own) else torch.full((400,), -1)
+        assert torch.equal(row, expected)
+    assert (found == -2).any() and (found > 30).any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("shapes", "settings"),
+    [
+        ([(41, 60)] * 3, dict(min_size=[64], max_size=90)),  # to 61.5 x 90, which is 61 x 90
+        ([(64, 80)] * 3, dict(min_size=[64], max_size=90)),  # not resized
+        ([(64, 80)] * 3, dict(min_size=[48, 64], max_size=90)),  # a random size for each image
+        ([(33, 70)] * 2, dict(min_size=[64], max_size=90, fixed_size=(50, 40))),
+        ([(64, 80), (40, 60)], dict(min_size=[64], max_size=90)),
+    ],
+)
+def test_images_and_boxes_are_transformed_as_by_torchvision(shapes, settings, training):
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
+    theirs = GeneralizedRCNNTransform(image_mean=mean, image_std=std, **settings).train(training)
+    ours = SizingTransform(theirs).train(training)
+    images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in shapes]
+    targets = [dict(boxes=torch.tensor([[3.0, 5, 30, 22 + i]])) for i in range(len(images))]
+    found = []
+    for transform, given in ((ours, images), (theirs, [image / 255 for image in images])):
+        torch.manual_seed(1)
+        found.append((*transform(given, targets), torch.rand(1)))
+    (batch, moved, drawn), (expected, boxes, number) = found
+    assert torch.equal(batch.tensors, expected.tensors)
+    assert list(map(tuple, batch.image_sizes)) == list(map(tuple, expected.image_sizes))
+    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(moved, boxes, strict=True))
+    assert [each["image_size"][::-1] for each in moved] == list(map(tuple, batch.image_sizes))
+    assert drawn == number
 
 
 def test_losses_get_the_number_of_channels_if_it_exceeds_the_classes():

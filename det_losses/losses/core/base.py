@@ -13,6 +13,7 @@ from det_losses.signatures import parameters
 from det_losses.tensors import upcast
 
 REDUCTIONS = ("none", "mean", "sum")
+_PLAIN = (Tensor, nn.Parameter)
 
 
 class Loss(nn.Module):
@@ -116,10 +117,23 @@ class Loss(nn.Module):
             self.check_values(pred, target, weight, **inputs)
         if weight is not None:
             weight = self.align_weight(upcast(weight), pred)
+        loss = self.reduced(pred, target, weight, inputs, reduction, avg_factor)
+        return loss if self.loss_weight == 1 else self.loss_weight * loss
+
+    def reduced(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        inputs: Mapping[str, Tensor],
+        reduction: str,
+        avg_factor: float | Tensor | None,
+    ) -> Tensor:
+        """Return the weighted and reduced loss, before ``loss_weight``; ``weight`` is aligned."""
         loss = self.unreduced(pred, target, weight, **inputs)
         if weight is not None:
             loss = loss * weight
-        return self.loss_weight * reduce_loss(loss, reduction, avg_factor)
+        return reduce_loss(loss, reduction, avg_factor)
 
     def check_values(
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor | None
@@ -172,6 +186,8 @@ class Loss(nn.Module):
         return f"{type(self).__name__}({arguments})"
 
     def _check_inputs(self, inputs: Mapping[str, Tensor]) -> None:
+        if not (self.inputs or inputs):
+            return
         for name in self.inputs:
             if name not in inputs:
                 raise InputTypeError(
@@ -197,21 +213,35 @@ def reduce_loss(loss: Tensor, reduction: str, avg_factor: float | Tensor | None 
     if reduction == "none":
         return loss
     if reduction == "sum":
-        if avg_factor is not None:
-            raise InputError("reduction 'sum' takes no avg_factor; use 'mean' or leave it out")
+        _check_no_factor(avg_factor)
         return loss.sum()
     if avg_factor is None:
-        return loss.sum() / max(loss.numel(), 1)
+        return loss.mean() if loss.numel() else loss.sum()
     return loss.sum() / _nonzero(avg_factor)
 
 
-def is_readable(values: Tensor, on_gpu: bool) -> bool:
+def known_divisor(
+    reduction: str, avg_factor: float | Tensor | None, elements: int
+) -> float | Tensor | None:
+    """Return the number by which the sum of a loss is divided, or None if it is not reduced.
+
+    Raises:
+        InputError: as :func:`reduce_loss`.
+    """
+    if reduction == "none":
+        return None
+    if reduction == "sum":
+        _check_no_factor(avg_factor)
+        return 1.0
+    return elements if avg_factor is None else _nonzero(avg_factor)
+
+
+def is_readable(values: Tensor, on_gpu: bool = False) -> bool:
     """Return whether the values are known: on a CPU, or if ``on_gpu`` on a GPU; not traced."""
-    if torch.compiler.is_compiling() or not isinstance(values, Tensor):
-        return False
-    plain = type(values) in (Tensor, nn.Parameter)  # neither a FakeTensor nor another subclass
-    here = values.device.type == "cpu" or (on_gpu and values.device.type != "meta")
-    return plain and here and not is_functorch_wrapped_tensor(values)
+    if type(values) not in _PLAIN or torch.compiler.is_compiling():
+        return False  # a FakeTensor or another subclass
+    here = values.is_cpu or (on_gpu and not values.is_meta)
+    return here and not is_functorch_wrapped_tensor(values)
 
 
 def check_argument(name: str, value: Any, valid: bool, expected: str) -> None:
@@ -224,6 +254,11 @@ def _known_reduction(argument: str, value: str) -> str:
     if value not in REDUCTIONS:
         raise InputError(f"{argument} must be one of {', '.join(REDUCTIONS)}, got {value!r}")
     return value
+
+
+def _check_no_factor(avg_factor: float | Tensor | None) -> None:
+    if avg_factor is not None:
+        raise InputError("reduction 'sum' takes no avg_factor; use 'mean' or leave it out")
 
 
 def _nonzero(avg_factor: float | Tensor) -> float | Tensor:

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from det_losses.boxes import BoxPair, box_pair
 from det_losses.errors import InputError
-from det_losses.losses.core.base import Loss, check_argument
+from det_losses.losses.core.base import Loss, check_argument, known_divisor
 from det_losses.losses.core.build import build_loss
 from det_losses.losses.core.taped import taped_loss
-from det_losses.tensors import aligned
 
 
 class ElementwiseBoxLoss(Loss):
@@ -83,12 +82,25 @@ class PairLoss(DecodedBoxLoss):
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
     ) -> Tensor:
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        if pred.shape[-1:] == (4,):
-            pred, target = aligned(pred, target)
-            loss = taped_loss(self, pred, target, weight, inputs)
+        loss = taped_loss(self, pred, target, weight, inputs)
+        return self.plain(pred, target, weight, **inputs) if loss is None else loss
+
+    def reduced(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        inputs: Mapping[str, Tensor],
+        reduction: str,
+        avg_factor: float | Tensor | None,
+    ) -> Tensor:
+        """Return the weighted and reduced loss; the fast path computes the sum itself."""
+        if reduction != "none" and type(self).unreduced is PairLoss.unreduced:
+            divisor = known_divisor(reduction, avg_factor, len(pred))
+            loss = taped_loss(self, pred, target, weight, inputs, divisor)
             if loss is not None:
                 return loss
-        return self.plain(pred, target, weight, **inputs)
+        return super().reduced(pred, target, weight, inputs, reduction, avg_factor)
 
 
 class IoUFamilyLoss(PairLoss):

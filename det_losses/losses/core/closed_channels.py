@@ -1,0 +1,76 @@
+"""The fast path of sigmoid losses against integer labels: no graph of tensors ``[N, K]``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Logits whose intermediate values fit into a core's cache; on a GPU, into little of its memory.
+CHUNK, CHUNK_ON_GPU = 2**17, 2**24
+
+
+class ChannelTerms(NamedTuple):
+    """The loss of logits whose target is 0 or 1, each as a function that returns value and slope.
+
+    The functions get a tensor of logits, and must return new tensors of its shape.
+    """
+
+    negative: Callable[[Tensor], tuple[Tensor, Tensor]]
+    positive: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class ClosedChannels:
+    """One evaluation of a loss, as a function of the logits.
+
+    Attributes:
+        terms: the loss of a channel.
+        labels: ``[N]``; 0..K-1, background K, negative ones are ignored.
+        weights: factors that broadcast over ``[N, K]``.
+        divisor: if given, the result is the sum of all losses divided by this number.
+    """
+
+    terms: ChannelTerms
+    labels: Tensor
+    weights: tuple[Tensor, ...]
+    divisor: float | Tensor | None
+
+    def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss, and the gradient of its sum."""
+        gradient = torch.empty_like(pred)
+        value = torch.empty_like(pred) if self.divisor is None else None
+        totals = []
+        size = CHUNK if pred.is_cpu else CHUNK_ON_GPU
+        step = max(1, size // max(1, pred.shape[-1]))
+        may_ignore = not pred.is_cpu or bool((self.labels < 0).any())
+        for start in range(0, len(pred), step):
+            rows = slice(start, start + step)
+            own, slope = self._chunk(pred[rows], rows, may_ignore)
+            if self.divisor is None or (isinstance(self.divisor, float) and self.divisor == 1):
+                gradient[rows] = slope
+            else:
+                torch.div(slope, self.divisor, out=gradient[rows])
+            if value is None:
+                totals.append(own.sum())
+            else:
+                value[rows] = own
+        if value is not None:
+            return value, gradient
+        return torch.stack(totals).sum() / self.divisor, gradient
+
+    def _chunk(self, logits: Tensor, rows: slice, may_ignore: bool) -> tuple[Tensor, Tensor]:
+        labels = self.labels[rows].unsqueeze(-1)
+        channel = labels.clamp(0, logits.shape[-1] - 1)
+        is_class = labels == channel
+        both = self.terms.negative(logits)
+        at_label = self.terms.positive(logits.gather(-1, channel))
+        for all_channels, own in zip(both, at_label, strict=True):
+            own = torch.where(is_class, own, all_channels.gather(-1, channel))
+            all_channels.scatter_(-1, channel, own)
+            if may_ignore:
+                all_channels.masked_fill_(labels < 0, 0)
+            for weight in self.weights:
+                all_channels *= weight[rows] if len(weight) == len(self.labels) else weight
+        return both
