@@ -94,10 +94,6 @@ def train(
     data = CocoDataset(train_ann, train_images, transforms=transforms)
     classes = data.metainfo["classes"]
     val = CocoDataset(val_ann, val_images, labels=classes)
-    net = build_model(model, classes, seed)
-    with_losses(net, loss_bbox=loss_bbox, loss_iou=loss_iou, loss_cls=loss_cls)
-    folder = model if isinstance(model, (str, Path)) else None
-    processor = build_processor(net, folder, image_size)
     options = _training_arguments(
         {
             "output_dir": str(work_dir / "checkpoints"),
@@ -108,6 +104,14 @@ def train(
             **(arguments or {}),
         }
     )
+    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    last = transformers.trainer_utils.get_last_checkpoint(options.output_dir)
+    # The Trainer of transformers 5.24 restores no tensor whose name in files is another one than in
+    # the model, such as those of RT-DETR's layers; from_pretrained does.
+    net = build_model(last or model, classes, seed)
+    with_losses(net, loss_bbox=loss_bbox, loss_iou=loss_iou, loss_cls=loss_cls)
+    folder = model if isinstance(model, (str, Path)) else None
+    processor = build_processor(net, folder, image_size)
 
     def write(name: str) -> Path:
         path = work_dir / name
@@ -125,7 +129,6 @@ def train(
         data_collator=lambda samples: collate(processor, samples),
         callbacks=[_callback(data, seed, after_epoch)],
     )
-    last = transformers.trainer_utils.get_last_checkpoint(options.output_dir)
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(str(work_dir / "model"))
     processor.save_pretrained(str(work_dir / "model"))
