@@ -324,6 +324,8 @@ def test_a_folder_as_a_model(transformers, two_images, tmp_path):
 def test_an_unknown_model_or_argument(transformers, two_images, tmp_path):
     with pytest.raises(InputError, match="Did you mean 'rt_detr_v2_small'"):
         small_config("rt_detr_v2_smal")
+    with pytest.raises(InputError, match=r"no slot 'loss_box'"):
+        TransformersTrainer("detr_small", losses={"loss_box": "L1Loss"})
     with pytest.raises(InputError, match=r"arguments of the Trainer: .*nonsense"):
         short(two_images, tmp_path, arguments={"nonsense": 1})
 
@@ -350,6 +352,9 @@ def test_the_command_of_a_comparison_trains(transformers, two_images, tmp_path, 
         )
     )
     run = run_of(two_images, tmp_path / "run dir", loss_iou="InnerIoU(CIoULoss, ratio=0.7)")
+    trainer.check(run)
+    with pytest.raises(InputError, match="loss_cls scores by softmax, and VarifocalLoss"):
+        trainer.check(run_of(two_images, tmp_path, loss_cls="VarifocalLoss"))
     command = trainer.command(run)
     assert command[:3] == [sys.executable, "-m", "det_losses.adapters.transformers"]
     given = vars(_parser().parse_args(command[3:]))

@@ -71,25 +71,50 @@ def with_losses(
             f"{type(model).__name__}: losses can be replaced in DETR, RT-DETR, RT-DETR v2 and "
             "D-FINE for object detection"
         )
-    activation = CRITERIA[criterion]
+    given = {"loss_bbox": loss_bbox, "loss_iou": loss_iou, "loss_cls": loss_cls}
+    losses = build_losses(
+        given, CRITERIA[criterion], model.config.num_labels, title=type(model).__name__
+    )
+    value = SlotLosses(function, criterion, losses, image_size).to(model.device)
+    # The property's setter: nn.Module.__setattr__ would register a module beside the property.
+    type(model).loss_function.fset(model, value)
+    return model
+
+
+def build_losses(
+    given: Mapping[str, LossConfig | None],
+    activation: str,
+    num_classes: int,
+    title: str = "the model",
+) -> nn.ModuleDict:
+    """Build the losses of a model, and check that they fit.
+
+    Args:
+        given: slot -> its loss; a slot that is missing has its default.
+        activation: ``"softmax"`` or ``"sigmoid"``, what the model's logits are for.
+        num_classes: without background.
+        title: name of the model in errors.
+
+    Returns:
+        The losses by slot; without ``loss_cls`` if none is given.
+
+    Raises:
+        InputError: a loss does not fit its slot.
+        InputTypeError: an unknown parameter.
+    """
     slots = {
         "loss_bbox": Slot("box", {"type": "L1Loss"}),
         "loss_iou": Slot("box", {"type": "GIoULoss"}),
         "loss_cls": Slot("classification", None, activations=(activation,)),
     }
-    configs = {"loss_bbox": loss_bbox, "loss_iou": loss_iou, "loss_cls": loss_cls}
-    title = type(model).__name__
-    losses, _ = build_slot_losses(title, slots, configs, model.config.num_labels)
+    losses, _ = build_slot_losses(title, slots, {**dict.fromkeys(slots), **given}, num_classes)
     for name, loss in losses.items():
         if "logits" in loss.inputs and loss.activation not in (None, activation):
             raise InputError(
                 f"{title}.{name} contains a classification loss for {loss.activation}, and this "
                 f"model scores by {activation}: use the same activation"
             )
-    value = SlotLosses(function, criterion, losses, image_size).to(model.device)
-    # The property's setter: nn.Module.__setattr__ would register a module beside the property.
-    type(model).loss_function.fset(model, value)
-    return model
+    return losses
 
 
 class SlotLosses(nn.Module):

@@ -1,5 +1,6 @@
 """Detectors of transformers for a training: small ones by name, any other from a folder."""
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,6 +96,26 @@ def small_config(name: str, **changes: Any) -> "PreTrainedConfig":
     )
 
 
+def read_config(model: str | Path, **changes: Any) -> "PreTrainedConfig":
+    """Return the config of a model: a small one, or that in a folder.
+
+    Args:
+        model: one of :data:`SMALL_MODELS`, or a folder with ``config.json``.
+        **changes: further arguments of the config.
+
+    Raises:
+        InputError: no such model, or transformers is not installed.
+        MissingFileError: the folder has no ``config.json``.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return small_config(str(model), **changes)
+    if not (folder / "config.json").is_file():
+        raise MissingFileError(f"{folder}: has no config.json of transformers")
+    auto = import_transformers().AutoConfig
+    return auto.from_pretrained(folder, local_files_only=True, **changes)
+
+
 def build_model(
     model: "str | Path | PreTrainedConfig", classes: tuple[str, ...], seed: int
 ) -> "PreTrainedModel":
@@ -111,25 +132,22 @@ def build_model(
         MissingFileError: the folder has no ``config.json``.
     """
     transformers = import_transformers()
+    auto = transformers.AutoModelForObjectDetection
     labels = {
         "id2label": dict(enumerate(classes)),
-        "label2id": {c: i for i, c in enumerate(classes)},
+        "label2id": {name: label for label, name in enumerate(classes)},
     }
     transformers.set_seed(seed)
-    auto = transformers.AutoModelForObjectDetection
     if not isinstance(model, (str, Path)):
+        model = copy.deepcopy(model)
         model.update(labels)
         return auto.from_config(model)
-    folder = Path(model)
-    if not folder.is_dir():
-        return auto.from_config(small_config(str(model), **labels))
-    if not (folder / "config.json").is_file():
-        raise MissingFileError(f"{folder}: has no config.json of transformers")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **labels)
+    config = read_config(model, **labels)
+    files = [file for kind in ("*.safetensors", "*.bin") for file in Path(model).glob(kind)]
+    if not files:
         return auto.from_config(config)
     return auto.from_pretrained(
-        folder, local_files_only=True, ignore_mismatched_sizes=True, **labels
+        model, config=config, local_files_only=True, ignore_mismatched_sizes=True
     )
 
 

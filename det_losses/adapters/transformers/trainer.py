@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from det_losses.adapters.transformers.models import SMALL_MODELS, import_transformers, small_config
+from det_losses.adapters.transformers.losses import build_losses
+from det_losses.adapters.transformers.models import (
+    SMALL_MODELS,
+    import_transformers,
+    read_config,
+)
 from det_losses.comparison.trainer import Trainer, TrainingRun
 from det_losses.errors import InputError
 
@@ -45,9 +50,7 @@ class TransformersTrainer(Trainer):
         val_interval: int | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        import_transformers()
-        if not Path(model).is_dir():
-            small_config(model)
+        self._config = read_config(model)
         if unknown := sorted(set(losses or {}) - set(self.slots)):
             raise InputError(
                 f"losses: no slot {unknown[0]!r}; the slots are {', '.join(self.slots)}"
@@ -67,6 +70,12 @@ class TransformersTrainer(Trainer):
     def description(self) -> str:
         """The Trainer of transformers and the model."""
         return f"Trainer of transformers {import_transformers().__version__}, {self._model}"
+
+    def check(self, run: TrainingRun) -> None:
+        """Build the losses of a run."""
+        detr = self._config.model_type == "detr"
+        losses = {**self._losses, **run.losses}
+        build_losses(losses, "softmax" if detr else "sigmoid", 1, title=self._model)
 
     def command(self, run: TrainingRun) -> list[str]:
         """Return the command that trains a run; it resumes by itself."""
