@@ -11,7 +11,6 @@ of one call, beyond its inputs.
 import argparse
 import math
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -21,6 +20,7 @@ from torch.nn.functional import one_hot, smooth_l1_loss
 
 from det_losses import build_loss
 from det_losses.conformance.case import box_pairs
+from det_losses.conformance.cost import seconds
 
 try:
     from ultralytics.utils.metrics import bbox_iou
@@ -175,21 +175,6 @@ def class_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], T
         return torchvision.ops.sigmoid_focal_loss(x, hot, reduction="sum")
 
     return {"FocalLoss": (lambda x: ours(x, labels), {"torchvision": peer}, logits)}
-
-
-def seconds(function: Loss, pred: Tensor) -> float:
-    """Return the time of one forward and backward pass."""
-    leaf = pred.detach().requires_grad_()
-    if pred.is_cuda:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        function(leaf).backward()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3
-    begin = time.perf_counter()
-    function(leaf).backward()
-    return time.perf_counter() - begin
 
 
 def peak_mib(function: Loss, pred: Tensor) -> float:
