@@ -276,7 +276,7 @@ class PlanRunner:
         if not file.is_file():
             write_text(file, config_text(config))
         begin = log.stat().st_size if log.is_file() else 0
-        told = training_run(run, config, self._data, resume=begin > 0, start=start)
+        told = training_run(run, config, self._data, resume=log.is_file(), start=start)
         trainer = build_trainer(config) if self._data else EngineTrainer(self._tensorboard)
         if self._data:
             resumed = told.resume
