@@ -14,13 +14,13 @@ from torchvision.ops import distance_box_iou_loss
 
 from det_losses.adapters.transformers import training, with_losses
 from det_losses.adapters.transformers.__main__ import _parser, main
+from det_losses.adapters.transformers.comparison import TransformersTrainer
 from det_losses.adapters.transformers.models import (
     SMALL_MODELS,
     build_model,
     import_transformers,
     small_config,
 )
-from det_losses.adapters.transformers.trainer import TransformersTrainer
 from det_losses.comparison.trainer import TrainingRun, build_trainer
 from det_losses.errors import InputError, MissingFileError
 from det_losses.evaluation.result_file import read_detections
@@ -244,7 +244,9 @@ def test_a_missing_package_is_one_error(package, monkeypatch):
     monkeypatch.setitem(sys.modules, "accelerate", sys.modules.get("accelerate", object()))
     monkeypatch.setitem(sys.modules, package, None)
     message = rf"needs {package}: pip install 'det-losses\[transformers\]'"
-    for start in (import_transformers, lambda: TransformersTrainer("detr_small")):
+    trainer = TransformersTrainer("detr_small")
+    assert trainer.description == "detr_small (transformers)"  # without the package
+    for start in (import_transformers, lambda: trainer.check(None)):
         with pytest.raises(InputError, match=message):
             start()
 
@@ -276,7 +278,7 @@ def test_a_training_leaves_detections_with_the_ids_of_the_json(transformers, two
     found = read_detections(file)
     assert set(found[:, 0]) == {11, 5} and set(found[:, 6]) <= {3, 7, 18}
     assert len(found) == 2 * 30  # one for each query
-    assert np.array_equal(read_detections(tmp_path / "run" / "detections_epoch_1.json"), found)
+    assert np.array_equal(read_detections(tmp_path / "run" / "detections_2.json"), found)
     # the model that is left detects the same
     model = transformers.AutoModelForObjectDetection.from_pretrained(tmp_path / "run" / "model")
     assert model.config.id2label == {0: "cat", 1: "dog", 2: "bird"}
@@ -298,6 +300,16 @@ def test_an_interrupted_training_continues(transformers, two_images, tmp_path, m
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-2"]
     assert short(two_images, tmp_path / "run", val_interval=2).read_text() == whole
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_loss_that_is_not_called_is_an_error(transformers, two_images, tmp_path, monkeypatch):
+    """As it would be if another version of transformers computed its losses elsewhere."""
+    monkeypatch.setattr(
+        "det_losses.adapters.transformers.losses.SlotLosses.forward",
+        lambda self, *args, **kwargs: self.function(*args, **kwargs),
+    )
+    with pytest.raises(InputError, match=r"^loss_bbox, loss_iou was not called in the first step"):
+        short(two_images, tmp_path)
 
 
 def test_a_folder_as_a_model(transformers, two_images, tmp_path):
@@ -341,7 +353,7 @@ def test_the_command_of_a_comparison_trains(transformers, two_images, tmp_path, 
         Config(
             dict(
                 trainer=dict(
-                    type="det_losses.adapters.transformers.trainer:TransformersTrainer",
+                    type="det_losses.adapters.transformers.comparison:TransformersTrainer",
                     model="detr_small",
                     losses=dict(loss_cls="FocalLoss(use_sigmoid=False)", loss_iou="GIoULoss"),
                     image_size=64,

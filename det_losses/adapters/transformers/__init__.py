@@ -1,5 +1,6 @@
-"""Losses of this package in the detectors of transformers, and their comparison."""
+"""DETR, RT-DETR, D-FINE of transformers with losses of this package; see docs/transformers.md."""
 
 from det_losses.adapters.transformers.losses import with_losses
+from det_losses.adapters.transformers.training import train
 
-__all__ = ["with_losses"]
+__all__ = ["train", "with_losses"]

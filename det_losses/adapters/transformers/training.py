@@ -1,13 +1,13 @@
 """Train a detector of transformers with losses of this package, by transformers' own Trainer."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from det_losses.adapters.transformers.losses import with_losses
@@ -77,7 +77,7 @@ def train(
         epochs: number of passes over the training images.
         batch_size: per device.
         learning_rate: of AdamW.
-        val_interval: write ``detections_epoch_N.json`` after each N epochs too; None: not.
+        val_interval: after each N epochs, write ``detections_STEP.json`` too; None: not.
         transforms: augmentation, see :func:`~det_losses.data.transforms.build_transforms`.
         arguments: further arguments of ``transformers.TrainingArguments``.
 
@@ -118,16 +118,16 @@ def train(
         write_detections(path, detect(net, processor, val, batch_size))
         return path
 
-    def after_epoch(epoch: int) -> None:
+    def after_epoch(epoch: int, step: int) -> None:
         if val_interval and epoch % val_interval == 0:
-            write(f"detections_epoch_{epoch}.json")
+            write(f"detections_{step}.json")
 
     trainer = transformers.Trainer(
         model=net,
         args=options,
         train_dataset=data,
         data_collator=lambda samples: collate(processor, samples),
-        callbacks=[_callback(data, seed, after_epoch)],
+        callbacks=[_callback(data, seed, _unused(net.loss_function.losses), after_epoch)],
     )
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(str(work_dir / "model"))
@@ -211,12 +211,31 @@ def _training_arguments(given: Mapping[str, Any]) -> "TrainingArguments":
         raise InputError(f"arguments of the Trainer: {error}") from error
 
 
-def _callback(data: CocoDataset, seed: int, after_epoch: Any) -> "TrainerCallback":
-    class Epochs(import_transformers().TrainerCallback):
+def _unused(losses: nn.ModuleDict) -> set[str]:
+    """Return the names of the losses; each is removed when it is called."""
+    names = set(losses)
+    for name, loss in losses.items():
+        loss.register_forward_hook(lambda *_, name=name: names.discard(name))
+    return names
+
+
+def _callback(
+    data: CocoDataset, seed: int, unused: set[str], after_epoch: Callable[[int, int], None]
+) -> "TrainerCallback":
+    transformers = import_transformers()
+
+    class Epochs(transformers.TrainerCallback):
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             data.set_epoch(round(state.epoch), seed)
 
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if unused:
+                raise InputError(
+                    f"{', '.join(sorted(unused))} was not called in the first step, so "
+                    f"transformers {transformers.__version__} computes losses in another way"
+                )
+
         def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            after_epoch(round(state.epoch))
+            after_epoch(round(state.epoch), state.global_step)
 
     return Epochs()

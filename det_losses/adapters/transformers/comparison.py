@@ -2,16 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from det_losses.adapters.transformers.losses import build_losses
-from det_losses.adapters.transformers.models import (
-    SMALL_MODELS,
-    import_transformers,
-    read_config,
-)
+from det_losses.adapters.transformers.models import read_config
 from det_losses.comparison.trainer import Trainer, TrainingRun
 from det_losses.errors import InputError
 
@@ -19,8 +15,8 @@ from det_losses.errors import InputError
 class TransformersTrainer(Trainer):
     """Trains DETR, RT-DETR and D-FINE of transformers: its Trainer, with our losses.
 
-    In a config: ``trainer = dict(type="det_losses.adapters.transformers.trainer:"
-    "TransformersTrainer", model="rt_detr_v2_small", epochs=12)``.
+    In a config: ``trainer = dict(type="det_losses.adapters.transformers.comparison:"
+    "TransformersTrainer", model="rt_detr_v2_small", epochs=12)``. An interrupted run continues.
 
     Args:
         model: a small model's name or a folder, as for :func:`train`.
@@ -29,15 +25,14 @@ class TransformersTrainer(Trainer):
         epochs: number of passes over the training images.
         batch_size: per device.
         learning_rate: of AdamW.
-        val_interval: also detect after each N epochs; None: at the end only.
+        val_interval: also detect after each N epochs, for curves; None: at the end only.
         arguments: further arguments of ``transformers.TrainingArguments``.
 
     Raises:
-        InputError: transformers is not installed, there is no such model, or ``losses`` has an
-            unknown slot.
+        InputError: ``losses`` has an unknown slot.
     """
 
-    slots = ("loss_bbox", "loss_iou", "loss_cls")
+    slots: ClassVar[Sequence[str]] = ("loss_bbox", "loss_iou", "loss_cls")
 
     def __init__(
         self,
@@ -50,12 +45,11 @@ class TransformersTrainer(Trainer):
         val_interval: int | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        self._config = read_config(model)
         if unknown := sorted(set(losses or {}) - set(self.slots)):
             raise InputError(
                 f"losses: no slot {unknown[0]!r}; the slots are {', '.join(self.slots)}"
             )
-        self._model = model if model in SMALL_MODELS else str(Path(model).resolve())
+        self._model = str(Path(model).resolve()) if Path(model).is_dir() else model
         self._losses = dict(losses or {})
         self._options = {
             "--image-size": image_size,
@@ -68,14 +62,18 @@ class TransformersTrainer(Trainer):
 
     @property
     def description(self) -> str:
-        """The Trainer of transformers and the model."""
-        return f"Trainer of transformers {import_transformers().__version__}, {self._model}"
+        """The model, and what trains it."""
+        return f"{Path(self._model).name} (transformers)"
 
     def check(self, run: TrainingRun) -> None:
-        """Build the losses of a run."""
-        detr = self._config.model_type == "detr"
+        """Check the installation, the model and the losses.
+
+        Raises:
+            UserError: one of them cannot be used.
+        """
+        detr = read_config(self._model).model_type == "detr"
         losses = {**self._losses, **run.losses}
-        build_losses(losses, "softmax" if detr else "sigmoid", 1, title=self._model)
+        build_losses(losses, "softmax" if detr else "sigmoid", 1, title=Path(self._model).name)
 
     def command(self, run: TrainingRun) -> list[str]:
         """Return the command that trains a run; it resumes by itself."""
