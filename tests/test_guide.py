@@ -20,6 +20,7 @@ RUN_ELSEWHERE = {
     "losses.md": "test_docs.py",
     "predict.md": "inference/test_predict.py",
     "python.md": "test_api.py",
+    "transformers.md": "adapters/test_transformers.py",
 }
 
 # 10 x 10 boxes 5 px apart in x: IoU 50 / 150, and (5 / 10)^2 for the centres.

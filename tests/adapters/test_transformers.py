@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from det_losses.evaluation.result_file import read_detections
 
 CLASSES = ("cat", "dog", "bird")
 HEIGHT, WIDTH = 64, 96
+GUIDE = Path(__file__).parents[2] / "docs/transformers.md"
 
 
 @pytest.fixture
@@ -388,6 +390,22 @@ def test_errors_of_the_command_are_one_line(transformers, two_images, tmp_path, 
     with pytest.raises(SystemExit):
         main([*words, "--arguments=[1]"])
     assert "expected a JSON object, got [1]" in capsys.readouterr().err
+
+
+def test_the_code_of_the_guide_runs(transformers, two_images, tmp_path, monkeypatch):
+    """docs/transformers.md, in a folder with the files that it names."""
+    data = Path(two_images["train_ann"]).read_text()
+    (tmp_path / "train.json").write_text(data)
+    (tmp_path / "val.json").write_text(data)
+    (tmp_path / "images").symlink_to(two_images["train_images"])
+    monkeypatch.chdir(tmp_path)
+    page = GUIDE.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/transformers.md", "exec"), names)
+    assert len(blocks) == 2 and names["loss"] > 0
+    assert len(read_detections("work_dirs/rt_detr_ciou/detections.json"))
 
 
 @pytest.mark.slow
