@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ needs_ultralytics = pytest.mark.skipif(
 # Those of ultralytics and of polars, which it imports.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+GUIDE = Path(__file__).parents[2] / "docs/yolo.md"
 MODELS = ("yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml")
 
 
@@ -335,8 +337,59 @@ def test_training(data, tmp_path, name):
     if name == "yolo11n.yaml":
         again = train(name, "WIoUv3Loss", work_dir=tmp_path / "b", loss_cls="VarifocalLoss", **own)
         assert again.detections.read_bytes() == trained.detections.read_bytes()
-        other = train(name, "CIoULoss", work_dir=tmp_path / "c", loss_cls="VarifocalLoss", **own)
-        assert other.detections.read_bytes() != trained.detections.read_bytes()
+
+
+@needs_ultralytics
+def test_the_last_epoch_is_evaluated(data, tmp_path, monkeypatch, ultralytics_offline):
+    from det_losses.adapters.ultralytics.trainer import CocoValidator
+
+    evaluated = []
+    plain = CocoValidator.__call__
+
+    def spy(self, trainer=None, model=None):
+        evaluated.append(model)
+        return plain(self, trainer, model)
+
+    monkeypatch.setattr(CocoValidator, "__call__", spy)
+    trained = train(work_dir=tmp_path, **data, **ARGUMENTS)
+    assert evaluated == [None, None, trained.checkpoint]  # None: the averaged model, in training
+    assert trained.checkpoint.name == "last.pt"
+
+
+@needs_ultralytics
+def test_runs_of_a_seed_differ_in_the_loss_only(data, tmp_path):
+    """Without learning, detections show the initial weights and, by batch norm, the batches."""
+    still = {**ARGUMENTS, "optimizer": "SGD", "lr0": 0.0}
+    found = [
+        train(loss=loss, seed=seed, work_dir=tmp_path / loss / str(seed), **data, **still)
+        for loss, seed in (("CIoULoss", 0), ("SumLoss(L1Loss, WIoUv3Loss)", 0), ("CIoULoss", 1))
+    ]
+    first, other_loss, other_seed = (each.detections.read_bytes() for each in found)
+    assert first == other_loss != other_seed
+
+
+@needs_ultralytics
+def test_the_code_of_the_docs_runs(tmp_path, monkeypatch, capsys, ultralytics_offline):
+    """docs/yolo.md: the first block trains; the callback of the second one puts the loss in."""
+    draw_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    names = {}
+    for block in blocks:
+        exec(compile(block, "docs/yolo.md", "exec"), names)
+    assert names["trained"].detections.parent == tmp_path / "work_dirs/yolo11n_eiou"
+    yolo = names["yolo"]
+    yolo.train(
+        data=str(names["trained"].detections.parent / "ultralytics_data/data.yaml"),
+        epochs=1,
+        imgsz=64,
+        project=str(tmp_path),
+        name="plain",
+        device="cpu",
+        plots=False,
+    )
+    (losses,) = criterion.criteria(yolo.trainer.model.criterion)
+    assert type(losses.bbox_loss.loss).__name__ == "EIoULoss" and losses.bbox_loss.calls == 1
 
 
 # Every way to the network is recorded, because ultralytics catches most errors.
