@@ -20,6 +20,7 @@ RUN_ELSEWHERE = {
     "losses.md": "test_docs.py",
     "predict.md": "inference/test_predict.py",
     "python.md": "test_api.py",
+    "transformers.md": "adapters/test_transformers.py",
     "yolo.md": "adapters/test_ultralytics.py",
 }
 
