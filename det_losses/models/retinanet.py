@@ -24,11 +24,13 @@ from det_losses.models.detector import (
     anchors_of_config,
     check_torchvision_arguments,
     image_sizes,
+    is_traced,
     match_anchors,
     matched_targets,
     with_normalisation,
 )
 from det_losses.models.fpn import norm_layer
+from det_losses.models.postprocessing import detections
 from det_losses.models.slots import (
     LossConfig,
     Slot,
@@ -145,7 +147,7 @@ def _add_background(head: RetinaNetClassificationHead) -> None:
 
 
 class _RetinaNet(tv.RetinaNet):
-    """torchvision's RetinaNet, which matches the images of a batch together."""
+    """torchvision's RetinaNet; the images of a batch are matched and postprocessed together."""
 
     def compute_loss(
         self,
@@ -158,6 +160,19 @@ class _RetinaNet(tv.RetinaNet):
         matched = match_anchors(self.proposal_matcher, boxes, anchors[0])
         return self.head.compute_loss(targets, head_outputs, anchors, list(matched))
 
+    def postprocess_detections(
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Return what torchvision's method returns."""
+        if is_traced():
+            return super().postprocess_detections(head_outputs, anchors, image_shapes)
+        scores = [logits.sigmoid() for logits in head_outputs["cls_logits"]]
+        deltas, decode = head_outputs["bbox_regression"], self.box_coder.decode_single
+        return detections(self, scores, deltas, anchors[0], decode, image_shapes)
+
 
 class _SoftmaxRetinaNet(_RetinaNet):
     """RetinaNet with softmax scores; the last channel is the background."""
@@ -168,7 +183,7 @@ class _SoftmaxRetinaNet(_RetinaNet):
         anchors: list[list[Tensor]],
         image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Call torchvision's method with logits whose sigmoid is the softmax score."""
+        """Call the method with logits whose sigmoid is the softmax score."""
         logits = [softmax_as_sigmoid_logits(level) for level in head_outputs["cls_logits"]]
         outputs = {**head_outputs, "cls_logits": logits}
         return super().postprocess_detections(outputs, anchors, image_shapes)
