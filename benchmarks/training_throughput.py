@@ -244,9 +244,8 @@ def measure_evaluation(config: str, options: list[str], checkpoint: str, blocks:
         runner = build_runner(cfg)
         build_parts(runner)
         load_checkpoint(runner.model, checkpoint)
-        batches = list(
-            itertools.islice(runner.val_dataloader, -(-100 // runner.val_dataloader.batch_size))
-        )
+        loader = runner.val_dataloader
+        batches = list(itertools.islice(loader, -(-100 // loader.batch_size)))
     model, theirs = runner.model.eval(), torchvision_detector(runner.model).eval()
     peers = {
         "ours": model.val_step,

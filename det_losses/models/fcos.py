@@ -38,11 +38,12 @@ CENTERNESS_TARGETS = ("centerness", "iou")
 BOX_WEIGHTS = ("uniform", "centerness", "score", "iou")
 
 
-def takes_soft_targets(loss: Loss) -> bool:
+def takes_soft_targets(loss: Loss, channels: int = 1) -> bool:
     """Whether a classification loss accepts a target in [0, 1] per channel."""
     try:
         with torch.no_grad():
-            copy.deepcopy(loss).eval()(torch.zeros(1, 1), torch.full((1, 1), 0.5))
+            row = torch.zeros(1, channels)
+            copy.deepcopy(loss).cpu().eval()(row, torch.full_like(row, 0.5))
     except (TypeError, ValueError):
         return False
     return True
