@@ -96,3 +96,13 @@ def test_fcos_assigns_locations_as_torchvision(most, monkeypatch):
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     assert found[0].max() > 30 and (found[1] == -1).all() and (found[2] == 0).any()
     assert (match_locations(boxes[1:2], anchors, (256, 16), 1.5) == -1).all()
+
+
+@pytest.mark.parametrize("before", [(32, 48), (64, 96)])
+def test_boxes_are_in_pixels_of_the_image_before_it_was_resized(before):
+    transform = retinanet().detector.eval().transform
+    box = torch.tensor([[8.0, 10, 40, 60]])
+    sizes = [(64, 96), (80, 64)], [before, (80, 64)]  # the second image is not resized
+    found = transform.postprocess([{"boxes": box}, {"boxes": box}], *sizes)
+    torch.testing.assert_close(found[0]["boxes"], box * before[0] / 64)
+    assert torch.equal(found[1]["boxes"], box)
