@@ -9,9 +9,9 @@ from typing import Any
 
 from det_losses.comparison import comparison
 from det_losses.errors import InputError
+from det_losses.options import call
 from det_losses.options.call import (
     checked,
-    command,
     divide_data,
     given_texts,
     key_values,
@@ -26,7 +26,7 @@ Loss = str | Mapping[str, Any]
 
 
 def compare(
-    config: PathLike,
+    config: PathLike | None = None,
     losses: Loss | Sequence[Loss] = (),
     *,
     component: str = "loss_bbox",
@@ -48,6 +48,8 @@ def compare(
     screen: bool = False,
     fork_at: float | None = None,
     resamples: int = 1000,
+    command: str | None = None,
+    detections_file: str = "predictions.json",
     amp: bool = False,
     weights_from: PathLike | None = None,
     fit_anchors: bool = False,
@@ -77,7 +79,8 @@ def compare(
     losses or seeds trains only the new runs.
 
     Args:
-        config: a config file, or the name of a shipped config.
+        config: a config file, or the name of a shipped config; None: with ``command``, the data
+            of the arguments.
         losses: losses of ``component``, as text or as a config: ``"GIoULoss"``,
             ``"SmoothL1Loss(beta=0.5)"``, ``dict(type="SmoothL1Loss", beta=0.5)``.
         component: the slot of these losses.
@@ -104,6 +107,10 @@ def compare(
         screen: train all losses briefly first, and compare the better half of them.
         fork_at: the fraction of the epochs that only the baseline trains.
         resamples: resamples of the validation images, for the intervals.
+        command: train each run by this command instead, such as ``"python train.py --loss {loss}
+            --seed {seed} --train {train_ann} --val {val_ann} --out {work_dir}"``
+            (docs/any_trainer.md). Losses with names that are not registered are passed unchanged.
+        detections_file: the COCO result file that the command leaves in ``{work_dir}``.
         amp: automatic mixed precision; needs an accelerator.
         weights_from: start from a trained detector: a checkpoint, or the name of torchvision's
             weights.
@@ -149,7 +156,7 @@ def compare(
         options = ComparisonOptions(**values)
         _check_importable([*options.losses, *options.cross, *options.variant])
         try:
-            comparison.run(options, command("compare", KINDS, texts))
+            comparison.run(options, call.command("compare", KINDS, texts))
         except KeyboardInterrupt:
             if options.root.is_dir():
                 print(f"interrupted; the same call resumes the comparison in {options.root}")

@@ -76,12 +76,18 @@ def new_parser(tool: str, description: str, example: str) -> Parser:
     return parser
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, --work-dir, --cfg-options, --device and --import."""
+def add_config(parser: argparse.ArgumentParser, *, optional: str = "") -> None:
+    """Add CONFIG, --work-dir, --cfg-options, --device and --import.
+
+    Args:
+        parser: the parser.
+        optional: when CONFIG can be left out, for its help; empty: never.
+    """
     parser.add_argument(
         "config",
         metavar="CONFIG",
-        help="a config file, or the name of a shipped config (list_configs)",
+        nargs="?" if optional else None,
+        help=f"a config file, or the name of a shipped config (list_configs){optional}",
     )
     parser.add_argument("--work-dir", metavar="DIR", help="output directory")
     parser.add_argument(

@@ -32,6 +32,9 @@ EXAMPLE = """  det-losses compare quickstart/retinanet_shapes \\
       --match-weights gradient
   det-losses compare quickstart/retinanet_shapes \\
       --variant plain:loss_bbox=L1Loss slow:loss_bbox=L1Loss,optim_wrapper.optimizer.lr=1e-3
+  det-losses compare --losses giou eiou --command \
+      "python train.py --loss {loss} --seed {seed} --train {train_ann} --out {work_dir}" \
+      --train-ann FILE --train-images DIR --val-ann FILE --val-images DIR
 
 A loss gets the published setting of its slot, as in a config. Parameters in parentheses take
 precedence. Repeating the command resumes the comparison; more losses or seeds can be added to it.
@@ -60,10 +63,11 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> Parser:
     """Return the parser of the tool's options."""
     parser = new_parser("compare", "Train with several losses and test which ones differ.", EXAMPLE)
-    add_config(parser)
+    add_config(parser, optional="; with --command, it can be left out")
     _add_variants(parser.add_argument_group("variants"))
     _add_weights(parser.add_argument_group("loss weights (default: the published ones)"))
     _add_runs(parser.add_argument_group("runs"))
+    _add_trainer(parser.add_argument_group("training by another program (docs/any_trainer.md)"))
     add_training(parser)
     add_dry_run(parser)
     add_own_data(parser, train=True)
@@ -196,6 +200,25 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         "--resamples",
         metavar="N",
         help="resamples of the validation images for the intervals (default: 1000)",
+    )
+
+
+def _add_trainer(group: argparse._ArgumentGroup) -> None:
+    _add(
+        group,
+        "--command",
+        metavar="COMMAND",
+        help="train each run by this command, such as 'python train.py --loss {loss} --seed {seed} "
+        "--train {train_ann} --val {val_ann} --out {work_dir}'; also {weight}, {label}, "
+        "{train_images}, {val_images} and {resume}. Names of losses that are not registered here "
+        "are passed unchanged; registered ones are checked",
+    )
+    _add(
+        group,
+        "--detections-file",
+        metavar="NAME",
+        help="the COCO result file that the command leaves in {work_dir}, with the detections on "
+        "the images of {val_ann} (default: predictions.json)",
     )
 
 

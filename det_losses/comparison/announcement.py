@@ -15,9 +15,9 @@ from det_losses.data.folds import classes_in_one_fold
 from det_losses.engine.outline import aligned, device_text, disk_text, outline, time_text
 from det_losses.engine.run import is_finished
 from det_losses.engine.run_time import RunTime
-from det_losses.errors import counted, printable
+from det_losses.errors import counted, examples, printable
 from det_losses.losses.core.text import loss_text
-from det_losses.report.formats import listed
+from det_losses.report.formats import OF_TRAINER, listed
 from det_losses.report.markdown import table
 
 
@@ -29,11 +29,17 @@ def announce(prepared: Prepared, plan: Plan) -> None:
         print(f"data: {printable(note)}")
     todo = sum(plan.unfinished(root, seed) for seed in plan.seeds)
     expected = prepared.run_time() if todo else None
-    rows = outline(prepared.given, facts["epoch_samples"], facts["classes"], _images(facts))
+    images = _images(facts)
+    if prepared.data:
+        classes = f"{len(facts['classes'])}: {examples(facts['classes'], 8)}"
+        rows = {"images": images, "classes": classes, "trained by": plan.detector}
+    else:
+        rows = outline(prepared.given, facts["epoch_samples"], facts["classes"], images)
     rows["runs"] = _runs(plan, root, jobs, looks, options.budget)
     if prepared.throughputs:
         rows["jobs"] = _jobs(jobs, prepared.throughputs)
-    rows["device"] = device_text()
+    if not prepared.data:
+        rows["device"] = device_text()
     if expected:
         rows["time"] = _time(expected, todo, jobs)
         rows["disk"] = disk_text(expected.disk * math.ceil(todo), root)
@@ -47,6 +53,8 @@ def announce(prepared: Prepared, plan: Plan) -> None:
         )
         if likely:
             rows["finds"] = likely
+    elif todo:
+        rows["time"] = "not known before the first run has ended"
     print(f"\n{printable(aligned('Plan', rows))}")
     if expected and expected.note:
         print(expected.note)
@@ -105,15 +113,23 @@ def _images(facts: Mapping[str, Any]) -> str:
 def settings_table(variants: Sequence[Variant]) -> str:
     """Return a table of the changes of each variant and the source of its settings."""
     lines = [
-        [variant.label, key.removeprefix("model."), *_setting(value), variant.source]
+        [
+            variant.label,
+            key.removeprefix("model."),
+            *_setting(value, variant.weight.get("how") != OF_TRAINER),
+            variant.source,
+        ]
         for variant in variants
         for key, value in (variant.changes or {"-": None}).items()
     ]
     return table(["variant", "changes", "loss_weight", "loss and parameters", "source"], lines)
 
 
-def _setting(value: Any) -> list[str]:
+def _setting(value: Any, with_default: bool) -> list[str]:
     if not isinstance(value, dict) or "type" not in value:
         return ["", "" if value is None else str(value)]
     rest = {key: inner for key, inner in value.items() if key != "loss_weight"}
-    return [f"{value.get('loss_weight', 1.0):.4g}", loss_text(rest)]
+    weight = (
+        f"{value.get('loss_weight', 1.0):.4g}" if with_default or "loss_weight" in value else ""
+    )
+    return [weight, loss_text(rest)]

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from det_losses.comparison.announcement import announce, settings_table
 from det_losses.comparison.budget import Budget
+from det_losses.comparison.foreign import starting_config
 from det_losses.comparison.interim import InterimReport
 from det_losses.comparison.looks import LOOK_SEEDS, scheduled, until_decided
 from det_losses.comparison.plan import Plan
@@ -50,7 +51,7 @@ def run(options: ComparisonOptions, command: str) -> list[dict[str, Any]]:
     if options.tensorboard:
         check_tensorboard()
     with signals_as_interrupt():
-        return compare(load_experiment(options), options, command)
+        return compare(load_experiment(options, starting_config(options)), options, command)
 
 
 def compare(cfg: Config, options: ComparisonOptions, command: str = "") -> list[dict[str, Any]]:
@@ -105,7 +106,13 @@ def _budget(prepared: Prepared) -> Budget | None:
     options = prepared.options
     if options.budget is None:
         return None
-    return Budget(options.budget, prepared.run_time().seconds, options.jobs)
+    return Budget(options.budget, _seconds(prepared) or 0.0, options.jobs)
+
+
+def _seconds(prepared: Prepared) -> float | None:
+    """Return the expected time of a run; None if another program trains and none has finished."""
+    expected = prepared.run_time()
+    return expected and expected.seconds
 
 
 def _executor(options: ComparisonOptions) -> Executor:
@@ -166,10 +173,11 @@ def _runner(
         report,
         options.tensorboard,
         executor,
+        prepared.data,
     )
     for note in (*notes, *facts.get("data_notes", {}).get("both", [])):
         runner.results.note(note)
-    runner.run_seconds = prepared.run_time().seconds if runner.todo else None
+    runner.run_seconds = _seconds(prepared) if runner.todo else None
     return runner
 
 
@@ -184,6 +192,8 @@ def _train(
     if prepared.looks:
         seeds = options.seeds or LOOK_SEEDS
         return _until_decided(start, plan, options.root, seeds, prepared.facts, budget)
+    if budget and prepared.run_time() is None:  # the first seed shows what a run takes
+        start(replace(plan, seeds=list(options.seeds or [0])[:1])).execute()
     if budget:
         fit = budget.seeds(partial(plan.unfinished, options.root), options.seeds)
         plan = replace(plan, seeds=fit)

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from det_losses.comparison.fork import FORK_FILE, Fork
+from det_losses.comparison.trainer import DETECTIONS_FILE, detector_of, is_foreign
 from det_losses.comparison.variants import Variant
 from det_losses.config_diff import describe, differences, plain
 from det_losses.engine.config import entries, select_fold
@@ -24,7 +25,6 @@ from det_losses.files import (
     write_json,
 )
 
-DETECTIONS_FILE = "detections.json"
 STATUS_FILE = "status.json"
 _RECORDED = (
     "train_seconds",
@@ -47,6 +47,7 @@ class PlannedRun:
         work_dir: its directory.
         fork: where the runs of the comparison fork; None if all of them train from scratch.
         start: the checkpoint from which this run starts; None: from scratch.
+        foreign: whether another program trains it, which cannot show which losses it called.
     """
 
     variant: Variant
@@ -54,6 +55,7 @@ class PlannedRun:
     work_dir: Path
     fork: Fork | None = None
     start: Path | None = None
+    foreign: bool = False
 
     @property
     def title(self) -> str:
@@ -70,7 +72,7 @@ class PlannedRun:
         own = self.variant.apply(cfg)
         select_fold(own, self.seed)
         own.randomness = ConfigDict({**(own.get("randomness") or {}), "seed": self.seed})
-        for key in ("val_evaluator", "test_evaluator"):
+        for key in () if self.foreign else ("val_evaluator", "test_evaluator"):
             for evaluator in entries(own.get(key)):
                 if str(evaluator.get("type", "")).split(".")[-1] == "CocoMetric":
                     evaluator.out_file = DETECTIONS_FILE
@@ -91,7 +93,7 @@ class PlannedRun:
         report has a caution.
         """
         record = read_metrics(self.work_dir)
-        error = (record_error(record, self.variant) or self._fork_error(record)) if record else None
+        error = self._record_error(record) if record else None
         stored = {} if record else read_whole_json(self.work_dir / STATUS_FILE) or {}
         status = ("failed" if error else "done") if record else stored.get("status", "pending")
         return {
@@ -103,9 +105,14 @@ class PlannedRun:
             **{key: record.get(key) for key in _RECORDED},
             "built": record.get("losses"),
             "work_dir": str(self.work_dir.relative_to(root)),
-            "detections": [DETECTIONS_FILE],
+            "detections": [record.get("detections", DETECTIONS_FILE)],
             "history": "history.jsonl",
         }
+
+    def _record_error(self, record: dict[str, Any]) -> str | None:
+        if self.foreign:
+            return None
+        return record_error(record, self.variant) or self._fork_error(record)
 
     def _fork_error(self, record: dict[str, Any]) -> str | None:
         """Return why a finished run did not start where it should."""
@@ -143,7 +150,7 @@ class Plan:
     Attributes:
         components: the slots whose losses change, such as ``["loss_bbox"]``; empty if all
             variants are given by config keys.
-        detector: registered name of the detector.
+        detector: registered name of the detector; or the description of another trainer.
         config: the config that all runs share, as plain values, without the components and the
             seed.
         variants: the variants in the given order.
@@ -181,7 +188,7 @@ class Plan:
                 raise InputError(f"{name} contains {', '.join(map(str, twice))} twice")
         without = [f"model.{component}" for component in components]
         shared = plain(cfg, without=[*without, "randomness.seed"])
-        parts = list(components), cfg.model.type, shared, list(variants), list(seeds)
+        parts = list(components), detector_of(cfg), shared, list(variants), list(seeds)
         return cls(*parts, fork=fork)
 
     @property
@@ -190,6 +197,11 @@ class Plan:
         shared = [self.components, self.detector, self.config]
         shared += [asdict(self.fork)] if self.fork else []
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another program trains the runs."""
+        return is_foreign(self.config)
 
     def seeds_of(self, label: str) -> list[int]:
         """Return the seeds of a variant."""
@@ -210,7 +222,7 @@ class Plan:
 
         forked = self.fork and variant.label != self.fork.baseline
         start = folder(self.fork.baseline) / FORK_FILE if forked else None
-        return PlannedRun(variant, seed, folder(variant.label), self.fork, start)
+        return PlannedRun(variant, seed, folder(variant.label), self.fork, start, self.foreign)
 
     def unfinished(self, root: Path, seed: int) -> float:
         """Return the number of unfinished runs of a seed; a forked run counts for its part."""

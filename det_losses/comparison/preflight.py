@@ -13,8 +13,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from det_losses.comparison.trainer import is_foreign
 from det_losses.comparison.variants import Variant, slots_of
-from det_losses.data.split_checks import beyond_max_dets
+from det_losses.data.split_checks import beyond_max_dets, data_notes
 from det_losses.engine.build import build_runner
 from det_losses.engine.config import entries, folds_of, select_fold, use_labels
 from det_losses.engine.coverage import notes_before_training
@@ -139,7 +140,10 @@ def evaluator(cfg: Config) -> dict[str, Any]:
 def describe(cfg: Config) -> dict[str, Any]:
     """Return the facts about data, metric, versions and hardware."""
     max_dets = evaluator(cfg).get("max_dets", MAX_DETS)
-    return {**describe_data(cfg), "max_dets": max_dets, **describe_machine()}
+    machine = describe_machine()
+    if is_foreign(cfg):
+        del machine["hardware"]["memory"]  # which is not recorded
+    return {**describe_data(cfg), "max_dets": max_dets, **machine}
 
 
 def describe_data(cfg: Config) -> dict[str, Any]:
@@ -156,7 +160,9 @@ def describe_data(cfg: Config) -> dict[str, Any]:
     truth = ground_truth(val)
     names = {category["id"]: category["name"] for category in truth["categories"]}
     counts = count_boxes(truth["annotations"], names)
-    notes = notes_before_training(cfg.model, train, None if folds else val)  # folds: of one run
+    other = None if folds else val  # folds: of one run
+    foreign = is_foreign(cfg)
+    notes = data_notes(train, other) if foreign else notes_before_training(cfg.model, train, other)
     if remarks := beyond_max_dets(val, evaluator(cfg).get("max_dets", MAX_DETS)):
         notes.setdefault("val", []).extend(remarks)
     return {

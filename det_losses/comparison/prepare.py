@@ -11,12 +11,14 @@ from typing import Any
 
 from mmengine.config import Config
 
+from det_losses.comparison.foreign import RunData, check_runs
 from det_losses.comparison.fork import Fork, check_fork, fork_of
 from det_losses.comparison.jobs import WORTH, Throughput, fastest, measure_jobs
 from det_losses.comparison.looks import LOOK_SEEDS, default_seeds, scheduled
 from det_losses.comparison.plan import Plan, stored_results
 from det_losses.comparison.preflight import check_losses, check_runner, describe, evaluator
 from det_losses.comparison.screening import shorten
+from det_losses.comparison.trainer import is_foreign
 from det_losses.comparison.variants import Selection, Variant, select
 from det_losses.comparison.weight_matching import MATCHED_FILE
 from det_losses.config_diff import plain
@@ -49,7 +51,9 @@ class Prepared:
         looks: the numbers of seeds at which the results are looked at; None: all seeds are trained.
         fork: the part of the training that all variants share, if any.
         facts: metadata of the results.
-        run_time: what one run takes, measured at its first call.
+        run_time: what one run takes, measured at its first call; None if another program trains it
+            and none has finished yet.
+        data: the data as files, for another program; None: this package's engine trains.
         throughputs: what the numbers of parallel runs give that were tried.
     """
 
@@ -61,7 +65,8 @@ class Prepared:
     looks: Sequence[int] | None
     fork: Fork | None
     facts: dict[str, Any]
-    run_time: Callable[[], RunTime]
+    run_time: Callable[[], RunTime | None]
+    data: RunData | None = None
     throughputs: Sequence[Throughput] = ()
 
     def with_jobs(self, plan: Plan) -> "Prepared":
@@ -71,6 +76,10 @@ class Prepared:
         """
         options, found, factor = self.options, [], 1.0
         jobs = options.jobs or 1
+        if self.data:  # nothing is known about what its runs need
+            return replace(
+                self, options=replace(options, jobs=jobs), facts={**self.facts, "jobs": jobs}
+            )
         todo = sum(plan.unfinished(options.root, seed) for seed in plan.seeds)
         if options.jobs is None and todo > 1 and todo * self.run_time().seconds > WORTH:
             print("Timing parallel runs", flush=True)
@@ -122,7 +131,11 @@ def prepare(cfg: Config, options: ComparisonOptions, command: str) -> Prepared:
     facts = _facts(cfg, options, selection, command)
     variants = selection.swept(selection.variants)
     run_time = cache(partial(_run_time, cfg, variants[0], root, options.jobs or 1))
-    return Prepared(given, cfg, options, selection, seeds, looks, fork, facts, run_time)
+    data = None
+    if is_foreign(cfg):
+        data = RunData.of(cfg, root)
+        check_runs(cfg, Plan.of(cfg, selection.components, variants, seeds), data, root)
+    return Prepared(given, cfg, options, selection, seeds, looks, fork, facts, run_time, data)
 
 
 def _looks(options: ComparisonOptions, selection: Selection) -> Sequence[int] | None:
@@ -185,15 +198,19 @@ def check(
             "the config key `loss_weights` is no longer supported. Remove it and give each loss "
             "its weight, as in --losses 'GIoULoss(loss_weight=5)'"
         )
-    tested = copy.deepcopy(cfg)
-    use_validation(tested)  # a test_dataloader may have only what differs
-    check_settings(tested)
+    foreign = is_foreign(cfg)
+    if not foreign:
+        tested = copy.deepcopy(cfg)
+        use_validation(tested)  # a test_dataloader may have only what differs
+        check_settings(tested)
     evaluator(cfg)
     swept = selection.swept(selection.variants)
     plan = Plan.of(cfg, selection.components, swept, seeds, fork)
     stored = plan.known(root)
     if stored:  # without the variants, whose weights may still be matched
         replace(plan, variants=[]).added_to(stored, root)
+    if foreign:
+        return
     if screening:
         shorten(cfg)
     check_losses(cfg, selection.variants)
@@ -225,7 +242,7 @@ def with_epochs(cfg: Config) -> Config:
 
     So all runs of a comparison have the same length, which is part of what they share.
     """
-    if "steps" not in (cfg.get("train_cfg") or {}):
+    if is_foreign(cfg) or "steps" not in (cfg.get("train_cfg") or {}):
         return cfg
     own, one_run = copy.deepcopy(cfg), copy.deepcopy(cfg)
     select_fold(one_run, 0)
@@ -254,6 +271,8 @@ def with_weights(cfg: Config, selection: Selection) -> tuple[Config, Selection]:
     Raises:
         MissingFileError: no such file, or named weights cannot be downloaded.
     """
+    if is_foreign(cfg):
+        return cfg, selection
     shared = copy.deepcopy(cfg)
     pin_weights(shared)
     variants = []
@@ -298,11 +317,16 @@ def _chosen_later(metric: str, root: Path) -> dict[str, str]:
     return {"planned_metric": planned}
 
 
-def _run_time(cfg: Config, variant: Variant, root: Path, jobs: int) -> RunTime:
-    """Return what a run takes: as the finished ones of the directory took, or else measured."""
+def _run_time(cfg: Config, variant: Variant, root: Path, jobs: int) -> RunTime | None:
+    """Return what a run takes: as the finished ones of the directory took, or else measured.
+
+    Another program cannot be measured: None.
+    """
     stored = Plan.load(root)
     known = stored.seconds_per_run(root) if stored else None
     if known:
         return RunTime(0.0, known, 0.0, 0, stored.bytes_per_run(root))
+    if is_foreign(cfg):
+        return None
     print("Timing a few steps", flush=True)
     return measure_run(variant.apply(cfg), jobs)

@@ -105,6 +105,7 @@ class Results:
         return {
             "components": self._plan.components,
             "detector": self._plan.detector,
+            **({"trained_by": self._plan.detector} if self._plan.foreign else {}),
             "variants": variants,
             "seeds": self._plan.seeds,
             "hash": self._plan.hash,

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,20 @@ from mmengine.config import Config
 
 from det_losses.comparison.budget import Budget
 from det_losses.comparison.display import RunDisplay, print_line
+from det_losses.comparison.foreign import RunData, training_run, write_record
 from det_losses.comparison.fork import FORK_FILE
 from det_losses.comparison.interim import InterimReport
-from det_losses.comparison.plan import DETECTIONS_FILE, STATUS_FILE, Plan, PlannedRun
-from det_losses.comparison.process import INTERVAL, Executor, LocalExecutor, train_command
+from det_losses.comparison.plan import STATUS_FILE, Plan, PlannedRun
+from det_losses.comparison.preflight import evaluator
+from det_losses.comparison.process import INTERVAL, Executor, LocalExecutor
 from det_losses.comparison.results import Results
+from det_losses.comparison.trainer import (
+    DETECTIONS_FILE,
+    EngineTrainer,
+    Trainer,
+    TrainingRun,
+    build_trainer,
+)
 from det_losses.config_diff import describe
 from det_losses.engine.checkpoint import newest_checkpoint
 from det_losses.engine.config_text import config_text
@@ -31,7 +40,7 @@ from det_losses.engine.run import (
     is_finished,
     read_metrics,
 )
-from det_losses.errors import InputError, counted
+from det_losses.errors import InputError, UserError, counted
 from det_losses.files import is_damaged, read_whole_json, write_text
 from det_losses.report.formats import duration
 
@@ -63,7 +72,8 @@ class PlanRunner:
         budget: the time budget; None: unlimited.
         report: rewrites the report after each run; None: there is no report before the end.
         tensorboard: whether each run writes its scalars for TensorBoard too.
-        executor: runs the ``train`` commands; the caller closes it. None: one of its own, local.
+        executor: runs the commands; the caller closes it. None: one of its own, local.
+        data: the data as files, for another program; None: this package's engine trains.
 
     Attributes:
         plan: the plan of the directory, including earlier commands.
@@ -87,6 +97,7 @@ class PlanRunner:
         report: InterimReport | None = None,
         tensorboard: bool = False,
         executor: Executor | None = None,
+        data: RunData | None = None,
     ) -> None:
         stored = requested.known(root)
         self.plan = requested.added_to(stored, root) if stored else requested
@@ -100,7 +111,7 @@ class PlanRunner:
             self.results.notes.remove(BUDGET_NOTE)  # it concerns an earlier command
         self._cfg, self._root, self._lock = cfg, root, lock
         self._jobs, self._budget = jobs, budget
-        self._report, self._tensorboard = report, tensorboard
+        self._report, self._tensorboard, self._data = report, tensorboard, data
         self._executor = executor or LocalExecutor()
         self._own_executor = executor is None
         self._stop = threading.Event()
@@ -122,6 +133,8 @@ class PlanRunner:
         Raises:
             KeyboardInterrupt: running trainings were stopped and results were written.
         """
+        if self._data:
+            self._data.write()
         self.plan.save(self._root)
         self.results.write()
         todo = []
@@ -255,16 +268,24 @@ class PlanRunner:
         if start and not start.is_file():
             self._give_up(run, title)
             return
-        config, log = run.work_dir / CONFIG_FILE, run.work_dir / LOG_FILE
-        if not config.is_file():
-            write_text(config, config_text(run.config(self._cfg)))
+        file, log, config = (
+            run.work_dir / CONFIG_FILE,
+            run.work_dir / LOG_FILE,
+            run.config(self._cfg),
+        )
+        if not file.is_file():
+            write_text(file, config_text(config))
         begin = log.stat().st_size if log.is_file() else 0
+        told = training_run(run, config, self._data, resume=log.is_file(), start=start)
+        trainer = build_trainer(config) if self._data else EngineTrainer(self._tensorboard)
+        if self._data:
+            resumed = told.resume
+            trainer.detections(told).unlink(missing_ok=True)  # of an earlier attempt
         display = RunDisplay(title, run.work_dir, self._durations, following, live=self._jobs == 1)
         display.say(f"started, log: {log}")
         try:
-            command = train_command(config, run.work_dir, start)
-            command += ["--tensorboard"] if self._tensorboard else []
-            status = self._watch(command, log, display)
+            status = self._watch(trainer.command(told), trainer.environment(told), log, display)
+            fault = self._recorded(told, trainer, display) if self._data and not status else None
         except BudgetSpent:
             run.set_status("interrupted", "the time budget ran out")
             display.close("stopped: the time budget ran out")
@@ -280,13 +301,22 @@ class PlanRunner:
                     self._durations.append(display.elapsed / run.share)
                 display.close(f"{_outcome(run)} in {duration(display.elapsed)}")
             else:
-                run.set_status("failed", _tail(log, begin, status))
-                display.close(f"FAILED ({_ended(status)}), log: {log}")
+                run.set_status("failed", fault or _tail(log, begin, status))
+                display.close(f"FAILED ({fault or _ended(status)}), log: {log}")
         finally:
             self._store()
         each = self._seconds_of_a_run()
         if self._report and each is not None:
             self._report.request(following * each)
+
+    def _recorded(self, told: TrainingRun, trainer: Trainer, display: RunDisplay) -> str | None:
+        """Write the record of a run of another program; return why that is impossible."""
+        try:
+            for remark in write_record(told, trainer, evaluator(told.config), display.elapsed):
+                self.results.note(f"{told.label} seed {told.seed}: {remark}")
+        except (UserError, OSError) as error:
+            return str(error)
+        return None
 
     def _give_up(self, run: PlannedRun, title: str) -> None:
         """Record that a forked run cannot start, unless its baseline's run is still to be trained.
@@ -303,7 +333,9 @@ class PlanRunner:
             print_line(sys.stdout, f"{title}  not started: it starts from {source}")
         self._store()
 
-    def _watch(self, command: Sequence[str], log: Path, display: "RunDisplay") -> int:
+    def _watch(
+        self, command: Sequence[str], own: Mapping[str, str], log: Path, display: RunDisplay
+    ) -> int:
         """Run a command; stop it on an interrupt, if another run raises or at the budget's end."""
 
         def tick() -> None:
@@ -315,7 +347,7 @@ class PlanRunner:
             if self._report:
                 self._report.tick()
 
-        env = self._environment()
+        env = {**self._environment(), **own}
         return self._executor.run(command, log, tick, keep_open=self._lock, env=env)
 
     def _environment(self) -> dict[str, str]:
@@ -345,13 +377,17 @@ def _check_config(run: PlannedRun, cfg: Config) -> None:
 
 
 def _reopened(run: PlannedRun, title: str) -> bool:
-    """Reopen a finished run whose detections are lost, if its checkpoint can be evaluated again."""
-    detections = run.work_dir / DETECTIONS_FILE
+    """Reopen a finished run whose detections are lost, if its checkpoint can be evaluated again.
+
+    That of another program is trained again.
+    """
+    lost = run.work_dir / read_metrics(run.work_dir).get("detections", DETECTIONS_FILE)
     trained = [*run.work_dir.glob("epoch_*.pth"), *run.work_dir.glob("iter_*.pth")]
-    if not trained or read_whole_json(detections) is not None:
+    if not (trained or run.foreign) or read_whole_json(lost) is not None:
         return False
     (run.work_dir / METRICS_FILE).unlink()
-    print_line(sys.stdout, f"{title}  {detections} is missing or damaged: evaluated again")
+    again = "trained" if run.foreign else "evaluated"
+    print_line(sys.stdout, f"{title}  {lost} is missing or damaged: {again} again")
     return True
 
 

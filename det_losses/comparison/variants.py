@@ -4,6 +4,7 @@ import copy
 import inspect
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from det_losses.errors import InputError, did_you_mean
+from det_losses.comparison.trainer import build_trainer, detector_of, is_foreign
+from det_losses.errors import InputError, NotRegisteredError, did_you_mean
+from det_losses.losses.core.build import build_loss
 from det_losses.losses.core.text import parse_loss, parse_value, split_arguments
 from det_losses.models.published import complete, table_of
 from det_losses.models.slots import Slot
 from det_losses.registry import MODELS, find
+from det_losses.report.formats import OF_TRAINER
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,11 @@ def _components(
     if not losses:
         return []
     named = {"--component": component, **({"--cross": cross[0]} if cross else {})}
-    slots = slots_of(cfg)
+    slots = _slot_names(cfg)
     for option, slot in named.items():
-        if slot not in slots:
-            raise InputError(f"{option} {slot}: {cfg.model.type} has the slots {', '.join(slots)}")
+        if not _is_slot(slot, slots):
+            known = f"has the slots {', '.join(slots)}" if slots else "names slots loss_<name>"
+            raise InputError(f"{option} {slot}: {detector_of(cfg)} {known}")
     if len(named) > len(set(named.values())):
         raise InputError(f"--cross {component}: give a slot other than that of --component")
     return list(named.values())
@@ -171,12 +176,13 @@ def loss_variant(cfg: Config, losses: Mapping[str, str]) -> Variant:
         losses: slot -> loss as text. The weight of the first one can be matched or swept.
     """
     factors = {slot: text.strip() for slot, text in losses.items()}
-    changes, sources = _complete(cfg.model, factors)
+    changes, sources = _complete(cfg, factors)
     label = " + ".join(factors.values())
     texts = [f"{factors[slot]}: {source}" for slot, source in sources.items()]
     source = "; ".join(texts if len(texts) > 1 else sources.values())
-    first = next(iter(factors.values()))
-    how = "given" if "loss_weight" in parse_loss(first) else "published"
+    first = next(iter(changes.values()))
+    given = "loss_weight" in (first if is_foreign(cfg) else parse_loss(factors[next(iter(losses))]))
+    how = "given" if given else OF_TRAINER if is_foreign(cfg) else "published"
     return Variant(label, changes, source, factors, {"how": how, "multiple": 1.0})
 
 
@@ -199,31 +205,56 @@ def config_variant(cfg: Config, text: str, components: Sequence[str]) -> Variant
         raise InputError(f"--variant {text!r}: expected NAME:KEY=VALUE,KEY=VALUE")
     losses: dict[str, Any] = {}
     others: dict[str, Any] = {}
+    slots = _slot_names(cfg)
     for key, value in split_arguments(arguments, f"--variant {text!r}"):
         slot = key.removeprefix("model.")
-        if slot in slots_of(cfg):
+        if _is_slot(slot, slots):
             losses[slot] = value
         else:
             _check_key(cfg, key, text)
             others[key] = _as_stored(parse_value(value))
     _check_common(cfg, others, text)
-    model = Variant(label, others).apply(cfg).model
+    changed = Variant(label, others).apply(cfg)
+    model = changed.get("model") or {}
     kept = {s: model[s] for s in components if s not in losses and model.get(s) is not None}
-    changes, sources = _complete(model, {**kept, **losses})
+    changes, sources = _complete(changed, {**kept, **losses})
     source = "; ".join(f"{slot}: {source}" for slot, source in sources.items())
     how = {"how": "given", "multiple": 1.0}
     # A key of `others` may be inside one of the losses, so the losses come first.
     return Variant(label.strip(), {**changes, **others}, source or "set by --variant", {}, how)
 
 
-def _complete(
-    model: Mapping[str, Any], losses: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the changes that set the completed losses, and the source of each slot's setting."""
-    table = table_of({**model, **losses})
-    found = {slot: complete(table, slot, loss) for slot, loss in losses.items()}
+def _complete(cfg: Config, losses: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the changes that set the completed losses, and the source of each slot's setting.
+
+    Those of another program's training are not completed.
+    """
+    if is_foreign(cfg):
+        found = {slot: (_foreign_loss(loss), "as given") for slot, loss in losses.items()}
+    else:
+        table = table_of({**cfg.model, **losses})
+        found = {slot: complete(table, slot, loss) for slot, loss in losses.items()}
     changes = {f"model.{slot}": _as_stored(config) for slot, (config, _) in found.items()}
     return changes, {slot: source for slot, (_, source) in found.items()}
+
+
+def _foreign_loss(text: str) -> dict[str, Any]:
+    """Return the config of a loss of another program, which may have a name of any form.
+
+    Raises:
+        UserError: it is registered here, and its parameters are not as they should be.
+    """
+    name = re.match(r"[\w.]*", text)[0]
+    try:
+        find(MODELS, name)
+    except NotRegisteredError:
+        try:
+            return parse_loss(text)
+        except InputError:
+            return {"type": text}
+    loss = parse_loss(text)
+    build_loss(loss)
+    return loss
 
 
 def sweep(variants: Sequence[Variant], slot: str, multiples: Sequence[float]) -> list[Variant]:
@@ -253,6 +284,15 @@ def set_key(cfg: Mapping[str, Any], key: str, value: Any) -> None:
             inner = inner[part]
     value = ConfigDict(value) if isinstance(value, Mapping) else copy.deepcopy(value)
     inner[int(last) if isinstance(inner, list) else last] = value
+
+
+def _slot_names(cfg: Config) -> Sequence[str] | None:
+    """Return the slots of the detector or the trainer; None if a trainer takes any."""
+    return build_trainer(cfg).slots if is_foreign(cfg) else list(slots_of(cfg))
+
+
+def _is_slot(name: str, slots: Sequence[str] | None) -> bool:
+    return name.startswith("loss_") if slots is None else name in slots
 
 
 def slots_of(cfg: Config) -> Mapping[str, Slot]:

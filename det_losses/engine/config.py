@@ -41,7 +41,8 @@ def read_config(name: str) -> Config:
         raise
     except Exception as error:
         raise InputError(f"config {path}: {type(error).__name__}: {one_line(error)}") from error
-    for key in ("model", "train_dataloader", "val_dataloader", "val_evaluator"):
+    parts = ["train_dataloader", "val_dataloader", "val_evaluator"]
+    for key in [*([] if "trainer" in cfg else ["model"]), *parts]:  # a trainer has its own model
         if key not in cfg:
             raise InputError(f"config {path} has no `{key}`, so it is not a complete experiment")
     return cfg

@@ -148,7 +148,7 @@ def command(tool: str, kinds: Mapping[str, Kind], texts: Mapping[str, list[str]]
         if name != positional
         for word in (kinds[name].option(name), *each)
     ]
-    return shlex.join(["python", "-m", "det_losses", tool, *texts[positional], *options])
+    return shlex.join(["python", "-m", "det_losses", tool, *texts.get(positional, []), *options])
 
 
 def _is_iterable(value: Any) -> bool:

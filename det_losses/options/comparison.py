@@ -27,7 +27,7 @@ class ComparisonOptions:
     line. Both read defaults and checks from here.
     """
 
-    config: str = field(metadata={"kind": Kind()})
+    config: str | None = field(default=None, metadata={"kind": Kind()})
     work_dir: str | None = one()
     cfg_options: Sequence[str] = several()
     device: str | None = one()
@@ -52,6 +52,8 @@ class ComparisonOptions:
     screen: bool = switch()
     fork_at: float | None = one(check=fraction)
     resamples: int = one(1000, RESAMPLES)
+    command: str | None = one()
+    detections_file: str = one("predictions.json")
     amp: bool = switch()
     weights_from: str | None = one()
     fit_anchors: bool = switch()
@@ -72,7 +74,7 @@ class ComparisonOptions:
     def root(self) -> Path:
         """The directory of the comparison."""
         components = [self.component, *self.cross[:1]] if self.losses else ["variants"]
-        default = f"work_dirs/{Path(self.config).stem}_{'_'.join(components)}"
+        default = f"work_dirs/{Path(self.config or 'command').stem}_{'_'.join(components)}"
         return Path(self.work_dir or default)
 
 

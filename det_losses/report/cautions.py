@@ -18,6 +18,7 @@ from det_losses.report.answer import (
     unit,
 )
 from det_losses.report.formats import listed, points
+from det_losses.report.records import not_recorded
 from det_losses.report.stored import missing_detections
 from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict
@@ -25,12 +26,14 @@ from det_losses.statistics.cautions import FEW_CLASS_IMAGES
 
 FORK_BIAS = "half as large in the case that was measured, with a fork in the middle"
 _REPEAT = "The command of the comparison evaluates such a run again, from its last checkpoint."
+_TRAIN_AGAIN = "The command of the comparison trains such a run again."
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
 def cautions(study: Study) -> list[str]:
     """Return the limitations of this comparison, most important first."""
     found = [*_interim(study), *_wrong_boxes(study), *_chosen_later(study), *forked(study)]
+    found += [not_recorded(study.trained_by)] if study.trained_by else []
     found += limits(study.verdict()) if study.comparable else []
     if study.comparable and not supports_ranking(study):
         found += causes_of_low_ap(study)[1:]
@@ -276,16 +279,16 @@ def _without_gradient(study: Study) -> list[str]:
 def _file_cautions(study: Study) -> list[str]:
     done = [run for run in study.runs if run["status"] == "done"]
     sentences = []
+    repeat = _TRAIN_AGAIN if study.trained_by else _REPEAT
     if gone := [_name(run) for run in done if missing_detections(run)]:
         sentences.append(
-            f"Not in the statistics, because their detections are missing: {listed(gone)}. "
-            f"{_REPEAT}"
+            f"Not in the statistics, because their detections are missing: {listed(gone)}. {repeat}"
         )
     broken = [run for run in done if not missing_detections(run) and study.damage(run)]
     if damaged := [f"{_name(run)} ({study.damage(run).rstrip('.?')})" for run in broken]:
         sentences.append(
             f"Not in the statistics, because their detections are damaged: {listed(damaged)}. "
-            f"{_REPEAT}"
+            f"{repeat}"
         )
     compared = study.compared if study.comparable else []
     checked = [run for run in done if run["variant"] in compared and study.usable(run)]
@@ -294,7 +297,8 @@ def _file_cautions(study: Study) -> list[str]:
             "The statistics use the detections, whose AP differs from the recorded AP: "
             f"{listed(unlike)}."
         )
-    if bare := [_name(run) for run in done if study.origins and not study.history(run)]:
+    own = study.origins and not study.trained_by
+    if bare := [_name(run) for run in done if own and not study.history(run)]:
         sentences.append(
             "No training curves, because history.jsonl is missing or cannot be read: "
             f"{listed(bare)}."

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from det_losses.errors import counted
 
+OF_TRAINER = "default of the trainer"  # how a loss weight was chosen that only the trainer knows
 NONE = "-"
 NO_INTERVAL = (
     "Difference n/a: the scores are equal on every resample of the images, as where all AP are 0, "

@@ -55,6 +55,11 @@ def _differences(study: Study) -> str:
         if study.origins
         else "Files at the same position in the lists of two variants form a pair"
     )
+    if study.trained_by:
+        pairs = (
+            f"Two runs with the same seed form a pair; what the seed determines is up to "
+            f"{study.trained_by}"
+        )
     images = "all runs are" if not study.folds else "these are trained and"
     return f"""\
 Differences are paired. {pairs}, and {images} evaluated on the same images. Below, one variant \

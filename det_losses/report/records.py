@@ -70,6 +70,11 @@ def what_differs(study: Study) -> Section | None:
         "All config keys in which the variants differ; all other keys are equal. "
         "A dash means that the variant does not set the key."
     )
+    if study.trained_by:
+        text = (
+            f"What {study.trained_by} was told about each variant. A dash means that the variant "
+            "does not set the key."
+        )
     tables = [Table(["variant", *keys], rows)] if keys else []
     words, table = _initial_weights(study)
     tables += [table] if table else []
@@ -231,6 +236,8 @@ def reproduction(study: Study) -> Section | None:
 
 def _initial_weights(study: Study) -> tuple[str, Table | None]:
     """Return whether the runs of each seed had equal initial weights, and a table if not."""
+    if study.trained_by:
+        return not_recorded(study.trained_by), None
     hashes: dict[int, dict[str, list[str]]] = {}
     unknown = []
     for label in study.labels:
@@ -258,6 +265,15 @@ def _initial_weights(study: Study) -> tuple[str, Table | None]:
         "of a difference may then be due to the initial weights."
     )
     return words + suffix, Table(["seed", "initial weights (SHA-256)", "variants"], rows)
+
+
+def not_recorded(trainer: str) -> str:
+    """Return what is unknown about runs of another program."""
+    return (
+        f"Not recorded, because the runs were trained by {trainer}: whether variants had equal "
+        "initial weights and data order for each seed, which loss was called, and whether its "
+        "gradient reached the model."
+    )
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

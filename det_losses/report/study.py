@@ -58,6 +58,7 @@ class Study:
         truth: the same, prepared for matching.
         folds: number of folds, if the run with seed s is evaluated on the images of fold s modulo
             this number (:meth:`truth_of`); None if all runs are evaluated on all images.
+        trained_by: the program that trained the runs, if it was not this package; None otherwise.
         max_dets: number of detections per image and class that were evaluated.
         interim: whether runs are still training, so that nothing is concluded yet.
         planned_metric: the metric that the comparison was planned for, if another one was chosen
@@ -91,6 +92,7 @@ class Study:
         looks = self.meta.get("looks")
         self.look = looks[-1]["seeds"] if looks else None
         self.fork: dict[str, Any] | None = self.meta.get("fork")
+        self.trained_by: str | None = self.meta.get("trained_by")
         names = [*METRICS, *(f"AP/{name}" for name in self.truth.names)]
         stored = self.meta.get("metric") or "AP"
         self.metric = _one_of(metric or stored, names, "--metric")

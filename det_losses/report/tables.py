@@ -12,6 +12,7 @@ from det_losses.report.answer import supports_ranking
 from det_losses.report.formats import (
     NO_INTERVAL,
     NONE,
+    OF_TRAINER,
     at_most,
     difference,
     no_interval,
@@ -157,10 +158,12 @@ def shown_order(study: Study) -> list[str]:
 
 def loss_weight(variant: Mapping[str, Any]) -> str:
     """Return the loss weight of a variant; with several slots, a weight per slot."""
+    how = (variant.get("weight") or {}).get("how")
     weights = {
         key.rpartition(".")[2]: f"{config.get('loss_weight', 1.0):.4g}"
         for key, config in (variant.get("changes") or {}).items()
         if isinstance(config, dict) and "type" in config
+        if "loss_weight" in config or how != OF_TRAINER
     }
     if len(weights) == 1:
         return next(iter(weights.values()))

@@ -18,6 +18,9 @@ def title(study: Study) -> str:
     components, detector = study.meta.get("components"), study.meta.get("detector")
     fork = study.fork
     forked = f", forked after epoch {fork['epoch']} of {fork['epochs']}" if fork else ""
+    if study.trained_by:
+        what = listed(components) if components else "variants"
+        return f"Comparison of {what}, trained by {study.trained_by}"
     if components and detector:
         return f"Comparison of {listed(components)} in {detector}{forked}"
     return f"Comparison of variants of {detector}" if detector else "Comparison of detections"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from det_losses.comparison import process, runner
+from det_losses.comparison import process, trainer
 from det_losses.comparison.process import run_process
 from det_losses.comparison.runner import PlanRunner
 
@@ -53,7 +53,7 @@ class TestRunProcess:
 
     def test_a_killed_run_is_told_as_that(self, cfg, plan, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(
-            runner, "train_command", lambda *paths: ["sh", "-c", "echo begun; kill -KILL $$"]
+            trainer, "train_command", lambda *paths: ["sh", "-c", "echo begun; kill -KILL $$"]
         )
         rows = PlanRunner(cfg, plan, tmp_path, 0, {"command": "compare x"}).execute()
         assert rows[0]["error"].splitlines()[0] == (
