@@ -63,8 +63,8 @@ class _ClosedForm(torch.autograd.Function):
             )
         if (
             upstream.dim() == 0
-            and not _keeps_graph()  # a second backward pass needs the gradient as it is
             and is_readable(upstream)
+            and not _keeps_graph()  # a second backward pass needs the gradient as it is
             and upstream.item() == 1
         ):
             return gradient, None, None  # it is not copied
