@@ -11,7 +11,6 @@ of one call, beyond its inputs.
 import argparse
 import math
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -21,6 +20,7 @@ from torch.nn.functional import one_hot, smooth_l1_loss
 
 from det_losses import build_loss
 from det_losses.conformance.case import box_pairs
+from det_losses.conformance.cost import seconds
 
 try:
     from ultralytics.utils.metrics import bbox_iou
@@ -177,21 +177,6 @@ def class_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], T
     return {"FocalLoss": (lambda x: ours(x, labels), {"torchvision": peer}, logits)}
 
 
-def seconds(function: Loss, pred: Tensor) -> float:
-    """Return the time of one forward and backward pass."""
-    leaf = pred.detach().requires_grad_()
-    if pred.is_cuda:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        function(leaf).backward()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3
-    begin = time.perf_counter()
-    function(leaf).backward()
-    return time.perf_counter() - begin
-
-
 def peak_mib(function: Loss, pred: Tensor) -> float:
     """Return the memory of one pass beyond what was allocated before it."""
     if pred.is_cuda:
@@ -222,8 +207,8 @@ def main() -> None:
     torch.manual_seed(0)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     print(f"{versions}, {args.device}, {args.threads} threads")
-    print("| loss | rows | ours, µs | fastest peer | its µs | its time / ours |")
-    print("|---|---|---|---|---|---|")
+    print("| loss | rows | ours, µs | fastest peer / ours | each peer / ours |")
+    print("|---|---|---|---|---|")
     for n in args.sizes:
         for label, case in box_cases(n, args.device).items():
             print(row(label, n, *case, REPEATS.get(n, 11)), flush=True)
@@ -242,8 +227,10 @@ def row(label: str, n: int, ours: Loss, peers: dict[str, Loss], pred: Tensor, re
         seconds(function, pred)
     times = [[seconds(each, pred) for each in functions] for _ in range(repeats)]
     own, *others = (1e6 * statistics.median(column) for column in zip(*times, strict=True))
-    fastest, name = min(zip(others, peers, strict=True))
-    return f"| {label} | {n} | {own:.0f} | {name} | {fastest:.0f} | {fastest / own:.2f} |"
+    ratios = ", ".join(
+        f"{name} {other / own:.2f}" for name, other in zip(peers, others, strict=True)
+    )
+    return f"| {label} | {n} | {own:.0f} | {min(others) / own:.2f} | {ratios} |"
 
 
 if __name__ == "__main__":

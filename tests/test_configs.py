@@ -4,13 +4,17 @@ import pytest
 import torchvision
 from mmengine.config import Config
 
+from det_losses.comparison.trainer import build_trainer
 from det_losses.models.published import complete, table_of
 from det_losses.models.slots import build_slot_losses
 from det_losses.paths import configs_root
 from det_losses.registry import MODELS, find
 
 ROOT = configs_root()
-FILES = sorted(p for p in ROOT.glob("*/*.py") if p.parent.name != "_base_")
+SHIPPED = sorted(p for p in ROOT.glob("*/*.py") if p.parent.name != "_base_")
+OTHER_TRAINERS = ("transformers", "yolo")  # folders of configs with models of other packages
+FILES = [path for path in SHIPPED if path.parent.name not in OTHER_TRAINERS]
+FOREIGN = [path for path in SHIPPED if path.parent.name in OTHER_TRAINERS]
 IDS = [str(path.relative_to(ROOT)) for path in FILES]
 # Whole detectors are built of one config a model; the others differ from them in the losses.
 MODEL_CONFIGS = [
@@ -45,9 +49,20 @@ def test_config_is_a_short_experiment_whose_losses_fit(path):
             assert {key: loss.params()[key] for key in config if key != "type"} == {
                 key: value for key, value in config.items() if key != "type"
             }
+    assert lines_over_base(path) <= 10
+
+
+def lines_over_base(path):
     body = path.read_text().split('"""', 2)[2].strip().splitlines()
-    base = body.index("]") if "]" in body else 0  # a list of bases over several lines
-    assert len(body) - base <= 10
+    return len(body) - (body.index("]") if "]" in body else 0)  # a list over several lines
+
+
+@pytest.mark.parametrize("path", FOREIGN, ids=lambda path: path.stem)
+def test_config_of_another_trainer(path):
+    cfg = Config.fromfile(path)
+    assert {"train_dataloader", "val_dataloader", "val_evaluator"} <= set(cfg)
+    assert set(build_trainer(cfg).slots) and path.stem in build_trainer(cfg).description
+    assert lines_over_base(path) <= 10
 
 
 @pytest.mark.parametrize("name", MODEL_CONFIGS)

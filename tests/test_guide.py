@@ -20,6 +20,8 @@ RUN_ELSEWHERE = {
     "losses.md": "test_docs.py",
     "predict.md": "inference/test_predict.py",
     "python.md": "test_api.py",
+    "transformers.md": "adapters/test_transformers.py",
+    "yolo.md": "adapters/test_ultralytics.py",
 }
 
 # 10 x 10 boxes 5 px apart in x: IoU 50 / 150, and (5 / 10)^2 for the centres.
@@ -101,7 +103,7 @@ def test_tools_and_options_exist():
     )
     options = set(re.findall(r'"(--[a-z][a-z-]*)"', package))
     options |= {"--train-images", "--val-images"}  # added in a loop
-    options |= {"--no-deps", "--logdir"}  # of pip and TensorBoard
+    options |= {"--no-deps", "--force-reinstall", "--logdir"}  # of pip and TensorBoard
     options |= {"--nproc", "--nnodes", "--rdzv-endpoint"}  # of torchrun
     options |= {"--gpus-per-task", "--kill-on-bad-exit", "--head", "--port"}  # of srun and ray
     options |= {"--train", "--val"}  # of the program in any_trainer.md

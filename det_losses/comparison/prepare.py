@@ -1,9 +1,10 @@
 """From options to a comparison that is checked before anything is written."""
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from det_losses.comparison.trainer import is_foreign
 from det_losses.comparison.variants import Selection, Variant, select
 from det_losses.comparison.weight_matching import MATCHED_FILE
 from det_losses.config_diff import plain
+from det_losses.conformance.cost import cost
 from det_losses.engine.build import build_datasets
 from det_losses.engine.config import select_fold, use_validation
 from det_losses.engine.fitted_anchors import use_fitted_anchors
@@ -28,9 +30,11 @@ from det_losses.engine.pretrained import pin_weights
 from det_losses.engine.run_time import RunTime, measure_run
 from det_losses.engine.schedule import limit_warm_up, set_length
 from det_losses.engine.settings import check_settings
-from det_losses.errors import InputError, did_you_mean
+from det_losses.errors import InputError, UserError, did_you_mean
 from det_losses.evaluation.metrics import METRICS
 from det_losses.files import PLAN_FILE, RESULTS_FILE, TRUTH_FILE, is_damaged
+from det_losses.losses.core.base import Loss
+from det_losses.losses.core.build import build_loss
 from det_losses.options.comparison import ComparisonOptions
 
 
@@ -158,7 +162,22 @@ def _facts(
         "budget": options.budget,
     }
     check_metric(options.metric, facts["classes"])
+    facts["costs"] = _costs(selection.variants)
     return {**facts, **_chosen_later(options.metric, options.root)}
+
+
+def _costs(variants: Sequence[Variant]) -> dict[str, dict[str, float]]:
+    """Return the cost of each variant's box loss, if it changes one that can be measured."""
+    found = {}
+    for variant in variants:
+        config = variant.changes.get("model.loss_bbox")
+        if not isinstance(config, Mapping):
+            continue
+        with contextlib.suppress(UserError, TypeError):
+            loss = build_loss({**config, "reduction": "mean"})
+            if isinstance(loss, Loss) and loss.kind == "box":
+                found[variant.label] = asdict(cost(loss))
+    return found
 
 
 def check(

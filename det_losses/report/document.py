@@ -75,6 +75,7 @@ def _builders(study: Study) -> list[tuple[str, Builder]]:
         ("Differences between the variants", partial(records.what_differs, study)),
         ("Pretrained weights", partial(records.pretrained_weights, study)),
         ("Losses that ran", partial(records.losses_that_ran, study)),
+        ("Cost of the losses", partial(records.costs, study)),
         ("Runs", partial(records.runs, study)),
         ("Data", partial(records.data, study)),
         ("Methods", partial(methods.methods, study)),

@@ -327,3 +327,22 @@ def _metrics(study: Study, run: dict[str, Any]) -> dict[str, float | None]:
     if recorded or run["status"] != "done":
         return recorded
     return study.full(run)
+
+
+def costs(study: Study) -> Section | None:
+    """Return the time and memory of each box loss."""
+    found = study.meta.get("costs") or {}
+    rows = [
+        [label, f"{found[label]['microseconds']:.0f}", f"{found[label]['bytes'] / 1024:.1f}"]
+        for label in study.labels
+        if label in found
+    ]
+    if not rows:
+        return None
+    text = (
+        "Forward and backward pass of 1,000 random boxes on a CPU, float32, and what the forward "
+        "pass keeps for the backward pass besides predictions and targets. Measured before the "
+        "first training; a training step of a detector takes much longer."
+    )
+    table = Table(["variant", "µs per 1,000 boxes", "KiB per 1,000 boxes"], rows)
+    return Section("Cost of the losses", text, tables=(table,), folded=True)

@@ -125,3 +125,10 @@ def test_what_the_runs_started_from_is_shown(study):
     study.runs_of("new")[0]["weights"] = None
     rows = rows_of(records.pretrained_weights(study).tables[0])
     assert rows["base"]["file"] == "a.pth" and rows["new"]["file"] == "-"
+
+
+def test_costs_are_shown_for_the_losses_that_have_them(study):
+    assert records.costs(study) is None  # a comparison of an earlier version
+    study.meta["costs"] = {"new": {"microseconds": 180.4, "bytes": 16000}}
+    (table,) = records.costs(study).tables
+    assert table.rows == [["new", "180", "15.6"]]

@@ -1,0 +1,1 @@
+"""Losses and comparisons in other training frameworks."""
