@@ -146,7 +146,8 @@ def test_a_comparison_from_the_first_run_to_the_report(run, script, data, tmp_pa
     report = " ".join((work / "report.md").read_text().split())
     assert "# Comparison of loss_bbox, trained by python " in report
     assert "Use eiou." in report
-    assert "Not recorded, because the runs were trained by python " in report
+    # As a caution, and where the initial weights of our own runs are.
+    assert report.count("Not recorded, because the runs were trained by python ") == 2
     for claim in ("have equal initial weights", "Losses that ran", "same initial weights, data"):
         assert claim not in report
     assert "No training curves" not in report
@@ -240,6 +241,9 @@ def test_a_trainer_of_the_users_package(script, data, tmp_path, monkeypatch):
         "                     train=run.train_ann, val=run.val_ann, out=run.work_dir)\n"
         "        options = [x for k, v in words.items() for x in ('--' + k, str(v))]\n"
         "        return [sys.executable, self.script, *options]\n"
+        "    def check(self, run):\n"
+        "        if 'bad' in run.loss:\n"
+        "            raise ValueError(run.loss)\n"
         "    def detections(self, run):\n"
         "        return run.work_dir / 'predictions.json'\n"
     )
@@ -270,6 +274,8 @@ def test_a_trainer_of_the_users_package(script, data, tmp_path, monkeypatch):
             comparison.run(
                 ComparisonOptions(**{**options, "work_dir": "other", **wrong}), "compare"
             )
+    with pytest.raises(ValueError, match="bad"):  # by the trainer's check
+        comparison.run(ComparisonOptions(**{**options, "losses": ["bad"]}), "compare")
     assert not Path("other").exists()
 
 
@@ -287,6 +293,7 @@ def test_a_trainer_of_the_users_package(script, data, tmp_path, monkeypatch):
         (dict(val_ann=None, val_images=None), "--val-ann"),
         (dict(train_ann=None, train_images=None), "requires --train-ann"),
         (dict(cfg_options=["train_cfg.max_epochs=3"]), "does not read this key"),
+        (dict(command="pyhton {loss} {work_dir}"), "there is no program 'pyhton'"),
         (dict(command=None), "--command with the data"),
         (dict(command=None, detections_file="x.json"), "--detections-file requires --command"),
         (dict(losses=["SmoothL1Loss(bta=1)"]), "bta"),
@@ -322,12 +329,13 @@ def test_a_budget_is_planned_by_the_first_seed(run, script, capsys):
     assert "seeds 0, 1, 2: 4 runs of about" in out
 
 
-def test_data_that_has_changed_is_refused(run, data):
-    run(losses=["giou"], seeds=[0])
-    file = Path(data["train_ann"][0])
-    file.write_text(file.read_text().replace("[10, 8, 40, 20]", "[10, 8, 40, 21]"))
-    with pytest.raises(InputError, match="data has changed"):
-        run(losses=["giou"], seeds=[0, 1])
+def test_training_data_that_has_changed_is_refused(run, data, tmp_path):
+    text, file = Path(data["train_ann"][0]).read_text(), tmp_path / "train.json"
+    file.write_text(text)
+    run(losses=["giou"], seeds=[0], train_ann=[str(file)])
+    file.write_text(text.replace("[10, 8, 40, 20]", "[10, 8, 40, 21]"))
+    with pytest.raises(InputError, match=r"train\.json: the data has changed"):
+        run(losses=["giou"], seeds=[0, 1], train_ann=[str(file)])
 
 
 def test_the_call_of_python(script, data, tmp_path):
