@@ -465,6 +465,18 @@ def test_missing_ultralytics(data, tmp_path, monkeypatch, capsys):
     assert "error: ultralytics is not installed" in capsys.readouterr().err
 
 
+@needs_ultralytics
+def test_an_old_version_of_ultralytics(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.importlib.metadata, "version", lambda name: "8.3.253")
+    with pytest.raises(InputError, match=r"8.3.253 is too old, .*pip install 'det-losses\[yolo\]'"):
+        train(work_dir=tmp_path, **data)
+
+
+def test_the_extra_installs_a_version_that_is_accepted():
+    oldest = ".".join(map(str, training.OLDEST))
+    assert f"ultralytics>={oldest},<9" in (GUIDE.parents[1] / "setup.cfg").read_text()
+
+
 def test_another_version_of_ultralytics(data, tmp_path, monkeypatch):
     (tmp_path / "cfg").mkdir()
     (tmp_path / "cfg/default.yaml").write_text("{}")
