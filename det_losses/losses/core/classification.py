@@ -398,15 +398,14 @@ def softplus(x: Tensor) -> Tensor:
     """Return ln(1 + e^x), on a CPU several times faster than torch's; it has no gradient.
 
     It is max(x, 0) + log1p(u) with u = e^-|x|. torch's log1p is not vectorised, its log is:
-    log1p(u) = u ln(1 + u) / ((1 + u) - 1), where the rounding of 1 + u cancels.
+    log1p(u) = ln w + (u - (w - 1)) / w with w = 1 + u; the second term corrects the rounding of w.
     """
     if not x.is_cpu:
         return F.softplus(x, threshold=40)
     u = x.abs().neg_().exp_()
-    sum_ = u + 1
-    rounded = sum_ - 1
-    log1p = torch.where(rounded == 0, u, sum_.log_().mul_(u).div_(rounded))
-    return log1p.add_(x.clamp(min=0))
+    w = u + 1
+    rounding = u.sub_(w - 1).div_(w)
+    return w.log_().add_(rounding).add_(x.clamp(min=0))
 
 
 def safe_power(base: Tensor, exponent: float) -> Tensor:
