@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: install quickstart test test-slow test-without-compiler lint docs clean
+.PHONY: install quickstart test test-slow test-without-compiler mmdetection lint docs clean
 
 install: $(VENV)/.installed
 
@@ -43,6 +43,20 @@ test-without-compiler: $(VENV)/.installed
 	@echo "== running the tests that use a C++ compiler, without one"
 	@OMP_NUM_THREADS=1 CXX=no-such-compiler $(WITHOUT_COMPILER)
 	@env -u CC -u CXX OMP_NUM_THREADS=1 PATH=$(CURDIR)/$(BIN) $(WITHOUT_COMPILER)
+
+# mmdetection in an environment of its own, and the tests that use it. pip builds onedl-mmcv where torch is
+# not installed, so without the operators that it would compile for half an hour. --no-deps: onedl-mmcv would
+# replace mmengine-lite, and onedl-mmdetection requires packages for transforms that are not used here.
+MMDET := build/mmdetection
+
+$(MMDET)/.installed: setup.cfg
+	@$(PYTHON) -m venv $(MMDET)
+	@$(MMDET)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,mmdet]'
+	@$(MMDET)/bin/python -m pip install --quiet --no-deps onedl-mmdetection==3.5.1 onedl-mmcv==2.3.6
+	@touch $@
+
+mmdetection: $(MMDET)/.installed
+	@OMP_NUM_THREADS=1 $(MMDET)/bin/python -m pytest -q -m slow tests/adapters/test_mmdetection.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -207,8 +207,8 @@ def main() -> None:
     torch.manual_seed(0)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     print(f"{versions}, {args.device}, {args.threads} threads")
-    print("| loss | rows | ours, µs | fastest peer | its µs | its time / ours |")
-    print("|---|---|---|---|---|---|")
+    print("| loss | rows | ours, µs | fastest peer / ours | each peer / ours |")
+    print("|---|---|---|---|---|")
     for n in args.sizes:
         for label, case in box_cases(n, args.device).items():
             print(row(label, n, *case, REPEATS.get(n, 11)), flush=True)
@@ -227,8 +227,10 @@ def row(label: str, n: int, ours: Loss, peers: dict[str, Loss], pred: Tensor, re
         seconds(function, pred)
     times = [[seconds(each, pred) for each in functions] for _ in range(repeats)]
     own, *others = (1e6 * statistics.median(column) for column in zip(*times, strict=True))
-    fastest, name = min(zip(others, peers, strict=True))
-    return f"| {label} | {n} | {own:.0f} | {name} | {fastest:.0f} | {fastest / own:.2f} |"
+    ratios = ", ".join(
+        f"{name} {other / own:.2f}" for name, other in zip(peers, others, strict=True)
+    )
+    return f"| {label} | {n} | {own:.0f} | {min(others) / own:.2f} | {ratios} |"
 
 
 if __name__ == "__main__":

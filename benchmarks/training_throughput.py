@@ -2,6 +2,7 @@
 
     python benchmarks/training_throughput.py quickstart/retinanet_shapes [--options KEY=VALUE ...]
     python benchmarks/training_throughput.py quickstart/retinanet_shapes --startup
+    python benchmarks/training_throughput.py quickstart/retinanet_shapes --evaluate CHECKPOINT
 
 Three trainings with the same data and hyper-parameters alternate in one process, a few steps each:
 
@@ -11,13 +12,15 @@ Three trainings with the same data and hyper-parameters alternate in one process
   in the same loop.
 
 Each block is measured in CPU seconds of the process. The ratios are medians over the blocks.
-`--startup` prints the CPU seconds of each stage of a start instead.
+`--startup` prints the CPU seconds of each stage of a start instead. `--evaluate` compares the
+predictions of our detector with those of torchvision's, both with the weights of the checkpoint.
 """
 
 import argparse
 import contextlib
 import copy
 import importlib
+import itertools
 import resource
 import statistics
 import tempfile
@@ -225,17 +228,58 @@ def measure_throughput(config: str, options: list[str], steps: int, blocks: int)
     print(f"runner / loop: {statistics.median(overhead):.3f}")
 
 
+def measure_evaluation(config: str, options: list[str], checkpoint: str, blocks: int) -> None:
+    """Predict the first 100 images with both detectors in turn, and print images per second."""
+    import torch
+    from mmengine.runner.checkpoint import load_checkpoint
+
+    from det_losses.engine import build_runner
+    from det_losses.engine.config import apply_options, read_config
+    from det_losses.engine.run import build_parts
+
+    cfg = read_config(config)
+    apply_options(cfg, options)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir, cfg.log_level = folder, "WARNING"
+        runner = build_runner(cfg)
+        build_parts(runner)
+        load_checkpoint(runner.model, checkpoint)
+        loader = runner.val_dataloader
+        batches = list(itertools.islice(loader, -(-100 // loader.batch_size)))
+    model, theirs = runner.model.eval(), torchvision_detector(runner.model).eval()
+    peers = {
+        "ours": model.val_step,
+        "torchvision": lambda batch: theirs([image / 255 for image in batch["images"]]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    with torch.no_grad():
+        for _ in range(blocks + 1):
+            for name, predict in peers.items():
+                begin = time.process_time()
+                results = [result for batch in batches for result in predict(batch)]
+                seconds[name].append(time.process_time() - begin)
+    images, found = len(results), sum(len(result["scores"]) for result in results)
+    ratios = [a / b for a, b in zip(seconds["ours"], seconds["torchvision"], strict=True)]
+    print(f"{config}: {images} images, {found / images:.1f} detections per image")
+    for name, each in seconds.items():
+        print(f"| {name} | {images / statistics.median(each[1:]):.1f} images/s of CPU time |")
+    print(f"ours / torchvision: {statistics.median(ratios[1:]):.3f}")
+
+
 def main() -> None:
     """Parse, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--startup", action="store_true")
+    parser.add_argument("--evaluate", metavar="CHECKPOINT")
     parser.add_argument("--steps", type=int, default=10, help="steps of a block")
     parser.add_argument("--blocks", type=int, default=8)
     args = parser.parse_args()
     if args.startup:
         measure_startup(args.config, args.options)
+    elif args.evaluate:
+        measure_evaluation(args.config, args.options, args.evaluate, args.blocks)
     else:
         measure_throughput(args.config, args.options, args.steps, args.blocks)
 

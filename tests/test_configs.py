@@ -12,7 +12,7 @@ from det_losses.registry import MODELS, find
 
 ROOT = configs_root()
 SHIPPED = sorted(p for p in ROOT.glob("*/*.py") if p.parent.name != "_base_")
-OTHER_TRAINERS = ("yolo",)  # folders of configs whose model is that of another trainer
+OTHER_TRAINERS = ("transformers", "yolo")  # folders of configs with models of other packages
 FILES = [path for path in SHIPPED if path.parent.name not in OTHER_TRAINERS]
 FOREIGN = [path for path in SHIPPED if path.parent.name in OTHER_TRAINERS]
 IDS = [str(path.relative_to(ROOT)) for path in FILES]

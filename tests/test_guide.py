@@ -16,9 +16,11 @@ README = TESTS.parent / "README.md"
 PAGES = [README, *sorted((TESTS.parent / "docs").glob("*.md"))]
 # Pages whose code needs a training or a checkpoint, and the test that runs it.
 RUN_ELSEWHERE = {
+    "any_trainer.md": "comparison/test_foreign.py",
     "losses.md": "test_docs.py",
     "predict.md": "inference/test_predict.py",
     "python.md": "test_api.py",
+    "transformers.md": "adapters/test_transformers.py",
     "yolo.md": "adapters/test_ultralytics.py",
 }
 
@@ -104,6 +106,7 @@ def test_tools_and_options_exist():
     options |= {"--no-deps", "--force-reinstall", "--logdir"}  # of pip and TensorBoard
     options |= {"--nproc", "--nnodes", "--rdzv-endpoint"}  # of torchrun
     options |= {"--gpus-per-task", "--kill-on-bad-exit", "--head", "--port"}  # of srun and ray
+    options |= {"--train", "--val"}  # of the program in any_trainer.md
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         tools = set(re.findall(r"det-losses (\w+)", text))

@@ -12,20 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 
 from det_losses.comparison.plan import Plan, PlannedRun
 from det_losses.comparison.preflight import ground_truth
 from det_losses.comparison.trainer import Trainer, TrainingRun, build_trainer, is_foreign
 from det_losses.engine.config import folds_of, read_config, select_fold, use_labels
-from det_losses.engine.run import METRICS_FILE
+from det_losses.engine.run import HISTORY_FILE, METRICS_FILE
 from det_losses.errors import InputError
 from det_losses.evaluation.backends import hotcoco_curves
 from det_losses.evaluation.ground_truth import GroundTruth, suspect
 from det_losses.evaluation.metrics import MAX_DETS
 from det_losses.evaluation.result_file import read_detections
 from det_losses.evaluation.summary import coco_numbers
-from det_losses.files import finite, read_whole_json, write_json
+from det_losses.files import finite, read_whole_json, write_json, write_text
 from det_losses.losses.core.text import loss_text
 from det_losses.options.comparison import DEFAULTS, ComparisonOptions
 from det_losses.registry import DATASETS
@@ -56,6 +57,9 @@ def starting_config(options: ComparisonOptions) -> Config:
     cfg = _with_command(options)
     if not is_foreign(cfg):
         return cfg
+    for option in options.cfg_options:
+        if option.split(".")[0] not in cfg:
+            raise InputError(f"--cfg-options {option}: the trainer does not read this key")
     given = [name for name in _OF_ENGINE if getattr(options, name) != DEFAULTS[name]]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -109,13 +113,6 @@ def _check_command(options: ComparisonOptions, trainer: Mapping[str, Any]) -> No
             "--command has no {work_dir}, the directory of the run, in which it leaves "
             f"{options.detections_file}"
         )
-    unread = [
-        option
-        for option in options.cfg_options
-        if option.split(".")[0] not in ("train_dataloader", "val_dataloader", "val_evaluator")
-    ]
-    if unread:
-        raise InputError(f"--cfg-options {unread[0]}: the command does not read the config")
 
 
 @dataclass(frozen=True)
@@ -265,7 +262,7 @@ def check_runs(cfg: Config, plan: Plan, data: RunData, root: Path) -> None:
 def write_record(
     run: TrainingRun, trainer: Trainer, metric: Mapping[str, Any], seconds: float
 ) -> list[str]:
-    """Evaluate the result file of a run, and write its ``metrics.json``.
+    """Evaluate the result files of a run, and write its ``metrics.json`` and ``history.jsonl``.
 
     Args:
         run: what the trainer was told.
@@ -277,7 +274,7 @@ def write_record(
         A sentence if the boxes look wrong.
 
     Raises:
-        UserError: the file is missing or invalid, or has no detections.
+        UserError: a file is missing or invalid, or has no detections.
     """
     file = trainer.detections(run)
     if not file.is_file():
@@ -286,18 +283,37 @@ def write_record(
     found = read_detections(file, GroundTruth(truth))
     if not len(found):
         raise InputError(f"{file} has no detections")
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    limits = (1, 10, metric.get("max_dets", MAX_DETS))
-    numbers = coco_numbers(
-        hotcoco_curves(truth, found, limits), [names[key] for key in sorted(names)], limits
-    )
+    max_dets = metric.get("max_dets", MAX_DETS)
+    if not (run.work_dir / HISTORY_FILE).is_file():
+        _write_history(run, trainer, truth, max_dets)
     record = {
         "status": "done",
         "trained_by": trainer.description,
         "seed": run.seed,
         "detections": os.path.relpath(file, run.work_dir),
-        "metrics": finite(numbers),
+        "metrics": _metrics(truth, found, max_dets),
         "train_seconds": seconds,
     }
     write_json(run.work_dir / METRICS_FILE, record, indent=2)
     return suspect(truth, found)
+
+
+def _write_history(
+    run: TrainingRun, trainer: Trainer, truth: dict[str, Any], max_dets: int
+) -> None:
+    """Write a line for each earlier evaluation."""
+    lines = []
+    for step, file in sorted(trainer.evaluations(run).items()):
+        found = read_detections(file, GroundTruth(truth))
+        metrics = _metrics(truth, found, max_dets)
+        line = {"kind": "val", "step": step, "epoch": None, "seconds": None, "metrics": metrics}
+        lines.append(json.dumps(line) + "\n")
+    if lines:
+        write_text(run.work_dir / HISTORY_FILE, "".join(lines))
+
+
+def _metrics(truth: dict[str, Any], found: np.ndarray, max_dets: int) -> dict[str, float | None]:
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    limits = (1, 10, max_dets)
+    curves = hotcoco_curves(truth, found, limits)
+    return finite(coco_numbers(curves, [names[key] for key in sorted(names)], limits))

@@ -53,9 +53,9 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs each command in a process of its own on this machine.
 
-    On Linux, the processes that run this package are forks of a server that has done its imports;
-    the first one starts it. A command of another program, or with another environment than the
-    server's, is started as usual, and so is one that the server fails to start.
+    On Linux, the processes of this package's engine are forks of a server that has done its
+    imports; the first one starts it. A command of another program, or with another environment than
+    the server's, is started as usual, and so is one that the server fails to start.
     """
 
     def __init__(self) -> None:
@@ -100,12 +100,15 @@ class LocalExecutor:
 
 
 def _arguments_of_module(command: Sequence[str]) -> Sequence[str]:
-    """Return the module that a command runs and its arguments; none if it is not of this package.
+    """Return the module that a command runs and its arguments; none if it is not of the engine.
 
     >>> _arguments_of_module([sys.executable, "-m", "det_losses", "train", "x.py"])
     ['det_losses', 'train', 'x.py']
+    >>> _arguments_of_module([sys.executable, "-m", "det_losses.adapters.ultralytics"])
+    []
     """
-    ours = list(command[:2]) == [sys.executable, "-m"] and command[2].startswith("det_losses")
+    module = command[2] if list(command[:2]) == [sys.executable, "-m"] and command[2:] else ""
+    ours = module == "det_losses" or module.startswith("det_losses.comparison.")
     return command[2:] if ours else []
 
 

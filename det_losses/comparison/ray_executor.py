@@ -28,6 +28,7 @@ RETRIES = 3  # of a run whose machine was lost
 _GRACE = 10.0  # seconds that a cancelled run gets to end
 _LOCKED = 60.0  # seconds until the training on a lost machine has ended and released its directory
 _NOT_SENT = (".lock", ".marker")
+_SENT = (".py", ".pth", ".json")  # files elsewhere, if a command names them
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Job:
             system.
         env: environment variables in addition to those of the cluster's machine.
         python: the interpreter in ``command``, for which the machine uses its own.
+        cwd: the directory in which the command runs, if the machine has it.
         files: archive of ``work_dir`` and of the files elsewhere that the command names, for a
             machine that does not share the file system.
     """
@@ -52,6 +54,7 @@ class Job:
     marker: Path
     env: Mapping[str, str]
     python: str
+    cwd: Path
     files: bytes | None = None
 
 
@@ -116,12 +119,15 @@ class RayExecutor:
 
         A run that was lost with its machine too often has the status of SIGKILL.
         """
+        output = output.absolute()
         work_dir = output.parent
         marker = work_dir / f"{uuid.uuid4().hex}.marker"
         marker.touch()
         try:
             own = {**(env or {}), "OMP_NUM_THREADS": str(max(1, int(self._cpus)))}
-            job = Job(tuple(command), work_dir, output, marker, own, sys.executable)
+            command = _absolute(command)
+            cwd = Path.cwd()
+            job = Job(tuple(command), work_dir, output, marker, own, sys.executable, cwd)
             status, found = None, None
             if self._shared:
                 status, found = self._watch(self._train.remote(job), tick, output)
@@ -212,6 +218,7 @@ def _run(command: Sequence[str], job: Job, output: Path) -> int:
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=job.cwd if job.cwd.is_dir() else None,
             env={**os.environ, **job.env, "PYTHONPATH": path},
             preexec_fn=_end_with_parent,
         )
@@ -245,10 +252,23 @@ def _wait_until_free(work_dir: Path) -> None:
                 time.sleep(0.5)
 
 
+def _absolute(command: Sequence[str]) -> list[str]:
+    """Return a command in which relative paths of existing files and directories are absolute.
+
+    A name without a separator is a path only if it has the ending of a file that is sent.
+    """
+    return [
+        str(Path(each).absolute())
+        if (os.sep in each or each.endswith(_SENT)) and Path(each).exists()
+        else each
+        for each in command
+    ]
+
+
 def _packed(work_dir: Path, command: Sequence[str]) -> bytes:
     """Return an archive of a directory, and of the files elsewhere that a command names."""
     buffer = io.BytesIO()
-    others = [Path(each) for each in command if each.endswith((".py", ".pth"))]
+    others = [Path(each) for each in command if each.endswith(_SENT)]
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for file in sorted(work_dir.rglob("*")):
             if file.is_file() and not file.name.endswith(_NOT_SENT):

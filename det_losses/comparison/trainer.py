@@ -5,7 +5,9 @@ entries are the arguments of the class. Without this entry, it is :class:`Engine
 """
 
 import itertools
+import re
 import shlex
+import shutil
 import string
 import sys
 from collections.abc import Mapping, Sequence
@@ -64,10 +66,7 @@ class TrainingRun:
     @property
     def weight(self) -> float | None:
         """The ``loss_weight`` of this loss; None if it has none."""
-        try:
-            return parse_loss(self.loss or "").get("loss_weight")
-        except InputError:  # a name of another program
-            return None
+        return _split_weight(self.loss or "")[1]
 
 
 class Trainer:
@@ -101,6 +100,17 @@ class Trainer:
     def detections(self, run: TrainingRun) -> Path:
         """Return the path of the COCO result file that the command leaves."""
         return run.work_dir / DETECTIONS_FILE
+
+    def evaluations(self, run: TrainingRun) -> dict[int, Path]:
+        """Return step -> result file of earlier evaluations, for the curves of the report.
+
+        By default, files beside that of :meth:`detections` whose name has a number before its
+        ending: ``predictions_500.json``. A command can write ``history.jsonl`` itself instead.
+        """
+        last = self.detections(run)
+        name = re.compile(rf"{re.escape(last.stem)}_(\d+){re.escape(last.suffix)}")
+        found = [(name.fullmatch(file.name), file) for file in last.parent.glob(f"{last.stem}_*")]
+        return {int(match[1]): file for match, file in found if match}
 
     def environment(self, run: TrainingRun) -> dict[str, str]:
         """Return environment variables of the command, in addition to those of this process."""
@@ -168,6 +178,12 @@ class CommandTrainer(Trainer):
         texts = itertools.takewhile(lambda w: not w.startswith("-") and "{" not in w, self._words)
         return shlex.join(texts) or self._words[0]
 
+    def check(self, run: TrainingRun) -> None:
+        """Raise InputError if there is no such program."""
+        program = self.command(run)[0]
+        if shutil.which(program) is None:
+            raise InputError(f"--command: there is no program {program!r}")
+
     def command(self, run: TrainingRun) -> list[str]:
         """Return the command with its placeholders replaced."""
         values = self._values(run)
@@ -180,9 +196,9 @@ class CommandTrainer(Trainer):
 
     def _values(self, run: TrainingRun) -> dict[str, str]:
         values = {**{name: getattr(run, name) for name in PLACEHOLDERS}, **run.losses}
-        if "weight" in self.names:
-            values["loss"] = _without_weight(run.loss)
-            values["weight"] = f"{1.0 if run.weight is None else run.weight:g}"
+        if run.loss and "weight" in self.names:
+            values["loss"], weight = _split_weight(run.loss)
+            values["weight"] = f"{1.0 if weight is None else weight:g}"
         values["resume"] = "true" if run.resume else "false"
         missing = [name for name in sorted(self.names) if values.get(name) is None]
         if missing:
@@ -190,19 +206,20 @@ class CommandTrainer(Trainer):
         return {name: str(value) for name, value in values.items()}
 
 
-def _without_weight(text: str | None) -> str | None:
-    """Return a loss as text without its loss weight.
+def _split_weight(text: str) -> tuple[str, float | None]:
+    """Return a loss as text without its loss weight, and the weight.
 
-    >>> _without_weight("SmoothL1Loss(beta=0.5, loss_weight=2)"), _without_weight("my giou")
-    ('SmoothL1Loss(beta=0.5)', 'my giou')
+    >>> _split_weight("SmoothL1Loss(beta=0.5, loss_weight=2)"), _split_weight("my giou")
+    (('SmoothL1Loss(beta=0.5)', 2), ('my giou', None))
     """
+    if apart := re.fullmatch(r"(.*)\(loss_weight=(\d+\.?\d*)\)", text):
+        return apart[1], float(apart[2])
     try:
-        loss = parse_loss(text or "")
+        loss = parse_loss(text)
     except InputError:  # a name of another program
-        return text
-    if "loss_weight" not in loss:
-        return text
-    return loss_text({key: value for key, value in loss.items() if key != "loss_weight"})
+        return text, None
+    weight = loss.pop("loss_weight", None)
+    return (text if weight is None else loss_text(loss)), weight
 
 
 PLACEHOLDERS: Mapping[str, str] = {

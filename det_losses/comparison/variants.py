@@ -130,8 +130,6 @@ def select(
             raise InputError(
                 f"--{option} sets the loss weights of --losses; it cannot be used with --variant"
             )
-    for variant in variants if multiples and is_foreign(cfg) else ():
-        parse_loss(variant.factors[component])  # its multiples are parameters
     selection = Selection(component, components, variants, tuple(multiples), "")
     labels = [variant.label for variant in selection.swept(variants)]
     first = variants[0].label if variants[0].label in labels else labels[0]

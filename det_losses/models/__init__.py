@@ -12,6 +12,7 @@ from det_losses.models.detector import Detector
 from det_losses.models.faster_rcnn import FasterRCNN
 from det_losses.models.fcos import FCOS
 from det_losses.models.fpn import FPNBackbone
+from det_losses.models.injection import with_losses
 from det_losses.models.retinanet import RetinaNet
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "SmallResNetFPN",
     "TimmFPN",
     "build_backbone",
+    "with_losses",
 ]

@@ -317,7 +317,7 @@ class SizingTransform(GeneralizedRCNNTransform):
             mean, std = image.new_tensor([self.image_mean, self.image_std])
             self._statistics[key] = (mean[:, None, None], std[:, None, None])
         mean, std = self._statistics[key]
-        return (image - mean) / std
+        return (image - mean).div_(std)
 
     def resize(
         self, image: Tensor, target: dict[str, Any] | None = None
@@ -328,6 +328,17 @@ class SizingTransform(GeneralizedRCNNTransform):
         if target is not None:
             target["boxes"] = _moved(target["boxes"], before, image.shape[-2:])
         return image, target
+
+    def postprocess(
+        self,
+        result: list[dict[str, Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Return the detections in pixels of the images before they were resized."""
+        if list(image_shapes) == list(original_image_sizes):
+            return result
+        return super().postprocess(result, image_shapes, original_image_sizes)
 
 
 def _moved(boxes: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
@@ -363,7 +374,7 @@ def match_anchors(matcher: Matcher, boxes: Sequence[Tensor], anchors: Tensor) ->
     """
     counts = [len(each) for each in boxes]
     most = max(counts)
-    if len(boxes) > 1 and len(boxes) * most * len(anchors) > _MOST_PAIRS:
+    if len(boxes) > 1 and len(boxes) * most * len(anchors) > MOST_PAIRS:
         return torch.cat([match_anchors(matcher, [each], anchors) for each in boxes])
     if most == 0:
         shape = (len(boxes), len(anchors))
@@ -383,7 +394,7 @@ def match_anchors(matcher: Matcher, boxes: Sequence[Tensor], anchors: Tensor) ->
     return matched
 
 
-_MOST_PAIRS = 2_000_000  # of boxes and anchors
+MOST_PAIRS = 2_000_000  # of boxes and anchors
 
 
 def matched_targets(

@@ -35,6 +35,7 @@ from det_losses.models.slots import (
     LossConfig,
     PairCoder,
     Slot,
+    adopt,
     at_positives,
     box_quality,
     box_slot_loss,
@@ -51,10 +52,9 @@ ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
 
-def _adopt(head: nn.Module, built: nn.Module, losses: nn.ModuleDict) -> None:
-    """Initialize a head from torchvision's, which its constructor has built, and add the losses."""
-    nn.Module.__init__(head)
-    head.__dict__.update(built.__dict__)  # torchvision's own modules
+def _adopt_head(head: nn.Module, built: nn.Module, losses: nn.ModuleDict) -> None:
+    """Initialize a head from torchvision's, and add the losses."""
+    adopt(head, built)
     head.box_coder = PairCoder(built.box_coder.weights)
     head.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
 
@@ -63,7 +63,7 @@ class RPN(RegionProposalNetwork):
     """torchvision's RPN with the losses of the config."""
 
     def __init__(self, rpn: RegionProposalNetwork, losses: nn.ModuleDict) -> None:
-        _adopt(self, rpn, losses)
+        _adopt_head(self, rpn, losses)
 
     def forward(
         self,
@@ -118,10 +118,20 @@ class RPN(RegionProposalNetwork):
 
 
 class BoxRoIHeads(RoIHeads):
-    """torchvision's box head with the losses of the config."""
+    """torchvision's box head with the losses of the config.
 
-    def __init__(self, roi_heads: RoIHeads, losses: nn.ModuleDict) -> None:
-        _adopt(self, roi_heads, losses)
+    Args:
+        roi_heads: torchvision's.
+        losses: the losses by slot.
+        background: whether channel 0 of class and box layer is the background. A sigmoid loss does
+            not use this channel.
+    """
+
+    def __init__(
+        self, roi_heads: RoIHeads, losses: nn.ModuleDict, *, background: bool = True
+    ) -> None:
+        _adopt_head(self, roi_heads, losses)
+        self.background = background
         self.softmax = self.losses["loss_cls"].activation == "softmax"
 
     def forward(
@@ -151,7 +161,8 @@ class BoxRoIHeads(RoIHeads):
         """Return the losses of the sampled proposals, each divided by their number.
 
         Args:
-            class_logits: ``[N, C]``; with softmax channel 0 is the background, as in torchvision.
+            class_logits: ``[N, C]``; channel 0 is the background, as in torchvision, if the layers
+                have one.
             box_regression: ``[N, 4 C]``, deltas per channel.
             labels: torchvision's labels per image; 0 is the background.
             pairs: ground truth and proposal of each row, ``[n, 8]`` per image.
@@ -160,11 +171,13 @@ class BoxRoIHeads(RoIHeads):
         label = torch.cat(labels)
         positive = torch.where(label > 0)[0]
         deltas = box_regression.reshape(len(label), -1, 4)
-        channel = label[positive] - (0 if self.softmax else 1)
+        channel = label[positive] - (0 if self.background else 1)
         boxes, proposals = torch.cat(pairs)[positive].split(4, dim=1)
         positives = (self.box_coder, deltas[positive, channel], boxes, proposals)
         if self.softmax:
             class_logits = class_logits.roll(-1, dims=1)  # background last
+        elif self.background:
+            class_logits = class_logits[:, 1:]
         num_classes = class_logits.shape[1] - int(self.softmax)
         loss_cls = self.losses["loss_cls"]
         quality = {"quality": lambda: at_positives(box_quality(*positives), label > 0)}
@@ -200,6 +213,8 @@ class BoxRoIHeads(RoIHeads):
             return super().postprocess_detections(
                 class_logits, box_regression, proposals, image_shapes
             )
+        if self.background:
+            class_logits, box_regression = class_logits[:, 1:], box_regression[:, 4:]
         counts = [boxes.shape[0] for boxes in proposals]  # an export traces shape, but not len
         boxes = self.box_coder.decode(box_regression, proposals).split(counts)
         scores = class_logits.sigmoid().split(counts)
@@ -366,7 +381,7 @@ class FasterRCNN(Detector):
         )
         detector.transform = SizingTransform(detector.transform)
         detector.rpn = RPN(detector.rpn, self.losses)
-        detector.roi_heads = BoxRoIHeads(detector.roi_heads, self.losses)
+        detector.roi_heads = BoxRoIHeads(detector.roi_heads, self.losses, background=softmax)
         self.detector = detector
         self.load(pretrained)
 

@@ -8,21 +8,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.models import detection as tv
+from torchvision.models.detection.fcos import FCOSClassificationHead
 
 from det_losses.errors import InputError
 from det_losses.losses import Loss
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
+    MOST_PAIRS,
     Detector,
     FullPrecisionAnchors,
     SizingTransform,
     check_levels,
     check_torchvision_arguments,
+    is_traced,
     with_normalisation,
 )
-from det_losses.models.fcos_head import Head
+from det_losses.models.fcos_head import BoxHead, Head
 from det_losses.models.fpn import norm_layer
+from det_losses.models.postprocessing import detections
 from det_losses.models.slots import LossConfig, Slot, build_slot_losses
 from det_losses.models.weights import WeightsConfig
 from det_losses.registry import MODELS
@@ -31,20 +36,6 @@ from det_losses.signatures import check_ranges
 REG_MAX = 16  # mmdet gfl_r50_fpn
 CENTERNESS_TARGETS = ("centerness", "iou")
 BOX_WEIGHTS = ("uniform", "centerness", "score", "iou")
-
-
-class _ScoredByClass(tv.FCOS):
-    """torchvision's FCOS without a centerness branch: a detection's score is its class score."""
-
-    def postprocess_detections(
-        self,
-        head_outputs: dict[str, list[Tensor]],
-        anchors: list[list[Tensor]],
-        image_shapes: list[tuple[int, int]],
-    ) -> list[dict[str, Tensor]]:
-        """Call torchvision's method with the class score as centerness: sqrt(p * p) is p."""
-        outputs = {**head_outputs, "bbox_ctrness": head_outputs["cls_logits"]}
-        return super().postprocess_detections(outputs, anchors, image_shapes)
 
 
 def takes_soft_targets(loss: Loss, channels: int = 1) -> bool:
@@ -162,33 +153,32 @@ class FCOS(Detector):
             "loss_centerness": loss_centerness,
             "loss_dfl": loss_dfl,
         }
-        self.losses, self.loss_sources = _losses(self.slots, configs, self.loss_classes)
+        self.losses, self.loss_sources = build_losses(self.slots, configs, self.loss_classes)
         branch = "loss_centerness" in self.losses
         _check(branch, "loss_dfl" in self.losses, centerness_target, box_weight, reg_max, num_convs)
         pretrained = self.read_weights(weights)
         body = build_backbone(backbone, pretrained)
-        head = Head(
-            body.out_channels,
-            self.num_channels,
-            self.losses,
-            norm_layer(head_norm) or (lambda _channels: nn.Identity()),
-            num_convs,
-            centerness_target or "centerness",
-            box_weight,
-            (reg_max or REG_MAX) if "loss_dfl" in self.losses else None,
+        convs = dict(
+            in_channels=body.out_channels,
+            num_anchors=1,
+            num_convs=num_convs,
+            norm_layer=norm_layer(head_norm) or (lambda _channels: nn.Identity()),
         )
-        self.detector = (tv.FCOS if branch else _ScoredByClass)(
+        classes = FCOSClassificationHead(num_classes=self.num_channels, **convs)
+        distribution = (reg_max or REG_MAX) if "loss_dfl" in self.losses else None
+        boxes = BoxHead(centerness=branch, reg_max=distribution, **convs)
+        self.detector = _FCOS(
             body,
             self.num_channels,
             anchor_generator=_anchor_generator(anchor_sizes, body),
-            head=head,
+            head=Head(classes, boxes, self.losses, centerness_target or "centerness", box_weight),
             **with_normalisation(body, kwargs),
         )
         self.detector.transform = SizingTransform(self.detector.transform)
         self.load(pretrained)
 
 
-def _losses(
+def build_losses(
     slots: Mapping[str, Slot], configs: Mapping[str, LossConfig | None], num_classes: int
 ) -> tuple[nn.ModuleDict, dict[str, str]]:
     """Build the losses; without a centerness loss if the class score is the quality."""
@@ -236,6 +226,75 @@ def _check(
             raise InputError("FCOS reg_max has no effect without loss_dfl; remove it")
     if num_convs < 1:
         raise InputError(f"FCOS num_convs must be at least 1, got {num_convs}")
+
+
+class _FCOS(tv.FCOS):
+    """torchvision's FCOS; the images of a batch are assigned and postprocessed together."""
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        num_anchors_per_level: list[int],
+    ) -> dict[str, Tensor]:
+        """Assign boxes to locations, and return the losses of the head."""
+        boxes = [target["boxes"] for target in targets]
+        levels = (num_anchors_per_level[0], num_anchors_per_level[-1])
+        matched = match_locations(boxes, anchors[0], levels, self.center_sampling_radius)
+        return self.head.compute_loss(targets, head_outputs, anchors, list(matched))
+
+    def postprocess_detections(
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Return what torchvision's method returns."""
+        if is_traced():
+            return super().postprocess_detections(head_outputs, anchors, image_shapes)
+        outputs = zip(head_outputs["cls_logits"], head_outputs["bbox_ctrness"], strict=True)
+        scores = [(logits.sigmoid() * branch.sigmoid()).sqrt() for logits, branch in outputs]
+        deltas, decode = head_outputs["bbox_regression"], self.box_coder.decode
+        return detections(self, scores, deltas, anchors[0], decode, image_shapes)
+
+
+def match_locations(
+    boxes: Sequence[Tensor], anchors: Tensor, ends: tuple[int, int], radius: float
+) -> Tensor:
+    """Return the index of the box that each location of each image is assigned, ``[B, A]``.
+
+    The values are those of torchvision for one image after the other; -1 for none. A location is
+    assigned the smallest box that contains it, whose center is near, and whose largest distance is
+    in the range of the level. The images of a batch are assigned together unless that would take
+    much memory.
+
+    Args:
+        boxes: ground truth of each image, ``[n, 4]``.
+        anchors: squares around the locations, ``[A, 4]``, level by level.
+        ends: number of anchors of the first and of the last level, whose ranges are open.
+        radius: largest distance of the centers, in sides of the anchor.
+    """
+    most = max(map(len, boxes))
+    if len(boxes) > 1 and len(boxes) * most * len(anchors) > MOST_PAIRS:
+        return torch.cat([match_locations([each], anchors, ends, radius) for each in boxes])
+    if most == 0:
+        return torch.full((len(boxes), len(anchors)), -1, device=anchors.device)
+    # A box of zeros, which fills up an image, contains no location.
+    padded = pad_sequence(list(boxes), batch_first=True)[..., None]  # [B, G, 4, 1]
+    x0, y0, x1, y1 = padded.unbind(2)
+    center_x, center_y = ((padded[:, :, :2] + padded[:, :, 2:]) / 2).unbind(2)
+    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(1)
+    side = anchors[:, 2] - anchors[:, 0]
+    low, high = side * 4, side * 8
+    low[: ends[0]] = 0
+    high[-ends[1] :] = inf
+    offset = torch.maximum((x - center_x).abs_(), (y - center_y).abs_())
+    first, last = torch.aminmax(torch.stack([x - x0, y - y0, x1 - x, y1 - y]), dim=0)
+    matches = (offset < radius * side) & (first > 0) & (last > low) & (last < high)
+    area = (x1 - x0) * (y1 - y0)
+    best, index = (matches.to(torch.float32) * (1e8 - area)).max(dim=1)
+    return index.masked_fill(best < 1e-5, -1)
 
 
 def _anchor_generator(sizes: Sequence[int], body: nn.Module) -> FullPrecisionAnchors:

@@ -1,6 +1,5 @@
 """FCOS's head with the losses of the config: distances, or GFL's distribution for each side."""
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,13 @@ from torchvision.models.detection.fcos import (
 from det_losses.generators import generators_kept
 from det_losses.losses.core.state import mean_over_ranks
 from det_losses.models.detector import image_sizes, matched_targets
-from det_losses.models.slots import at_positives, box_quality, box_slot_loss, extra_inputs
+from det_losses.models.slots import (
+    adopt,
+    at_positives,
+    box_quality,
+    box_slot_loss,
+    extra_inputs,
+)
 from det_losses.tensors import upcast
 
 
@@ -73,6 +78,8 @@ class BoxHead(FCOSRegressionHead):
         **kwargs: torchvision's arguments.
     """
 
+    reg_max: int | None = None
+
     def __init__(self, *, centerness: bool, reg_max: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reg_max = reg_max
@@ -84,6 +91,13 @@ class BoxHead(FCOSRegressionHead):
                 self.bbox_reg = nn.Conv2d(self.bbox_reg.in_channels, channels, 3, padding=1)
                 nn.init.normal_(self.bbox_reg.weight, std=0.01)
                 nn.init.zeros_(self.bbox_reg.bias)
+
+    @classmethod
+    def of(cls, built: FCOSRegressionHead) -> "BoxHead":
+        """Return a head with the layers of torchvision's, which the caller has built."""
+        head = cls.__new__(cls)
+        adopt(head, built)
+        return head
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         """Return ``bbox_regression`` and the optional outputs for the anchors of all levels.
@@ -108,39 +122,41 @@ def _rows(levels: Any) -> Tensor:
 
 
 class Head(FCOSHead):
-    """torchvision's head with the losses of the config."""
+    """torchvision's head with the losses of the config.
+
+    Args:
+        classification_head: the branch of the class logits.
+        regression_head: the branch of the boxes.
+        losses: the losses by slot; without ``loss_centerness``, a detection's score is its class
+            score.
+        centerness_target: see :class:`~det_losses.models.FCOS`.
+        box_weight: see :class:`~det_losses.models.FCOS`.
+    """
 
     def __init__(
         self,
-        in_channels: int,
-        num_channels: int,
+        classification_head: FCOSClassificationHead,
+        regression_head: BoxHead,
         losses: nn.ModuleDict,
-        norm: Callable[[int], nn.Module],
-        num_convs: int,
-        centerness_target: str,
-        box_weight: str,
-        reg_max: int | None,
+        centerness_target: str = "centerness",
+        box_weight: str = "uniform",
     ) -> None:
         nn.Module.__init__(self)
         self.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
-        self.num_channels, self.reg_max = num_channels, reg_max
         self.centerness_target, self.box_weight = centerness_target, box_weight
         self.box_coder = LinearCoder()
-        self.classification_head = FCOSClassificationHead(
-            in_channels, 1, num_channels, num_convs, norm_layer=norm
-        )
-        self.regression_head = BoxHead(
-            in_channels=in_channels,
-            num_anchors=1,
-            num_convs=num_convs,
-            norm_layer=norm,
-            centerness="loss_centerness" in losses,
-            reg_max=reg_max,
-        )
+        self.classification_head, self.regression_head = classification_head, regression_head
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
-        """Return the outputs of both branches by name."""
-        return {"cls_logits": self.classification_head(x), **self.regression_head(x)}
+        """Return the outputs of both branches by name.
+
+        torchvision scores by ``sqrt(sigmoid(cls_logits) sigmoid(bbox_ctrness))``. Without a loss of
+        centerness, the class logits are returned as ``bbox_ctrness`` too: ``sqrt(p p)`` is p.
+        """
+        outputs = {"cls_logits": self.classification_head(x), **self.regression_head(x)}
+        if "loss_centerness" not in self.losses:
+            outputs["bbox_ctrness"] = outputs["cls_logits"]
+        return outputs
 
     def compute_loss(
         self,
@@ -156,7 +172,8 @@ class Head(FCOSHead):
         """
         matched = torch.stack(matched_idxs)
         positive = torch.where(matched >= 0)
-        labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
+        background = self.classification_head.num_classes
+        labels, boxes = matched_targets(targets, matched, positive, background)
         outputs = {name: output[positive] for name, output in head_outputs.items()}
         positives = _Positives(self.box_coder, outputs, boxes, anchors[0][positive[1]])
         count = mean_over_ranks((matched >= 0).sum(), least=1)
@@ -183,9 +200,10 @@ class Head(FCOSHead):
                 avg_factor=count,
             )
         if "loss_dfl" in self.losses:
+            reg_max = self.regression_head.reg_max
             found["loss_dfl"] = self.losses["loss_dfl"](
-                outputs["bbox_distribution"].reshape(-1, self.reg_max + 1),
-                positives.distances.clamp(0, self.reg_max).flatten(),
+                outputs["bbox_distribution"].reshape(-1, reg_max + 1),
+                positives.distances.clamp(0, reg_max).flatten(),
                 weight=None if weight is None else weight.repeat_interleave(4),
                 avg_factor=4 * total,  # one row per side
             )
@@ -195,7 +213,7 @@ class Head(FCOSHead):
         self, logits: Tensor, labels: Tensor, positives: "_Positives", count: Tensor
     ) -> Tensor:
         loss, labels = self.losses["loss_cls"], labels.flatten()
-        quality = {"quality": lambda: at_positives(positives.iou, labels < self.num_channels)}
+        quality = {"quality": lambda: at_positives(positives.iou, labels < logits.shape[-1])}
         return loss(logits.flatten(0, 1), labels, avg_factor=count, **extra_inputs(loss, quality))
 
 

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection as tv
-from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
+from torchvision.models.detection.retinanet import (
+    RetinaNetClassificationHead,
+    RetinaNetHead,
+    _default_anchorgen,
+)
 
 from det_losses.errors import InputError
 from det_losses.generators import generators_kept
@@ -20,14 +24,17 @@ from det_losses.models.detector import (
     anchors_of_config,
     check_torchvision_arguments,
     image_sizes,
+    is_traced,
     match_anchors,
     matched_targets,
     with_normalisation,
 )
 from det_losses.models.fpn import norm_layer
+from det_losses.models.postprocessing import detections
 from det_losses.models.slots import (
     LossConfig,
     Slot,
+    adopt,
     at_positives,
     box_quality,
     box_slot_loss,
@@ -41,48 +48,22 @@ from det_losses.tensors import upcast
 PRIOR = 0.01  # probability of an object at an anchor before training; 1708.02002, 3.3
 
 
-class _Head(RetinaNetHead):
-    """torchvision's head with the losses of the config."""
+class Head(RetinaNetHead):
+    """torchvision's head with the losses of the config.
+
+    Args:
+        head: torchvision's.
+        losses: the losses by slot.
+        normalizer: ``"image"`` or ``"batch"``, see :class:`RetinaNet`.
+    """
 
     def __init__(
-        self,
-        in_channels: int,
-        num_anchors: int,
-        num_channels: int,
-        losses: nn.ModuleDict,
-        norm: str | None,
-        num_convs: int,
-        normalizer: str,
+        self, head: RetinaNetHead, losses: nn.ModuleDict, normalizer: str = "image"
     ) -> None:
-        super().__init__(in_channels, num_anchors, num_channels, norm_layer(norm))
+        adopt(self, head)
         self.losses = dict(losses.items())  # a plain dict keeps them out of the state_dict
-        self.num_channels = num_channels
+        self.softmax = losses["loss_cls"].activation == "softmax"
         self.per_image = normalizer == "image"
-        for branch in (self.classification_head, self.regression_head):
-            branch.conv = branch.conv[:num_convs]
-        if losses["loss_cls"].activation == "softmax":
-            self._add_background()
-
-    def _add_background(self) -> None:
-        """Append a background channel per anchor to the class layer.
-
-        The classes keep their weights, and the random numbers of other layers do not change. So
-        sigmoid and softmax losses start from the same weights.
-        """
-        head = self.classification_head
-        class_layer = head.cls_logits
-        channels = (head.num_anchors, head.num_classes + 1)
-        with generators_kept():
-            layer = nn.Conv2d(class_layer.in_channels, math.prod(channels), 3, padding=1)
-            nn.init.normal_(layer.weight, std=0.01)
-        # All classes start equal; the background bias gives an object the probability PRIOR.
-        bias = torch.zeros(channels)
-        bias[:, -1] = math.log(head.num_classes * (1 - PRIOR) / PRIOR)
-        with torch.no_grad():
-            classes = layer.weight.unflatten(0, channels)[:, :-1]
-            classes.copy_(class_layer.weight.view_as(classes))
-            layer.bias.copy_(bias.flatten())
-        head.cls_logits, head.num_classes = layer, channels[1]
 
     def compute_loss(
         self,
@@ -107,7 +88,8 @@ class _Head(RetinaNetHead):
         weight, avg_factor = self._normalization(
             mask, torch.promote_types(logits.dtype, torch.float32)
         )
-        labels, boxes = matched_targets(targets, matched, positive, self.num_channels)
+        background = self.classification_head.num_classes - int(self.softmax)
+        labels, boxes = matched_targets(targets, matched, positive, background)
         coder = self.regression_head.box_coder
         pairs = (coder, deltas[positive], boxes, anchors[0][positive[1]])
         loss_cls = self.losses["loss_cls"]
@@ -143,8 +125,29 @@ class _Head(RetinaNetHead):
         return torch.ones_like(positive, dtype=dtype), mean_over_ranks(positive.sum(), least=1)
 
 
+def _add_background(head: RetinaNetClassificationHead) -> None:
+    """Append a background channel per anchor to the class layer.
+
+    The classes keep their weights, and the random numbers of other layers do not change. So
+    sigmoid and softmax losses start from the same weights.
+    """
+    class_layer = head.cls_logits
+    channels = (head.num_anchors, head.num_classes + 1)
+    with generators_kept():
+        layer = nn.Conv2d(class_layer.in_channels, math.prod(channels), 3, padding=1)
+        nn.init.normal_(layer.weight, std=0.01)
+    # All classes start equal; the background bias gives an object the probability PRIOR.
+    bias = torch.zeros(channels)
+    bias[:, -1] = math.log(head.num_classes * (1 - PRIOR) / PRIOR)
+    with torch.no_grad():
+        classes = layer.weight.unflatten(0, channels)[:, :-1]
+        classes.copy_(class_layer.weight.view_as(classes))
+        layer.bias.copy_(bias.flatten())
+    head.cls_logits, head.num_classes = layer, channels[1]
+
+
 class _RetinaNet(tv.RetinaNet):
-    """torchvision's RetinaNet, which matches the images of a batch together."""
+    """torchvision's RetinaNet; the images of a batch are matched and postprocessed together."""
 
     def compute_loss(
         self,
@@ -157,6 +160,19 @@ class _RetinaNet(tv.RetinaNet):
         matched = match_anchors(self.proposal_matcher, boxes, anchors[0])
         return self.head.compute_loss(targets, head_outputs, anchors, list(matched))
 
+    def postprocess_detections(
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Return what torchvision's method returns."""
+        if is_traced():
+            return super().postprocess_detections(head_outputs, anchors, image_shapes)
+        scores = [logits.sigmoid() for logits in head_outputs["cls_logits"]]
+        deltas, decode = head_outputs["bbox_regression"], self.box_coder.decode_single
+        return detections(self, scores, deltas, anchors[0], decode, image_shapes)
+
 
 class _SoftmaxRetinaNet(_RetinaNet):
     """RetinaNet with softmax scores; the last channel is the background."""
@@ -167,7 +183,7 @@ class _SoftmaxRetinaNet(_RetinaNet):
         anchors: list[list[Tensor]],
         image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Call torchvision's method with logits whose sigmoid is the softmax score."""
+        """Call the method with logits whose sigmoid is the softmax score."""
         logits = [softmax_as_sigmoid_logits(level) for level in head_outputs["cls_logits"]]
         outputs = {**head_outputs, "cls_logits": logits}
         return super().postprocess_detections(outputs, anchors, image_shapes)
@@ -265,20 +281,22 @@ class RetinaNet(Detector):
             anchors or dict(sizes=default.sizes, aspect_ratios=default.aspect_ratios),
             body,
         )
-        head = _Head(
-            body.out_channels,
-            generator.num_anchors_per_location()[0],
-            self.num_channels,
-            self.losses,
-            head_norm,
-            num_convs,
-            normalizer,
+        num_anchors = generator.num_anchors_per_location()[0]
+        head = RetinaNetHead(
+            body.out_channels, num_anchors, self.num_channels, norm_layer(head_norm)
         )
+        for branch in (head.classification_head, head.regression_head):
+            branch.conv = branch.conv[:num_convs]
         softmax = self.losses["loss_cls"].activation == "softmax"
-        detector = _SoftmaxRetinaNet if softmax else _RetinaNet
-        channels = head.classification_head.num_classes
-        kwargs = with_normalisation(body, kwargs)
-        self.detector = detector(body, channels, anchor_generator=generator, head=head, **kwargs)
+        if softmax:
+            _add_background(head.classification_head)
+        self.detector = (_SoftmaxRetinaNet if softmax else _RetinaNet)(
+            body,
+            head.classification_head.num_classes,
+            anchor_generator=generator,
+            head=Head(head, self.losses, normalizer),
+            **with_normalisation(body, kwargs),
+        )
         self.detector.transform = SizingTransform(self.detector.transform)
         self.load(pretrained)
 

@@ -174,6 +174,15 @@ def _check(detector: str, name: str, slot: Slot, loss: Loss) -> None:
         raise InputError(f"{title}.space is {loss.space!r}; it must be 'delta' or 'decoded'")
 
 
+def adopt(module: nn.Module, built: nn.Module) -> None:
+    """Initialize a module of a derived class from one that torchvision's constructor has built.
+
+    The attributes and submodules are ``built``'s own, so parameters and hooks are shared.
+    """
+    nn.Module.__init__(module)
+    module.__dict__.update(built.__dict__)
+
+
 class PairCoder(BoxCoder):
     """A box coder whose ``encode`` keeps the pair of ground truth and anchor.
 

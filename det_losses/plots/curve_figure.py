@@ -118,14 +118,19 @@ def shade_disjoint(axes: Axes, question: Question, y: float) -> None:
 
 
 def _limits(lines: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return limits of the vertical axis; only the ends of very steep curves lie outside."""
+    """Return limits of the vertical axis; only the ends of very steep curves lie outside.
+
+    A constant is not enlarged until its rounding fills the axis.
+    """
     finite = [line[np.isfinite(line)] for line in lines]
     finite = [line for line in finite if line.size] or [np.zeros(1)]
     low, high = min(line.min() for line in finite), max(line.max() for line in finite)
     typical = sorted(np.percentile(np.abs(line), 90) for line in finite)[-2:][0]
     if typical > 0:
         low, high = max(low, -_STEEP * typical), min(high, _STEEP * typical)
-    margin = 0.05 * (high - low) or 0.5
+    margin = 0.05 * (high - low)
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        margin = 0.5 * max(abs(low), abs(high)) or 0.5
     return low - margin, high + margin
 
 

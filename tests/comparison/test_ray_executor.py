@@ -40,7 +40,8 @@ def job(tmp_path):
     command = ("the driver's python", "-c", SCRIPT, str(work_dir / "config.py"), str(work_dir))
     env = {"OMP_NUM_THREADS": "2"}
     output = work_dir / "output.log"
-    return Job((*command, str(start)), work_dir, output, marker, env, "the driver's python")
+    python = "the driver's python"
+    return Job((*command, str(start)), work_dir, output, marker, env, python, tmp_path)
 
 
 def test_a_machine_with_the_same_file_system_writes_into_the_directory(job):
@@ -48,6 +49,23 @@ def test_a_machine_with_the_same_file_system_writes_into_the_directory(job):
     assert train_on_this_machine(job) == (3, None)
     assert job.output.read_text() == "earlier\nruns with 2\n"
     assert (job.work_dir / "metrics.json").read_text() == f"config start {job.work_dir}"
+
+
+def test_paths_of_a_command_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in ("train.py", "train", "runs/a"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    found = module._absolute(["python", "train.py", "train", "runs/a", "no/file", "x.json"])
+    script, run = str(tmp_path / "train.py"), str(tmp_path / "runs" / "a")
+    assert found == ["python", script, "train", run, "no/file", "x.json"]
+
+
+def test_a_command_runs_in_the_directory_of_the_comparison(job, tmp_path):
+    (tmp_path / "mine.py").write_text("import os; print(os.getcwd())")
+    here = module.replace(job, command=("the driver's python", "mine.py"))
+    assert train_on_this_machine(here) == (0, None)
+    assert job.output.read_text().strip() == str(tmp_path)
 
 
 def test_the_files_of_another_machine_are_copied_back(job):

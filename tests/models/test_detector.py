@@ -149,7 +149,7 @@ def test_anchors_equal_torchvisions_for_changing_image_sizes():
 @pytest.mark.parametrize("most", [0, 2_000_000])  # image by image, and together
 @pytest.mark.parametrize("low_quality", [True, False])
 def test_anchors_are_matched_as_by_torchvision(low_quality, most, monkeypatch):
-    monkeypatch.setattr("det_losses.models.detector._MOST_PAIRS", most)
+    monkeypatch.setattr("det_losses.models.detector.MOST_PAIRS", most)
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)
     generator = torch.Generator().manual_seed(0)
     corners = torch.randint(0, 60, (400, 2), generator=generator)  # whole numbers: many ties

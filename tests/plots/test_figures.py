@@ -1,8 +1,10 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from det_losses.cli import main
+from det_losses.plots import curve_figure
 from det_losses.plots.curve_figure import MOST, spread
 from det_losses.plots.sheet import FORMATS
 
@@ -65,3 +67,9 @@ def test_names_do_not_overlap(wanted):
     assert all(b - a >= 10 - 1e-9 for a, b in pairwise(places))
     if len(wanted) <= 10:
         assert min(places) >= 5 and max(places) <= 95
+
+
+def test_the_rounding_of_a_constant_does_not_fill_the_axis():
+    low, high = curve_figure._limits([np.sqrt(2) + 1e-15 * np.arange(-4, 5)])
+    assert low < 1 and high > 2
+    assert curve_figure._limits([np.zeros(3)]) == (-0.5, 0.5)
