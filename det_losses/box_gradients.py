@@ -6,6 +6,7 @@ the values. The gradient of each quantity is collected in a few arrays, such as 
 respect to the sides of the enclosing box, from which the coordinates get theirs at once.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,13 @@ from det_losses.tape import Node
 
 
 class IrregularBoxes(Exception):
-    """A box is inverted, has a side of at most sqrt(eps), or is not finite."""
+    """A box is inverted, not finite, or has a side of at most sqrt(eps) or above _longest()."""
+
+
+@functools.cache
+def _longest(dtype: np.dtype) -> float:
+    """Return the longest side of a regular box: products of four lengths do not overflow."""
+    return float(np.finfo(dtype).max) ** 0.25
 
 
 class _once:
@@ -47,7 +54,7 @@ class TapedPair(BoxPair):
         inputs: further inputs of the loss, by name.
 
     Raises:
-        IrregularBoxes: a box is inverted, has a side of at most sqrt(eps), or is not finite.
+        IrregularBoxes: see there.
     """
 
     def __init__(
@@ -73,10 +80,10 @@ class TapedPair(BoxPair):
             ends: axes: pred and target; -x1, -y1, x2, y2; pairs.
 
         Raises:
-            IrregularBoxes: see the class.
+            IrregularBoxes: see there.
         """
         size = ends[:, :2] + ends[:, 2:]
-        if not (size.min() > self.eps**0.5 and size.max() < np.inf):
+        if not (size.min() > self.eps**0.5 and size.max() < _longest(size.dtype)):
             raise IrregularBoxes
         inner = np.minimum(ends[0], ends[1])
         reach = inner[:2] + inner[2:]
@@ -227,7 +234,7 @@ class TapedPair(BoxPair):
 
         return self._node(self._hull_area - self._union, pull)
 
-    @_once
+    @property
     def hull_waste(self) -> Node:
         """Fraction of the enclosing box outside the union, 1 - union / hull_area."""
         filled = self._union / self._hull_area
@@ -238,19 +245,19 @@ class TapedPair(BoxPair):
             self._add("intersection", by_union)
             self._add("area", -by_union)
 
-        return self._node(1 - filled, pull)
+        return Node(self._tape, 1 - filled, pull)
 
-    @_once
+    @property
     def center_distance2(self) -> Node:
         """Squared distance of the two centres."""
         return self._length2(self._offset, "offset")
 
-    @_once
+    @property
     def hull_diagonal2(self) -> Node:
         """Squared diagonal of the enclosing box."""
         return self._length2(self._hull, "hull")
 
-    @_once
+    @property
     def angle_gap(self) -> Node:
         """Difference of the aspect ratios as angles."""
         pred, target = np.arctan(self._size[:, 0] / self._size[:, 1])
@@ -260,7 +267,7 @@ class TapedPair(BoxPair):
             turn = gradient / (w * w + h * h)
             self._add("size", np.stack([-turn * h, turn * w]))
 
-        return self._node(target - pred, pull)
+        return Node(self._tape, target - pred, pull)
 
     w = _once(lambda self: self._axis(0, self._size[0], "size"))
     h = _once(lambda self: self._axis(1, self._size[0], "size"))
@@ -268,12 +275,12 @@ class TapedPair(BoxPair):
     dy = _once(lambda self: self._axis(1, self._offset, "offset"))
     hull_w = _once(lambda self: self._axis(0, self._hull, "hull"))
     hull_h = _once(lambda self: self._axis(1, self._hull, "hull"))
-    hull_w2 = _once(lambda self: self._axis2(0, self._hull, "hull"))
-    hull_h2 = _once(lambda self: self._axis2(1, self._hull, "hull"))
-    dw2 = _once(lambda self: self._axis2(0, self._growth, "size"))
-    dh2 = _once(lambda self: self._axis2(1, self._growth, "size"))
+    hull_w2 = property(lambda self: self._axis2(0, self._hull, "hull"))
+    hull_h2 = property(lambda self: self._axis2(1, self._hull, "hull"))
+    dw2 = property(lambda self: self._axis2(0, self._growth, "size"))
+    dh2 = property(lambda self: self._axis2(1, self._growth, "size"))
 
-    @_once
+    @property
     def edges(self) -> tuple[Node, ...]:
         """x1, y1, x2 and y2 of the predicted boxes."""
         return tuple(self._edge(axis) for axis in range(4))
@@ -289,7 +296,8 @@ class TapedPair(BoxPair):
         return self._moved(_scaled(self._ends, ratio), lambda gradient: _scaled(gradient, ratio))
 
     def _node(self, value: ndarray, pull: Callable[[ndarray], None]) -> Node:
-        return Node(self._tape, value, pull, always=True)  # it is kept for further use
+        # A field of a BoxPair has a gradient wherever it is read, and the node is read again.
+        return Node(self._tape, value, pull, always=True)
 
     def _moved(self, ends: ndarray, back: Callable[[ndarray], ndarray]) -> BoxPair:
         """The pair of transformed boxes; ``back`` is the transposed map, for the gradient."""
@@ -297,7 +305,8 @@ class TapedPair(BoxPair):
         vars(pair).update(eps=self.eps, inputs=self.inputs, _tape=self._tape)
         pair._measure(ends)
         pull = lambda parts: self._add("ends", back(pair._to_ends(**parts)))  # noqa: E731
-        self._tape.append(_Source(pair, pull))  # before the nodes of the pair
+        if torch.is_grad_enabled():
+            self._tape.append(_Source(pair, pull))  # before the nodes of the pair
         return pair
 
     def _axis(self, axis: int, part: ndarray, name: str) -> Node:
@@ -318,12 +327,13 @@ class TapedPair(BoxPair):
             np.multiply(part[axis], 2 * gradient, out=both[axis])
             self._add(name, both)
 
-        return self._node(part[axis] * part[axis], pull)
+        return Node(self._tape, part[axis] * part[axis], pull)
 
     def _length2(self, part: ndarray, name: str) -> Node:
         """The sum of the squares of both rows of a part."""
         squares = part * part
-        return self._node(
+        return Node(
+            self._tape,
             squares[0] + squares[1],
             lambda gradient: self._add(name, part * (2 * gradient)),
         )
@@ -336,7 +346,7 @@ class TapedPair(BoxPair):
             np.multiply(gradient, sign, out=ends[axis])
             self._add("ends", ends)
 
-        return self._node(sign * self._ends[0, axis], pull)
+        return Node(self._tape, sign * self._ends[0, axis], pull)
 
 
 def _scaled(ends: ndarray, ratio: float) -> ndarray:

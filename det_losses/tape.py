@@ -18,6 +18,16 @@ from torch.nn.functional import smooth_l1_loss
 Pull = Callable[[ndarray], None]
 
 
+def _slope_at_limit() -> bool:
+    """Return whether the slope of ``clamp`` at a limit is 1, which depends on torch's version."""
+    with torch.enable_grad():
+        x = torch.zeros((), requires_grad=True)
+        return bool(torch.autograd.grad(x.clamp(min=0), x)[0] == 1)
+
+
+_above, _below = (np.greater_equal, np.less_equal) if _slope_at_limit() else (np.greater, np.less)
+
+
 class UnsupportedOperation(Exception):
     """A formula uses an operation that a Node does not have."""
 
@@ -34,6 +44,8 @@ class Node:
     """
 
     __slots__ = ("gradient", "pull", "tape", "value")
+    __array_ufunc__ = None  # an operation of an array and a node is left to the node
+    __class__ = property(lambda self: Tensor)  # a formula may ask isinstance(x, Tensor)
 
     def __init__(
         self, tape: list["Node"], value: ndarray, pull: Pull | None = None, always: bool = False
@@ -75,6 +87,14 @@ class Node:
 
     def __getattr__(self, name: str) -> Any:
         raise UnsupportedOperation(name)
+
+    def __bool__(self) -> bool:
+        raise UnsupportedOperation("the truth of a node")
+
+    def __iadd__(self, other: "Operand") -> "Node":
+        raise UnsupportedOperation("an operator in place, which changes other names of the tensor")
+
+    __isub__ = __imul__ = __itruediv__ = __ipow__ = __iadd__
 
     def __add__(self, other: "Operand") -> "Node":
         if isinstance(other, Node):
@@ -145,6 +165,14 @@ class Node:
 
         return Node(self.tape, x * x if exponent == 2 else x**exponent, pull)
 
+    def __eq__(self, other: "Operand") -> Tensor:
+        return torch.from_numpy(self.value == _value(other))
+
+    def __ne__(self, other: "Operand") -> Tensor:
+        return torch.from_numpy(self.value != _value(other))
+
+    __hash__ = object.__hash__
+
     def __lt__(self, other: "Operand") -> Tensor:
         return torch.from_numpy(self.value < _value(other))
 
@@ -179,17 +207,21 @@ class Node:
     def relu(self) -> "Node":
         """Zero where negative, with slope 0 at 0."""
         x = self.value
-        return Node(self.tape, np.maximum(x, 0), lambda gradient: self.add(gradient * (x > 0)))
+        pull = lambda gradient: self.add(np.where(x > 0, gradient, 0))  # noqa: E731
+        return Node(self.tape, np.maximum(x, 0), pull)
 
     def clamp(self, min: float | None = None, max: float | None = None) -> "Node":
-        """Limit the values, with slope 1 at the limits."""
+        """Limit the values, with torch's slope at the limits."""
         x, inside = self.value, True
         value = x
         if min is not None:
-            value, inside = np.maximum(value, min), x >= min
+            min = _array(min)
+            value, inside = np.maximum(value, min), _above(x, min)
         if max is not None:
-            value, inside = np.minimum(value, max), inside & (x <= max)
-        return Node(self.tape, value, lambda gradient: self.add(gradient * inside))
+            max = _array(max)
+            value, inside = np.minimum(value, max), inside & _below(x, max)
+        # Not a product: an infinite gradient outside must become 0, not NaN.
+        return Node(self.tape, value, lambda gradient: self.add(np.where(inside, gradient, 0)))
 
     @classmethod
     def __torch_function__(
@@ -217,18 +249,18 @@ def _value(operand: Operand) -> float | ndarray:
     return operand.value if isinstance(operand, Node) else _array(operand)
 
 
-def _extreme(function: Callable[[ndarray, ndarray], ndarray], sign: float) -> Callable:
+def _extreme(function: np.ufunc, is_chosen: np.ufunc) -> Callable:
     """Elementwise minimum or maximum; where both are equal, each has half the gradient."""
 
     def extreme(a: Operand, b: Operand) -> Node:
         x, y = _value(a), _value(b)
 
         def pull(gradient: ndarray) -> None:
-            share = gradient * (0.5 + (0.5 * sign) * np.sign(x - y))
+            share = np.where(x == y, 0.5 * gradient, gradient)
             if isinstance(a, Node):
-                a.add(share)
+                a.add(np.where(is_chosen(x, y), share, 0))
             if isinstance(b, Node):
-                b.add(gradient - share)
+                b.add(np.where(is_chosen(y, x), share, 0))
 
         return Node((a if isinstance(a, Node) else b).tape, function(x, y), pull)
 
@@ -272,8 +304,8 @@ _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
     torch.log: Node.log,
     torch.relu: Node.relu,
     torch.sqrt: Node.sqrt,
-    torch.maximum: _extreme(np.maximum, 1.0),
-    torch.minimum: _extreme(np.minimum, -1.0),
+    torch.maximum: _extreme(np.maximum, np.greater_equal),
+    torch.minimum: _extreme(np.minimum, np.less_equal),
     torch.where: _where,
     torch.ones_like: lambda node: torch.from_numpy(np.ones_like(node.value)),
     torch.zeros_like: lambda node: torch.from_numpy(np.zeros_like(node.value)),

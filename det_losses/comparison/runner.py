@@ -268,24 +268,15 @@ class PlanRunner:
         if start and not start.is_file():
             self._give_up(run, title)
             return
-        file, log, config = (
-            run.work_dir / CONFIG_FILE,
-            run.work_dir / LOG_FILE,
-            run.config(self._cfg),
-        )
-        if not file.is_file():
-            write_text(file, config_text(config))
+        log = run.work_dir / LOG_FILE
         begin = log.stat().st_size if log.is_file() else 0
-        told = training_run(run, config, self._data, resume=log.is_file(), start=start)
-        trainer = build_trainer(config) if self._data else EngineTrainer(self._tensorboard)
-        if self._data:
-            resumed = told.resume
-            trainer.detections(told).unlink(missing_ok=True)  # of an earlier attempt
+        told, trainer = self._trainer_of(run, start, resumed or log.is_file())
+        resumed = resumed or (run.foreign and told.resume)
         display = RunDisplay(title, run.work_dir, self._durations, following, live=self._jobs == 1)
         display.say(f"started, log: {log}")
         try:
             status = self._watch(trainer.command(told), trainer.environment(told), log, display)
-            fault = self._recorded(told, trainer, display) if self._data and not status else None
+            fault = self._recorded(told, trainer, display) if run.foreign and not status else None
         except BudgetSpent:
             run.set_status("interrupted", "the time budget ran out")
             display.close("stopped: the time budget ran out")
@@ -308,6 +299,23 @@ class PlanRunner:
         each = self._seconds_of_a_run()
         if self._report and each is not None:
             self._report.request(following * each)
+
+    def _trainer_of(
+        self, run: PlannedRun, start: Path | None, resume: bool
+    ) -> tuple[TrainingRun, Trainer]:
+        """Write the config of a run that starts; return what its trainer is told, and the trainer.
+
+        A result file of an earlier attempt is removed, because it would be taken for a new one.
+        """
+        config, file = run.config(self._cfg), run.work_dir / CONFIG_FILE
+        if not file.is_file():
+            write_text(file, config_text(config))
+        told = training_run(run, config, self._data, resume=resume, start=start)
+        if not run.foreign:
+            return told, EngineTrainer(self._tensorboard)
+        trainer = build_trainer(config)
+        trainer.detections(told).unlink(missing_ok=True)
+        return told, trainer
 
     def _recorded(self, told: TrainingRun, trainer: Trainer, display: RunDisplay) -> str | None:
         """Write the record of a run of another program; return why that is impossible."""

@@ -7,6 +7,7 @@ entries are the arguments of the class. Without this entry, it is :class:`Engine
 import itertools
 import re
 import shlex
+import shutil
 import string
 import sys
 from collections.abc import Mapping, Sequence
@@ -176,6 +177,12 @@ class CommandTrainer(Trainer):
         """The command up to its first option or placeholder."""
         texts = itertools.takewhile(lambda w: not w.startswith("-") and "{" not in w, self._words)
         return shlex.join(texts) or self._words[0]
+
+    def check(self, run: TrainingRun) -> None:
+        """Raise InputError if there is no such program."""
+        program = self.command(run)[0]
+        if shutil.which(program) is None:
+            raise InputError(f"--command: there is no program {program!r}")
 
     def command(self, run: TrainingRun) -> list[str]:
         """Return the command with its placeholders replaced."""

@@ -1,6 +1,7 @@
 """Losses in ultralytics' criterion and trainer, its data layout, and the runs of a comparison."""
 
 import copy
+import csv
 import importlib.util
 import json
 import os
@@ -230,7 +231,8 @@ def test_criteria_without_upright_boxes_are_refused(models, ultralytics_offline)
 def test_state_belongs_to_one_criterion_and_stays_in_validation(models, outputs):
     """WIoU v3 has a running mean of 1 - IoU, which the one-to-one matches must not share."""
     model = copy.deepcopy(models["yolo26n.yaml"])
-    many, one = (each["loss_bbox"].loss for each in use_losses(model, "WIoUv3Loss"))
+    given = build_loss("WIoUv3Loss")
+    many, one = (each["loss_bbox"].loss for each in use_losses(model, given))
     assert many is not one
     preds, batch = moved(outputs[0]["yolo26n.yaml"], torch.float32), outputs[1]
     state = copy.deepcopy(many.state_dict())
@@ -366,6 +368,11 @@ def test_runs_of_a_seed_differ_in_the_loss_only(data, tmp_path):
     ]
     first, other_loss, other_seed = (each.detections.read_bytes() for each in found)
     assert first == other_loss != other_seed
+    # The losses in the validations are those of the training.
+    tables = [(each.detections.parent / "results.csv").read_text() for each in found[:2]]
+    rows = [list(csv.DictReader(table.splitlines()))[-1] for table in tables]
+    assert rows[0]["val/dfl_loss"] == rows[1]["val/dfl_loss"]
+    assert rows[0]["val/box_loss"] != rows[1]["val/box_loss"]
 
 
 @needs_ultralytics
@@ -456,6 +463,18 @@ def test_missing_ultralytics(data, tmp_path, monkeypatch, capsys):
     options = [f"--{key.replace('_', '-')}={value}" for key, value in data.items()]
     assert command_line([*options, "--work-dir", str(tmp_path)]) == 2
     assert "error: ultralytics is not installed" in capsys.readouterr().err
+
+
+@needs_ultralytics
+def test_an_old_version_of_ultralytics(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.importlib.metadata, "version", lambda name: "8.3.253")
+    with pytest.raises(InputError, match=r"8.3.253 is too old, .*pip install 'det-losses\[yolo\]'"):
+        train(work_dir=tmp_path, **data)
+
+
+def test_the_extra_installs_a_version_that_is_accepted():
+    oldest = ".".join(map(str, training.OLDEST))
+    assert f"ultralytics>={oldest},<9" in (GUIDE.parents[1] / "setup.cfg").read_text()
 
 
 def test_another_version_of_ultralytics(data, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Train a YOLO model of ultralytics on COCO data with losses of this package."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -31,6 +32,7 @@ from det_losses.evaluation.summary import ap_numbers
 if TYPE_CHECKING:
     from det_losses.adapters.ultralytics.trainer import LossTrainer
 
+OLDEST = (8, 4, 190)  # the oldest version of ultralytics that is tested
 DETECTIONS_FILE = "predictions.json"
 DATA_FOLDER = "ultralytics_data"
 CONFIG_FOLDER = "ultralytics_config"
@@ -233,9 +235,18 @@ def check_model(model: str | Path) -> None:
 
 
 def _package() -> Path:
+    """Return the folder of ultralytics, whose import has side effects.
+
+    Raises:
+        InputError: it is not installed, or is older than :data:`OLDEST`.
+    """
     spec = importlib.util.find_spec("ultralytics")
     if spec is None or spec.origin is None:
         raise InputError(f"ultralytics is not installed: {INSTALL}")
+    version = importlib.metadata.version("ultralytics")
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise InputError(f"ultralytics {version} is too old, {oldest} is needed: {INSTALL}")
     return Path(spec.origin).parent
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 
 from det_losses.errors import InputError, InputTypeError
 from det_losses.signatures import parameters
@@ -238,10 +238,10 @@ def known_divisor(
 
 def is_readable(values: Tensor, on_gpu: bool = False) -> bool:
     """Return whether the values are known: on a CPU, or if ``on_gpu`` on a GPU; not traced."""
-    if type(values) not in _PLAIN or torch.compiler.is_compiling():
+    if type(values) not in _PLAIN or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False  # a FakeTensor or another subclass
     here = values.is_cpu or (on_gpu and not values.is_meta)
-    return here and not is_functorch_wrapped_tensor(values)
+    return here and not (is_functorch_wrapped_tensor(values) or is_legacy_batchedtensor(values))
 
 
 def check_argument(name: str, value: Any, valid: bool, expected: str) -> None:

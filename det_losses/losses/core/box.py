@@ -58,7 +58,8 @@ class PairLoss(DecodedBoxLoss):
     rowwise: bool = False
     is_taped: bool | None = None
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
         cls.rowwise = vars(cls).get("rowwise", False)  # not inherited: the formula may be another
 
     def __init__(

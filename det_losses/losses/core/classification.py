@@ -1,7 +1,7 @@
 """Shared code of classification losses: label convention, checks and building blocks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,15 @@ class ClassificationLoss(Loss):
     """
 
     kind = "classification"
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        # The terms belong to the formula: a class that overrides `unreduced` does not inherit them.
+        owner = next(
+            each for each in cls.__mro__ if {"unreduced", "channel_terms"} & vars(each).keys()
+        )
+        if "channel_terms" not in vars(owner):
+            cls.channel_terms = ClassificationLoss.channel_terms
 
     def unreduced_shape(self, pred: Tensor) -> torch.Size:
         """One value per channel (sigmoid) or per row (softmax)."""
@@ -49,7 +58,8 @@ class ClassificationLoss(Loss):
     def channel_terms(self) -> ChannelTerms | None:
         """Return the loss of one channel with its slope, for the fast path; None: there is none.
 
-        It must equal :meth:`unreduced` for integer labels, before ``class_weight``.
+        It must equal :meth:`unreduced` for integer labels, before ``class_weight``. A subclass that
+        overrides :meth:`unreduced` has none, unless it defines this method too.
         """
         return None
 
@@ -73,10 +83,12 @@ class ClassificationLoss(Loss):
         factor = avg_factor if isinstance(avg_factor, Tensor) else None
         if (
             terms is None
-            or not is_allowed(pred, weight, factor, on_gpu=True)
+            or not is_allowed(pred, target, weight, factor, on_gpu=True)
+            or next(self.parameters(), None) is not None  # learned parameters need autograd
             or inputs
+            or pred.dim() < 2
             or is_dense(pred, target)
-            or not len(pred)
+            or not pred.numel()
         ):
             return plain(pred)
         pred = upcast(pred)

@@ -28,7 +28,7 @@ class ClosedChannels:
     Attributes:
         terms: the loss of a channel.
         labels: ``[N]``; 0..K-1, background K, negative ones are ignored.
-        weights: factors that broadcast over ``[N, K]``.
+        weights: factors of the channels, ``[K]``, or of rows, ``[N, 1]`` or ``[N, K]``.
         divisor: if given, the result is the sum of all losses divided by this number.
     """
 
@@ -72,5 +72,5 @@ class ClosedChannels:
             if may_ignore:
                 all_channels.masked_fill_(labels < 0, 0)
             for weight in self.weights:
-                all_channels *= weight[rows] if len(weight) == len(self.labels) else weight
+                all_channels *= weight[rows] if weight.dim() > 1 else weight
         return both

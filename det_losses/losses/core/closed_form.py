@@ -12,19 +12,24 @@ from det_losses.losses.core.base import is_readable
 Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
 Plain = Callable[[Tensor], Tensor]
 
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+
 
 def is_allowed(pred: Tensor, *constants: Tensor | None, on_gpu: bool = False) -> bool:
     """Return whether only a plain gradient with respect to ``pred`` can be asked for.
 
-    So no gradient of ``constants``, no ``torch.compile``, no transform of ``torch.func`` and no
-    forward-mode differentiation.
+    So no gradient of ``constants``, no ``torch.compile``, no transform of ``torch.func``, also of
+    ``constants``, and no forward-mode differentiation.
     """
     return (
         pred.requires_grad
         and torch.is_grad_enabled()
         and is_readable(pred, on_gpu)
         and forward_ad._current_level < 0
-        and not any(each is not None and each.requires_grad for each in constants)
+        and all(
+            each is None or (not each.requires_grad and is_readable(each, on_gpu))
+            for each in constants
+        )
     )
 
 
@@ -56,7 +61,12 @@ class _ClosedForm(torch.autograd.Function):
                 None,
                 None,
             )
-        if upstream.dim() == 0 and upstream.is_cpu and upstream.item() == 1:
+        if (
+            upstream.dim() == 0
+            and is_readable(upstream)
+            and not _keeps_graph()  # a second backward pass needs the gradient as it is
+            and upstream.item() == 1
+        ):
             return gradient, None, None  # it is not copied
         if 0 < upstream.dim() < gradient.dim():  # one value per row
             upstream = upstream.unsqueeze(-1)

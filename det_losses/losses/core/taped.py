@@ -1,6 +1,5 @@
 """The fast path of losses on pairs of boxes: value and gradient in one pass over numpy arrays."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from numpy import ndarray
 from torch import Tensor
 
 from det_losses.box_gradients import IrregularBoxes, TapedPair
-from det_losses.losses.core.base import is_readable
 from det_losses.losses.core.closed_form import closed_form, is_allowed
 from det_losses.tape import Node, UnsupportedOperation
 from det_losses.tensors import aligned
@@ -44,11 +42,10 @@ def taped_loss(
         inputs: further inputs of the loss, by name.
         divisor: if given, the result is the weighted sum of the losses divided by this number.
     """
+    number = divisor if isinstance(divisor, Tensor) else None
     if not (
         loss.is_taped is not False
-        and is_allowed(pred, target, weight, *inputs.values())
-        and not (isinstance(divisor, Tensor) and (divisor.requires_grad or not divisor.is_cpu))
-        and is_readable(target)
+        and is_allowed(pred, target, weight, number, *inputs.values())
         and pred.dim() == 2
         and pred.shape == target.shape
         and pred.shape[1] == 4
@@ -56,23 +53,18 @@ def taped_loss(
     ):
         return None
     pred, target = aligned(pred, target)
-    untried = loss.is_taped is None
-    if untried and next(loss.parameters(), None) is not None:
+    if loss.is_taped is None and next(loss.parameters(), None) is not None:
         return None  # learned parameters need autograd
-    state = copy.deepcopy(loss.state_dict()) if untried else {}
+    state = _saved(loss)
     try:
         call = _Call(loss, target, weight, inputs, divisor)
         value = closed_form(pred, call.compute, call.plain)
-    except IrregularBoxes:
+    except Exception as error:  # whatever it is: the plain formula raises its own errors again
+        if not isinstance(error, IrregularBoxes):
+            loss.is_taped = False
+        _restore(state)  # the plain formula updates it
         return None
-    except Exception as error:  # at first, whatever it is: an error of the formula is raised again
-        if not (untried or isinstance(error, UnsupportedOperation)):
-            raise
-        loss.is_taped = False
-        if untried:
-            loss.load_state_dict(state)
-        return None
-    if untried:
+    if loss.is_taped is None:
         loss.is_taped = True
     return value
 
@@ -120,12 +112,13 @@ class _Call:
                 f"{type(loss).__name__}: its running statistics have changed since the forward "
                 "pass; for second derivatives, call backward or grad before the next forward pass"
             )
-        training = loss.training
+        modes = [(module, module.training) for module in loss.modules()]
         loss.eval()  # the statistics are not updated again
         try:
             value = loss.plain(pred, self.target, self.weight, **self.inputs)
         finally:
-            loss.train(training)
+            for module, training in modes:
+                module.training = training
         if self.divisor is None:
             return value
         return (value if self.weight is None else value * self.weight).sum() / self.divisor
@@ -133,6 +126,32 @@ class _Call:
 
 def _buffers(loss: "PairLoss") -> tuple[Tensor, ...]:
     return tuple(loss.buffers()) if loss._modules or loss._buffers else ()
+
+
+def _saved(loss: "PairLoss") -> list[tuple[dict, dict]]:
+    """Return the buffers of each module, and by name each buffer with a copy of its values."""
+    if not (loss._modules or loss._buffers):
+        return []
+    return [
+        (
+            buffers,
+            {
+                name: (each, each if each is None else each.detach().clone())
+                for name, each in buffers.items()
+            },
+        )
+        for buffers in (module._buffers for module in loss.modules())
+    ]
+
+
+@torch.no_grad()
+def _restore(state: list[tuple[dict, dict]]) -> None:
+    """Undo all changes of buffers since :func:`_saved`, in place or not."""
+    for buffers, before in state:
+        for name, (buffer, values) in before.items():
+            if buffer is not None and not torch.equal(buffer, values):
+                buffer.copy_(values)
+            buffers[name] = buffer
 
 
 def _evaluate(

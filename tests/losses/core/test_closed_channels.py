@@ -1,0 +1,42 @@
+"""The fast path of sigmoid losses against the formula by operations on tensors."""
+
+import torch
+from torch import nn
+
+from det_losses.losses import FocalLoss
+
+
+def test_as_many_rows_as_classes_in_several_chunks():
+    """Class weights belong to the channels, also of a batch whose rows are as many."""
+    size = 400
+    pred = torch.linspace(-3, 3, size * size).reshape(size, size).requires_grad_()
+    loss = FocalLoss(class_weight=torch.linspace(0.5, 2, size).tolist())
+    value = loss(pred, torch.arange(size))
+    torch.testing.assert_close(value.detach(), loss(pred.detach(), torch.arange(size)))
+
+
+def test_a_row_without_a_batch():
+    pred, label = torch.tensor([0.5, -1.0]), torch.tensor(1)
+    loss = FocalLoss()
+    torch.testing.assert_close(loss(pred.clone().requires_grad_(), label), loss(pred, label))
+
+
+def test_an_overridden_formula_is_used():
+    class Doubled(FocalLoss):
+        def unreduced(self, pred, target, weight=None):
+            return 2 * super().unreduced(pred, target, weight)
+
+    class Again(Doubled):
+        pass
+
+    pred, labels = torch.tensor([[0.5, -1.0]], requires_grad=True), torch.tensor([1])
+    expected = 2 * FocalLoss()(pred, labels)
+    torch.testing.assert_close(Doubled()(pred, labels), expected)
+    torch.testing.assert_close(Again()(pred, labels), expected)
+
+
+def test_a_learned_exponent_has_a_gradient():
+    loss = FocalLoss()
+    loss.gamma = nn.Parameter(torch.tensor(2.0))
+    loss(torch.tensor([[0.5, -1.0]], requires_grad=True), torch.tensor([1])).backward()
+    assert loss.gamma.grad is not None

@@ -1,0 +1,104 @@
+"""A formula on a tape has the value and the gradient that it has with tensors."""
+
+import pytest
+import torch
+
+from det_losses.conformance.case import box_pairs
+from det_losses.losses.core.box import IoUFamilyLoss
+
+
+def under_no_grad(read):
+    """A penalty whose second factor is read where no gradient is recorded."""
+
+    def formula(pair):
+        with torch.no_grad():
+            constant = read(pair)
+        return pair.hull_waste * constant
+
+    return formula
+
+
+def in_place(pair):
+    offset = pair.dx
+    offset += 1
+    return offset**2 + pair.center_distance2 + pair.dx
+
+
+def other_name(pair):
+    first = pair.iou * 1
+    second = first
+    first *= 2
+    return second**2
+
+
+FORMULAS = {
+    "equal": lambda pair: (pair.iou == 1) * 5 + pair.iou * (pair.iou != 0),
+    "isinstance": lambda pair: pair.iou if isinstance(pair.iou, torch.Tensor) else 2 * pair.iou,
+    "truth": lambda pair: pair.iou if pair.iou.shape == (0,) or pair.iou else pair.dx,
+    "in place": in_place,
+    "other name": other_name,
+    "clamp below an infinite slope": lambda pair: (pair.iou - 0.5).clamp(min=0).sqrt(),
+    "relu below an infinite slope": lambda pair: torch.relu(pair.iou - 0.5).sqrt(),
+    "maximum below an infinite slope": lambda pair: torch.maximum(
+        pair.iou - 0.5, torch.zeros_like(pair.iou)
+    ).sqrt(),
+    "at a lower limit": lambda pair: (pair.iou - pair.iou.detach()).clamp(min=0),
+    "at an upper limit": lambda pair: (pair.iou - pair.iou.detach()).clamp(-1, 0),
+    "limit of a node": lambda pair: pair.iou.clamp(min=pair.hull_waste),
+    "interpolation by a node": lambda pair: pair.interpolated(1 - pair.iou).iou,
+    "field": under_no_grad(lambda pair: pair.iou),
+    "diagonal": under_no_grad(lambda pair: pair.hull_diagonal2),
+    "waste": under_no_grad(lambda pair: pair.hull_waste),
+    "angle": under_no_grad(lambda pair: pair.angle_gap),
+    "edge": under_no_grad(lambda pair: pair.edges[2]),
+    "square": under_no_grad(lambda pair: pair.hull_w2 + pair.dh2),
+    "scaled": under_no_grad(lambda pair: pair.scaled(0.5).iou),
+    "interpolated": under_no_grad(lambda pair: pair.interpolated(0.5).hull_waste),
+}
+
+
+class Formula(IoUFamilyLoss):
+    """IoU loss with a given penalty."""
+
+    paper = "made up"
+
+    def __init__(self, formula):
+        super().__init__(reduction="none")
+        self.formula = formula
+
+    def penalties(self, pair):
+        return (self.formula(pair),)
+
+
+def outcome(loss, pred, target):
+    pred = pred.clone().requires_grad_()
+    try:
+        value = loss(pred, target)
+        return value, torch.autograd.grad(value.sum(), pred)[0]
+    except RuntimeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
+def test_a_formula_on_a_tape_equals_that_on_tensors(formula):
+    pred, target = box_pairs()
+    pred[0], pred[1] = target[0], target[1] + 1e3  # IoU 1 and 0
+    fast, plain = Formula(formula), Formula(formula)
+    plain.is_taped = False
+    for _ in range(2):
+        actual, expected = outcome(fast, pred, target), outcome(plain, pred, target)
+        if isinstance(expected, str):
+            assert actual == expected
+        else:
+            torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("side", [1e10, 1e19, 1e25])
+def test_boxes_whose_area_overflows_have_the_gradient_of_the_plain_formula(side):
+    pred = torch.tensor([[50.0, 50, 60, 60], [5, 5, 9, 9]])
+    target = torch.tensor([[0.0, 0, side, side], [5, 5, 8, 8]])
+    fast, plain = (Formula(lambda pair: pair.hull_waste) for _ in range(2))
+    plain.is_taped = False
+    torch.testing.assert_close(
+        outcome(fast, pred, target), outcome(plain, pred, target), equal_nan=True
+    )
