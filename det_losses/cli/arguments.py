@@ -208,7 +208,10 @@ def add_losses(parser: argparse.ArgumentParser) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add --amp, --weights-from, --fit-anchors and --tensorboard."""
     parser.add_argument(
-        "--amp", action="store_true", help="automatic mixed precision (needs an accelerator)"
+        "--amp",
+        action="store_true",
+        help="automatic mixed precision, which needs a GPU; float16, or what the config names: "
+        "optim_wrapper.dtype='bfloat16'",
     )
     parser.add_argument(
         "--weights-from",

@@ -16,6 +16,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock
 
 from det_losses.errors import InputError, InputTypeError, MissingFileError, located, one_line
+from det_losses.models.detector import is_traced
 from det_losses.models.fpn import (
     FPNBackbone,
     feature_channels,
@@ -416,11 +417,29 @@ def fold_frozen_norms(body: nn.Module) -> None:
 def _normed_convolution(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     layers = _import_optional("timm.layers")
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    weight = conv.weight * scale.view(-1, 1, 1, 1)
+    weight, padding = conv.weight * scale.view(-1, 1, 1, 1), conv.padding
     if isinstance(conv, layers.Conv2dSame):
-        x = layers.pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+        if is_traced() or conv.dilation != (1, 1):
+            x = layers.pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+        else:
+            weight, padding = _symmetric(conv, weight, x.shape[-2:])
     bias = norm.bias - norm.running_mean * scale
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return F.conv2d(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
+
+
+def _symmetric(
+    conv: nn.Conv2d, weight: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """Return weight and symmetric padding for TensorFlow's padding "same".
+
+    "Same" pads an even side with one more column at its end. The same numbers result from equal
+    padding and a column of zeros at the start of the kernel, without a copy of the input.
+    """
+    same = _import_optional("timm.layers").get_same_padding
+    sides = zip(size, conv.kernel_size, conv.stride, strict=True)
+    height, width = (same(*side, dilation=1) for side in sides)
+    weight = F.pad(weight, (width % 2, 0, height % 2, 0))
+    return weight, ((height + 1) // 2, (width + 1) // 2)
 
 
 def _activation(norm: nn.Module, x: Tensor) -> Tensor:

@@ -253,10 +253,15 @@ class _FCOS(tv.FCOS):
         """Return what torchvision's method returns."""
         if is_traced():
             return super().postprocess_detections(head_outputs, anchors, image_shapes)
-        outputs = zip(head_outputs["cls_logits"], head_outputs["bbox_ctrness"], strict=True)
-        scores = [(logits.sigmoid() * branch.sigmoid()).sqrt() for logits, branch in outputs]
-        deltas, decode = head_outputs["bbox_regression"], self.box_coder.decode
-        return detections(self, scores, deltas, anchors[0], decode, image_shapes)
+        return detections(
+            self,
+            lambda logits, branch: (logits.sigmoid() * branch.sigmoid()).sqrt(),
+            list(zip(head_outputs["cls_logits"], head_outputs["bbox_ctrness"], strict=True)),
+            self.box_coder.decode,
+            head_outputs["bbox_regression"],
+            anchors[0],
+            image_shapes,
+        )
 
 
 def match_locations(

@@ -6,61 +6,84 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, nms
 
+# On a CPU, a larger temporary tensor often gets new memory pages, and these take most of the time.
+_MOST_SCORES = 2**20
 _FEW = 4000  # coordinates up to which torchvision's batched_nms on a CPU has one call for all
 
 
 def detections(
     detector: nn.Module,
-    scores: Sequence[Tensor],
+    score: Callable[..., Tensor],
+    outputs: Sequence[tuple[Tensor, ...]],
+    decode: Callable[[Tensor, Tensor], Tensor],
     deltas: Sequence[Tensor],
     anchors: Sequence[Tensor],
-    decode: Callable[[Tensor, Tensor], Tensor],
     image_shapes: Sequence[tuple[int, int]],
 ) -> list[dict[str, Tensor]]:
     """Return boxes, scores and labels of each image, as torchvision's ``postprocess_detections``.
 
-    torchvision goes through all images and levels, which takes 30 small operations for each. Here
-    the images of a batch have one threshold per level and one decoding; the best candidates of a
-    level and the NMS are found by the same calls as in torchvision. So the results are the same,
-    including the order of equal scores.
+    torchvision has some 30 small operations for each level of each image. Here all images of a
+    batch are compared with the threshold and decoded together. The calls that order equal scores,
+    ``topk`` and the NMS, are torchvision's, so the detections are the same in the same order.
 
     Args:
         detector: has ``score_thresh``, ``topk_candidates``, ``nms_thresh``, ``detections_per_img``.
-        scores: of each level, ``[B, A, K]``.
+        score: turns the outputs of a level into scores, ``[B, A, K]``.
+        outputs: of each level, ``[B, A, K]`` or ``[B, A, 1]``.
+        decode: turns deltas and anchors, ``[N, 4]``, into boxes.
         deltas: of each level, ``[B, A, 4]``.
         anchors: of each level, ``[A, 4]``, the same for all images.
-        decode: turns deltas and anchors, ``[N, 4]``, into boxes.
         image_shapes: height and width of each image.
     """
     levels = []
-    for level, level_deltas, level_anchors in zip(scores, deltas, anchors, strict=True):
-        image, anchor, label, score = _best(level, detector.score_thresh, detector.topk_candidates)
-        levels.append((image, label, score, level_deltas[image, anchor], level_anchors[anchor]))
-    image, label, score, delta, anchor = map(torch.cat, zip(*levels, strict=True))
+    for level, level_deltas, level_anchors in zip(outputs, deltas, anchors, strict=True):
+        image, anchor, label, scores = _candidates(detector.score_thresh, score, level)
+        rows = _best(image, scores, len(image_shapes), detector.topk_candidates)
+        image, anchor = image[rows], anchor[rows]
+        boxes = level_deltas[image, anchor], level_anchors[anchor]
+        levels.append((image, label[rows], scores[rows], *boxes))
+    image, label, scores, *boxes = map(torch.cat, zip(*levels, strict=True))
     by_image = image.argsort(stable=True)  # within an image, the order of the levels
     counts = torch.bincount(image, minlength=len(image_shapes)).tolist()
-    parts = (each[by_image].split(counts) for each in (decode(delta, anchor), score, label))
-    found = []
-    for shape, boxes, own_scores, labels in zip(image_shapes, *parts, strict=True):
-        boxes = clip_boxes_to_image(boxes, shape)
-        kept = nms_by_class(boxes, own_scores, labels, detector.nms_thresh)
-        kept = kept[: detector.detections_per_img]
-        found.append({"boxes": boxes[kept], "scores": own_scores[kept], "labels": labels[kept]})
-    return found
+    parts = (each[by_image].split(counts) for each in (decode(*boxes), scores, label))
+    return [
+        _after_nms(detector, clip_boxes_to_image(boxes, shape), scores, labels)
+        for shape, boxes, scores, labels in zip(image_shapes, *parts, strict=True)
+    ]
 
 
-def _best(scores: Tensor, threshold: float, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return image, anchor, class and score of the best ``most`` of each image of a level."""
-    image, anchor, label = torch.where(scores > threshold)  # sorted by image
-    score = scores[image, anchor, label]
+def _candidates(
+    threshold: float, score: Callable[..., Tensor], outputs: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return image, anchor, class and score of all scores above a threshold, sorted by image."""
+    images = len(outputs[0])
+    if outputs[0].device.type == "cpu":
+        images = max(1, _MOST_SCORES // max(1, outputs[0][0].numel()))
+    found, start = [], 0
+    for group in zip(*(each.split(images) for each in outputs), strict=True):
+        scores = score(*group)
+        image, anchor, label = torch.where(scores > threshold)
+        found.append((image + start, anchor, label, scores[image, anchor, label]))
+        start += images
+    return tuple(map(torch.cat, zip(*found, strict=True)))
+
+
+def _best(image: Tensor, scores: Tensor, images: int, most: int) -> Tensor:
+    """Return the rows of the ``most`` highest scores of each image."""
     chosen, start = [image[:0]], 0
-    for count in torch.bincount(image, minlength=len(scores)).tolist():
+    for count in torch.bincount(image, minlength=images).tolist():
         if count:
-            part = score[start : start + count]
+            part = scores[start : start + count]
             chosen.append(part.topk(min(count, most)).indices + start)
             start += count
-    rows = torch.cat(chosen)
-    return image[rows], anchor[rows], label[rows], score[rows]
+    return torch.cat(chosen)
+
+
+def _after_nms(
+    detector: nn.Module, boxes: Tensor, scores: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    kept = nms_by_class(boxes, scores, labels, detector.nms_thresh)[: detector.detections_per_img]
+    return {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
 
 
 def nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:

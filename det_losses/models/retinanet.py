@@ -169,9 +169,15 @@ class _RetinaNet(tv.RetinaNet):
         """Return what torchvision's method returns."""
         if is_traced():
             return super().postprocess_detections(head_outputs, anchors, image_shapes)
-        scores = [logits.sigmoid() for logits in head_outputs["cls_logits"]]
-        deltas, decode = head_outputs["bbox_regression"], self.box_coder.decode_single
-        return detections(self, scores, deltas, anchors[0], decode, image_shapes)
+        return detections(
+            self,
+            torch.sigmoid,
+            list(zip(head_outputs["cls_logits"], strict=True)),
+            self.box_coder.decode_single,
+            head_outputs["bbox_regression"],
+            anchors[0],
+            image_shapes,
+        )
 
 
 class _SoftmaxRetinaNet(_RetinaNet):

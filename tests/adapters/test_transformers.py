@@ -186,13 +186,24 @@ def test_wrappers_and_sums_over_both_spaces_work(transformers):
     assert gradient.isfinite().all() and gradient.norm() > 0
 
 
-def test_an_image_without_boxes(transformers):
-    for name in SMALL_MODELS:
-        model = with_losses(build_model(name, CLASSES, seed=0).train(), loss_iou="CIoULoss")
-        empty = {"class_labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
-        targets = [{**labels()[0], **empty}, labels()[1]]
-        losses, gradient, _ = step(model, targets)
-        assert losses["loss"].isfinite() and gradient.isfinite().all()
+def number_of_boxes(count):
+    """Two images: one with ``count`` boxes, one without any."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = [0.2 + 0.6 * torch.rand(n, 4, generator=generator) for n in (count, 0)]
+    return [
+        {"class_labels": torch.arange(len(own)) % 3, "boxes": own, "size": size}
+        for own, size in zip(boxes, torch.tensor([[HEIGHT, WIDTH]] * 2), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_images_without_boxes_and_with_more_boxes_than_queries(transformers, name, count):
+    """40 boxes, 30 queries: losses are divided by the boxes, not by the matched queries."""
+    model = build_model(name, CLASSES, seed=0).train()
+    targets = number_of_boxes(count)
+    own = step(model, targets)
+    assert_equal_steps(own, step(with_losses(model), targets))
 
 
 def test_the_state_of_a_loss_belongs_to_the_model(transformers):

@@ -1,15 +1,18 @@
 """mmengine's messages in the units of this package."""
 
+import copy
 import logging
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.visualization import Visualizer as FigureVisualizer
 
 from det_losses.engine import build_runner
 from det_losses.engine.run import build_parts
 from det_losses.engine.runner import Visualizer, best_in_points
+from det_losses.errors import InputError
 
 BEST = "The best checkpoint with {} is saved to best.pth."
 
@@ -48,3 +51,36 @@ def test_a_figure_is_created_by_the_first_drawing():
         each.draw_bboxes(np.array([[2, 3, 15, 9]]))
     np.testing.assert_array_equal(ours.get_image(), theirs.get_image())
     np.testing.assert_array_equal(Visualizer("given", image).get_image()[0, 0], image[0, 0])
+
+
+def test_the_config_compiles_the_backbone(toy_cfg):
+    graphs = []
+
+    def backend(graph, _inputs):  # counts what torch.compile passes to a compiler
+        graphs.append(graph)
+        return graph.forward
+
+    cfg = toy_cfg(compile=dict(backend=backend))
+    classes = cfg["model"]["num_classes"]
+    backbone = dict(type="SmallResNetFPN", widths=(8, 8, 16, 16), out_channels=16)
+    cfg["model"] = dict(
+        type="FCOS", backbone=backbone, num_classes=classes, anchor_sizes=(8, 16, 32)
+    )
+    runner = build_runner(Config(cfg))
+    runner.model.eval()
+    names, images = list(runner.model.state_dict()), torch.rand(1, 3, 64, 64)
+    backbone = runner.model.detector.backbone
+    with torch.no_grad():
+        expected = backbone(images)
+        runner._maybe_compile("train_step")
+        found = backbone(images)
+    assert graphs and list(runner.model.state_dict()) == names
+    for level, value in expected.items():
+        torch.testing.assert_close(found[level], value)
+    copy.deepcopy(runner.model)  # as EMAHook does
+
+
+def test_compile_is_a_bool_or_arguments(toy_cfg):
+    runner = build_runner(Config(toy_cfg(compile="inductor")))
+    with pytest.raises(InputError, match=r"compile must be True, .*got 'inductor'"):
+        runner._maybe_compile("train_step")
