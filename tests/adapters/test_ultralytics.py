@@ -440,6 +440,7 @@ def test_nothing_is_downloaded_or_sent_and_settings_stay(data, tmp_path):
         env={
             **{key: value for key, value in os.environ.items() if "PYTEST" not in key},
             "HOME": str(home),
+            "ULTRALYTICS_API_KEY": f"ul_{'0' * 40}",
             "XDG_CONFIG_HOME": str(home),
             "MPLCONFIGDIR": str(tmp_path / "mpl"),
         },
@@ -496,6 +497,7 @@ def test_another_version_of_ultralytics(data, tmp_path, monkeypatch):
         ({"resume": True}, InputError, "an interrupted run starts again"),
         ({"device": "0,1"}, InputError, "trains on one device"),
         ({"model": "yolo11n.pt"}, MissingFileError, "nothing is downloaded"),
+        ({"pretrained": "yolo11n.pt"}, MissingFileError, "pretrained yolo11n.pt: no such file"),
         ({"model": "yolo99n.yaml"}, MissingFileError, "Models of ultralytics are yolov8n.yaml"),
         ({"model": "yolo11n-seg.yaml", **ARGUMENTS}, InputError, "its head is Segment"),
         ({"loss": "GIuLoss", **ARGUMENTS}, KeyError, "GIoULoss"),

@@ -154,6 +154,7 @@ def offline(folder: Path) -> Iterator[None]:
         "YOLO_CONFIG_DIR": str(folder),
         "YOLO_OFFLINE": "true",
         "YOLO_AUTOINSTALL": "false",
+        "ULTRALYTICS_API_KEY": "",
     }
     with mock.patch.dict(os.environ, environment):
         try:
@@ -197,11 +198,12 @@ def _add_font(folder: Path) -> None:
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Check the names of ultralytics' arguments, without its import.
+    """Check ultralytics' arguments, without its import.
 
     Raises:
         InputError: ultralytics is not installed, or an argument has no effect here.
         InputTypeError: ultralytics has no such argument.
+        MissingFileError: a file of weights does not exist.
     """
     known = yaml.safe_load((_package() / "cfg/default.yaml").read_text(encoding="utf-8"))
     for name, value in arguments.items():
@@ -211,6 +213,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             raise InputTypeError(
                 f"ultralytics has no argument {name!r}. {did_you_mean(name, known)}"
             )
+    for name in ("pretrained", "distill_model"):
+        value = arguments.get(name)
+        if isinstance(value, (str, Path)) and not Path(value).is_file():
+            raise MissingFileError(f"{name} {value}: no such file, and nothing is downloaded")
     device = str(arguments.get("device", ""))
     if "," in device:
         raise InputError(f"device={device!r}: a run trains on one device")
