@@ -20,7 +20,7 @@ from torch.nn.functional import one_hot, smooth_l1_loss
 
 from det_losses import build_loss
 from det_losses.conformance.case import box_pairs
-from det_losses.conformance.cost import seconds
+from det_losses.cost import seconds
 
 try:
     from ultralytics.utils.metrics import bbox_iou

@@ -3,6 +3,8 @@
 import ast
 import configparser
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -60,3 +62,22 @@ def test_every_package_is_installed():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert packages | {"det_losses.configs"} == set(setup["options"]["packages"].split())
+
+
+def test_nothing_of_an_extra_is_needed_for_a_comparison():
+    """A plain installation has none of these packages; each is imported where it is used."""
+    extras = "hypothesis timm onnx onnxruntime ray ultralytics transformers mkdocs tensorboard"
+    tools = [path.stem for path in (PACKAGE / "cli").glob("*.py") if path.stem != "check_losses"]
+    modules = [f"det_losses.cli.{tool}" for tool in tools] + [
+        "det_losses.comparison.comparison",
+        "det_losses.engine.run",
+        "det_losses.inference",
+        "det_losses.plots.curve_figure",
+        "det_losses.report.write",
+        "det_losses.simulation.run",
+    ]
+    code = (
+        f"import importlib, sys\nfor name in {extras.split()}: sys.modules[name] = None\n"
+        f"for name in {modules}: importlib.import_module(name)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

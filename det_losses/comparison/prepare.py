@@ -22,7 +22,7 @@ from det_losses.comparison.trainer import is_foreign
 from det_losses.comparison.variants import Selection, Variant, select
 from det_losses.comparison.weight_matching import MATCHED_FILE
 from det_losses.config_diff import plain
-from det_losses.conformance.cost import cost
+from det_losses.cost import cost
 from det_losses.engine.build import build_datasets
 from det_losses.engine.config import select_fold, use_validation
 from det_losses.engine.fitted_anchors import use_fitted_anchors

@@ -1,7 +1,7 @@
 import torch
 
 from det_losses import build_loss
-from det_losses.conformance.cost import BOXES, cost
+from det_losses.cost import BOXES, cost
 from det_losses.losses import IoUFamilyLoss
 
 
