@@ -312,8 +312,9 @@ def test_variables_of_a_config_are_no_mistakes(experiment, monkeypatch):
 
 def test_every_shipped_config_passes(monkeypatch):
     monkeypatch.setattr("det_losses.engine.settings.print_log", pytest.fail)
-    for name in shipped_configs():
-        check_settings(read_config(name))
+    for cfg in map(read_config, shipped_configs()):
+        if "trainer" not in cfg:  # its settings are those of another program
+            check_settings(cfg)
 
 
 LEGAL = dict(
