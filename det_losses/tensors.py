@@ -1,4 +1,4 @@
-"""Helpers of the losses: precision and shape of inputs, and a square root."""
+"""Helpers for tensors: precision and shape of inputs, a square root, and tracing."""
 
 import torch
 from torch import Tensor
@@ -30,3 +30,8 @@ def aligned(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         )
     pred = upcast(pred)
     return pred, target.to(pred.dtype)
+
+
+def is_traced() -> bool:
+    """Return whether a tracer or compiler records the operations, for an export for example."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -64,6 +64,12 @@ class TrainingRun:
         return next(iter(self.losses.values()), None)
 
     @property
+    def data_options(self) -> dict[str, Path | None]:
+        """The files of the run as options of a command line, such as ``--train-ann``."""
+        names = ("train_ann", "train_images", "val_ann", "val_images", "work_dir")
+        return {f"--{name.replace('_', '-')}": getattr(self, name) for name in names}
+
+    @property
     def weight(self) -> float | None:
         """The ``loss_weight`` of this loss; None if it has none."""
         return _split_weight(self.loss or "")[1]

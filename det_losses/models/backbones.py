@@ -16,7 +16,6 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock
 
 from det_losses.errors import InputError, InputTypeError, MissingFileError, located, one_line
-from det_losses.models.detector import is_traced
 from det_losses.models.fpn import (
     FPNBackbone,
     feature_channels,
@@ -27,6 +26,7 @@ from det_losses.models.weight_files import is_skipped, load_weights, weights_ski
 from det_losses.models.weights import Pretrained
 from det_losses.registry import MODELS, find
 from det_losses.signatures import check_call
+from det_losses.tensors import is_traced
 
 
 def build_backbone(

@@ -25,7 +25,6 @@ from det_losses.losses.core.state import mean_over_ranks
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
-    SizingTransform,
     anchors_of_config,
     check_torchvision_arguments,
     with_normalisation,
@@ -42,6 +41,7 @@ from det_losses.models.slots import (
     build_slot_losses,
     extra_inputs,
 )
+from det_losses.models.transform import SizingTransform
 from det_losses.models.weights import BACKGROUND, WeightsConfig
 from det_losses.registry import MODELS
 from det_losses.signatures import check_ranges

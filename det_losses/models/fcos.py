@@ -19,19 +19,19 @@ from det_losses.models.detector import (
     MOST_PAIRS,
     Detector,
     FullPrecisionAnchors,
-    SizingTransform,
     check_levels,
     check_torchvision_arguments,
-    is_traced,
     with_normalisation,
 )
 from det_losses.models.fcos_head import BoxHead, Head
 from det_losses.models.fpn import norm_layer
 from det_losses.models.postprocessing import detections
 from det_losses.models.slots import LossConfig, Slot, build_slot_losses
+from det_losses.models.transform import SizingTransform
 from det_losses.models.weights import WeightsConfig
 from det_losses.registry import MODELS
 from det_losses.signatures import check_ranges
+from det_losses.tensors import is_traced
 
 REG_MAX = 16  # mmdet gfl_r50_fpn
 CENTERNESS_TARGETS = ("centerness", "iou")

@@ -14,7 +14,7 @@ from torchvision.models.detection.fcos import (
 
 from det_losses.generators import generators_kept
 from det_losses.losses.core.state import mean_over_ranks
-from det_losses.models.detector import image_sizes, matched_targets
+from det_losses.models.detector import matched_targets
 from det_losses.models.slots import (
     adopt,
     at_positives,
@@ -22,6 +22,7 @@ from det_losses.models.slots import (
     box_slot_loss,
     extra_inputs,
 )
+from det_losses.models.transform import image_sizes
 from det_losses.tensors import upcast
 
 

@@ -14,9 +14,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from det_losses.errors import InputError, InputTypeError, did_you_mean
 from det_losses.models import fcos, fcos_head, retinanet
-from det_losses.models.detector import Detector, FullPrecisionAnchors, SizingTransform
+from det_losses.models.detector import Detector, FullPrecisionAnchors
 from det_losses.models.faster_rcnn import RPN, BoxRoIHeads, FasterRCNN
 from det_losses.models.slots import LossConfig, adopt, build_slot_losses
+from det_losses.models.transform import SizingTransform
 
 AnyDetector = TypeVar("AnyDetector", bound=nn.Module)
 Configs = dict[str, LossConfig | None]

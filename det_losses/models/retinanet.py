@@ -20,11 +20,8 @@ from det_losses.losses.core.state import mean_over_ranks
 from det_losses.models.backbones import build_backbone
 from det_losses.models.detector import (
     Detector,
-    SizingTransform,
     anchors_of_config,
     check_torchvision_arguments,
-    image_sizes,
-    is_traced,
     match_anchors,
     matched_targets,
     with_normalisation,
@@ -41,9 +38,10 @@ from det_losses.models.slots import (
     build_slot_losses,
     extra_inputs,
 )
+from det_losses.models.transform import SizingTransform, image_sizes
 from det_losses.models.weights import BACKGROUND, WeightsConfig
 from det_losses.registry import MODELS
-from det_losses.tensors import upcast
+from det_losses.tensors import is_traced, upcast
 
 PRIOR = 0.01  # probability of an object at an anchor before training; 1708.02002, 3.3
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import _setup_scales
 
-from det_losses.models.detector import is_traced
+from det_losses.tensors import is_traced
 
 
 class RoIAlign(MultiScaleRoIAlign):

@@ -6,14 +6,12 @@ from small_detectors import BACKBONE, faster_rcnn, retinanet
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import box_iou
 
 from det_losses.errors import UserError
 from det_losses.models import FCOS, FasterRCNN, RetinaNet
 from det_losses.models.detector import (
     FullPrecisionAnchors,
-    SizingTransform,
     check_torchvision_arguments,
     match_anchors,
 )
@@ -167,35 +165,6 @@ def test_anchors_are_matched_as_by_torchvision(low_quality, most, monkeypatch):
         expected = matcher(box_iou(own, anchors)) if len(own) else torch.full((400,), -1)
         assert torch.equal(row, expected)
     assert (found == -2).any() and (found > 30).any()
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(
-    ("shapes", "settings"),
-    [
-        ([(41, 60)] * 3, dict(min_size=[64], max_size=90)),  # to 61.5 x 90, which is 61 x 90
-        ([(64, 80)] * 3, dict(min_size=[64], max_size=90)),  # not resized
-        ([(64, 80)] * 3, dict(min_size=[48, 64], max_size=90)),  # a random size for each image
-        ([(33, 70)] * 2, dict(min_size=[64], max_size=90, fixed_size=(50, 40))),
-        ([(64, 80), (40, 60)], dict(min_size=[64], max_size=90)),
-    ],
-)
-def test_images_and_boxes_are_transformed_as_by_torchvision(shapes, settings, training):
-    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
-    theirs = GeneralizedRCNNTransform(image_mean=mean, image_std=std, **settings).train(training)
-    ours = SizingTransform(theirs).train(training)
-    images = [torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in shapes]
-    targets = [dict(boxes=torch.tensor([[3.0, 5, 30, 22 + i]])) for i in range(len(images))]
-    found = []
-    for transform, given in ((ours, images), (theirs, [image / 255 for image in images])):
-        torch.manual_seed(1)
-        found.append((*transform(given, targets), torch.rand(1)))
-    (batch, moved, drawn), (expected, boxes, number) = found
-    assert torch.equal(batch.tensors, expected.tensors)
-    assert list(map(tuple, batch.image_sizes)) == list(map(tuple, expected.image_sizes))
-    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(moved, boxes, strict=True))
-    assert [each["image_size"][::-1] for each in moved] == list(map(tuple, batch.image_sizes))
-    assert drawn == number
 
 
 def test_losses_get_the_number_of_channels_if_it_exceeds_the_classes():

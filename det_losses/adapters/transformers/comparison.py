@@ -81,11 +81,7 @@ class TransformersTrainer(Trainer):
         options = {
             "--model": self._model,
             **{f"--{slot.replace('_', '-')}": loss for slot, loss in losses.items()},
-            "--train-ann": run.train_ann,
-            "--train-images": run.train_images,
-            "--val-ann": run.val_ann,
-            "--val-images": run.val_images,
-            "--work-dir": run.work_dir,
+            **run.data_options,
             "--seed": run.seed,
             **self._options,
         }

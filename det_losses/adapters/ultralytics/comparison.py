@@ -51,11 +51,7 @@ class UltralyticsTrainer(Trainer):
         options = {
             "--model": self._model,
             **{_OPTIONS[slot]: loss for slot, loss in run.losses.items()},
-            "--train-ann": run.train_ann,
-            "--train-images": run.train_images,
-            "--val-ann": run.val_ann,
-            "--val-images": run.val_images,
-            "--work-dir": run.work_dir,
+            **run.data_options,
             "--seed": run.seed,
         }
         words = [str(word) for pair in options.items() for word in pair]
