@@ -18,10 +18,11 @@ class BoxPair:
     ``hull_diagonal2`` serve as denominators and are clamped above zero. All others are exact.
 
     Attributes:
-        pred: predicted boxes, ``[N, 4]``, xyxy, pixels; float32 or float64.
-        target: their targets, same shape and dtype.
+        edges: x1, y1, x2 and y2 of ``pred`` in pixels, each ``[N]`` like all attributes below;
+            float32 or float64.
+        target_edges: those of ``target``.
         eps: smallest denominator, an area; lengths are clamped at its square root.
-        w, h: sides of ``pred``, negative if it is inverted; ``[N]``, like all attributes below.
+        w, h: sides of ``pred``, negative if it is inverted.
         wg, hg: sides of ``target``.
         dx, dy: centre of ``pred`` minus centre of ``target``.
         hull_w, hull_h: sides of the enclosing box.
@@ -32,8 +33,8 @@ class BoxPair:
         inputs: further inputs of the loss, by name.
     """
 
-    pred: Tensor
-    target: Tensor
+    edges: tuple[Tensor, ...]
+    target_edges: tuple[Tensor, ...]
     eps: float
     w: Tensor
     h: Tensor
@@ -49,6 +50,16 @@ class BoxPair:
     union: Tensor
     iou: Tensor
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def pred(self) -> Tensor:
+        """The predicted boxes, ``[N, 4]``."""
+        return torch.stack(self.edges, -1)
+
+    @property
+    def target(self) -> Tensor:
+        """The targets, ``[N, 4]``."""
+        return torch.stack(self.target_edges, -1)
 
     @property
     def center_distance2(self) -> Tensor:
@@ -106,21 +117,16 @@ class BoxPair:
         )
 
     @property
-    def edges(self) -> tuple[Tensor, ...]:
-        """x1, y1, x2 and y2 of ``pred``."""
-        return self.pred.unbind(-1)
-
-    @property
     def edge_offsets(self) -> tuple[Tensor, ...]:
         """Offsets of x1, y1, x2 and y2 from those of the target."""
-        pairs = zip(self.edges, self.target.unbind(-1), strict=True)
+        pairs = zip(self.edges, self.target_edges, strict=True)
         return tuple(edge - target for edge, target in pairs)
 
     @property
     def extended_iou(self) -> Tensor:
         """IoU whose intersection is negative for disjoint boxes, see ExtendedIoULoss."""
         x1, y1, x2, y2 = self.edges
-        x1g, y1g, x2g, y2g = self.target.unbind(-1)
+        x1g, y1g, x2g, y2g = self.target_edges
         overlap_w, gap_w, lead_w = _overlap_and_gap(x1, x2, x1g, x2g)
         overlap_h, gap_h, lead_h = _overlap_and_gap(y1, y2, y1g, y2g)
         missing = (
@@ -131,15 +137,15 @@ class BoxPair:
 
     def interpolated(self, alpha: float | Tensor) -> "BoxPair":
         """The pair of the interpolated box (1 - alpha) * pred + alpha * target and the target."""
-        rest = (1 - alpha).unsqueeze(-1) if isinstance(alpha, Tensor) else 1 - alpha
-        moved = self.target + rest * (self.pred - self.target)
-        return box_pair(moved, self.target, self.eps, self.inputs)
+        rest = 1 - alpha
+        pairs = zip(self.edges, self.target_edges, strict=True)
+        moved = tuple(target + rest * (edge - target) for edge, target in pairs)
+        return geometry(moved, self.target_edges, self.eps, self.inputs)
 
     def scaled(self, ratio: float) -> "BoxPair":
         """The pair with both boxes scaled by ``ratio`` about their own centres."""
-        return box_pair(
-            _scaled(self.pred, ratio), _scaled(self.target, ratio), self.eps, self.inputs
-        )
+        edges, target_edges = _scaled(self.edges, ratio), _scaled(self.target_edges, ratio)
+        return geometry(edges, target_edges, self.eps, self.inputs)
 
 
 def box_pair(
@@ -168,8 +174,18 @@ def box_pair(
     if pred.shape[-1:] != (4,):
         raise InputError(f"boxes must have 4 values (x1, y1, x2, y2), got shape {list(pred.shape)}")
     pred, target = aligned(pred, target)
-    x1, y1, x2, y2 = pred.unbind(-1)
-    x1g, y1g, x2g, y2g = target.unbind(-1)
+    return geometry(pred.unbind(-1), target.unbind(-1), eps, inputs or {})
+
+
+def geometry(
+    edges: tuple[Tensor, ...],
+    target_edges: tuple[Tensor, ...],
+    eps: float,
+    inputs: Mapping[str, Tensor],
+) -> BoxPair:
+    """Compute the geometry of pairs from x1, y1, x2 and y2 of both boxes; see :func:`box_pair`."""
+    x1, y1, x2, y2 = edges
+    x1g, y1g, x2g, y2g = target_edges
     w, h, wg, hg = x2 - x1, y2 - y1, x2g - x1g, y2g - y1g
     overlap_w = _length(torch.minimum(x2, x2g) - torch.maximum(x1, x1g))
     overlap_h = _length(torch.minimum(y2, y2g) - torch.maximum(y1, y1g))
@@ -178,8 +194,8 @@ def box_pair(
     hull_w = _extent(x1, x2, x1g, x2g)
     hull_h = _extent(y1, y2, y1g, y2g)
     return BoxPair(
-        pred=pred,
-        target=target,
+        edges=edges,
+        target_edges=target_edges,
         eps=eps,
         w=w,
         h=h,
@@ -194,14 +210,16 @@ def box_pair(
         intersection=intersection,
         union=union,
         iou=intersection / _denominator(union, overlap_w, overlap_h, eps),
-        inputs=inputs or {},
+        inputs=inputs,
     )
 
 
-def _scaled(boxes: Tensor, ratio: float) -> Tensor:
-    first, second = boxes.split(2, dim=-1)
-    center, half = (first + second) / 2, (second - first) * (ratio / 2)
-    return torch.cat([center - half, center + half], dim=-1)
+def _scaled(edges: tuple[Tensor, ...], ratio: float) -> tuple[Tensor, ...]:
+    """Scale boxes about their centres."""
+    centers = [(low + high) / 2 for low, high in zip(edges[:2], edges[2:], strict=True)]
+    halves = [(high - low) * (ratio / 2) for low, high in zip(edges[:2], edges[2:], strict=True)]
+    ends = list(zip(centers, halves, strict=True))
+    return (*(center - half for center, half in ends), *(center + half for center, half in ends))
 
 
 def _length(x: Tensor) -> Tensor:

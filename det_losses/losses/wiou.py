@@ -109,7 +109,7 @@ class _FocusedWIoU(WIoUv1Loss):
     def _beta(self, iou: Tensor, weight: Tensor | None) -> Tensor:
         loss = (1 - iou).clamp(min=0)
         counted = counted_rows(loss, weight)
-        total = torch.stack([torch.where(counted, loss, 0.0).sum(), counted.sum().to(loss)])
+        total = torch.stack([torch.where(counted, loss, 0.0).sum(), counted.sum().to(loss.dtype)])
         total, count = (over_ranks(total) if self.training else total).unbind()
         mean = self.iou_loss(total / count.clamp(min=1), count > 0)
         return loss / mean.clamp(min=self.eps)

@@ -136,7 +136,7 @@ class IoUFamilyLoss(PairLoss):
         """Sum of the terms, times the factor, ``[N]``."""
         terms = sum(self.penalties(pair), self.overlap(self.iou(pair)))
         factor = self.factor(pair, weight)
-        return terms if isinstance(factor, int) and factor == 1 else terms * factor
+        return terms if type(factor) is int and factor == 1 else terms * factor
 
 
 class IoUWrapper(IoUFamilyLoss):

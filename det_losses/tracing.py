@@ -1,0 +1,389 @@
+"""A formula on tensors, recorded as the operations that it applies to each row.
+
+A :class:`Traced` takes the place of a tensor ``[N]`` in the formula of a loss: it has the operators
+and methods of a tensor, and functions such as ``torch.exp`` accept it. Nothing is computed until
+the formula is complete; :mod:`~det_losses.kernels` then computes the value and the gradient.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from det_losses.boxes import BoxPair, geometry
+from det_losses.kernels import Operation, Program
+
+
+class UnsupportedOperation(Exception):
+    """A formula uses an operation that a traced tensor does not have."""
+
+
+class Trace:
+    """The operations of one evaluation of a formula on pairs of boxes.
+
+    Besides those of :data:`~det_losses.kernels.OPERATIONS`, there are operations on pairs, which
+    :func:`_expanded` replaces: ``("boxes", eps)`` is the pair of the boxes, ``("field", pair,
+    name)`` one of its quantities, ``("scaled", pair, x)`` and ``("interpolated", pair, x)`` are
+    other pairs.
+
+    Args:
+        pred: predicted boxes, ``[N, 4]``, contiguous, float32 or float64.
+        target: their targets, same shape and dtype.
+    """
+
+    __slots__ = ("arrays", "constants", "operations", "pred", "target", "values")
+
+    def __init__(self, pred: ndarray, target: ndarray) -> None:
+        self.pred, self.target = pred, target
+        self.operations: list[Operation] = []
+        self.constants: list[float] = []
+        self.arrays: list[ndarray] = []
+        self.values: dict[int, Tensor] = {}  # those that the formula has asked for
+
+    def pair(self, eps: float, inputs: Mapping[str, Tensor]) -> "TracedPair":
+        """Return the geometry of the boxes."""
+        self.operations.append(("boxes", eps))
+        return TracedPair(self, len(self.operations) - 1, eps, inputs)
+
+    def add(self, name: str, *operands: "Operand") -> "Traced":
+        """Record an operation."""
+        constant, places = True, []
+        for operand in operands:
+            if type(operand) is not Traced:
+                places.append(self.place(operand, name in _OF_BOOLEANS))
+                continue
+            if operand.is_boolean and name not in _OF_BOOLEANS:
+                operand = self.add("where", operand, 1.0, 0.0)
+            places.append(operand.index)
+            constant = constant and operand.constant
+        self.operations.append((name, *places))
+        is_boolean = name in _BOOLEANS
+        made = Traced(self, len(self.operations) - 1, constant or is_boolean, is_boolean)
+        return made if made.constant or torch.is_grad_enabled() else made.detach()
+
+    def number(self, value: float) -> "Traced":
+        """Record a number."""
+        return Traced(self, self.place(value), True)
+
+    def value(self, constant: "Traced") -> Tensor:
+        """Return the values of a traced tensor that has no gradient."""
+        if constant.index not in self.values:
+            if not constant.constant:
+                raise UnsupportedOperation("the values of a traced tensor that has a gradient")
+            value = torch.from_numpy(self.evaluate(constant)[0])
+            self.values[constant.index] = value.bool() if constant.is_boolean else value
+        return self.values[constant.index]
+
+    def evaluate(
+        self, result: "Traced", seed: float | None = None
+    ) -> tuple[ndarray, ndarray | None]:
+        """Return the values of the result, and ``seed`` times its gradient by ``pred``."""
+        key = (*self.operations, result.index, len(self.constants))
+        program, constants = _program(key, seed is not None)
+        return program.evaluate(
+            self.pred, self.target, (*self.constants, *constants), self.arrays, seed
+        )
+
+    def place(self, operand: float | Tensor, is_boolean: bool = False) -> int:
+        """Return the operand of an operation, for a number or a tensor that is not traced."""
+        if isinstance(operand, Tensor):
+            if operand.requires_grad:
+                raise UnsupportedOperation("another tensor with a gradient")
+            if operand.dim():
+                return self._array(operand, is_boolean)
+        elif not isinstance(operand, int | float):
+            raise UnsupportedOperation(f"an operand that is {type(operand).__name__}")
+        self.constants.append(float(operand))
+        return -len(self.constants)
+
+    def _array(self, tensor: Tensor, is_boolean: bool) -> int:
+        array = tensor.numpy()
+        if array.dtype == np.bool_ and not is_boolean:
+            array = array.astype(self.pred.dtype)
+        if array.shape != self.pred.shape[:1] or array.dtype not in (self.pred.dtype, np.bool_):
+            raise UnsupportedOperation("a tensor of another shape or type")
+        self.arrays.append(np.ascontiguousarray(array))
+        self.operations.append(("array", len(self.arrays) - 1))
+        return len(self.operations) - 1
+
+
+@functools.cache
+def _program(key: tuple, has_gradient: bool) -> tuple[Program, list[float]]:
+    """Return the compiled formula, and the constants that it needs besides those of the trace."""
+    *operations, result, constants = key
+    trace, index = _expanded(operations, result, constants)
+    return Program(trace.operations, index, 4, has_gradient), trace.constants[constants:]
+
+
+def _expanded(operations: Sequence[Operation], result: int, constants: int) -> tuple[Trace, int]:
+    """Replace the operations on pairs by those of :mod:`~det_losses.boxes`."""
+    none = np.empty((0, 4))
+    trace = Trace(none, none)
+    trace.constants += [0.0] * constants
+    made: list[Any] = []
+
+    def traced(operand: int) -> Traced:
+        return made[operand] if operand >= 0 else Traced(trace, operand, True)
+
+    with torch.enable_grad():
+        for name, *operands in operations:
+            if name == "boxes":
+                trace.operations += [(box, axis) for box in ("pred", "target") for axis in range(4)]
+                edges = [Traced(trace, index, index >= 4) for index in range(8)]
+                made.append(geometry(tuple(edges[:4]), tuple(edges[4:]), operands[0], {}))
+            elif name == "field":
+                pair, field, *axis = operands
+                value = getattr(made[pair], field)
+                made.append(value[axis[0]] if axis else value)
+            elif name in ("scaled", "interpolated"):
+                made.append(getattr(made[operands[0]], name)(traced(operands[1])))
+            elif name == "array":
+                trace.operations.append((name, *operands))
+                made.append(Traced(trace, len(trace.operations) - 1, True))
+            else:
+                made.append(trace.add(name, *map(traced, operands)))
+    return trace, traced(result).index
+
+
+class TracedPair(BoxPair):
+    """The geometry of the boxes of a trace.
+
+    Args:
+        trace: the trace.
+        index: the operation that is this pair.
+        eps: as for :func:`~det_losses.boxes.box_pair`.
+        inputs: further inputs of the loss, by name.
+        constant: whether it has no gradient.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        index: int,
+        eps: float,
+        inputs: Mapping[str, Tensor],
+        constant: bool = False,
+    ) -> None:
+        vars(self).update(trace=trace, index=index, eps=eps, inputs=inputs, constant=constant)
+
+    def __getattr__(self, name: str) -> "Traced | tuple[Traced, ...]":
+        if name not in BoxPair.__dataclass_fields__:
+            raise AttributeError(f"a pair of boxes has no {name!r}")
+        value = vars(self)[name] = self.field(name)
+        return value
+
+    def field(self, name: str) -> "Traced | tuple[Traced, ...]":
+        """Return a quantity of the pair."""
+        if name in _AXES:
+            return tuple(self._record(name, axis) for axis in range(_AXES[name]))
+        return self._record(name)
+
+    def interpolated(self, alpha: "Operand") -> "TracedPair":
+        """The pair of the interpolated box and the target."""
+        return self._other("interpolated", alpha)
+
+    def scaled(self, ratio: "Constant") -> "TracedPair":
+        """The pair with both boxes scaled about their own centres."""
+        return self._other("scaled", ratio)
+
+    def _other(self, name: str, operand: "Operand") -> "TracedPair":
+        is_traced = type(operand) is Traced
+        if name == "scaled" and is_traced and not operand.constant:
+            raise UnsupportedOperation("a ratio that has a gradient")
+        place = operand.index if is_traced else self.trace.place(operand)
+        self.trace.operations.append((name, self.index, place))
+        constant = self.constant or not torch.is_grad_enabled()
+        index = len(self.trace.operations) - 1
+        return TracedPair(self.trace, index, self.eps, self.inputs, constant)
+
+    def _record(self, name: str, *axis: int) -> "Traced":
+        self.trace.operations.append(("field", self.index, name, *axis))
+        value = Traced(self.trace, len(self.trace.operations) - 1, name in _OF_TARGET)
+        if value.constant:
+            return value
+        # A tensor that a BoxPair stores has its gradient wherever it is read.
+        stored = name in BoxPair.__dataclass_fields__
+        return value if not self.constant and (stored or torch.is_grad_enabled()) else value.detach()
+
+
+_OF_TARGET = {"target_edges", "wg", "hg"}
+_AXES = {"edges": 4, "target_edges": 4, "edge_offsets": 4, "size_gaps": 2}  # fields of several
+for _name, _member in vars(BoxPair).items():
+    if isinstance(_member, property) and _name not in ("pred", "target"):
+        setattr(TracedPair, _name, property(functools.partial(TracedPair.field, name=_name)))
+_BOOLEANS = {"lt", "gt", "le", "ge", "eq", "ne", "and", "or", "not"}  # have boolean values
+_OF_BOOLEANS = {"where", "and", "or", "not", "detach"}  # take boolean operands
+_POWERS = {2: "square", 3: "cube", 4: "fourth", -2: "inverse_square", 0.5: "sqrt"}
+
+
+def _unary(name: str) -> Callable[["Traced"], "Traced"]:
+    return lambda self: self.trace.add(name, self)
+
+
+def _binary(name: str) -> Callable[["Traced", "Operand"], "Traced"]:
+    return lambda self, other: self.trace.add(name, self, other)
+
+
+def _reflected(name: str) -> Callable[["Traced", "Operand"], "Traced"]:
+    return lambda self, other: self.trace.add(name, other, self)
+
+
+class Traced(Tensor):
+    """A tensor ``[N]`` in a formula; its own storage is empty.
+
+    Args:
+        trace: the trace.
+        index: its operation, or ``~k`` for constant k.
+        constant: whether it has no gradient.
+        is_boolean: whether its values are booleans.
+    """
+
+    __hash__ = Tensor.__hash__
+
+    def __new__(
+        cls, trace: Trace, index: int, constant: bool, is_boolean: bool = False
+    ) -> "Traced":
+        self = Tensor.__new__(cls)
+        self.trace, self.index = trace, index
+        self.constant, self.is_boolean = constant, is_boolean
+        return self
+
+    __add__ = __radd__ = _binary("add")
+    __mul__ = __rmul__ = _binary("mul")
+    __sub__, __rsub__ = _binary("sub"), _reflected("sub")
+    __truediv__, __rtruediv__ = _binary("div"), _reflected("div")
+    __lt__, __le__, __eq__ = _binary("lt"), _binary("le"), _binary("eq")
+    __gt__, __ge__, __ne__ = _binary("gt"), _binary("ge"), _binary("ne")
+    __neg__, abs, exp, log = _unary("neg"), _unary("abs"), _unary("exp"), _unary("log")
+    sqrt, relu, atan = _unary("sqrt"), _unary("relu"), _unary("atan")
+
+    def __pow__(self, exponent: float) -> "Traced":
+        if not isinstance(exponent, int | float):
+            raise UnsupportedOperation("a power whose exponent is not a number")
+        if exponent == 0:
+            return self.trace.number(1.0)
+        if exponent in _POWERS:
+            return self.trace.add(_POWERS[exponent], self)
+        slope = self.trace.add("slope_of_power", self, exponent - 1)
+        return self.trace.add("power", self, exponent, slope)
+
+    def clamp(self, min: "Constant | None" = None, max: "Constant | None" = None) -> "Traced":
+        """Limit the values."""
+        bounded = self
+        for name, limit in (("at_least", min), ("at_most", max)):
+            if type(limit) is Traced and not limit.constant:
+                raise UnsupportedOperation("a limit that has a gradient")
+            if limit is not None:
+                bounded = self.trace.add(name, bounded, limit)
+        return bounded
+
+    def detach(self) -> "Traced":
+        """The values, constant in the gradient."""
+        self.trace.operations.append(("detach", self.index))
+        return Traced(self.trace, len(self.trace.operations) - 1, True, self.is_boolean)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the tensor."""
+        if self.is_boolean:
+            return torch.bool
+        return torch.float64 if self.trace.pred.dtype == np.float64 else torch.float32
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the tensor."""
+        return torch.Size(self.trace.pred.shape[:1])
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the tensor."""
+        return torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.trace.pred)
+
+    def dim(self) -> int:
+        """The number of axes."""
+        return 1
+
+    def __iadd__(self, other: "Operand") -> "Traced":
+        raise UnsupportedOperation("an operation in place, which changes other tensors too")
+
+    __isub__ = __imul__ = __itruediv__ = __ipow__ = __iadd__
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        handler = _FUNCTIONS.get(function)
+        if handler is not None:
+            return handler(*args, **(kwargs or {}))
+        name = getattr(function, "__name__", "")
+        if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
+            raise UnsupportedOperation("an operation in place")
+        return function(*map(_values, args), **{k: _values(v) for k, v in (kwargs or {}).items()})
+
+
+Constant = float | Tensor | Traced
+Operand = Constant
+
+
+def _values(argument: Any) -> Any:
+    """Replace the traced tensors in an argument by their values."""
+    if type(argument) is Traced:
+        return argument.trace.value(argument)
+    return type(argument)(map(_values, argument)) if type(argument) in (list, tuple) else argument
+
+
+def _function(name: str) -> Callable[..., Traced]:
+    def record(*operands: Operand) -> Traced:
+        return next(each for each in operands if type(each) is Traced).trace.add(name, *operands)
+
+    return record
+
+
+def _like(number: float) -> Callable[..., Traced | Tensor]:
+    def like(traced: Traced, dtype: torch.dtype | None = None) -> Traced | Tensor:
+        if dtype is None:
+            return traced.trace.number(number)
+        return torch.full(traced.shape, number, dtype=dtype)
+
+    return like
+
+
+def _smooth_l1(
+    pred: Operand, target: Operand, *, beta: float, reduction: str = "mean", **_: None
+) -> Traced:
+    if reduction != "none":
+        raise UnsupportedOperation("smooth_l1_loss with a reduction")
+    error = (pred - target).abs()
+    if not beta:
+        return error
+    return torch.where(error < beta, error**2 * (0.5 / beta), error - 0.5 * beta)
+
+
+_FUNCTIONS: dict[Callable, Callable[..., Any]] = {
+    smooth_l1_loss: _smooth_l1,
+    torch.abs: Traced.abs,
+    torch.atan: Traced.atan,
+    torch.clamp: Traced.clamp,
+    torch.exp: Traced.exp,
+    torch.log: Traced.log,
+    torch.relu: Traced.relu,
+    torch.sqrt: Traced.sqrt,
+    torch.maximum: _function("maximum"),
+    torch.minimum: _function("minimum"),
+    torch.where: _function("where"),
+    torch.ones_like: _like(1.0),
+    torch.zeros_like: _like(0.0),
+    Tensor.add: _function("add"),
+    Tensor.sub: _function("sub"),
+    Tensor.mul: _function("mul"),
+    Tensor.div: _function("div"),
+    Tensor.expand_as: lambda tensor, traced: tensor.expand(traced.shape),
+}
