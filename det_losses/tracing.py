@@ -9,9 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy import ndarray
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
@@ -38,11 +36,11 @@ class Trace:
 
     __slots__ = ("arrays", "constants", "operations", "pred", "target", "values")
 
-    def __init__(self, pred: ndarray, target: ndarray) -> None:
+    def __init__(self, pred: Tensor, target: Tensor) -> None:
         self.pred, self.target = pred, target
         self.operations: list[Operation] = []
         self.constants: list[float] = []
-        self.arrays: list[ndarray] = []
+        self.arrays: list[Tensor] = []
         self.values: dict[int, Tensor] = {}  # those that the formula has asked for
 
     def pair(self, eps: float, inputs: Mapping[str, Tensor]) -> "TracedPair":
@@ -52,16 +50,22 @@ class Trace:
 
     def add(self, name: str, *operands: "Operand") -> "Traced":
         """Record an operation."""
-        constant, places = True, []
+        operation: list[str | int] = [name]
+        constant = True
         for operand in operands:
-            if type(operand) is not Traced:
-                places.append(self.place(operand, name in _OF_BOOLEANS))
-                continue
-            if operand.is_boolean and name not in _OF_BOOLEANS:
-                operand = self.add("where", operand, 1.0, 0.0)
-            places.append(operand.index)
-            constant = constant and operand.constant
-        self.operations.append((name, *places))
+            kind = type(operand)
+            takes_boolean = name in _OF_BOOLEANS and (name != "where" or len(operation) == 1)
+            if kind is Traced:
+                if operand.is_boolean and not takes_boolean:
+                    operand = self.add("where", operand, 1.0, 0.0)
+                operation.append(operand.index)
+                constant = constant and operand.constant
+            elif kind is float or kind is int:
+                self.constants.append(operand)
+                operation.append(-len(self.constants))
+            else:
+                operation.append(self.place(operand, takes_boolean))
+        self.operations.append(tuple(operation))
         is_boolean = name in _BOOLEANS
         made = Traced(self, len(self.operations) - 1, constant or is_boolean, is_boolean)
         return made if made.constant or torch.is_grad_enabled() else made.detach()
@@ -75,19 +79,21 @@ class Trace:
         if constant.index not in self.values:
             if not constant.constant:
                 raise UnsupportedOperation("the values of a traced tensor that has a gradient")
-            value = torch.from_numpy(self.evaluate(constant)[0])
+            value, _ = self._evaluate(constant, False)
             self.values[constant.index] = value.bool() if constant.is_boolean else value
         return self.values[constant.index]
 
-    def evaluate(
-        self, result: "Traced", seed: float | None = None
-    ) -> tuple[ndarray, ndarray | None]:
+    def evaluate(self, result: "Traced", seed: float) -> tuple[Tensor, Tensor]:
         """Return the values of the result, and ``seed`` times its gradient by ``pred``."""
+        return self._evaluate(result, True, seed)
+
+    def _evaluate(
+        self, result: "Traced", has_gradient: bool, seed: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         key = (*self.operations, result.index, len(self.constants))
-        program, constants = _program(key, seed is not None)
-        return program.evaluate(
-            self.pred, self.target, (*self.constants, *constants), self.arrays, seed
-        )
+        program, constants = _program(key, has_gradient, self.pred.dtype)
+        constants = (*self.constants, *constants)
+        return program.evaluate(self.pred, self.target, constants, self.arrays, seed)
 
     def place(self, operand: float | Tensor, is_boolean: bool = False) -> int:
         """Return the operand of an operation, for a number or a tensor that is not traced."""
@@ -102,27 +108,30 @@ class Trace:
         return -len(self.constants)
 
     def _array(self, tensor: Tensor, is_boolean: bool) -> int:
-        array = tensor.numpy()
-        if array.dtype == np.bool_ and not is_boolean:
-            array = array.astype(self.pred.dtype)
-        if array.shape != self.pred.shape[:1] or array.dtype not in (self.pred.dtype, np.bool_):
+        mask = tensor.dtype == torch.bool and is_boolean
+        if tensor.dtype == torch.bool and not is_boolean:
+            tensor = tensor.to(self.pred.dtype)
+        if tensor.shape != self.pred.shape[:1] or not (mask or tensor.dtype == self.pred.dtype):
             raise UnsupportedOperation("a tensor of another shape or type")
-        self.arrays.append(np.ascontiguousarray(array))
-        self.operations.append(("array", len(self.arrays) - 1))
+        self.arrays.append(tensor.contiguous())
+        self.operations.append(("mask" if mask else "array", len(self.arrays) - 1))
         return len(self.operations) - 1
 
 
 @functools.cache
-def _program(key: tuple, has_gradient: bool) -> tuple[Program, list[float]]:
+def _program(
+    key: tuple, has_gradient: bool, dtype: torch.dtype
+) -> tuple[Program, list[float]]:
     """Return the compiled formula, and the constants that it needs besides those of the trace."""
     *operations, result, constants = key
     trace, index = _expanded(operations, result, constants)
-    return Program(trace.operations, index, 4, has_gradient), trace.constants[constants:]
+    program = Program(trace.operations, index, 4, has_gradient, dtype)
+    return program, trace.constants[constants:]
 
 
 def _expanded(operations: Sequence[Operation], result: int, constants: int) -> tuple[Trace, int]:
     """Replace the operations on pairs by those of :mod:`~det_losses.boxes`."""
-    none = np.empty((0, 4))
+    none = torch.empty(0, 4)
     trace = Trace(none, none)
     trace.constants += [0.0] * constants
     made: list[Any] = []
@@ -142,7 +151,7 @@ def _expanded(operations: Sequence[Operation], result: int, constants: int) -> t
                 made.append(value[axis[0]] if axis else value)
             elif name in ("scaled", "interpolated"):
                 made.append(getattr(made[operands[0]], name)(traced(operands[1])))
-            elif name == "array":
+            elif name in ("array", "mask"):
                 trace.operations.append((name, *operands))
                 made.append(Traced(trace, len(trace.operations) - 1, True))
             else:
@@ -233,6 +242,15 @@ def _reflected(name: str) -> Callable[["Traced", "Operand"], "Traced"]:
     return lambda self, other: self.trace.add(name, other, self)
 
 
+def _logical(name: str) -> Callable[..., "Traced"]:
+    def record(self: "Traced", *other: "Operand") -> "Traced":
+        if not all(getattr(each, "dtype", None) == torch.bool for each in (self, *other)):
+            raise UnsupportedOperation(f"{name} of operands that are not booleans")
+        return self.trace.add(name, self, *other)
+
+    return record
+
+
 class Traced(Tensor):
     """A tensor ``[N]`` in a formula; its own storage is empty.
 
@@ -261,6 +279,7 @@ class Traced(Tensor):
     __gt__, __ge__, __ne__ = _binary("gt"), _binary("ge"), _binary("ne")
     __neg__, abs, exp, log = _unary("neg"), _unary("abs"), _unary("exp"), _unary("log")
     sqrt, relu, atan = _unary("sqrt"), _unary("relu"), _unary("atan")
+    __and__, __or__, __invert__ = _logical("and"), _logical("or"), _logical("not")
 
     def __pow__(self, exponent: float) -> "Traced":
         if not isinstance(exponent, int | float):
@@ -292,12 +311,12 @@ class Traced(Tensor):
         """The dtype of the tensor."""
         if self.is_boolean:
             return torch.bool
-        return torch.float64 if self.trace.pred.dtype == np.float64 else torch.float32
+        return self.trace.pred.dtype
 
     @property
     def shape(self) -> torch.Size:
         """The shape of the tensor."""
-        return torch.Size(self.trace.pred.shape[:1])
+        return self.trace.pred.shape[:1]
 
     @property
     def device(self) -> torch.device:

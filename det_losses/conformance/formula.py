@@ -123,17 +123,10 @@ def fast_path(case: Case) -> None:
         results = [_derivatives(loss, example, weight) for loss in (fast, plain)]
         for what, *pair in zip(("value", "gradient", "second derivative"), *results, strict=True):
             expect_close(f"{what}, fast path against the plain formula", *pair, rtol=1e-8)
-    if not fast.is_taped:
+    if not fast.is_compiled:
         raise Skipped("the formula has operations that the fast path lacks: plain autograd is used")
     for name, expected in state_of(plain).items():
         expect_close(f"buffer {name}, fast path", state_of(fast)[name], expected)
-    if fast.rowwise:
-        example = case.examples(fast, 24)
-        whole, part = call(fast, example), call(fast, example.rows(slice(0, 24, 3)))
-        expect(
-            torch.allclose(whole[::3], part, rtol=1e-9, atol=1e-12),
-            "rowwise is set, but the loss of a box depends on the other boxes",
-        )
 
 
 def zero(case: Case) -> None:
@@ -238,9 +231,9 @@ def _described(loss: Loss, reference: Reference) -> str:
 
 
 def _plain(loss: Loss) -> Loss:
-    """Keep a loss from its fast path, whose intermediate values are no tensors."""
+    """Keep a loss from its fast path, whose intermediate values are no plain tensors."""
     if isinstance(loss, PairLoss):
-        loss.is_taped = False
+        loss.is_compiled = False
     return loss
 
 

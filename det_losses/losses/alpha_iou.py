@@ -60,7 +60,6 @@ class AlphaIoU(IoUWrapper):
         tensor(1.1600)
     """
 
-    rowwise = True
     paper = "He et al., Alpha-IoU, arXiv 2110.13675, 2021"
     example: ClassVar[Mapping[str, Any]] = {"loss": "CIoULoss"}
 
@@ -122,7 +121,6 @@ class AlphaIoULoss(IoUFamilyLoss):
         tensor(0.8750)
     """
 
-    rowwise = True
     paper = "He et al., Alpha-IoU, arXiv 2110.13675, 2021"
 
     def __init__(

@@ -86,7 +86,6 @@ class BoundedIoULoss(PairLoss):
         tensor(0.9667)
     """
 
-    rowwise = True
     paper = "Tychsen-Smith and Petersson, Bounded IoU Loss, arXiv 1711.00164, 2017"
 
     def __init__(

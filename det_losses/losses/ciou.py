@@ -86,7 +86,6 @@ class CIoULoss(IoUFamilyLoss):
         tensor(0.7629)
     """
 
-    rowwise = True
     paper = "Zheng et al., Distance-IoU Loss, arXiv 1911.08287, 2019"
     constant_in_gradient = ("alpha",)
 

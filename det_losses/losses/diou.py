@@ -66,7 +66,6 @@ class DIoULoss(IoUFamilyLoss):
         tensor(1.4000)
     """
 
-    rowwise = True
     paper = "Zheng et al., Distance-IoU Loss, arXiv 1911.08287, 2019"
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:

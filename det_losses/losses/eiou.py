@@ -73,7 +73,6 @@ class EIoULoss(IoUFamilyLoss):
         tensor(0.8000)
     """
 
-    rowwise = True
     paper = "Zhang et al., Focal and Efficient IOU Loss, arXiv 2101.08158, 2021"
 
     def __init__(

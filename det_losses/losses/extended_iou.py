@@ -76,7 +76,6 @@ class ExtendedIoULoss(IoUFamilyLoss):
         tensor(1.2833)
     """
 
-    rowwise = True
     paper = "Peng and Yu, A Systematic IoU-Related Method, arXiv 2112.01793, 2021"
     invariances = ("translation", "scale")
 

@@ -53,7 +53,6 @@ class FocalerIoU(IoUWrapper):
         tensor(0.5000)
     """
 
-    rowwise = True
     paper = "Zhang and Zhang, Focaler-IoU, arXiv 2401.10525, 2024"
     example: ClassVar[Mapping[str, Any]] = {"loss": "CIoULoss"}
 

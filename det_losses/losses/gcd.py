@@ -75,7 +75,6 @@ class GCDLoss(PairLoss):
         tensor(0.4282)
     """
 
-    rowwise = True
     paper = "Guan et al., Gaussian Combined Distance, arXiv 2510.27649, 2025"
 
     def __init__(

@@ -65,7 +65,6 @@ class GIoULoss(IoUFamilyLoss):
         tensor(1.5000)
     """
 
-    rowwise = True
     paper = "Rezatofighi et al., Generalized IoU, arXiv 1902.09630, 2019"
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:

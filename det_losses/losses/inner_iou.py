@@ -53,7 +53,6 @@ class InnerIoU(IoUWrapper):
         tensor(1.)
     """
 
-    rowwise = True
     paper = "Zhang et al., Inner-IoU, arXiv 2311.02877, 2023"
     example: ClassVar[Mapping[str, Any]] = {"loss": "CIoULoss"}
 

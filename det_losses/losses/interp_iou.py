@@ -82,7 +82,6 @@ class InterpIoULoss(IoUFamilyLoss):
         tensor(1.6667)
     """
 
-    rowwise = True
     paper = "Liu and Watanabe, InterpIoU, arXiv 2507.12420, 2025"
 
     def __init__(
@@ -145,7 +144,6 @@ class DynamicInterpIoULoss(IoUFamilyLoss):
         tensor(0.9375)
     """
 
-    rowwise = True
     paper = "Liu and Watanabe, InterpIoU, arXiv 2507.12420, 2025"
     constant_in_gradient = ("the interpolation coefficient alpha",)
     monotone_in_distance = False

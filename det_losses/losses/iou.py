@@ -74,7 +74,6 @@ class IoULoss(IoUFamilyLoss):
         tensor(0.6667)
     """
 
-    rowwise = True
     paper = "Yu et al., UnitBox, arXiv 1608.01471, 2016"
 
     def __init__(

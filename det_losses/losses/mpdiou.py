@@ -66,7 +66,6 @@ class MPDIoULoss(IoUFamilyLoss):
         tensor(0.5400)
     """
 
-    rowwise = True
     paper = "Ma and Xu, MPDIoU, arXiv 2307.07662, 2023"
     inputs = ("image_size",)
 

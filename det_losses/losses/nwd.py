@@ -65,7 +65,6 @@ class NWDLoss(PairLoss):
         tensor(0.6321)
     """
 
-    rowwise = True
     paper = "Wang et al., Normalized Gaussian Wasserstein Distance, arXiv 2110.13389, 2021"
     invariances = ("translation", "mirror")
 

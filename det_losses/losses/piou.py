@@ -89,7 +89,6 @@ class PIoULoss(IoUFamilyLoss):
         tensor(0.5155)
     """
 
-    rowwise = True
     paper = "Liu et al., Powerful-IoU, Neural Networks, doi 10.1016/j.neunet.2023.11.041, 2024"
 
     def penalties(self, pair: BoxPair) -> tuple[Tensor, ...]:
@@ -139,7 +138,6 @@ class PIoUv2Loss(PIoULoss):
         tensor(0.4758)
     """
 
-    rowwise = True
     monotone_in_distance = False
 
     def __init__(

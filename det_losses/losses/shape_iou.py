@@ -74,7 +74,6 @@ class ShapeIoULoss(IoUFamilyLoss):
         tensor(0.7333)
     """
 
-    rowwise = True
     paper = "Zhang and Zhang, Shape-IoU, arXiv 2312.17663, 2023"
 
     def __init__(

@@ -95,7 +95,6 @@ class SIoULoss(IoUFamilyLoss):
         tensor(0.5707)
     """
 
-    rowwise = True
     paper = "Gevorgyan, SIoU Loss, arXiv 2205.12740, 2022"
 
     def __init__(

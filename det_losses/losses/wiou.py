@@ -62,7 +62,6 @@ class WIoUv1Loss(IoUFamilyLoss):
         tensor(1.2840)
     """
 
-    rowwise = True
     paper = "Tong et al., Wise-IoU, arXiv 2301.10051, 2023"
     constant_in_gradient = ("the diagonal c of the enclosing box in R",)
 
@@ -108,8 +107,13 @@ class _FocusedWIoU(WIoUv1Loss):
 
     def _beta(self, iou: Tensor, weight: Tensor | None) -> Tensor:
         loss = (1 - iou).clamp(min=0)
-        counted = counted_rows(loss, weight)
-        total = torch.stack([torch.where(counted, loss, 0.0).sum(), counted.sum().to(loss.dtype)])
+        if weight is None:
+            count = torch.full((), len(loss), dtype=loss.dtype, device=loss.device)
+            total = torch.stack([loss.sum(), count])
+        else:
+            counted = counted_rows(loss, weight)
+            total = torch.where(counted, loss, 0.0).sum()
+            total = torch.stack([total, counted.sum().to(loss.dtype)])
         total, count = (over_ranks(total) if self.training else total).unbind()
         mean = self.iou_loss(total / count.clamp(min=1), count > 0)
         return loss / mean.clamp(min=self.eps)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from det_losses.box_gradients import TapedPair
+from det_losses.tracing import TracedPair
 from det_losses.boxes import box_pair
 from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
 from det_losses.conformance.interface import cpp_compiler, has_command
@@ -70,16 +70,9 @@ class FirstRowCounts(Plain):
         return torch.arange(len(pair.iou)) + 1.0
 
 
-class WrongRowwise(Plain):
-    rowwise = True
-
+class OtherInTrace(Plain):
     def factor(self, pair, weight=None):
-        return pair.iou.detach() / pair.iou.detach().mean()
-
-
-class OtherOnTape(Plain):
-    def factor(self, pair, weight=None):
-        return 2 if isinstance(pair, TapedPair) else 1
+        return 2 if isinstance(pair, TracedPair) else 1
 
 
 class PlainRoot(Plain):
@@ -307,8 +300,7 @@ BROKEN = [
     ("reference_gradient", UndetachedHull, "gradient against the reference"),
     ("stop_gradient", SilentDetach, "but constant_in_gradient is empty"),
     ("stop_gradient", NamedButNotDetached, "names the hull, but nothing is detached"),
-    ("fast_path", WrongRowwise, "the loss of a box depends on the other boxes"),
-    ("fast_path", OtherOnTape, "value, fast path against the plain formula"),
+    ("fast_path", OtherInTrace, "value, fast path against the plain formula"),
     ("zero", NotZero, "expected 0 for a perfect prediction, got 0.1"),
     ("zero", DeclaresNonzero, "zero_at_target is False, but"),
     ("zero", Negative, "expected no negative loss, got -"),

@@ -10,7 +10,7 @@ from det_losses.boxes import BoxPair, box_pair
 from det_losses.errors import InputError
 from det_losses.losses.core.base import Loss, check_argument, known_divisor
 from det_losses.losses.core.build import build_loss
-from det_losses.losses.core.taped import taped_loss
+from det_losses.losses.core.compiled import compiled_loss
 
 
 class ElementwiseBoxLoss(Loss):
@@ -40,9 +40,8 @@ class DecodedBoxLoss(Loss):
 class PairLoss(DecodedBoxLoss):
     """A loss that is computed from the geometry of the predicted box and its target.
 
-    On a CPU, value and gradient come from one pass over numpy arrays (``taped.py``), which is
-    several times faster than autograd. It evaluates the formula of the subclass with a
-    :class:`~det_losses.box_gradients.TapedPair`.
+    On a CPU, the formula is compiled to one loop that computes value and gradient, which is many
+    times faster than autograd: see :mod:`det_losses.losses.core.compiled`.
 
     Args:
         eps: smallest denominator, an area in square pixels.
@@ -50,17 +49,10 @@ class PairLoss(DecodedBoxLoss):
         loss_weight: factor on the result.
 
     Attributes:
-        rowwise: whether the loss of a box depends on this box only, so that large inputs can be
-            computed in chunks. Each class declares it for itself.
-        is_taped: whether the formula can be evaluated by ``taped.py``; None until this was tried.
+        is_compiled: whether the formula can be compiled; None until this was tried.
     """
 
-    rowwise: bool = False
-    is_taped: bool | None = None
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        cls.rowwise = vars(cls).get("rowwise", False)  # not inherited: the formula may be another
+    is_compiled: bool | None = None
 
     def __init__(
         self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0
@@ -83,7 +75,7 @@ class PairLoss(DecodedBoxLoss):
         self, pred: Tensor, target: Tensor, weight: Tensor | None = None, **inputs: Tensor
     ) -> Tensor:
         """Return the loss of each box, ``[N]``, from boxes of shape ``[N, 4]``."""
-        loss = taped_loss(self, pred, target, weight, inputs)
+        loss = compiled_loss(self, pred, target, weight, inputs)
         return self.plain(pred, target, weight, **inputs) if loss is None else loss
 
     def reduced(
@@ -98,7 +90,7 @@ class PairLoss(DecodedBoxLoss):
         """Return the weighted and reduced loss; the fast path computes the sum itself."""
         if reduction != "none" and type(self).unreduced is PairLoss.unreduced:
             divisor = known_divisor(reduction, avg_factor, len(pred))
-            loss = taped_loss(self, pred, target, weight, inputs, divisor)
+            loss = compiled_loss(self, pred, target, weight, inputs, divisor)
             if loss is not None:
                 return loss
         return super().reduced(pred, target, weight, inputs, reduction, avg_factor)
@@ -175,7 +167,6 @@ class IoUWrapper(IoUFamilyLoss):
             )
         super().__init__(eps=inner.eps, reduction=reduction, loss_weight=loss_weight)
         self.loss = inner
-        self.rowwise = self.rowwise and inner.rowwise
         self.inputs = inner.inputs
         constant = (*self.constant_in_gradient, *inner.constant_in_gradient)
         self.constant_in_gradient = tuple(dict.fromkeys(constant))

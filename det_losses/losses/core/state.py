@@ -51,11 +51,11 @@ class RunningMean(nn.Module):
             return torch.where(self.batches > 0, self.mean.to(value.dtype), value)
         weight = self.momentum
         if self.start is None:
-            weight = (1 / (self.batches + 1).to(value.dtype)).clamp(min=self.momentum)
-        moved = self.mean + weight * (value - self.mean)
+            weight = (1 / (self.batches + 1).to(self.mean.dtype)).clamp(min=self.momentum)
+        moved = torch.lerp(self.mean, value.to(self.mean.dtype), weight)
         # New tensors: a compiled backward pass may recompute from the old ones.
-        self.mean = torch.where(present, moved.to(self.mean.dtype), self.mean)
-        self.batches = self.batches + present.long()
+        self.mean = torch.where(present, moved, self.mean)
+        self.batches = self.batches + present
         return self.mean.to(value.dtype)
 
 

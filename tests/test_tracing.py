@@ -84,7 +84,7 @@ def test_a_formula_on_a_tape_equals_that_on_tensors(formula):
     pred, target = box_pairs()
     pred[0], pred[1] = target[0], target[1] + 1e3  # IoU 1 and 0
     fast, plain = Formula(formula), Formula(formula)
-    plain.is_taped = False
+    plain.is_compiled = False
     for _ in range(2):
         actual, expected = outcome(fast, pred, target), outcome(plain, pred, target)
         if isinstance(expected, str):
@@ -98,7 +98,7 @@ def test_boxes_whose_area_overflows_have_the_gradient_of_the_plain_formula(side)
     pred = torch.tensor([[50.0, 50, 60, 60], [5, 5, 9, 9]])
     target = torch.tensor([[0.0, 0, side, side], [5, 5, 8, 8]])
     fast, plain = (Formula(lambda pair: pair.hull_waste) for _ in range(2))
-    plain.is_taped = False
+    plain.is_compiled = False
     torch.testing.assert_close(
         outcome(fast, pred, target), outcome(plain, pred, target), equal_nan=True
     )

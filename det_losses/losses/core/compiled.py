@@ -1,11 +1,11 @@
-"""The fast path of losses on pairs of boxes: value and gradient in one pass over numpy arrays."""
+"""The fast path of losses on pairs of boxes: value and gradient from one compiled loop."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from det_losses.losses.core.closed_form import closed_form, is_allowed
 from det_losses.tensors import aligned
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from det_losses.losses.core.box import PairLoss
 
 
-def taped_loss(
+def compiled_loss(
     loss: "PairLoss",
     pred: Tensor,
     target: Tensor,
@@ -26,8 +26,8 @@ def taped_loss(
     """Return the loss of each box, or None where the plain formula is needed.
 
     It is needed on a GPU, without a gradient, for a gradient with respect to anything else than
-    ``pred``, inside ``torch.compile`` and the transforms of ``torch.func``, for irregular boxes and
-    for a formula with operations that a :class:`~det_losses.tape.Node` does not have.
+    ``pred``, inside ``torch.compile`` and the transforms of ``torch.func``, and for a formula with
+    operations that :class:`~det_losses.tracing.Traced` tensors do not have.
 
     Args:
         loss: the loss, whose ``of_pair`` has the formula.
@@ -39,7 +39,7 @@ def taped_loss(
     """
     number = divisor if isinstance(divisor, Tensor) else None
     if not (
-        loss.is_taped is not False
+        loss.is_compiled is not False
         and is_allowed(pred, target, weight, number, *inputs.values())
         and pred.dim() == 2
         and pred.shape == target.shape
@@ -48,20 +48,18 @@ def taped_loss(
     ):
         return None
     pred, target = aligned(pred, target)
-    if loss.is_taped is None and next(loss.parameters(), None) is not None:
+    if loss.is_compiled is None and next(loss.parameters(), None) is not None:
         return None  # learned parameters need autograd
     state = _saved(loss)
     try:
         call = _Call(loss, target, weight, inputs, divisor)
         value = closed_form(pred, call.compute, call.plain)
-    except Exception as error:  # whatever it is: the plain formula raises its own errors again
-        import os, traceback
-        if os.environ.get("DBG"): traceback.print_exc(limit=-3)
-        loss.is_taped = False
+    except Exception:  # whatever it is: the plain formula raises its own errors again
+        loss.is_compiled = False
         _restore(state)  # the plain formula updates it
         return None
-    if loss.is_taped is None:
-        loss.is_taped = True
+    if loss.is_compiled is None:
+        loss.is_compiled = True
     return value
 
 
@@ -78,7 +76,7 @@ class _Call:
 
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, and the gradient of its sum."""
-        trace = Trace(pred.contiguous().numpy(), self.target.contiguous().numpy())
+        trace = Trace(pred.detach().contiguous(), self.target.detach().contiguous())
         divisor = 1.0 if self.divisor is None else float(self.divisor)
         with torch.enable_grad():
             loss = self.loss.of_pair(trace.pair(self.loss.eps, self.inputs), self.weight)
@@ -90,7 +88,7 @@ class _Call:
         if self.divisor is not None:
             value = value.sum() / divisor
         self.state = _buffers(self.loss)
-        return torch.as_tensor(value, dtype=pred.dtype), torch.from_numpy(gradient)
+        return value, gradient
 
     def plain(self, pred: Tensor) -> Tensor:
         """Return the loss by operations on tensors, with the running statistics of `compute`.
@@ -116,23 +114,29 @@ class _Call:
         return (value if self.weight is None else value * self.weight).sum() / self.divisor
 
 
-def _buffers(loss: "PairLoss") -> tuple[Tensor, ...]:
-    return tuple(loss.buffers()) if loss._modules or loss._buffers else ()
+def _buffers(loss: nn.Module) -> tuple[Tensor, ...]:
+    return tuple(each for module in _stateful(loss) for each in module._buffers.values())
 
 
-def _saved(loss: "PairLoss") -> list[tuple[dict, dict]]:
+def _stateful(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules that have buffers; faster than ``modules()``, which removes duplicates."""
+    if module._buffers:
+        yield module
+    for child in module._modules.values():
+        yield from _stateful(child)
+
+
+def _saved(loss: nn.Module) -> list[tuple[dict, dict]]:
     """Return the buffers of each module, and by name each buffer with a copy of its values."""
-    if not (loss._modules or loss._buffers):
-        return []
     return [
         (
-            buffers,
+            module._buffers,
             {
-                name: (each, each if each is None else each.detach().clone())
-                for name, each in buffers.items()
+                name: (each, None if each is None else each.detach().clone())
+                for name, each in module._buffers.items()
             },
         )
-        for buffers in (module._buffers for module in loss.modules())
+        for module in _stateful(loss)
     ]
 
 
