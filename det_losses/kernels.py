@@ -1,4 +1,4 @@
-"""Elementwise formulas compiled to machine code: the value of each row and its gradient in one loop.
+"""Formulas compiled to machine code: the value of each row and its gradient in one loop.
 
 A formula is a list of operations on the numbers of one row. The derivative follows it in reverse.
 LLVM compiles both to one loop over the rows, which makes no array of intermediate values. It takes
@@ -9,6 +9,7 @@ import ast
 import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,18 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "exp": ("call", "{g} * {v}"),
     "log": ("call", "{g} / {0}"),
     "atan": ("call", "{g} / (1 + {0} * {0})"),
+    # {1} is exp(-|{0}|), {2} is log(1 + {1}), to which the last term adds its rounding error
+    "sigmoid": (
+        "(1 if {0} >= 0 else {1}) / (1 + {1})",
+        "{g} * ({1} / ((1 + {1}) * (1 + {1})))",
+        None,
+    ),
+    "logsigmoid": (
+        "({0} if {0} < 0 else 0) - ({2} + ({1} - (1 + {1} - 1)) / (1 + {1}))",
+        "{g} * ((1 if {0} < 0 else {1}) / (1 + {1}))",
+        None,
+        None,
+    ),
     "power": ("call", "{g} * ({1} * {2})", None, None),  # {2} is {0} ** ({1} - 1)
     "slope_of_power": ("call", None, None),
     "square": ("{0} * {0}", "{g} * (2 * {0})"),
@@ -71,18 +84,19 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "or": ("{0} or {1}", None, None),
     "not": ("not {0}", None),
 }
-# Functions that are not computed in the loop, but by torch in a pass of their own.
-_CALLS: dict[str, Callable[..., Tensor]] = {
-    "exp": torch.exp,
-    "log": torch.log,
-    "atan": torch.atan,
-    "power": torch.pow,
-    "slope_of_power": torch.pow,
+# Functions that are not computed in the loop, but by numpy in a pass of their own. They are up to
+# three times as fast as torch's.
+_CALLS: dict[str, np.ufunc] = {
+    "exp": np.exp,
+    "log": np.log,
+    "atan": np.arctan,
+    "power": np.power,
+    "slope_of_power": np.power,
 }
 
 
 class Program:
-    """A formula as compiled loops over the rows, with calls of torch between them.
+    """A formula as compiled loops over the rows, with calls of numpy between them.
 
     Args:
         operations: the operations in the order of their computation: a name of
@@ -106,7 +120,7 @@ class Program:
         has_gradient: bool,
         dtype: torch.dtype,
     ) -> None:
-        self.dtype = dtype
+        self.type = np.float64 if dtype == torch.float64 else np.float32
         depth: dict[int, int] = {}  # the number of calls that wait for one another
         for index in _needed(operations, [result]):
             known = [depth[each] for each in _operands(operations[index]) if each >= 0]
@@ -140,7 +154,7 @@ class Program:
             seed: a factor.
         """
         numbers = (ctypes.c_double * (len(constants) + 1))(seed, *constants)
-        value = torch.empty(len(pred), dtype=pred.dtype)
+        value = pred.new_empty(len(pred))
         gradient = torch.empty_like(pred)
         pointers = {
             "pred": pred.data_ptr(),
@@ -152,8 +166,9 @@ class Program:
             pointers[f"array{k}"] = array.data_ptr()
         rows = len(pred)
         step = ROWS_AT_ONCE if self.stages else rows
-        for start in range(0, rows, step):
-            self._run(numbers, constants, pointers, start, min(start + step, rows))
+        with np.errstate(all="ignore"):
+            for start in range(0, rows, step):
+                self._run(numbers, constants, pointers, start, min(start + step, rows))
         return value, gradient
 
     def _run(
@@ -166,16 +181,18 @@ class Program:
     ) -> None:
         """Compute some rows."""
         pointers = dict(pointers)
-        offset = start * self.dtype.itemsize  # arrays of these rows only are indexed from start
+        offset = (
+            start * np.dtype(self.type).itemsize
+        )  # arrays of these rows only are indexed from start
         kept = []
         for loop, arguments, calls in self.stages:
-            outputs = [torch.empty(stop - start, dtype=self.dtype) for _ in arguments]
-            own = {f"out{k}": each.data_ptr() - offset for k, each in enumerate(outputs)}
+            outputs = [np.empty(stop - start, self.type) for _ in arguments]
+            own = {f"out{k}": each.ctypes.data - offset for k, each in enumerate(outputs)}
             loop(start, stop, numbers, {**pointers, **own})
             for index, name, argument, *exponent in calls:
                 given = [constants[~each] for each in exponent[:1]]
                 kept.append(_CALLS[name](outputs[arguments.index(argument)], *given))
-                pointers[f"call{index}"] = kept[-1].data_ptr() - offset
+                pointers[f"call{index}"] = kept[-1].ctypes.data - offset
         self.last(start, stop, numbers, pointers)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import logsigmoid, smooth_l1_loss
 
 from det_losses.boxes import BoxPair, geometry
 from det_losses.kernels import Operation, Program
@@ -34,7 +34,7 @@ class Trace:
         target: their targets, same shape and dtype.
     """
 
-    __slots__ = ("arrays", "constants", "operations", "pred", "target", "values")
+    __slots__ = ("arrays", "constants", "operations", "pred", "tails", "target", "values")
 
     def __init__(self, pred: Tensor, target: Tensor) -> None:
         self.pred, self.target = pred, target
@@ -42,6 +42,7 @@ class Trace:
         self.constants: list[float] = []
         self.arrays: list[Tensor] = []
         self.values: dict[int, Tensor] = {}  # those that the formula has asked for
+        self.tails: dict[int, Traced] = {}
 
     def pair(self, eps: float, inputs: Mapping[str, Tensor]) -> "TracedPair":
         """Return the geometry of the boxes."""
@@ -51,24 +52,24 @@ class Trace:
     def add(self, name: str, *operands: "Operand") -> "Traced":
         """Record an operation."""
         operation: list[str | int] = [name]
-        constant = True
+        is_boolean, constant = name in _BOOLEANS, True
         for operand in operands:
-            kind = type(operand)
-            takes_boolean = name in _OF_BOOLEANS and (name != "where" or len(operation) == 1)
-            if kind is Traced:
-                if operand.is_boolean and not takes_boolean:
+            if type(operand) is Traced:
+                if operand.is_boolean and not self._takes_boolean(operation):
                     operand = self.add("where", operand, 1.0, 0.0)
                 operation.append(operand.index)
                 constant = constant and operand.constant
-            elif kind is float or kind is int:
-                self.constants.append(operand)
-                operation.append(-len(self.constants))
             else:
-                operation.append(self.place(operand, takes_boolean))
+                operation.append(self.place(operand, self._takes_boolean(operation)))
         self.operations.append(tuple(operation))
-        is_boolean = name in _BOOLEANS
-        made = Traced(self, len(self.operations) - 1, constant or is_boolean, is_boolean)
-        return made if made.constant or torch.is_grad_enabled() else made.detach()
+        constant = constant or is_boolean
+        made = Traced(self, len(self.operations) - 1, constant, is_boolean)
+        return made if constant or torch.is_grad_enabled() else made.detach()
+
+    def column(self, axis: int) -> "Traced":
+        """Return a column of ``pred``."""
+        self.operations.append(("pred", axis))
+        return Traced(self, len(self.operations) - 1, False)
 
     def number(self, value: float) -> "Traced":
         """Record a number."""
@@ -79,33 +80,51 @@ class Trace:
         if constant.index not in self.values:
             if not constant.constant:
                 raise UnsupportedOperation("the values of a traced tensor that has a gradient")
-            value, _ = self._evaluate(constant, False)
+            value, _ = self.evaluate(constant, has_gradient=False)
             self.values[constant.index] = value.bool() if constant.is_boolean else value
         return self.values[constant.index]
 
-    def evaluate(self, result: "Traced", seed: float) -> tuple[Tensor, Tensor]:
-        """Return the values of the result, and ``seed`` times its gradient by ``pred``."""
-        return self._evaluate(result, True, seed)
-
-    def _evaluate(
-        self, result: "Traced", has_gradient: bool, seed: float = 1.0
+    def evaluate(
+        self, result: "Traced", seed: float = 1.0, has_gradient: bool = True
     ) -> tuple[Tensor, Tensor]:
-        key = (*self.operations, result.index, len(self.constants))
-        program, constants = _program(key, has_gradient, self.pred.dtype)
-        constants = (*self.constants, *constants)
+        """Return the values of the result, and ``seed`` times its gradient by ``pred``."""
+        program, constants = self.program(result, has_gradient)
         return program.evaluate(self.pred, self.target, constants, self.arrays, seed)
+
+    def program(self, result: "Traced", has_gradient: bool) -> tuple[Program, list[float]]:
+        """Return the compiled formula and its constants."""
+        key = (*self.operations, result.index, len(self.constants), self.pred.shape[1])
+        program, constants = _program(key, has_gradient, self.pred.dtype)
+        return program, [*self.constants, *constants]
+
+    def tail(self, x: "Traced") -> "Traced":
+        """Return exp(-|x|), the same for x and -x."""
+        index = x.index
+        while index >= 0 and self.operations[index][0] == "neg":
+            index = self.operations[index][1]
+        if index not in self.tails:
+            self.tails[index] = self.add(
+                "exp", self.add("neg", self.add("abs", Traced(self, index, True)))
+            )
+        return self.tails[index]
 
     def place(self, operand: float | Tensor, is_boolean: bool = False) -> int:
         """Return the operand of an operation, for a number or a tensor that is not traced."""
-        if isinstance(operand, Tensor):
+        if not isinstance(operand, int | float):
+            if not isinstance(operand, Tensor):
+                raise UnsupportedOperation(f"an operand that is {type(operand).__name__}")
             if operand.requires_grad:
                 raise UnsupportedOperation("another tensor with a gradient")
             if operand.dim():
                 return self._array(operand, is_boolean)
-        elif not isinstance(operand, int | float):
-            raise UnsupportedOperation(f"an operand that is {type(operand).__name__}")
-        self.constants.append(float(operand))
+            operand = operand.item()
+        self.constants.append(operand)
         return -len(self.constants)
+
+    @staticmethod
+    def _takes_boolean(operation: Sequence[str | int]) -> bool:
+        """Return whether the next operand of an operation may be a boolean."""
+        return operation[0] in _OF_BOOLEANS and (operation[0] != "where" or len(operation) == 1)
 
     def _array(self, tensor: Tensor, is_boolean: bool) -> int:
         mask = tensor.dtype == torch.bool and is_boolean
@@ -118,14 +137,40 @@ class Trace:
         return len(self.operations) - 1
 
 
-@functools.cache
-def _program(
-    key: tuple, has_gradient: bool, dtype: torch.dtype
-) -> tuple[Program, list[float]]:
+def elementwise(
+    formula: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return a function that computes a formula of each number, and its derivative.
+
+    Args:
+        formula: a function of a tensor, whose values it may not ask for.
+        dtype: of the tensor, float32 or float64.
+
+    Raises:
+        UnsupportedOperation: the formula cannot be traced.
+    """
+    nothing = torch.empty(0, 1, dtype=dtype)
+    trace = Trace(nothing, nothing)
+    with torch.enable_grad():
+        result = formula(trace.column(0))
+    if type(result) is not Traced or trace.arrays or trace.values:
+        raise UnsupportedOperation("a formula that depends on other tensors than its argument")
+    program, constants = trace.program(result, True)
+
+    def compute(x: Tensor) -> tuple[Tensor, Tensor]:
+        column = x.reshape(-1, 1)
+        value, slope = program.evaluate(column, column, constants, ())
+        return value.reshape(x.shape), slope.reshape(x.shape)
+
+    return compute
+
+
+@functools.lru_cache(1024)
+def _program(key: tuple, has_gradient: bool, dtype: torch.dtype) -> tuple[Program, list[float]]:
     """Return the compiled formula, and the constants that it needs besides those of the trace."""
-    *operations, result, constants = key
+    *operations, result, constants, columns = key
     trace, index = _expanded(operations, result, constants)
-    program = Program(trace.operations, index, 4, has_gradient, dtype)
+    program = Program(trace.operations, index, columns, has_gradient, dtype)
     return program, trace.constants[constants:]
 
 
@@ -151,9 +196,9 @@ def _expanded(operations: Sequence[Operation], result: int, constants: int) -> t
                 made.append(value[axis[0]] if axis else value)
             elif name in ("scaled", "interpolated"):
                 made.append(getattr(made[operands[0]], name)(traced(operands[1])))
-            elif name in ("array", "mask"):
+            elif name in ("pred", "array", "mask"):
                 trace.operations.append((name, *operands))
-                made.append(Traced(trace, len(trace.operations) - 1, True))
+                made.append(Traced(trace, len(trace.operations) - 1, name != "pred"))
             else:
                 made.append(trace.add(name, *map(traced, operands)))
     return trace, traced(result).index
@@ -216,15 +261,16 @@ class TracedPair(BoxPair):
         if value.constant:
             return value
         # A tensor that a BoxPair stores has its gradient wherever it is read.
-        stored = name in BoxPair.__dataclass_fields__
-        return value if not self.constant and (stored or torch.is_grad_enabled()) else value.detach()
+        kept = name in BoxPair.__dataclass_fields__ or torch.is_grad_enabled()
+        return value.detach() if self.constant or not kept else value
 
 
-_OF_TARGET = {"target_edges", "wg", "hg"}
-_AXES = {"edges": 4, "target_edges": 4, "edge_offsets": 4, "size_gaps": 2}  # fields of several
 for _name, _member in vars(BoxPair).items():
     if isinstance(_member, property) and _name not in ("pred", "target"):
         setattr(TracedPair, _name, property(functools.partial(TracedPair.field, name=_name)))
+
+_OF_TARGET = {"target_edges", "wg", "hg"}  # fields without gradient
+_AXES = {"edges": 4, "target_edges": 4, "edge_offsets": 4, "size_gaps": 2}  # fields of several
 _BOOLEANS = {"lt", "gt", "le", "ge", "eq", "ne", "and", "or", "not"}  # have boolean values
 _OF_BOOLEANS = {"where", "and", "or", "not", "detach"}  # take boolean operands
 _POWERS = {2: "square", 3: "cube", 4: "fourth", -2: "inverse_square", 0.5: "sqrt"}
@@ -266,6 +312,7 @@ class Traced(Tensor):
     def __new__(
         cls, trace: Trace, index: int, constant: bool, is_boolean: bool = False
     ) -> "Traced":
+        """Make the tensor."""
         self = Tensor.__new__(cls)
         self.trace, self.index = trace, index
         self.constant, self.is_boolean = constant, is_boolean
@@ -370,9 +417,18 @@ def _like(number: float) -> Callable[..., Traced | Tensor]:
     def like(traced: Traced, dtype: torch.dtype | None = None) -> Traced | Tensor:
         if dtype is None:
             return traced.trace.number(number)
-        return torch.full(traced.shape, number, dtype=dtype)
+        return traced.trace.pred.new_full(traced.shape, number, dtype=dtype)
 
     return like
+
+
+def _sigmoid(x: Traced) -> Traced:
+    return x.trace.add("sigmoid", x, x.trace.tail(x))
+
+
+def _logsigmoid(x: Traced) -> Traced:
+    tail = x.trace.tail(x)
+    return x.trace.add("logsigmoid", x, tail, (tail + 1).log())
 
 
 def _smooth_l1(
@@ -387,6 +443,7 @@ def _smooth_l1(
 
 
 _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
+    logsigmoid: _logsigmoid,
     smooth_l1_loss: _smooth_l1,
     torch.abs: Traced.abs,
     torch.atan: Traced.atan,
@@ -394,7 +451,9 @@ _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
     torch.exp: Traced.exp,
     torch.log: Traced.log,
     torch.relu: Traced.relu,
+    torch.sigmoid: _sigmoid,
     torch.sqrt: Traced.sqrt,
+    Tensor.sigmoid: _sigmoid,
     torch.maximum: _function("maximum"),
     torch.minimum: _function("minimum"),
     torch.where: _function("where"),

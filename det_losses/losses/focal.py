@@ -18,7 +18,6 @@ from det_losses.losses.core.classification import (
     label_log_probability,
     sigmoid_power,
     soft_terms,
-    softplus,
     sparse_channels,
     weigh_channels,
 )
@@ -39,8 +38,8 @@ def sigmoid_focal_loss(
     check_focusing(gamma, alpha)
     dense = is_dense(pred, target)
     pred = upcast(pred)
-    a_pos, a_neg = alpha_pair(alpha)
     if dense:
+        a_pos, a_neg = alpha_pair(alpha)
         # Clamped because the logarithm of a value outside would put NaN into the gradient.
         y = target.to(pred.dtype).clamp(0, 1)
         alpha_t = a_pos * y + a_neg * (1 - y)
@@ -48,13 +47,8 @@ def sigmoid_focal_loss(
         loss = alpha_t * (gamma * log_miss).exp() * cross_entropy
         loss = torch.where(is_valid(target, None), loss, 0.0)
     else:
-        # 1 - p_t is the sigmoid of -x for positives, of x for negatives.
-        loss = sparse_channels(
-            pred,
-            target,
-            negative=lambda x: -a_neg * sigmoid_power(x, gamma) * F.logsigmoid(-x),
-            positive=lambda x, _: -a_pos * sigmoid_power(-x, gamma) * F.logsigmoid(x),
-        )
+        negative, positive = _channel_terms(gamma, alpha)
+        loss = sparse_channels(pred, target, negative, lambda x, _: positive(x))
     return weigh_channels(loss, class_weight)
 
 
@@ -85,22 +79,13 @@ def softmax_focal_loss(
     return torch.where(valid, loss, 0.0)
 
 
-def _focal_terms(x: Tensor, gamma: float, factor: float) -> tuple[Tensor, Tensor]:
-    """Return factor p^gamma softplus(x) with p = sigmoid(x), and its derivative.
-
-    As dp/dx = p (1 - p) and softplus' = p, it is factor p^gamma (gamma (1 - p) softplus(x) + p).
-    """
-    p = x.sigmoid()
-    power = factor * (p * p if gamma == 2 else p**gamma)
-    value = softplus(x).mul_(power)
-    slope = power.mul_(p)
-    if gamma:
-        slope.add_(torch.addcmul(value, value, p, value=-1), alpha=gamma)
-    return value, slope
-
-
-def _mirrored(value: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    return value, slope.neg_()
+def _channel_terms(gamma: float, alpha: float | None) -> ChannelTerms:
+    """Return the loss of a channel; 1 - p_t is the sigmoid of -x for positives."""
+    a_pos, a_neg = alpha_pair(alpha)
+    return ChannelTerms(
+        negative=lambda x: -a_neg * sigmoid_power(x, gamma) * F.logsigmoid(-x),
+        positive=lambda x: -a_pos * sigmoid_power(-x, gamma) * F.logsigmoid(x),
+    )
 
 
 @MODELS.register_module()
@@ -181,14 +166,8 @@ class FocalLoss(ClassificationLoss):
         self.activation = "sigmoid" if use_sigmoid else "softmax"
 
     def channel_terms(self) -> ChannelTerms | None:
-        """The focal loss of a channel: the equation and its derivative."""
-        if not self.use_sigmoid:
-            return None
-        a_pos, a_neg = alpha_pair(self.alpha)
-        return ChannelTerms(
-            negative=lambda x: _focal_terms(x, self.gamma, a_neg),
-            positive=lambda x: _mirrored(*_focal_terms(-x, self.gamma, a_pos)),
-        )
+        """The focal loss of a channel."""
+        return _channel_terms(self.gamma, self.alpha) if self.use_sigmoid else None
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel (sigmoid) or row (softmax)."""

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from det_losses.tracing import TracedPair
 from det_losses.boxes import box_pair
 from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
 from det_losses.conformance.interface import cpp_compiler, has_command
 from det_losses.losses import ClassificationLoss, DIoULoss, IoUFamilyLoss
+from det_losses.tracing import TracedPair
 
 
 class Plain(IoUFamilyLoss):

@@ -56,7 +56,7 @@ class ClassificationLoss(Loss):
         )
 
     def channel_terms(self) -> ChannelTerms | None:
-        """Return the loss of one channel with its slope, for the fast path; None: there is none.
+        """Return the loss of one channel, for the fast path; None: there is none.
 
         It must equal :meth:`unreduced` for integer labels, before ``class_weight``. A subclass that
         overrides :meth:`unreduced` has none, unless it defines this method too.
@@ -402,22 +402,10 @@ def alpha_pair(alpha: float | None) -> tuple[float, float]:
 
 
 def sigmoid_power(logits: Tensor, exponent: float | Tensor) -> Tensor:
-    """Return a power of the sigmoid, computed in log space with finite value and gradient."""
+    """Return a power of the sigmoid, with finite value and gradient."""
+    if not isinstance(exponent, Tensor) and exponent >= 1:
+        return logits.sigmoid() ** exponent
     return (exponent * F.logsigmoid(logits)).exp()
-
-
-def softplus(x: Tensor) -> Tensor:
-    """Return ln(1 + e^x), on a CPU several times faster than torch's; it has no gradient.
-
-    It is max(x, 0) + log1p(u) with u = e^-|x|. torch's log1p is not vectorised, its log is:
-    log1p(u) = ln w + (u - (w - 1)) / w with w = 1 + u; the second term corrects the rounding of w.
-    """
-    if not x.is_cpu:
-        return F.softplus(x, threshold=40)
-    u = x.abs().neg_().exp_()
-    w = u + 1
-    rounding = u.sub_(w - 1).div_(w)
-    return w.log_().add_(rounding).add_(x.clamp(min=0))
 
 
 def safe_power(base: Tensor, exponent: float) -> Tensor:

@@ -1,24 +1,25 @@
 """The fast path of sigmoid losses against integer labels: no graph of tensors ``[N, K]``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from det_losses.tracing import elementwise
+
 # Logits whose intermediate values fit into a core's cache; on a GPU, into little of its memory.
-CHUNK, CHUNK_ON_GPU = 2**17, 2**24
+CHUNK, CHUNK_ON_GPU = 2**18, 2**24
+Formula = Callable[[Tensor], Tensor]
+Differentiated = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ChannelTerms(NamedTuple):
-    """The loss of logits whose target is 0 or 1, each as a function that returns value and slope.
+    """The loss of logits whose target is 0 or 1, each as a function of the logits alone."""
 
-    The functions get a tensor of logits, and must return new tensors of its shape.
-    """
-
-    negative: Callable[[Tensor], tuple[Tensor, Tensor]]
-    positive: Callable[[Tensor], tuple[Tensor, Tensor]]
+    negative: Formula
+    positive: Formula
 
 
 @dataclass
@@ -42,12 +43,13 @@ class ClosedChannels:
         gradient = torch.empty_like(pred)
         value = torch.empty_like(pred) if self.divisor is None else None
         totals = []
+        terms = [_differentiated(term, pred) for term in self.terms]
         size = CHUNK if pred.is_cpu else CHUNK_ON_GPU
         step = max(1, size // max(1, pred.shape[-1]))
         may_ignore = not pred.is_cpu or bool((self.labels < 0).any())
         for start in range(0, len(pred), step):
             rows = slice(start, start + step)
-            own, slope = self._chunk(pred[rows], rows, may_ignore)
+            own, slope = self._chunk(terms, pred[rows], rows, may_ignore)
             if self.divisor is None or (isinstance(self.divisor, float) and self.divisor == 1):
                 gradient[rows] = slope
             else:
@@ -60,12 +62,14 @@ class ClosedChannels:
             return value, gradient
         return torch.stack(totals).sum() / self.divisor, gradient
 
-    def _chunk(self, logits: Tensor, rows: slice, may_ignore: bool) -> tuple[Tensor, Tensor]:
+    def _chunk(
+        self, terms: Sequence[Differentiated], logits: Tensor, rows: slice, may_ignore: bool
+    ) -> tuple[Tensor, Tensor]:
+        negative, positive = terms
         labels = self.labels[rows].unsqueeze(-1)
         channel = labels.clamp(0, logits.shape[-1] - 1)
         is_class = labels == channel
-        both = self.terms.negative(logits)
-        at_label = self.terms.positive(logits.gather(-1, channel))
+        both, at_label = negative(logits), positive(logits.gather(-1, channel))
         for all_channels, own in zip(both, at_label, strict=True):
             own = torch.where(is_class, own, all_channels.gather(-1, channel))
             all_channels.scatter_(-1, channel, own)
@@ -74,3 +78,21 @@ class ClosedChannels:
             for weight in self.weights:
                 all_channels *= weight[rows] if weight.dim() > 1 else weight
         return both
+
+
+def _differentiated(formula: Formula, x: Tensor) -> Differentiated:
+    """Return a function that computes the formula and its derivative as new tensors like ``x``."""
+    if x.is_cpu:
+        try:
+            return elementwise(formula, x.dtype)
+        except Exception:  # autograd computes it, or raises the same error
+            pass
+
+    def compute(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            value = formula(x)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+        return value.detach(), slope
+
+    return compute

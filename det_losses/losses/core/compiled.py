@@ -48,6 +48,10 @@ def compiled_loss(
     ):
         return None
     pred, target = aligned(pred, target)
+    if weight is not None:
+        if weight.dtype == torch.float64 != pred.dtype:
+            return None  # the result is float64
+        weight = weight.to(pred.dtype)
     if loss.is_compiled is None and next(loss.parameters(), None) is not None:
         return None  # learned parameters need autograd
     state = _saved(loss)
@@ -76,14 +80,14 @@ class _Call:
 
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, and the gradient of its sum."""
-        trace = Trace(pred.detach().contiguous(), self.target.detach().contiguous())
+        trace = Trace(pred.contiguous(), self.target.contiguous())
         divisor = 1.0 if self.divisor is None else float(self.divisor)
         with torch.enable_grad():
             loss = self.loss.of_pair(trace.pair(self.loss.eps, self.inputs), self.weight)
             if type(loss) is not Traced:
                 raise UnsupportedOperation(f"a loss that is {type(loss).__name__}")
             if self.divisor is not None and self.weight is not None:
-                loss = loss * self.weight.to(pred.dtype)
+                loss = loss * self.weight
         value, gradient = trace.evaluate(loss, 1 / divisor)
         if self.divisor is not None:
             value = value.sum() / divisor
