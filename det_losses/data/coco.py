@@ -74,6 +74,8 @@ class CocoDataset(Dataset):
         test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB; 0 keeps none. Each worker
             process has a cache of its own.
+        cache_dir: Keep them in memory-mapped files in this folder instead, which all workers and
+            all runs of a comparison share.
         skip_broken: Leave out images that cannot be read; ``broken`` has their names and errors.
         allow_outside: Read image files outside of ``image_dir``: by ``..``, by an absolute path or
             by a symbolic link.
@@ -99,6 +101,7 @@ class CocoDataset(Dataset):
         folds: Mapping[str, Any] | None = None,
         test_mode: bool = False,
         cache_mb: float = 0,
+        cache_dir: str | Path | None = None,
         labels: Sequence[str] | None = None,
         allow_outside: bool = False,
         skip_broken: bool = False,
@@ -135,7 +138,7 @@ class CocoDataset(Dataset):
         roots = [image_dir] if isinstance(image_dir, (str, Path)) else image_dir
         self._find_images(roots, allow_outside, skip_broken)
         self._read_annotations(coco["annotations"], bool(transforms))
-        self._cache = ImageCache(cache_mb)
+        self._cache = ImageCache(cache_mb, cache_dir)
         self._transforms = build_transforms(transforms)
         self._epoch = torch.tensor([-1, 0])  # (epoch, seed); -1: never set
 

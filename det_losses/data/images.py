@@ -1,5 +1,7 @@
 """Read image files of any colour mode as RGB, in the orientation of the annotations."""
 
+import hashlib
+import io
 import os
 import stat
 import threading
@@ -13,12 +15,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from det_losses.errors import InputError, MissingFileError, UserError, printable
+from det_losses.files import write_bytes
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _DECODED_PIXELS = 16_000_000  # 48 MB in each of up to 32 threads; of larger ones, one at a time
 _BYTES_PER_PIXEL = 8  # of a decoded image and a copy
 _one_large_image = threading.Lock()
+_RECOUNT = 100  # files written before a shared cache is measured again
 _LONGEST = 100  # times the shorter side
 
 
@@ -185,33 +189,77 @@ def upright_size(path: str | Path) -> tuple[int, int] | None:
 
 
 class ImageCache:
-    """Reads images, and keeps them decoded in memory up to a bound.
+    """Reads images, and keeps them decoded up to a bound: in memory, or in memory-mapped files.
 
     The first images that are read are kept. Those beyond the bound are read from their file each
     time: in a shuffled pass over a set larger than the cache, replacing images would save nothing.
 
     Args:
         megabytes: The bound in MiB; 0 keeps nothing.
+        folder: Keep them in files of this folder, which all processes share; the bound is that of
+            the folder. A changed image is decoded again; its old copy stays until the folder is
+            removed.
 
     Raises:
-        InputError: ``megabytes`` is negative.
+        InputError: ``megabytes`` is negative, or ``folder`` is given without a bound or cannot be
+            made.
     """
 
-    def __init__(self, megabytes: float) -> None:
+    def __init__(self, megabytes: float, folder: str | Path | None = None) -> None:
         if megabytes < 0:
             raise InputError(f"the size of an image cache must be 0 or more MiB, got {megabytes}")
-        self._free = int(megabytes * 2**20)
+        self._bound = int(megabytes * 2**20)
         self._images: dict[str, Tensor] = {}
+        self._used = self._unknown = 0
+        self._folder = None if folder is None else Path(folder)
+        if self._folder is not None:
+            if not megabytes:
+                raise InputError(f"cache_dir={str(folder)!r} needs a bound: give cache_mb, in MiB")
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"cache_dir={str(folder)!r}: {error.strerror}") from error
+            self._count_files()
 
     def read(self, path: str, size: tuple[int, int]) -> Tensor:
         """Return what :func:`read_image` returns; the caller may change it."""
+        if self._folder is not None:
+            return self._read_file(path, size)
         if path in self._images:
             return self._images[path].clone()
         image = read_image(path, size)
-        if image.nbytes <= self._free:
-            self._free -= image.nbytes
+        if self._used + image.nbytes <= self._bound:
+            self._used += image.nbytes
             self._images[path] = image.clone()
         return image
+
+    def _read_file(self, path: str, size: tuple[int, int]) -> Tensor:
+        try:
+            state = os.stat(path)
+        except OSError:
+            return read_image(path, size)  # which tells why
+        name = f"{os.path.realpath(path)} {size} {state.st_mtime_ns} {state.st_size}"
+        file = self._folder / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.npy"
+        try:
+            return torch.from_numpy(np.array(np.load(file, mmap_mode="r")))
+        except (OSError, ValueError, EOFError):  # it does not exist, or a full disk has cut it
+            image = read_image(path, size)
+        if self._used + image.nbytes <= self._bound:
+            content = io.BytesIO()
+            np.save(content, image.numpy())
+            try:
+                write_bytes(file, content.getvalue())
+            except OSError:  # the disk is full: no more are kept
+                self._bound = 0
+            self._used += image.nbytes
+            self._unknown += 1
+            if self._unknown == _RECOUNT:  # other processes write too
+                self._count_files()
+        return image
+
+    def _count_files(self) -> None:
+        self._unknown = 0
+        self._used = sum(file.stat().st_size for file in os.scandir(self._folder))
 
 
 def _check_size(image: Image.Image, name: str, size: tuple[int, int]) -> None:

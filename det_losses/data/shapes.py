@@ -185,6 +185,7 @@ class ShapesDataset(CocoDataset):
         keep_negatives: Keep images without the chosen classes.
         test_mode: Also return the data for an evaluation.
         cache_mb: Keep decoded images in memory, up to this many MiB.
+        cache_dir: Keep them in files of this folder instead.
 
     Raises:
         InputError: ``split`` is unknown; see also :func:`make_shapes` and ``CocoDataset``.
@@ -206,6 +207,7 @@ class ShapesDataset(CocoDataset):
         keep_negatives: bool = False,
         test_mode: bool = False,
         cache_mb: float = 0,
+        cache_dir: str | Path | None = None,
     ) -> None:
         if split not in _SPLITS:
             raise InputError(f"split must be 'train' or 'val', got {split!r}")
@@ -220,4 +222,5 @@ class ShapesDataset(CocoDataset):
             keep_negatives=keep_negatives,
             test_mode=test_mode,
             cache_mb=cache_mb,
+            cache_dir=cache_dir,
         )

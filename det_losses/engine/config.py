@@ -20,7 +20,7 @@ from det_losses.registry import MODELS, SCOPE, find
 _LOADERS = {"train": ("train_dataloader",), "val": ("val_dataloader", "test_dataloader")}
 VALIDATION = ("val_dataloader", "val_cfg", "val_evaluator")
 TEST = ("test_dataloader", "test_cfg", "test_evaluator")
-_KEPT = ("transforms", "test_mode", "keep_negatives", "cache_mb")
+_KEPT = ("transforms", "test_mode", "keep_negatives", "cache_mb", "cache_dir")
 _DEPTH = 30  # levels of a config
 
 Paths = str | Path | Sequence[str | Path]
@@ -330,7 +330,9 @@ def use_folds(cfg: Config, count: int, key: str | None = None) -> None:
     train.folds = ConfigDict(count=count, key=key, index=0)
     for loader in _LOADERS["val"]:
         if _has_dataset(cfg, loader):
-            own = {key: cfg[loader].dataset.get(key) for key in ("transforms", "cache_mb")}
+            own = {
+                key: cfg[loader].dataset.get(key) for key in ("transforms", "cache_mb", "cache_dir")
+            }
             kept = {key: value for key, value in own.items() if value is not None}
             shared = {k: v for k, v in copy.deepcopy(train).items() if k not in own}
             cfg[loader].dataset = ConfigDict(**shared, **kept, test_mode=True)

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from det_losses.data.coco_json import ID_LIMIT, is_finite, parse_json, whole_number
 from det_losses.errors import InputError, MissingFileError, agreed
 from det_losses.evaluation.ground_truth import GroundTruth
-from det_losses.files import write_text
+from det_losses.files import write_bytes
 
 _FIELDS = ("image_id", "category_id", "bbox", "score")
-_ENTRY = '{"image_id": %d, "category_id": %d, "bbox": [%r, %r, %r, %r], "score": %r}'
+_ENTRY = b'{"image_id": %d, "category_id": %d, "bbox": [%b], "score": %b}'
 # In the layout of a file, a control character, which JSON does not have, stands for each field.
 _SIGNS = {b'"image_id"': b"\1", b'"bbox"': b"\2", b'"score"': b"\3", b'"category_id"': b"\4"}
 _COLUMNS = {b"\1:": [0], b"\2:[]": [1, 2, 3, 4], b"\3:": [5], b"\4:": [6]}  # of the detections
@@ -53,11 +54,20 @@ def read_detections(path: str | Path, truth: GroundTruth | None = None) -> np.nd
 def write_detections(path: str | Path, detections: np.ndarray) -> None:
     """Write detections, ``[N, 7]`` as of :func:`read_detections`, without rounding; atomically.
 
-    The text is that of :func:`json.dumps`, in less than half of its time.
+    Entries are made from the text of all boxes and all scores, without a dict for each.
     """
-    columns = detections[:, [0, 6]].astype(np.int64).T.tolist() + detections[:, 1:6].T.tolist()
-    entries = [_ENTRY % row for row in zip(*columns, strict=True)]
-    write_text(path, f"[{', '.join(entries)}]\n")
+    entries = []
+    if len(detections):
+        boxes = _text(detections[:, 1:5])[2:-2].split(b"],[")
+        scores = _text(detections[:, 5])[1:-1].split(b",")
+        images, classes = detections[:, [0, 6]].astype(np.int64).T.tolist()
+        rows = zip(images, classes, boxes, scores, strict=True)
+        entries = [_ENTRY % row for row in rows]
+    write_bytes(path, b"[" + b", ".join(entries) + b"]\n")
+
+
+def _text(numbers: np.ndarray) -> bytes:
+    return orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _plain_rows(text: bytes) -> np.ndarray | None:

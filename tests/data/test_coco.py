@@ -36,11 +36,14 @@ def test_samples_of_a_tiny_dataset(tiny_coco):
     assert image[:, 8, 10].tolist() == [220, 40, 40] and image[:, 7, 9].tolist() == [110] * 3
 
 
-def test_cached_samples_equal_those_read_again(tiny_coco):
+@pytest.mark.parametrize("shared", [False, True])
+def test_cached_samples_equal_those_read_again(tiny_coco, tmp_path, shared):
     flip = [dict(type="RandomHorizontalFlip", p=1.0)]
     files = tiny_coco()
-    plain, cached = (CocoDataset(*files, transforms=flip, cache_mb=mb) for mb in (0, 1))
-    for _ in range(2):
+    plain = CocoDataset(*files, transforms=flip)
+    own = dict(cache_mb=1, cache_dir=tmp_path / "cache" if shared else None)
+    first, second = (CocoDataset(*files, transforms=flip, **own) for _ in range(2))
+    for cached in (first, first, second):
         for (image, target), (again, same) in zip(plain, cached, strict=True):
             assert torch.equal(image, again) and torch.equal(target["boxes"], same["boxes"])
 

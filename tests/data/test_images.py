@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from det_losses.data.images import ImageCache, check_image, read_image
+from det_losses.errors import InputError
 
 ORIENTATION = 0x0112
 
@@ -242,3 +243,38 @@ def test_a_cache_reads_each_file_once_up_to_its_bound(tmp_path):
 def test_a_cache_of_negative_size_is_refused():
     with pytest.raises(ValueError, match="0 or more MiB, got -1"):
         ImageCache(-1)
+
+
+def test_a_shared_cache_reads_each_file_once_for_all_processes(tmp_path, monkeypatch):
+    path, folder = str(tmp_path / "a.png"), tmp_path / "cache"
+    Image.new("RGB", (20, 10), (1, 2, 3)).save(path)
+    first = ImageCache(1, folder).read(path, (20, 10))
+    read = []
+    monkeypatch.setattr("det_losses.data.images.read_image", lambda *a: read.append(a) or first)
+    again = ImageCache(1, folder).read(path, (20, 10))
+    assert torch.equal(again, first) and not read
+    again.zero_()  # the caller may change it
+    assert torch.equal(ImageCache(1, folder).read(path, (20, 10)), first)
+    (file,) = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])  # cut
+    ImageCache(1, folder).read(path, (20, 10))
+    os.utime(path, (1, 1))  # another image by the same name
+    ImageCache(1, folder).read(path, (20, 10))
+    assert len(read) == 2
+
+
+def test_a_shared_cache_keeps_to_its_bound_whichever_process_fills_it(tmp_path):
+    paths = [str(tmp_path / f"{k}.png") for k in range(4)]
+    for path in paths:
+        Image.new("RGB", (200, 100)).save(path)
+    for path in paths:  # each image is 60,000 bytes, the bound is 157,286
+        ImageCache(0.15, tmp_path / "cache").read(path, (200, 100))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_shared_cache_without_a_bound_or_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="give cache_mb"):
+        ImageCache(0, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cache_dir='.*file'"):
+        ImageCache(1, tmp_path / "file")

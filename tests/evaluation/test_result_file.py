@@ -44,7 +44,7 @@ def entries_of(rows):
 def test_written_as_json_writes_it(tmp_path, count):
     rows, file = random_rows(count), tmp_path / "new" / "found.json"
     write_detections(file, rows)
-    assert file.read_text() == json.dumps(entries_of(rows)) + "\n"
+    assert json.loads(file.read_text()) == entries_of(rows)
     np.testing.assert_array_equal(read_detections(file), rows)
 
 
