@@ -7,6 +7,7 @@ less than 0.1 s to compile a formula, and a few microseconds to call it.
 
 import ast
 import ctypes
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -128,12 +129,15 @@ class Program:
         self.stages = []
         for level in range(1, max(depth.values(), default=0) + 1):
             calls = [
-                (index, *operations[index])
+                index
                 for index, own in depth.items()
                 if own == level and operations[index][0] in _CALLS
             ]
-            arguments = list(dict.fromkeys(argument for _, _, argument, *_ in calls))
-            self.stages.append((_Loop(operations, arguments, columns, dtype), arguments, calls))
+            calls.sort(key=lambda index: _function(operations[index]))
+            arguments = [operations[index][1] for index in calls]
+            groups = itertools.groupby(_function(operations[index]) for index in calls)
+            functions = [(function, len(list(group))) for function, group in groups]
+            self.stages.append((_Loop(operations, arguments, columns, dtype), calls, functions))
         self.last = _Loop(operations, [result], columns, dtype, has_gradient)
 
     def evaluate(
@@ -154,8 +158,8 @@ class Program:
             seed: a factor.
         """
         numbers = (ctypes.c_double * (len(constants) + 1))(seed, *constants)
-        value = pred.new_empty(len(pred))
-        gradient = torch.empty_like(pred)
+        rows = len(pred)
+        value, gradient = pred.new_empty(rows), torch.empty_like(pred)
         pointers = {
             "pred": pred.data_ptr(),
             "target": target.data_ptr(),
@@ -164,11 +168,13 @@ class Program:
         }
         for k, array in enumerate(arrays):
             pointers[f"array{k}"] = array.data_ptr()
-        rows = len(pred)
-        step = ROWS_AT_ONCE if self.stages else rows
+        if not self.stages:
+            self.last(0, rows, numbers, pointers)
+            return value, gradient
         with np.errstate(all="ignore"):
-            for start in range(0, rows, step):
-                self._run(numbers, constants, pointers, start, min(start + step, rows))
+            for start in range(0, rows, ROWS_AT_ONCE):
+                stop = min(start + ROWS_AT_ONCE, rows)
+                self._run(numbers, constants, pointers, start, stop)
         return value, gradient
 
     def _run(
@@ -180,19 +186,24 @@ class Program:
         stop: int,
     ) -> None:
         """Compute some rows."""
-        pointers = dict(pointers)
-        offset = (
-            start * np.dtype(self.type).itemsize
-        )  # arrays of these rows only are indexed from start
-        kept = []
-        for loop, arguments, calls in self.stages:
-            outputs = [np.empty(stop - start, self.type) for _ in arguments]
-            own = {f"out{k}": each.ctypes.data - offset for k, each in enumerate(outputs)}
-            loop(start, stop, numbers, {**pointers, **own})
-            for index, name, argument, *exponent in calls:
-                given = [constants[~each] for each in exponent[:1]]
-                kept.append(_CALLS[name](outputs[arguments.index(argument)], *given))
-                pointers[f"call{index}"] = kept[-1].ctypes.data - offset
+        pointers, kept = dict(pointers), []
+        for loop, calls, functions in self.stages:
+            values = np.empty((len(calls), stop - start), self.type)
+            kept.append(values)  # arguments, then results
+            size = values.strides[0]
+            first = values.ctypes.data - start * values.itemsize  # the index of a row is from start
+            loop(
+                start,
+                stop,
+                numbers,
+                pointers | {f"out{k}": first + k * size for k in range(len(calls))},
+            )
+            end = 0
+            for (name, *exponent), count in functions:
+                part = values[end : end + count]
+                _CALLS[name](part, *(constants[~each] for each in exponent), out=part)
+                end += count
+            pointers |= {f"call{index}": first + k * size for k, index in enumerate(calls)}
         self.last(start, stop, numbers, pointers)
 
 
@@ -293,6 +304,11 @@ def _depends_on_pred(operations: Sequence[Operation], needed: Iterable[int]) -> 
         ):
             depends.add(index)
     return depends
+
+
+def _function(call: Operation) -> tuple[str | int, ...]:
+    """Return the name of a function and, for a power, the exponent."""
+    return (call[0], call[2]) if call[0] in ("power", "slope_of_power") else call[:1]
 
 
 def _operands(operation: Operation) -> tuple[int, ...]:

@@ -307,6 +307,7 @@ class Traced(Tensor):
         is_boolean: whether its values are booleans.
     """
 
+    __slots__ = ("constant", "index", "is_boolean", "trace")
     __hash__ = Tensor.__hash__
 
     def __new__(

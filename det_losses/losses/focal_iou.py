@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from det_losses.boxes import BoxPair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUWrapper
-from det_losses.losses.core.state import over_ranks
+from det_losses.losses.core.state import sum_and_weight
 from det_losses.registry import MODELS
 
 
@@ -28,9 +28,7 @@ def iou_focus(
         shared: whether the sums include the boxes of all ranks.
     """
     w = iou.detach() ** gamma
-    s = torch.ones_like(w) if weight is None else weight
-    sums = torch.stack([(s * w).sum(), s.sum()])
-    total, samples = (over_ranks(sums) if shared else sums).unbind()
+    total, samples = sum_and_weight(w, weight, shared)
     return w / torch.where(total > 0, total, 1.0) * samples
 
 

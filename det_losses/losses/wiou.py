@@ -8,7 +8,7 @@ from torch import Tensor
 from det_losses.boxes import BoxPair, box_pair
 from det_losses.losses.core.base import check_argument
 from det_losses.losses.core.box import IoUFamilyLoss
-from det_losses.losses.core.state import RunningMean, counted_rows, over_ranks
+from det_losses.losses.core.state import RunningMean, counted_rows, sum_and_weight
 from det_losses.registry import MODELS
 
 
@@ -107,15 +107,10 @@ class _FocusedWIoU(WIoUv1Loss):
 
     def _beta(self, iou: Tensor, weight: Tensor | None) -> Tensor:
         loss = (1 - iou).clamp(min=0)
-        if weight is None:
-            count = torch.full((), len(loss), dtype=loss.dtype, device=loss.device)
-            total = torch.stack([loss.sum(), count])
-        else:
-            counted = counted_rows(loss, weight)
-            total = torch.where(counted, loss, 0.0).sum()
-            total = torch.stack([total, counted.sum().to(loss.dtype)])
-        total, count = (over_ranks(total) if self.training else total).unbind()
-        mean = self.iou_loss(total / count.clamp(min=1), count > 0)
+        counted = None if weight is None else counted_rows(loss, weight)
+        total, count = sum_and_weight(loss, counted, shared=self.training)
+        divisor = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+        mean = self.iou_loss(total / divisor, count > 0)
         return loss / mean.clamp(min=self.eps)
 
 

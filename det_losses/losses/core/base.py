@@ -238,10 +238,19 @@ def known_divisor(
 
 def is_readable(values: Tensor, on_gpu: bool = False) -> bool:
     """Return whether the values are known: on a CPU, or if ``on_gpu`` on a GPU; not traced."""
-    if type(values) not in _PLAIN or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False  # a FakeTensor or another subclass
-    here = values.is_cpu or (on_gpu and not values.is_meta)
-    return here and not (is_functorch_wrapped_tensor(values) or is_legacy_batchedtensor(values))
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing()) and is_plain(
+        values, on_gpu
+    )
+
+
+def is_plain(values: Tensor, on_gpu: bool = False) -> bool:
+    """Return whether this is an ordinary tensor on a CPU, or if ``on_gpu`` on a GPU."""
+    return (
+        type(values) in _PLAIN  # not a FakeTensor or another subclass
+        and (values.is_cpu or (on_gpu and not values.is_meta))
+        and not is_functorch_wrapped_tensor(values)
+        and not is_legacy_batchedtensor(values)
+    )
 
 
 def check_argument(name: str, value: Any, valid: bool, expected: str) -> None:

@@ -96,7 +96,7 @@ class ClassificationLoss(Loss):
         weights = [each.to(pred.dtype) for each in (weight, channels) if each is not None]
         divisor = known_divisor(reduction, avg_factor, pred.numel())
         call = ClosedChannels(terms, target.long(), tuple(weights), divisor)
-        return closed_form(pred, call.compute, plain)
+        return closed_form(pred, *call.compute(pred), plain)
 
     def _store_class_weight(self, class_weight: Sequence[float] | None) -> None:
         """Store the argument, and its values in a buffer outside the state_dict."""

@@ -38,6 +38,7 @@ class ClosedChannels:
     weights: tuple[Tensor, ...]
     divisor: float | Tensor | None
 
+    @torch.no_grad()
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, and the gradient of its sum."""
         gradient = torch.empty_like(pred)

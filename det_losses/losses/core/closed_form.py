@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from det_losses.losses.core.base import is_readable
+from det_losses.losses.core.base import is_plain, is_readable
 
-Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
 Plain = Callable[[Tensor], Tensor]
 
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
@@ -21,33 +20,30 @@ def is_allowed(pred: Tensor, *constants: Tensor | None, on_gpu: bool = False) ->
     So no gradient of ``constants``, no ``torch.compile``, no transform of ``torch.func``, also of
     ``constants``, and no forward-mode differentiation.
     """
-    return (
-        pred.requires_grad
-        and torch.is_grad_enabled()
-        and is_readable(pred, on_gpu)
-        and forward_ad._current_level < 0
-        and all(
-            each is None or (not each.requires_grad and is_readable(each, on_gpu))
-            for each in constants
-        )
-    )
+    if not (pred.requires_grad and torch.is_grad_enabled() and is_readable(pred, on_gpu)):
+        return False
+    for each in constants:
+        if each is not None and (each.requires_grad or not is_plain(each, on_gpu)):
+            return False
+    return forward_ad._current_level < 0
 
 
-def closed_form(pred: Tensor, compute: Compute, plain: Plain) -> Tensor:
-    """Return a loss of ``pred`` with its gradient.
+def closed_form(pred: Tensor, value: Tensor, gradient: Tensor, plain: Plain) -> Tensor:
+    """Return a loss of ``pred`` whose gradient is known.
 
     Args:
         pred: predictions.
-        compute: returns the loss, and the gradient of its sum with respect to ``pred``.
+        value: the loss.
+        gradient: the gradient of its sum with respect to ``pred``.
         plain: returns the same loss by differentiable operations, for second derivatives.
     """
-    return _ClosedForm.apply(pred, compute, plain)
+    return _ClosedForm.apply(pred, (value, gradient), plain)
 
 
 class _ClosedForm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pred: Tensor, compute: Compute, plain: Plain) -> Tensor:
-        value, gradient = compute(pred)
+    def forward(ctx: Any, pred: Tensor, known: tuple[Tensor, Tensor], plain: Plain) -> Tensor:
+        value, gradient = known  # in a tuple, they are no inputs of the function
         ctx.save_for_backward(pred, gradient)
         ctx.plain = plain
         return value
@@ -56,18 +52,12 @@ class _ClosedForm(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         pred, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: for a second derivative
-            return (
-                *torch.autograd.grad(ctx.plain(pred), pred, upstream, create_graph=True),
-                None,
-                None,
-            )
-        if (
-            upstream.dim() == 0
-            and is_readable(upstream)
-            and not _keeps_graph()  # a second backward pass needs the gradient as it is
-            and upstream.item() == 1
-        ):
-            return gradient, None, None  # it is not copied
-        if 0 < upstream.dim() < gradient.dim():  # one value per row
+            (gradient,) = torch.autograd.grad(ctx.plain(pred), pred, upstream, create_graph=True)
+            return gradient, None, None
+        if upstream.dim() == 0:
+            # A second backward pass needs the gradient as it is; else it is not copied.
+            if not _keeps_graph() and is_readable(upstream) and upstream.item() == 1:
+                return gradient, None, None
+        elif upstream.dim() < gradient.dim():  # one value per row
             upstream = upstream.unsqueeze(-1)
         return gradient * upstream, None, None

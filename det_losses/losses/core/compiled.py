@@ -37,19 +37,21 @@ def compiled_loss(
         inputs: further inputs of the loss, by name.
         divisor: if given, the result is the weighted sum of the losses divided by this number.
     """
-    number = divisor if isinstance(divisor, Tensor) else None
+    constants = (target, weight, divisor if isinstance(divisor, Tensor) else None, *inputs.values())
+    shape = pred.shape
     if not (
         loss.is_compiled is not False
-        and is_allowed(pred, target, weight, number, *inputs.values())
-        and pred.dim() == 2
-        and pred.shape == target.shape
-        and pred.shape[1] == 4
-        and pred.shape[0]
+        and is_allowed(pred, *constants)
+        and len(shape) == 2
+        and shape[1] == 4
+        and shape[0]
+        and shape == target.shape
     ):
         return None
-    pred, target = aligned(pred, target)
-    if weight is not None:
-        if weight.dtype == torch.float64 != pred.dtype:
+    if pred.dtype is not target.dtype or pred.dtype not in (torch.float32, torch.float64):
+        pred, target = aligned(pred, target)
+    if weight is not None and weight.dtype is not pred.dtype:
+        if weight.dtype is torch.float64:
             return None  # the result is float64
         weight = weight.to(pred.dtype)
     if loss.is_compiled is None and next(loss.parameters(), None) is not None:
@@ -57,13 +59,12 @@ def compiled_loss(
     state = _saved(loss)
     try:
         call = _Call(loss, target, weight, inputs, divisor)
-        value = closed_form(pred, call.compute, call.plain)
+        value = closed_form(pred, *call.compute(pred), call.plain)
     except Exception:  # whatever it is: the plain formula raises its own errors again
         loss.is_compiled = False
         _restore(state)  # the plain formula updates it
         return None
-    if loss.is_compiled is None:
-        loss.is_compiled = True
+    loss.is_compiled = True
     return value
 
 
@@ -81,16 +82,16 @@ class _Call:
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, and the gradient of its sum."""
         trace = Trace(pred.contiguous(), self.target.contiguous())
-        divisor = 1.0 if self.divisor is None else float(self.divisor)
-        with torch.enable_grad():
-            loss = self.loss.of_pair(trace.pair(self.loss.eps, self.inputs), self.weight)
-            if type(loss) is not Traced:
-                raise UnsupportedOperation(f"a loss that is {type(loss).__name__}")
-            if self.divisor is not None and self.weight is not None:
-                loss = loss * self.weight
-        value, gradient = trace.evaluate(loss, 1 / divisor)
-        if self.divisor is not None:
-            value = value.sum() / divisor
+        loss = self.loss.of_pair(trace.pair(self.loss.eps, self.inputs), self.weight)
+        if type(loss) is not Traced:
+            raise UnsupportedOperation(f"a loss that is {type(loss).__name__}")
+        if self.divisor is None:
+            value, gradient = trace.evaluate(loss)
+        else:
+            divisor = float(self.divisor)
+            loss = loss if self.weight is None else loss * self.weight
+            value, gradient = trace.evaluate(loss, 1 / divisor)
+            value = value.sum() if divisor == 1 else value.sum() / divisor
         self.state = _buffers(self.loss)
         return value, gradient
 
@@ -119,6 +120,8 @@ class _Call:
 
 
 def _buffers(loss: nn.Module) -> tuple[Tensor, ...]:
+    if not (loss._modules or loss._buffers):
+        return ()
     return tuple(each for module in _stateful(loss) for each in module._buffers.values())
 
 
@@ -132,6 +135,8 @@ def _stateful(module: nn.Module) -> Iterator[nn.Module]:
 
 def _saved(loss: nn.Module) -> list[tuple[dict, dict]]:
     """Return the buffers of each module, and by name each buffer with a copy of its values."""
+    if not (loss._modules or loss._buffers):
+        return []
     return [
         (
             module._buffers,

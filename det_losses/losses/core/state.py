@@ -36,14 +36,14 @@ class RunningMean(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def forward(self, value: Tensor, present: Tensor) -> Tensor:
+    def forward(self, value: Tensor, present: Tensor | bool) -> Tensor:
         """Return the mean; in training mode, first update it with this batch.
 
         In evaluation mode the mean does not change. Before the first batch, ``value`` is returned.
 
         Args:
             value: the statistic of this batch, over all ranks.
-            present: whether the batch has the statistic, a bool scalar.
+            present: whether the batch has the statistic.
         """
         if not self.training:
             if self.start is not None:
@@ -54,7 +54,9 @@ class RunningMean(nn.Module):
             weight = (1 / (self.batches + 1).to(self.mean.dtype)).clamp(min=self.momentum)
         moved = torch.lerp(self.mean, value.to(self.mean.dtype), weight)
         # New tensors: a compiled backward pass may recompute from the old ones.
-        self.mean = torch.where(present, moved, self.mean)
+        if isinstance(present, Tensor):
+            moved = torch.where(present, moved, self.mean)
+        self.mean = moved if present is not False else self.mean
         self.batches = self.batches + present
         return self.mean.to(value.dtype)
 
@@ -77,6 +79,28 @@ def over_ranks(total: Tensor) -> Tensor:
         total = total.clone()
         dist.all_reduce(total)
     return total
+
+
+def sum_and_weight(
+    values: Tensor, weight: Tensor | None, shared: bool
+) -> tuple[Tensor, Tensor | int]:
+    """Return the weighted sum of ``values`` and the sum of the weights; without weights, 1 each.
+
+    Args:
+        values: ``[N]``.
+        weight: ``[N]``, of floating-point numbers or booleans, or None.
+        shared: whether the sums include the values of all ranks.
+    """
+    if weight is None:
+        total, count = values.sum(), len(values)
+    elif weight.dtype == torch.bool:
+        total, count = torch.where(weight, values, 0.0).sum(), weight.sum()
+    else:
+        total, count = (values * weight).sum(), weight.sum()
+    if shared and is_distributed():
+        count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
+        total, count = over_ranks(torch.stack([total, count])).unbind()
+    return total, count
 
 
 def mean_over_ranks(total: Tensor, least: float | None = None) -> Tensor:
