@@ -126,6 +126,8 @@ class Program:
         for index in _needed(operations, [result]):
             known = [depth[each] for each in _operands(operations[index]) if each >= 0]
             depth[index] = max(known, default=0) + (operations[index][0] in _CALLS)
+        arrays = sum(name in ("array", "mask") for name, *_ in operations)
+        parameters = ["pred", "target", "gradient", "value", *(f"array{k}" for k in range(arrays))]
         self.stages = []
         for level in range(1, max(depth.values(), default=0) + 1):
             calls = [
@@ -134,11 +136,13 @@ class Program:
                 if own == level and operations[index][0] in _CALLS
             ]
             calls.sort(key=lambda index: _function(operations[index]))
-            arguments = [operations[index][1] for index in calls]
+            arguments = {_call(index): operations[index][1] for index in calls}
+            parameters += arguments
+            loop = _loop(operations, arguments, parameters, columns, dtype)
             groups = itertools.groupby(_function(operations[index]) for index in calls)
-            functions = [(function, len(list(group))) for function, group in groups]
-            self.stages.append((_Loop(operations, arguments, columns, dtype), calls, functions))
-        self.last = _Loop(operations, [result], columns, dtype, has_gradient)
+            self.stages.append((loop, [(function, len(list(group))) for function, group in groups]))
+        gradient_of = result if has_gradient else None
+        self.last = _loop(operations, {"value": result}, parameters, columns, dtype, gradient_of)
 
     def evaluate(
         self,
@@ -160,16 +164,9 @@ class Program:
         numbers = (ctypes.c_double * (len(constants) + 1))(seed, *constants)
         rows = len(pred)
         value, gradient = pred.new_empty(rows), torch.empty_like(pred)
-        pointers = {
-            "pred": pred.data_ptr(),
-            "target": target.data_ptr(),
-            "gradient": gradient.data_ptr(),
-            "out0": value.data_ptr(),
-        }
-        for k, array in enumerate(arrays):
-            pointers[f"array{k}"] = array.data_ptr()
+        pointers = [each.data_ptr() for each in (pred, target, gradient, value, *arrays)]
         if not self.stages:
-            self.last(0, rows, numbers, pointers)
+            self.last(0, rows, numbers, *pointers)
             return value, gradient
         with np.errstate(all="ignore"):
             for start in range(0, rows, ROWS_AT_ONCE):
@@ -181,78 +178,65 @@ class Program:
         self,
         numbers: ctypes.Array,
         constants: Sequence[float],
-        pointers: Mapping[str, int],
+        pointers: Sequence[int],
         start: int,
         stop: int,
     ) -> None:
         """Compute some rows."""
-        pointers, kept = dict(pointers), []
-        for loop, calls, functions in self.stages:
-            values = np.empty((len(calls), stop - start), self.type)
-            kept.append(values)  # arguments, then results
-            size = values.strides[0]
-            first = values.ctypes.data - start * values.itemsize  # the index of a row is from start
-            loop(
-                start,
-                stop,
-                numbers,
-                pointers | {f"out{k}": first + k * size for k in range(len(calls))},
-            )
+        pointers, kept = list(pointers), []
+        for loop, functions in self.stages:
+            calls = np.empty((sum(count for _, count in functions), stop - start), self.type)
+            kept.append(calls)  # arguments, then results
+            first = calls.ctypes.data - start * calls.itemsize  # a row has its index in the batch
+            pointers += range(first, first + calls.nbytes, calls.strides[0])
+            loop(start, stop, numbers, *pointers)
             end = 0
             for (name, *exponent), count in functions:
-                part = values[end : end + count]
+                part = calls[end : end + count]
                 _CALLS[name](part, *(constants[~each] for each in exponent), out=part)
                 end += count
-            pointers |= {f"call{index}": first + k * size for k, index in enumerate(calls)}
-        self.last(start, stop, numbers, pointers)
+        self.last(start, stop, numbers, *pointers)
 
 
-class _Loop:
-    """The compiled loop that computes some operations and, if asked for, the gradient of the first.
+def _loop(
+    operations: Sequence[Operation],
+    outputs: Mapping[str, int],
+    parameters: Sequence[str],
+    columns: int,
+    dtype: torch.dtype,
+    gradient_of: int | None = None,
+) -> Callable[..., None]:
+    """Return a compiled loop.
 
     Args:
         operations: the operations.
-        outputs: those whose values are written.
+        outputs: array -> the operation whose values are written to it.
+        parameters: all arrays, in the order in which the function takes them after the first row,
+            the last row and the constants.
         columns: the number of columns of ``pred``.
         dtype: of all numbers.
-        has_gradient: whether the gradient is computed.
+        gradient_of: the operation whose gradient is computed.
     """
-
-    def __init__(
-        self,
-        operations: Sequence[Operation],
-        outputs: Sequence[int],
-        columns: int,
-        dtype: torch.dtype,
-        has_gradient: bool = False,
-    ) -> None:
-        needed = _needed(operations, outputs)
-        code = _Code("double" if dtype == torch.float64 else "float")
-        for index in needed:
-            name, *operands = operations[index]
-            if name in _CALLS:
-                code.load(_name(index), f"call{index}", 1, 0)
-            elif name in OPERATIONS:
-                code.assign(_name(index), OPERATIONS[name][0].format(*map(_name, operands)))
-            elif name in ("array", "mask"):
-                code.load(_name(index), f"array{operands[0]}", 1, 0, name == "mask")
-            else:
-                code.load(_name(index), name, columns, operands[0])
-        for k, output in enumerate(outputs):
-            code.store(_name(output), f"out{k}", 1, 0)
-        if has_gradient:
-            for name, expression in _derivative(operations, outputs[0], needed, columns):
-                code.assign(name, expression)
-            for column in range(columns):
-                code.store(f"d{column}", "gradient", columns, column)
-        self.arrays = code.arrays
-        self.function = code.compiled()
-
-    def __call__(
-        self, start: int, stop: int, numbers: ctypes.Array, pointers: Mapping[str, int]
-    ) -> None:
-        """Run the loop over some rows."""
-        self.function(start, stop, numbers, *[pointers[name] for name in self.arrays])
+    needed = _needed(operations, outputs.values())
+    code = _Code("double" if dtype == torch.float64 else "float")
+    for index in needed:
+        name, *operands = operations[index]
+        if name in _CALLS:
+            code.load(_name(index), _call(index), 1, 0)
+        elif name in OPERATIONS:
+            code.assign(_name(index), OPERATIONS[name][0].format(*map(_name, operands)))
+        elif name in ("array", "mask"):
+            code.load(_name(index), f"array{operands[0]}", 1, 0, name == "mask")
+        else:
+            code.load(_name(index), name, columns, operands[0])
+    for array, output in outputs.items():
+        code.store(_name(output), array, 1, 0)
+    if gradient_of is not None:
+        for name, expression in _derivative(operations, gradient_of, needed, columns):
+            code.assign(name, expression)
+        for column in range(columns):
+            code.store(f"d{column}", "gradient", columns, column)
+    return _machine_code(code.text(parameters), len(parameters))
 
 
 def _derivative(
@@ -315,6 +299,11 @@ def _operands(operation: Operation) -> tuple[int, ...]:
     return operation[1:] if operation[0] in OPERATIONS else ()
 
 
+def _call(index: int) -> str:
+    """Return the array of the results of a call, and before it of its arguments."""
+    return f"call{index}"
+
+
 def _name(operand: int) -> str:
     """Return the variable of an operation or a constant."""
     return f"v{operand}" if operand >= 0 else f"c{~operand}"
@@ -336,14 +325,10 @@ class _Code:
 
     Args:
         number: the type of all numbers, ``float`` or ``double``.
-
-    Attributes:
-        arrays: the names of the arrays, in the order in which the function takes them.
     """
 
     def __init__(self, number: str) -> None:
         self.number = number
-        self.arrays: list[str] = []
         self.before: list[str] = []
         self.body: list[str] = []
         self.variables: dict[str, str] = {}
@@ -373,9 +358,9 @@ class _Code:
         """Assign the value of an expression in Python's syntax."""
         self.variables[name] = self._value(ast.parse(expression, mode="eval").body)
 
-    def compiled(self) -> Callable[..., None]:
-        """Return the function of first and last row, constants and arrays."""
-        arrays = ", ".join(f"ptr noalias %{name}" for name in self.arrays)
+    def text(self, parameters: Iterable[str]) -> str:
+        """Return the function of first row, last row, constants and arrays."""
+        arrays = ", ".join(f"ptr noalias %{name}" for name in parameters)
         lines = [
             f"declare {self.number} @llvm.fabs.{self._suffix}({self.number})",
             f"declare {self.number} @llvm.sqrt.{self._suffix}({self.number})",
@@ -394,7 +379,7 @@ class _Code:
             "ret void",
             "}",
         ]
-        return _machine_code("\n".join(lines), len(self.arrays))
+        return "\n".join(lines)
 
     @property
     def _suffix(self) -> str:
@@ -406,8 +391,6 @@ class _Code:
         return f"%t{self.count}"
 
     def _element(self, kind: str, array: str, columns: int, column: int) -> str:
-        if array not in self.arrays:
-            self.arrays.append(array)
         row = self._new(f"mul nsw i64 %i, {columns}")
         index = self._new(f"add nsw i64 {row}, {column}")
         return self._new(f"getelementptr {kind}, ptr %{array}, i64 {index}")
