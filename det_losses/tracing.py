@@ -78,8 +78,8 @@ class Trace:
     def value(self, constant: "Traced") -> Tensor:
         """Return the values of a traced tensor that has no gradient."""
         if constant.index not in self.values:
-            if not constant.constant:
-                raise UnsupportedOperation("the values of a traced tensor that has a gradient")
+            if not (constant.constant and len(self.pred)):
+                raise UnsupportedOperation("the values of a tensor that has a gradient or no rows")
             value, _ = self.evaluate(constant, has_gradient=False)
             self.values[constant.index] = value.bool() if constant.is_boolean else value
         return self.values[constant.index]

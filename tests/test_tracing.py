@@ -1,10 +1,13 @@
-"""A formula on a tape has the value and the gradient that it has with tensors."""
+"""A traced formula has the value and the gradient that it has with plain tensors."""
 
 import pytest
 import torch
+from torch.nn.functional import logsigmoid, smooth_l1_loss
 
 from det_losses.conformance.case import box_pairs
+from det_losses.kernels import ROWS_AT_ONCE
 from det_losses.losses.core.box import IoUFamilyLoss
+from det_losses.tracing import UnsupportedOperation, elementwise
 
 
 def under_no_grad(read):
@@ -80,7 +83,7 @@ def outcome(loss, pred, target):
 
 
 @pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
-def test_a_formula_on_a_tape_equals_that_on_tensors(formula):
+def test_a_traced_formula_equals_that_on_tensors(formula):
     pred, target = box_pairs()
     pred[0], pred[1] = target[0], target[1] + 1e3  # IoU 1 and 0
     fast, plain = Formula(formula), Formula(formula)
@@ -102,3 +105,50 @@ def test_boxes_whose_area_overflows_have_the_gradient_of_the_plain_formula(side)
     torch.testing.assert_close(
         outcome(fast, pred, target), outcome(plain, pred, target), equal_nan=True
     )
+
+
+ELEMENTWISE = {
+    "powers": lambda x: x**2 + x**3 + x**4 + x**5 + x.abs() ** 2.5 + x**1 + x**0,
+    "negative powers": lambda x: (x.abs() + 1) ** -2 + (x.abs() + 1) ** -1.5 + x.exp() ** 0.5,
+    "abs": lambda x: x.abs() * torch.abs(x - 1),
+    "exp and log": lambda x: torch.log(torch.exp(x / 4) + 1),
+    "sigmoid": lambda x: x.sigmoid() - torch.sigmoid(-2 * x),
+    "logsigmoid": lambda x: logsigmoid(x) + 3 * logsigmoid(-x),
+    "atan": torch.atan,
+    "sqrt": lambda x: (x**2 + 1).sqrt(),
+    "relu": lambda x: torch.relu(x) + x.relu() * x,
+    "limits": lambda x: x.clamp(-1, 2) * x.clamp(min=0) + torch.clamp(x, max=0),
+    "extremes of equal numbers": lambda x: torch.maximum(x, 2 * x) * torch.minimum(x**2, x),
+    "division": lambda x: 1 / (2 + x.abs()) + x / 3 + (x - 1) / (x**2 + 1) - (2 - x),
+    "where": lambda x: torch.where((x > 0) & ~(x >= 3) | (x < -3), x**2, -x) * (x == 1),
+    "smooth L1": lambda x: smooth_l1_loss(x, torch.zeros_like(x), beta=2.0, reduction="none"),
+    "constant": lambda x: x * x.detach() + torch.ones_like(x),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("formula", ELEMENTWISE.values(), ids=ELEMENTWISE)
+def test_an_elementwise_formula_has_the_value_and_slope_of_autograd(formula, dtype):
+    x = torch.cat([torch.linspace(-12, 12, 97), torch.tensor([-80.0, 80.0])]).to(dtype)
+    value, slope = elementwise(formula, dtype)(x)
+    leaf = x.clone().requires_grad_()
+    expected = formula(leaf)
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), leaf)[0])
+
+
+def test_a_formula_of_more_rows_than_are_computed_at_once():
+    x = torch.linspace(-3, 3, 2 * ROWS_AT_ONCE + 5)
+    value, slope = elementwise(lambda x: x.exp() * (x.sigmoid() + 1).log(), x.dtype)(x)
+    leaf = x.clone().requires_grad_()
+    expected = leaf.exp() * (leaf.sigmoid() + 1).log()
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), leaf)[0])
+
+
+@pytest.mark.parametrize(
+    "formula", [lambda x: x - x.mean(), lambda x: x.detach().max() - x, lambda x: x + torch.ones(2)]
+)
+def test_an_elementwise_formula_may_not_depend_on_other_elements(formula):
+    with pytest.raises(UnsupportedOperation):
+        elementwise(formula, torch.float32)

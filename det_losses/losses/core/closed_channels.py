@@ -93,7 +93,7 @@ def _differentiated(formula: Formula, x: Tensor) -> Differentiated:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             value = formula(x)
-        (slope,) = torch.autograd.grad(value.sum(), x)
+            (slope,) = torch.autograd.grad(value.sum(), x)
         return value.detach(), slope
 
     return compute

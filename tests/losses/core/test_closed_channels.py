@@ -1,9 +1,29 @@
 """The fast path of sigmoid losses against the formula by operations on tensors."""
 
+import pytest
 import torch
 from torch import nn
+from torch.nn.functional import one_hot
+from torchvision.ops import sigmoid_focal_loss
 
 from det_losses.losses import FocalLoss
+from det_losses.losses.core import closed_channels
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 3.0])
+def test_value_and_gradient_are_torchvisions(monkeypatch, gamma, is_compiled):
+    if not is_compiled:  # as on a GPU
+        monkeypatch.setattr(closed_channels, "elementwise", None)
+    pred = torch.linspace(-9, 9, 50 * 7 + 1, dtype=torch.float64)[1:]  # a logit is 0
+    pred = pred.reshape(50, 7).requires_grad_()
+    labels = torch.arange(50) % 8
+    target = one_hot(labels, 8)[:, :7].double()
+    expected = sigmoid_focal_loss(pred, target, gamma=gamma, reduction="sum")
+    value = FocalLoss(gamma=gamma, reduction="sum")(pred, labels)
+    torch.testing.assert_close(value, expected)
+    slopes = [torch.autograd.grad(each, pred)[0] for each in (value, expected)]
+    torch.testing.assert_close(*slopes)
 
 
 def test_as_many_rows_as_classes_in_several_chunks():

@@ -40,8 +40,8 @@ def sorted_penalty(pair):
     "then",
     [
         lambda pair: pair.iou,
-        lambda pair: pair.iou.sort().values,  # no operation of a node
-        lambda pair: pair.scaled(1e-8).iou,  # too small for the fast path
+        lambda pair: pair.iou.sort().values,  # cannot be recorded
+        lambda pair: pair.scaled(1e-8).iou,
         sorted_penalty,  # the fast path at first
         lambda pair: torch.where(condition=pair.iou < 0.1, input=pair.iou, other=0.0),
     ],
