@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 import torchvision
 from torch import Tensor
-from torch.nn.functional import one_hot, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, smooth_l1_loss
 
 from det_losses import build_loss
 from det_losses.conformance.case import box_pairs
@@ -165,16 +165,25 @@ def _build(name: str) -> torch.nn.Module:
 
 
 def class_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], Tensor]]:
-    """Return the same for focal loss with integer labels; torchvision's takes one-hot targets."""
+    """Return the same for sigmoid losses of integer labels; the peers take one-hot targets."""
     logits = 2 * torch.randn(n, CLASSES, device=device) - 3
     labels = torch.randint(0, CLASSES + 1, (n,), device=device)
-    ours = _build("FocalLoss")
 
-    def peer(x: Tensor) -> Tensor:
-        hot = one_hot(labels, CLASSES + 1)[:, :-1].to(x)
-        return torchvision.ops.sigmoid_focal_loss(x, hot, reduction="sum")
+    def one_hot_labels() -> Tensor:
+        return one_hot(labels, CLASSES + 1)[:, :-1].to(logits)
 
-    return {"FocalLoss": (lambda x: ours(x, labels), {"torchvision": peer}, logits)}
+    def vision(x: Tensor) -> Tensor:
+        return torchvision.ops.sigmoid_focal_loss(x, one_hot_labels(), reduction="sum")
+
+    def torch_(x: Tensor) -> Tensor:
+        return binary_cross_entropy_with_logits(x, one_hot_labels(), reduction="sum")
+
+    peers = {"FocalLoss": {"torchvision": vision}, "BinaryCrossEntropyLoss": {"torch": torch_}}
+    losses = {name: _build(name) for name in peers}
+    return {
+        name: (lambda x, name=name: losses[name](x, labels), of, logits)
+        for name, of in peers.items()
+    }
 
 
 def peak_mib(function: Loss, pred: Tensor) -> float:

@@ -28,6 +28,7 @@ from det_losses.conformance.case import (
 )
 from det_losses.losses.core.base import Loss
 from det_losses.losses.core.box import PairLoss
+from det_losses.losses.core.classification import ClassificationLoss
 
 SEEDS = (0, 1)
 # Step of the finite differences.
@@ -113,17 +114,18 @@ def stop_gradient(case: Case) -> None:
 def fast_path(case: Case) -> None:
     """The fast path on a CPU equals the plain formula: value, both derivatives and state."""
     fast = case.build(reduction="none")
-    if not isinstance(fast, PairLoss):
-        raise Skipped("not a loss of pairs of boxes")
+    is_pair = isinstance(fast, PairLoss)
+    if not is_pair and not (isinstance(fast, ClassificationLoss) and fast.channel_terms()):
+        raise Skipped("not a loss of pairs of boxes, and without channel_terms")
     plain = _plain(deepcopy(fast))
     for seed in SEEDS:  # the second batch meets the state after the first
         example = case.examples(fast, 24, seed=seed)
-        example.pred[:2] = example.target[:2]  # equal ends
-        weight = torch.linspace(0.5, 1.5, 24, dtype=torch.float64)
-        results = [_derivatives(loss, example, weight) for loss in (fast, plain)]
+        if is_pair:
+            example.pred[:2] = example.target[:2]  # equal ends
+        results = [_derivatives(loss, example) for loss in (fast, plain)]
         for what, *pair in zip(("value", "gradient", "second derivative"), *results, strict=True):
             expect_close(f"{what}, fast path against the plain formula", *pair, rtol=1e-8)
-    if not fast.is_compiled:
+    if is_pair and not fast.is_compiled:
         raise Skipped("the formula has operations that the fast path lacks: plain autograd is used")
     for name, expected in state_of(plain).items():
         expect_close(f"buffer {name}, fast path", state_of(fast)[name], expected)
@@ -234,13 +236,17 @@ def _plain(loss: Loss) -> Loss:
     """Keep a loss from its fast path, whose intermediate values are no plain tensors."""
     if isinstance(loss, PairLoss):
         loss.is_compiled = False
+    elif isinstance(loss, ClassificationLoss):
+        loss.channel_terms = lambda: None
     return loss
 
 
-def _derivatives(loss: Loss, example: Inputs, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _derivatives(loss: Loss, example: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     """Value, gradient and the gradient of a sum of its squares, with respect to pred."""
     pred = example.pred.clone().requires_grad_()
+    weight = torch.linspace(0.5, 1.5, len(pred), dtype=torch.float64)
     value = loss(pred, example.target, weight, **example.extra)
+    weight = weight.reshape(-1, *[1] * (value.dim() - 1)).expand_as(value)
     first = torch.autograd.grad(value, pred, weight, retain_graph=True)[0]
     again = torch.autograd.grad(value, pred, weight, create_graph=True)[0]
     second = (

@@ -14,6 +14,7 @@ from det_losses.losses.core.classification import (
     sparse_channels,
     weigh_channels,
 )
+from det_losses.losses.core.closed_channels import ChannelTerms
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
@@ -93,6 +94,10 @@ class BinaryCrossEntropyLoss(ClassificationLoss):
     ) -> None:
         super().__init__(reduction=reduction, loss_weight=loss_weight)
         self._store_class_weight(class_weight)
+
+    def channel_terms(self) -> ChannelTerms:
+        """The cross-entropy of a channel."""
+        return ChannelTerms(lambda x: -F.logsigmoid(-x), lambda x: -F.logsigmoid(x))
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel."""

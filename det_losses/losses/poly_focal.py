@@ -17,6 +17,7 @@ from det_losses.losses.core.classification import (
     sparse_channels,
     weigh_channels,
 )
+from det_losses.losses.core.closed_channels import ChannelTerms
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
@@ -34,29 +35,32 @@ def poly_focal_loss(
     _check(eps1, gamma, alpha)
     dense = is_dense(pred, target)
     pred = upcast(pred)
-    a_pos, a_neg = alpha_pair(alpha)
-
-    def polynomial(log_miss: Tensor, cross_entropy: Tensor) -> Tensor:
-        # log_miss is ln(1 - p_t): powers in log space have finite gradients.
-        focal = (gamma * log_miss).exp() * cross_entropy
-        return focal + eps1 * ((gamma + 1) * log_miss).exp()
-
-    def positive(x: Tensor) -> Tensor:
-        return polynomial(F.logsigmoid(-x), -F.logsigmoid(x))
-
     if dense:
+        a_pos, a_neg = alpha_pair(alpha)
         y = target.to(pred.dtype).clamp(0, 1)
         alpha_t = a_pos * y + a_neg * (1 - y)
-        loss = alpha_t * polynomial(*soft_terms(pred, y))
+        loss = alpha_t * _polynomial(*soft_terms(pred, y), eps1, gamma)
         loss = torch.where(is_valid(target, None), loss, 0.0)
     else:
-        loss = sparse_channels(
-            pred,
-            target,
-            negative=lambda x: a_neg * positive(-x),
-            positive=lambda x, _: a_pos * positive(x),
-        )
+        negative, positive = _channel_terms(eps1, gamma, alpha)
+        loss = sparse_channels(pred, target, negative, lambda x, _: positive(x))
     return weigh_channels(loss, class_weight)
+
+
+def _polynomial(log_miss: Tensor, cross_entropy: Tensor, eps1: float, gamma: float) -> Tensor:
+    # log_miss is ln(1 - p_t): powers in log space have finite gradients.
+    focal = (gamma * log_miss).exp() * cross_entropy
+    return focal + eps1 * ((gamma + 1) * log_miss).exp()
+
+
+def _channel_terms(eps1: float, gamma: float, alpha: float | None) -> ChannelTerms:
+    """Return the loss of a channel."""
+    a_pos, a_neg = alpha_pair(alpha)
+
+    def positive(x: Tensor) -> Tensor:
+        return _polynomial(F.logsigmoid(-x), -F.logsigmoid(x), eps1, gamma)
+
+    return ChannelTerms(lambda x: a_neg * positive(-x), lambda x: a_pos * positive(x))
 
 
 @MODELS.register_module()
@@ -127,6 +131,10 @@ class PolyFocalLoss(ClassificationLoss):
         self.eps1 = eps1
         self.gamma = gamma
         self.alpha = alpha
+
+    def channel_terms(self) -> ChannelTerms:
+        """The loss of a channel."""
+        return _channel_terms(self.eps1, self.gamma, self.alpha)
 
     def unreduced(self, pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of each channel."""
