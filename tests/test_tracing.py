@@ -152,3 +152,30 @@ def test_a_formula_of_more_rows_than_are_computed_at_once():
 def test_an_elementwise_formula_may_not_depend_on_other_elements(formula):
     with pytest.raises(UnsupportedOperation):
         elementwise(formula, torch.float32)
+
+
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_a_number_stays_so(number, column):
+    pred, target = box_pairs()
+    pred[0, column] = target[1, column] = number
+    fast, plain = (Formula(lambda pair: pair.hull_waste + pair.dw2) for _ in range(2))
+    plain.is_compiled = False
+    (actual, _), (expected, _) = (outcome(loss, pred, target) for loss in (fast, plain))
+    assert fast.is_compiled and not expected.isfinite().all()
+    torch.testing.assert_close(actual, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x: torch.minimum(x, torch.zeros_like(x)),
+        lambda x: torch.maximum(torch.zeros_like(x), x),
+        lambda x: x.clamp(-1, 1),
+        torch.relu,
+        lambda x: torch.where(x != x, 1.0, 0.0),
+    ],
+)
+def test_functions_of_nan(formula):
+    x = torch.tensor([float("nan"), -1.0, 2.0])
+    torch.testing.assert_close(elementwise(formula, x.dtype)(x)[0], formula(x), equal_nan=True)
