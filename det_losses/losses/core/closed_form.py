@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from det_losses.losses.core.base import is_readable
+from det_losses.tensors import is_readable
 
 Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
 Plain = Callable[[Tensor], Tensor]
@@ -25,6 +25,7 @@ def is_allowed(pred: Tensor, *constants: Tensor | None, on_gpu: bool = False) ->
         pred.requires_grad
         and torch.is_grad_enabled()
         and is_readable(pred, on_gpu)
+        and not pred.is_neg()  # whose memory has the opposite sign
         and forward_ad._current_level < 0
         and all(
             each is None or (not each.requires_grad and is_readable(each, on_gpu))
