@@ -59,7 +59,7 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "cube": ("{0} * {0} * {0}", "{g} * (3 * ({0} * {0}))"),
     "fourth": ("({0} * {0}) * ({0} * {0})", "{g} * (4 * ({0} * {0} * {0}))"),
     "inverse_square": ("1 / ({0} * {0})", "-({g} * (2 / ({0} * {0} * {0})))"),
-    "relu": ("0 if {0} <= 0 else {0}", "0 if {0} <= 0 else {g}"),
+    "relu": ("0 if {0} < 0 else {0}", "0 if {0} <= 0 else {g}"),
     "at_least": ("{1} if {0} < {1} else {0}", f"{{g}} if {{0}} {_ABOVE} {{1}} else 0", None),
     "at_most": ("{1} if {0} > {1} else {0}", f"{{g}} if {{0}} {_BELOW} {{1}} else 0", None),
     "minimum": (

@@ -213,6 +213,7 @@ NOT_NUMBERS = {
     "relu": lambda pair: torch.relu(pair.dx),
     "absolute of zero": lambda pair: (pair.wg - pair.wg + pair.dy * 0).abs() * pair.dx,
     "smooth L1": lambda pair: smooth_l1_loss(pair.dx, pair.dy, reduction="none"),
+    "negative zero": lambda pair: 1 / torch.relu(-pair.w * 0),
     "iou": lambda pair: pair.iou,
 }
 

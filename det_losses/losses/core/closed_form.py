@@ -18,8 +18,8 @@ _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph",
 def is_allowed(pred: Tensor, *constants: Tensor | None, on_gpu: bool = False) -> bool:
     """Return whether only a plain gradient with respect to ``pred`` can be asked for.
 
-    So no gradient of ``constants``, no ``torch.compile``, no transform of ``torch.func``, also of
-    ``constants``, and no forward-mode differentiation.
+    So no gradient of ``constants``, no ``torch.compile``, no transform of ``torch.func``, no mode
+    that records operations, and no forward-mode differentiation.
     """
     return (
         pred.requires_grad
@@ -27,6 +27,8 @@ def is_allowed(pred: Tensor, *constants: Tensor | None, on_gpu: bool = False) ->
         and is_readable(pred, on_gpu)
         and not pred.is_neg()  # whose memory has the opposite sign
         and forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
         and all(
             each is None or (not each.requires_grad and is_readable(each, on_gpu))
             for each in constants

@@ -64,7 +64,7 @@ def compiled_loss(
     state, programs = _saved(loss, deep=loss.is_compiled is None), Program.number
     try:
         call = _Call(loss, target, weight, inputs, divisor)
-        value = closed_form(pred, call.compute, call.plain)
+        computed = call.compute(pred.detach())
     except (Exception, UnsupportedOperation):  # the plain formula raises its own errors again
         _restore(state)  # the plain formula updates it
         loss.is_compiled = False
@@ -74,7 +74,8 @@ def compiled_loss(
     if Program.number != programs:
         loss.programs += 1
         loss.is_compiled = loss.programs < MOST_PROGRAMS
-    return value
+    # Outside of the try: checkpointing ends a recomputation by an exception.
+    return closed_form(pred, lambda _: computed, call.plain)
 
 
 @dataclass
@@ -89,15 +90,14 @@ class _Call:
     state: tuple[Tensor, ...] = ()  # buffers after the evaluation
 
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss, and the gradient of its sum."""
+        """Return the loss, and the gradient of its sum; where gradients are recorded."""
         trace = Trace(pred.contiguous(), self.target.contiguous().resolve_neg())
         divisor = 1.0 if self.divisor is None else float(self.divisor)
-        with torch.enable_grad():
-            loss = self.loss.of_pair(trace.pair(self.loss.eps, self.inputs), self.weight)
-            if type(loss) is not Traced or loss.constant:
-                raise UnsupportedOperation(f"a {type(loss).__name__} without gradient")
-            if self.divisor is not None and self.weight is not None:
-                loss = loss * self.weight
+        loss = self.loss.of_pair(trace.pair(self.loss.eps, self.inputs), self.weight)
+        if type(loss) is not Traced or loss.constant:
+            raise UnsupportedOperation(f"a {type(loss).__name__} without gradient")
+        if self.divisor is not None and self.weight is not None:
+            loss = loss * self.weight
         value, gradient = trace.evaluate(loss, 1 / divisor)
         trace.check()
         trace.tails.clear()
