@@ -30,14 +30,14 @@ _ABOVE, _BELOW = (">=", "<=") if _slope_at_limit() else (">", "<")
 # Name -> value, and the derivative by each operand, as expressions of Python: {0}, {1} and {2} are
 # the operands, {v} is the value, {g} the derivative of the result by the value. An operand without
 # derivative has None. Derivatives are those of autograd: 0 for abs at 0, half each for the minimum
-# of equal numbers.
+# of equal numbers, and both for that of NaN.
 OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "add": ("{0} + {1}", "{g}", "{g}"),
     "sub": ("{0} - {1}", "{g}", "-{g}"),
     "mul": ("{0} * {1}", "{g} * {1}", "{g} * {0}"),
     "div": ("{0} / {1}", "{g} / {1}", "-({g} / {1} * {v})"),
     "neg": ("-{0}", "-{g}"),
-    "abs": ("abs({0})", "{g} if {0} > 0 else -{g} if {0} < 0 else 0"),
+    "abs": ("abs({0})", "{g} * (1 if {0} > 0 else -1 if {0} < 0 else 0)"),
     "sqrt": ("sqrt({0})", "{g} / (2 * {v})"),
     "exp": ("call", "{g} * {v}"),
     "log": ("call", "{g} / {0}"),
@@ -60,18 +60,18 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "cube": ("{0} * {0} * {0}", "{g} * (3 * ({0} * {0}))"),
     "fourth": ("({0} * {0}) * ({0} * {0})", "{g} * (4 * ({0} * {0} * {0}))"),
     "inverse_square": ("1 / ({0} * {0})", "-({g} * (2 / ({0} * {0} * {0})))"),
-    "relu": ("0 if {0} <= 0 else {0}", "{g} if {0} > 0 else 0"),
+    "relu": ("0 if {0} < 0 else {0}", "0 if {0} <= 0 else {g}"),
     "at_least": ("{1} if {0} < {1} else {0}", f"{{g}} if {{0}} {_ABOVE} {{1}} else 0", None),
     "at_most": ("{1} if {0} > {1} else {0}", f"{{g}} if {{0}} {_BELOW} {{1}} else 0", None),
     "minimum": (
         "{0} if {0} < {1} or {0} != {0} else {1}",
-        "{g} if {0} < {1} else 0.5 * {g} if {0} == {1} else 0",
-        "{g} if {1} < {0} else 0.5 * {g} if {0} == {1} else 0",
+        "0 if {0} > {1} else 0.5 * {g} if {0} == {1} else {g}",
+        "0 if {1} > {0} else 0.5 * {g} if {0} == {1} else {g}",
     ),
     "maximum": (
         "{0} if {0} > {1} or {0} != {0} else {1}",
-        "{g} if {0} > {1} else 0.5 * {g} if {0} == {1} else 0",
-        "{g} if {1} > {0} else 0.5 * {g} if {0} == {1} else 0",
+        "0 if {0} < {1} else 0.5 * {g} if {0} == {1} else {g}",
+        "0 if {1} < {0} else 0.5 * {g} if {0} == {1} else {g}",
     ),
     "where": ("{1} if {0} else {2}", None, "{g} if {0} else 0", "0 if {0} else {g}"),
     "detach": ("{0}", None),
@@ -109,9 +109,14 @@ class Program:
         has_gradient: whether the gradient is computed.
         dtype: of all numbers, float32 or float64.
 
+    Attributes:
+        number: how many programs there have been.
+
     Raises:
         ImportError: llvmlite is not installed.
     """
+
+    number = 0
 
     def __init__(
         self,
@@ -121,6 +126,7 @@ class Program:
         has_gradient: bool,
         dtype: torch.dtype,
     ) -> None:
+        Program.number += 1
         self.type = np.float64 if dtype == torch.float64 else np.float32
         depth: dict[int, int] = {}  # the number of calls that wait for one another
         for index in _needed(operations, [result]):
@@ -160,11 +166,16 @@ class Program:
             constants: the constants.
             arrays: each ``[N]``, contiguous, numbers or booleans.
             seed: a factor.
+
+        Raises:
+            ValueError: a tensor has no memory, such as one whose storage was freed.
         """
         numbers = (ctypes.c_double * (len(constants) + 1))(seed, *constants)
         rows = len(pred)
         value, gradient = pred.new_empty(rows), torch.empty_like(pred)
         pointers = [each.data_ptr() for each in (pred, target, gradient, value, *arrays)]
+        if 0 in pointers:
+            raise ValueError("a tensor without memory")
         if not self.stages:
             self.last(0, rows, numbers, *pointers)
             return value, gradient
@@ -193,7 +204,7 @@ class Program:
             end = 0
             for (name, *exponent), count in functions:
                 part = calls[end : end + count]
-                _CALLS[name](part, *(constants[~each] for each in exponent), out=part)
+                _CALLS[name](part, *(float(constants[~each]) for each in exponent), out=part)
                 end += count
         self.last(start, stop, numbers, *pointers)
 

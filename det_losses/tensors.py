@@ -1,9 +1,12 @@
 """Helpers for tensors: precision and shape of inputs, a square root, and tracing."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 
 from det_losses.errors import InputError
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -35,3 +38,18 @@ def aligned(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def is_traced() -> bool:
     """Return whether a tracer or compiler records the operations, for an export for example."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_readable(values: Tensor, on_gpu: bool = False) -> bool:
+    """Return whether the values are known: on a CPU, or if ``on_gpu`` on a GPU; not traced."""
+    return not is_traced() and is_plain(values, on_gpu)
+
+
+def is_plain(values: Tensor, on_gpu: bool = False) -> bool:
+    """Return whether this is an ordinary tensor on a CPU, or if ``on_gpu`` on a GPU."""
+    return (
+        type(values) in _PLAIN  # not a FakeTensor or another subclass
+        and (values.is_cpu or (on_gpu and not values.is_meta))
+        and not is_functorch_wrapped_tensor(values)
+        and not is_legacy_batchedtensor(values)
+    )

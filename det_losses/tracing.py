@@ -15,10 +15,14 @@ from torch.nn.functional import logsigmoid, smooth_l1_loss
 
 from det_losses.boxes import BoxPair, geometry
 from det_losses.kernels import Operation, Program
+from det_losses.tensors import is_readable
 
 
-class UnsupportedOperation(Exception):
-    """A formula uses an operation that a traced tensor does not have."""
+class UnsupportedOperation(BaseException):
+    """A formula uses an operation that a traced tensor does not have.
+
+    It is no ``Exception``, so a formula that handles those does not handle this one.
+    """
 
 
 class Trace:
@@ -34,7 +38,18 @@ class Trace:
         target: their targets, same shape and dtype.
     """
 
-    __slots__ = ("arrays", "constants", "operations", "pred", "tails", "target", "values")
+    __slots__ = (
+        "__weakref__",
+        "arrays",
+        "constants",
+        "nodes",
+        "operations",
+        "pred",
+        "shared",
+        "tails",
+        "target",
+        "values",
+    )
 
     def __init__(self, pred: Tensor, target: Tensor) -> None:
         self.pred, self.target = pred, target
@@ -43,9 +58,13 @@ class Trace:
         self.arrays: list[Tensor] = []
         self.values: dict[int, Tensor] = {}  # those that the formula has asked for
         self.tails: dict[int, Traced] = {}
+        self.shared: list[tuple[Tensor, int]] = []  # tensors of the formula, with their versions
+        self.nodes = _count_nodes()
 
     def pair(self, eps: float, inputs: Mapping[str, Tensor]) -> "TracedPair":
         """Return the geometry of the boxes."""
+        if not isinstance(eps, int | float):
+            raise UnsupportedOperation("an eps that is not a number")
         self.operations.append(("boxes", eps))
         return TracedPair(self, len(self.operations) - 1, eps, inputs)
 
@@ -55,25 +74,28 @@ class Trace:
         is_boolean, constant = name in _BOOLEANS, True
         for operand in operands:
             if type(operand) is Traced:
+                if operand.trace is not self:
+                    raise UnsupportedOperation("a tensor of another evaluation")
                 if operand.is_boolean and not self._takes_boolean(operation):
+                    if not (is_boolean or any(map(self._is_number, operands))):
+                        raise UnsupportedOperation(f"{name} of booleans")  # gives another dtype
                     operand = self.add("where", operand, 1.0, 0.0)
                 operation.append(operand.index)
                 constant = constant and operand.constant
             else:
                 operation.append(self.place(operand, self._takes_boolean(operation)))
         self.operations.append(tuple(operation))
-        constant = constant or is_boolean
-        made = Traced(self, len(self.operations) - 1, constant, is_boolean)
+        made = _traced(self, len(self.operations) - 1, constant or is_boolean, is_boolean)
         return made if constant or torch.is_grad_enabled() else made.detach()
 
     def column(self, axis: int) -> "Traced":
         """Return a column of ``pred``."""
         self.operations.append(("pred", axis))
-        return Traced(self, len(self.operations) - 1, False)
+        return _traced(self, len(self.operations) - 1, False)
 
     def number(self, value: float) -> "Traced":
         """Record a number."""
-        return Traced(self, self.place(value), True)
+        return _traced(self, self.place(value), True)
 
     def value(self, constant: "Traced") -> Tensor:
         """Return the values of a traced tensor that has no gradient."""
@@ -81,7 +103,9 @@ class Trace:
             if not (constant.constant and len(self.pred)):
                 raise UnsupportedOperation("the values of a tensor that has a gradient or no rows")
             value, _ = self.evaluate(constant, has_gradient=False)
-            self.values[constant.index] = value.bool() if constant.is_boolean else value
+            value = value.bool() if constant.is_boolean else value
+            self.values[constant.index] = value
+            self.shared.append((value, value._version))
         return self.values[constant.index]
 
     def evaluate(
@@ -91,10 +115,24 @@ class Trace:
         program, constants = self.program(result, has_gradient)
         return program.evaluate(self.pred, self.target, constants, self.arrays, seed)
 
+    def check(self) -> None:
+        """Raise if the formula has done what the trace does not record.
+
+        It has changed a tensor that it shares with the trace, or autograd has recorded an
+        operation, such as a function that has its own gradient.
+        """
+        if self.shared and any(tensor._version != version for tensor, version in self.shared):
+            raise UnsupportedOperation("an operation in place")
+        if _count_nodes() != self.nodes:
+            raise UnsupportedOperation("an operation with a gradient of its own")
+
     def program(self, result: "Traced", has_gradient: bool) -> tuple[Program, list[float]]:
         """Return the compiled formula and its constants."""
         key = (*self.operations, result.index, len(self.constants), self.pred.shape[1])
-        program, constants = _program(key, has_gradient, self.pred.dtype)
+        compiled = _program(key, has_gradient, self.pred.dtype)
+        if compiled is None:
+            raise UnsupportedOperation("a formula that cannot be compiled")
+        program, constants = compiled
         return program, [*self.constants, *constants]
 
     def tail(self, x: "Traced") -> "Traced":
@@ -104,7 +142,7 @@ class Trace:
             index = self.operations[index][1]
         if index not in self.tails:
             self.tails[index] = self.add(
-                "exp", self.add("neg", self.add("abs", Traced(self, index, True)))
+                "exp", self.add("neg", self.add("abs", _traced(self, index, True)))
             )
         return self.tails[index]
 
@@ -126,13 +164,20 @@ class Trace:
         """Return whether the next operand of an operation may be a boolean."""
         return operation[0] in _OF_BOOLEANS and (operation[0] != "where" or len(operation) == 1)
 
+    def _is_number(self, operand: "Operand") -> bool:
+        """Return whether an operand has one number, not a boolean, for each row."""
+        return isinstance(operand, Tensor) and operand.dim() > 0 and operand.dtype != torch.bool
+
     def _array(self, tensor: Tensor, is_boolean: bool) -> int:
+        if not is_readable(tensor):
+            raise UnsupportedOperation("a tensor that is not in the memory of the CPU")
+        self.shared.append((tensor, tensor._version))
         mask = tensor.dtype == torch.bool and is_boolean
         if tensor.dtype == torch.bool and not is_boolean:
             tensor = tensor.to(self.pred.dtype)
         if tensor.shape != self.pred.shape[:1] or not (mask or tensor.dtype == self.pred.dtype):
             raise UnsupportedOperation("a tensor of another shape or type")
-        self.arrays.append(tensor.contiguous())
+        self.arrays.append(tensor.contiguous().resolve_neg())
         self.operations.append(("mask" if mask else "array", len(self.arrays) - 1))
         return len(self.operations) - 1
 
@@ -165,12 +210,20 @@ def elementwise(
     return compute
 
 
-@functools.lru_cache(1024)
-def _program(key: tuple, has_gradient: bool, dtype: torch.dtype) -> tuple[Program, list[float]]:
-    """Return the compiled formula, and the constants that it needs besides those of the trace."""
+@functools.lru_cache(256)
+def _program(
+    key: tuple, has_gradient: bool, dtype: torch.dtype
+) -> tuple[Program, list[float]] | None:
+    """Return the compiled formula, and the constants that it needs besides those of the trace.
+
+    None stands for one that cannot be compiled, which takes long to find out.
+    """
     *operations, result, constants, columns = key
-    trace, index = _expanded(operations, result, constants)
-    program = Program(trace.operations, index, columns, has_gradient, dtype)
+    try:
+        trace, index = _expanded(operations, result, constants)
+        program = Program(trace.operations, index, columns, has_gradient, dtype)
+    except Exception:
+        return None
     return program, trace.constants[constants:]
 
 
@@ -182,13 +235,13 @@ def _expanded(operations: Sequence[Operation], result: int, constants: int) -> t
     made: list[Any] = []
 
     def traced(operand: int) -> Traced:
-        return made[operand] if operand >= 0 else Traced(trace, operand, True)
+        return made[operand] if operand >= 0 else _traced(trace, operand, True)
 
     with torch.enable_grad():
         for name, *operands in operations:
             if name == "boxes":
                 trace.operations += [(box, axis) for box in ("pred", "target") for axis in range(4)]
-                edges = [Traced(trace, index, index >= 4) for index in range(8)]
+                edges = [_traced(trace, index, index >= 4) for index in range(8)]
                 made.append(geometry(tuple(edges[:4]), tuple(edges[4:]), operands[0], {}))
             elif name == "field":
                 pair, field, *axis = operands
@@ -198,7 +251,7 @@ def _expanded(operations: Sequence[Operation], result: int, constants: int) -> t
                 made.append(getattr(made[operands[0]], name)(traced(operands[1])))
             elif name in ("pred", "array", "mask"):
                 trace.operations.append((name, *operands))
-                made.append(Traced(trace, len(trace.operations) - 1, name != "pred"))
+                made.append(_traced(trace, len(trace.operations) - 1, name != "pred"))
             else:
                 made.append(trace.add(name, *map(traced, operands)))
     return trace, traced(result).index
@@ -247,6 +300,8 @@ class TracedPair(BoxPair):
 
     def _other(self, name: str, operand: "Operand") -> "TracedPair":
         is_traced = type(operand) is Traced
+        if is_traced and operand.trace is not self.trace:
+            raise UnsupportedOperation("a tensor of another evaluation")
         if name == "scaled" and is_traced and not operand.constant:
             raise UnsupportedOperation("a ratio that has a gradient")
         place = operand.index if is_traced else self.trace.place(operand)
@@ -257,7 +312,7 @@ class TracedPair(BoxPair):
 
     def _record(self, name: str, *axis: int) -> "Traced":
         self.trace.operations.append(("field", self.index, name, *axis))
-        value = Traced(self.trace, len(self.trace.operations) - 1, name in _OF_TARGET)
+        value = _traced(self.trace, len(self.trace.operations) - 1, name in _OF_TARGET)
         if value.constant:
             return value
         # A tensor that a BoxPair stores has its gradient wherever it is read.
@@ -298,9 +353,9 @@ def _logical(name: str) -> Callable[..., "Traced"]:
 
 
 class Traced(Tensor):
-    """A tensor ``[N]`` in a formula; its own storage is empty.
+    """A tensor ``[N]`` in a formula; it has no storage of its own.
 
-    Args:
+    Attributes:
         trace: the trace.
         index: its operation, or ``~k`` for constant k.
         constant: whether it has no gradient.
@@ -309,15 +364,6 @@ class Traced(Tensor):
 
     __slots__ = ("constant", "index", "is_boolean", "trace")
     __hash__ = Tensor.__hash__
-
-    def __new__(
-        cls, trace: Trace, index: int, constant: bool, is_boolean: bool = False
-    ) -> "Traced":
-        """Make the tensor."""
-        self = Tensor.__new__(cls)
-        self.trace, self.index = trace, index
-        self.constant, self.is_boolean = constant, is_boolean
-        return self
 
     __add__ = __radd__ = _binary("add")
     __mul__ = __rmul__ = _binary("mul")
@@ -339,20 +385,21 @@ class Traced(Tensor):
         slope = self.trace.add("slope_of_power", self, exponent - 1)
         return self.trace.add("power", self, exponent, slope)
 
-    def clamp(self, min: "Constant | None" = None, max: "Constant | None" = None) -> "Traced":
+    def clamp(self, min: float | None = None, max: float | None = None) -> "Traced":
         """Limit the values."""
         bounded = self
         for name, limit in (("at_least", min), ("at_most", max)):
-            if type(limit) is Traced and not limit.constant:
-                raise UnsupportedOperation("a limit that has a gradient")
-            if limit is not None:
-                bounded = self.trace.add(name, bounded, limit)
+            if limit is None:
+                continue
+            if not isinstance(limit, int | float) or limit != limit:
+                raise UnsupportedOperation("a limit that is not a number")  # has another slope
+            bounded = self.trace.add(name, bounded, limit)
         return bounded
 
     def detach(self) -> "Traced":
         """The values, constant in the gradient."""
         self.trace.operations.append(("detach", self.index))
-        return Traced(self.trace, len(self.trace.operations) - 1, True, self.is_boolean)
+        return _traced(self.trace, len(self.trace.operations) - 1, True, self.is_boolean)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -391,13 +438,25 @@ class Traced(Tensor):
         if handler is not None:
             return handler(*args, **(kwargs or {}))
         name = getattr(function, "__name__", "")
-        if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
+        if name in ("__set__", "__setitem__") or (name.endswith("_") and not name.endswith("__")):
             raise UnsupportedOperation("an operation in place")
         return function(*map(_values, args), **{k: _values(v) for k, v in (kwargs or {}).items()})
 
 
 Constant = float | Tensor | Traced
 Operand = Constant
+_NOTHING = torch.empty(0, device="meta")  # has no values that code in C++ could read
+_make = Tensor._make_subclass
+# The number of operations that autograd has recorded in this thread.
+_count_nodes = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
+
+
+def _traced(trace: Trace, index: int, constant: bool, is_boolean: bool = False) -> Traced:
+    """Make a traced tensor with these attributes."""
+    made = _make(Traced, _NOTHING)
+    made.trace, made.index = trace, index
+    made.constant, made.is_boolean = constant, is_boolean
+    return made
 
 
 def _values(argument: Any) -> Any:
@@ -414,8 +473,30 @@ def _function(name: str) -> Callable[..., Traced]:
     return record
 
 
+def _extremum(name: str) -> Callable[..., Traced]:
+    def record(x: Tensor, y: Tensor) -> Traced:
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise UnsupportedOperation(f"{name} of a number")  # an error of torch
+        return (x if type(x) is Traced else y).trace.add(name, x, y)
+
+    return record
+
+
+def _where(condition: Tensor, x: Operand, other: Operand) -> Traced:
+    trace = next(each for each in (condition, x, other) if type(each) is Traced).trace
+    if not (trace._is_number(x) or trace._is_number(other)):
+        raise UnsupportedOperation("where between booleans or numbers")  # gives another dtype
+    return trace.add("where", condition, x, other)
+
+
+def _unshared(tensor: Tensor, *_: Any, **__: Any) -> None:
+    raise UnsupportedOperation("memory that is shared")
+
+
 def _like(number: float) -> Callable[..., Traced | Tensor]:
     def like(traced: Traced, dtype: torch.dtype | None = None) -> Traced | Tensor:
+        if dtype is None and traced.is_boolean:
+            dtype = torch.bool
         if dtype is None:
             return traced.trace.number(number)
         return traced.trace.pred.new_full(traced.shape, number, dtype=dtype)
@@ -440,7 +521,7 @@ def _smooth_l1(
     error = (pred - target).abs()
     if not beta:
         return error
-    return torch.where(error < beta, error**2 * (0.5 / beta), error - 0.5 * beta)
+    return torch.where(error >= beta, error - 0.5 * beta, error**2 * (0.5 / beta))
 
 
 _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
@@ -455,9 +536,9 @@ _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
     torch.sigmoid: _sigmoid,
     torch.sqrt: Traced.sqrt,
     Tensor.sigmoid: _sigmoid,
-    torch.maximum: _function("maximum"),
-    torch.minimum: _function("minimum"),
-    torch.where: _function("where"),
+    torch.maximum: _extremum("maximum"),
+    torch.minimum: _extremum("minimum"),
+    torch.where: _where,
     torch.ones_like: _like(1.0),
     torch.zeros_like: _like(0.0),
     Tensor.add: _function("add"),
@@ -465,4 +546,11 @@ _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
     Tensor.mul: _function("mul"),
     Tensor.div: _function("div"),
     Tensor.expand_as: lambda tensor, traced: tensor.expand(traced.shape),
+    # A change of this memory does not count as one of the tensor.
+    Tensor.data.__get__: _unshared,
+    Tensor.numpy: _unshared,
+    Tensor.__array__: _unshared,
+    Tensor.__dlpack__: _unshared,
+    Tensor.data_ptr: _unshared,
+    Tensor.untyped_storage: _unshared,
 }

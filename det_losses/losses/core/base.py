@@ -6,14 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 
 from det_losses.errors import InputError, InputTypeError
 from det_losses.signatures import parameters
-from det_losses.tensors import upcast
+from det_losses.tensors import is_readable, upcast
 
 REDUCTIONS = ("none", "mean", "sum")
-_PLAIN = (Tensor, nn.Parameter)
 
 
 class Loss(nn.Module):
@@ -234,23 +232,6 @@ def known_divisor(
         _check_no_factor(avg_factor)
         return 1.0
     return elements if avg_factor is None else _nonzero(avg_factor)
-
-
-def is_readable(values: Tensor, on_gpu: bool = False) -> bool:
-    """Return whether the values are known: on a CPU, or if ``on_gpu`` on a GPU; not traced."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing()) and is_plain(
-        values, on_gpu
-    )
-
-
-def is_plain(values: Tensor, on_gpu: bool = False) -> bool:
-    """Return whether this is an ordinary tensor on a CPU, or if ``on_gpu`` on a GPU."""
-    return (
-        type(values) in _PLAIN  # not a FakeTensor or another subclass
-        and (values.is_cpu or (on_gpu and not values.is_meta))
-        and not is_functorch_wrapped_tensor(values)
-        and not is_legacy_batchedtensor(values)
-    )
 
 
 def check_argument(name: str, value: Any, valid: bool, expected: str) -> None:

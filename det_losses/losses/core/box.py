@@ -50,9 +50,16 @@ class PairLoss(DecodedBoxLoss):
 
     Attributes:
         is_compiled: whether the formula can be compiled; None until this was tried.
+        programs: the number of calls that compiled a formula.
     """
 
     is_compiled: bool | None = None
+    programs = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "plain" in vars(cls):
+            cls.is_compiled = False  # the fast path has of_pair alone
 
     def __init__(
         self, *, eps: float = 1e-7, reduction: str = "mean", loss_weight: float = 1.0

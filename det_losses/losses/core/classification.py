@@ -89,6 +89,7 @@ class ClassificationLoss(Loss):
             or pred.dim() < 2
             or is_dense(pred, target)
             or not pred.numel()
+            or (weight is not None and weight.dtype == torch.float64 != pred.dtype)
         ):
             return plain(pred)
         pred = upcast(pred)

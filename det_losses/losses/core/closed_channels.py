@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from det_losses.tracing import elementwise
+from det_losses.tracing import UnsupportedOperation, elementwise
 
 # Logits whose intermediate values fit into a core's cache; on a GPU, into little of its memory.
 CHUNK, CHUNK_ON_GPU = 2**18, 2**24
@@ -86,7 +86,7 @@ def _differentiated(formula: Formula, x: Tensor) -> Differentiated:
     if x.is_cpu:
         try:
             return elementwise(formula, x.dtype)
-        except Exception:  # autograd computes it, or raises the same error
+        except (Exception, UnsupportedOperation):  # autograd computes it, or raises the same error
             pass
 
     def compute(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from det_losses.losses.core.base import is_plain, is_readable
+from det_losses.tensors import is_plain, is_readable
 
 Plain = Callable[[Tensor], Tensor]
 
@@ -17,15 +17,20 @@ _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph",
 def is_allowed(pred: Tensor, *constants: Tensor | None, on_gpu: bool = False) -> bool:
     """Return whether only a plain gradient with respect to ``pred`` can be asked for.
 
-    So no gradient of ``constants``, no ``torch.compile``, no transform of ``torch.func``, also of
-    ``constants``, and no forward-mode differentiation.
+    So no gradient of ``constants``, no ``torch.compile``, no transform of ``torch.func``, no mode
+    that records operations, and no forward-mode differentiation.
     """
     if not (pred.requires_grad and torch.is_grad_enabled() and is_readable(pred, on_gpu)):
         return False
     for each in constants:
         if each is not None and (each.requires_grad or not is_plain(each, on_gpu)):
             return False
-    return forward_ad._current_level < 0
+    return not (
+        pred.is_neg()  # its memory has the opposite sign
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    )
 
 
 def closed_form(pred: Tensor, value: Tensor, gradient: Tensor, plain: Plain) -> Tensor:

@@ -1,18 +1,23 @@
 """The fast path of losses on pairs of boxes: value and gradient from one compiled loop."""
 
+import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from det_losses.kernels import Program
 from det_losses.losses.core.closed_form import closed_form, is_allowed
 from det_losses.tensors import aligned
 from det_losses.tracing import Trace, Traced, UnsupportedOperation
 
 if TYPE_CHECKING:
     from det_losses.losses.core.box import PairLoss
+
+MOST_PROGRAMS = 20  # that a loss compiles; a formula that differs at each call needs more
 
 
 def compiled_loss(
@@ -50,22 +55,29 @@ def compiled_loss(
         return None
     if pred.dtype is not target.dtype or pred.dtype not in (torch.float32, torch.float64):
         pred, target = aligned(pred, target)
-    if weight is not None and weight.dtype is not pred.dtype:
-        if weight.dtype is torch.float64:
-            return None  # the result is float64
+    if pred.dtype is not torch.float64 and any(
+        each is not None and each.dtype is torch.float64 for each in constants[1:3]
+    ):
+        return None  # the result is float64
+    if weight is not None:
         weight = weight.to(pred.dtype)
     if loss.is_compiled is None and next(loss.parameters(), None) is not None:
         return None  # learned parameters need autograd
-    state = _saved(loss)
+    state, programs = _saved(loss, deep=loss.is_compiled is None), Program.number
     try:
         call = _Call(loss, target, weight, inputs, divisor)
-        value = closed_form(pred, *call.compute(pred), call.plain)
-    except Exception:  # whatever it is: the plain formula raises its own errors again
-        loss.is_compiled = False
+        computed = call.compute(pred)
+    except (Exception, UnsupportedOperation):  # the plain formula raises its own errors again
         _restore(state)  # the plain formula updates it
+        loss.is_compiled = False
         return None
-    loss.is_compiled = True
-    return value
+    if loss.is_compiled is None:
+        loss.is_compiled = True
+    if Program.number != programs:
+        loss.programs += 1
+        loss.is_compiled = loss.programs < MOST_PROGRAMS
+    # Outside of the try: checkpointing ends a recomputation by an exception.
+    return closed_form(pred, *computed, call.plain)
 
 
 @dataclass
@@ -80,17 +92,22 @@ class _Call:
     state: tuple[Tensor, ...] = ()  # buffers after the evaluation
 
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss, and the gradient of its sum."""
-        trace = Trace(pred.contiguous(), self.target.contiguous())
+        """Return the loss, and the gradient of its sum; where gradients are recorded."""
+        trace = Trace(pred.contiguous(), self.target.contiguous().resolve_neg())
         loss = self.loss.of_pair(trace.pair(self.loss.eps, self.inputs), self.weight)
-        if type(loss) is not Traced:
-            raise UnsupportedOperation(f"a loss that is {type(loss).__name__}")
-        if self.divisor is None:
-            value, gradient = trace.evaluate(loss)
-        else:
-            divisor = float(self.divisor)
-            loss = loss if self.weight is None else loss * self.weight
-            value, gradient = trace.evaluate(loss, 1 / divisor)
+        if type(loss) is not Traced or loss.constant:
+            raise UnsupportedOperation(f"a {type(loss).__name__} without gradient")
+        divisor = None if self.divisor is None else float(self.divisor)
+        if divisor is not None and self.weight is not None:
+            loss = loss * self.weight
+        value, gradient = trace.evaluate(loss, 1 / (divisor or 1))
+        trace.check()
+        trace.tails.clear()
+        alive = weakref.ref(trace)
+        del trace, loss
+        if alive() is not None:
+            raise UnsupportedOperation("a tensor that is kept after the evaluation")
+        if divisor is not None:
             value = value.sum() if divisor == 1 else value.sum() / divisor
         self.state = _buffers(self.loss)
         return value, gradient
@@ -108,7 +125,8 @@ class _Call:
                 "pass; for second derivatives, call backward or grad before the next forward pass"
             )
         modes = [(module, module.training) for module in loss.modules()]
-        loss.eval()  # the statistics are not updated again
+        if self.state:
+            loss.eval()  # the statistics are not updated again
         try:
             value = loss.plain(pred, self.target, self.weight, **self.inputs)
         finally:
@@ -122,38 +140,51 @@ class _Call:
 def _buffers(loss: nn.Module) -> tuple[Tensor, ...]:
     if not (loss._modules or loss._buffers):
         return ()
-    return tuple(each for module in _stateful(loss) for each in module._buffers.values())
+    return tuple(each for module in _parts(loss) for each in module._buffers.values())
 
 
-def _stateful(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules that have buffers; faster than ``modules()``, which removes duplicates."""
-    if module._buffers:
-        yield module
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules; faster than ``modules()``, which removes duplicates."""
+    yield module
     for child in module._modules.values():
-        yield from _stateful(child)
+        yield from _parts(child)
 
 
-def _saved(loss: nn.Module) -> list[tuple[dict, dict]]:
-    """Return the buffers of each module, and by name each buffer with a copy of its values."""
-    if not (loss._modules or loss._buffers):
-        return []
-    return [
-        (
-            module._buffers,
-            {
-                name: (each, None if each is None else each.detach().clone())
-                for name, each in module._buffers.items()
-            },
-        )
-        for module in _stateful(loss)
-    ]
+def _saved(loss: nn.Module, deep: bool) -> list[tuple[Any, Any]]:
+    """Return the attributes and buffers of a loss, each with a copy, for :func:`_restore`.
+
+    Args:
+        loss: the loss.
+        deep: whether the contents of lists and dicts are copied too.
+    """
+    saved: list[tuple[Any, Any]] = []
+    for module in _parts(loss):
+        attributes = vars(module)
+        saved.append((attributes, attributes.copy()))
+        if deep:
+            for each in attributes.values():
+                if isinstance(each, list | dict | set | deque):
+                    saved.append((each, each.copy()))
+        if module._buffers:
+            if not deep:
+                saved.append((module._buffers, module._buffers.copy()))
+            for each in module._buffers.values():
+                if each is not None:
+                    saved.append((each, each.detach().clone()))
+    return saved
 
 
 @torch.no_grad()
-def _restore(state: list[tuple[dict, dict]]) -> None:
-    """Undo all changes of buffers since :func:`_saved`, in place or not."""
-    for buffers, before in state:
-        for name, (buffer, values) in before.items():
-            if buffer is not None and not torch.equal(buffer, values):
-                buffer.copy_(values)
-            buffers[name] = buffer
+def _restore(saved: list[tuple[Any, Any]]) -> None:
+    """Undo all changes since :func:`_saved`, in place or not."""
+    for each, before in saved:
+        if isinstance(each, Tensor):
+            if not torch.equal(each, before):
+                each.copy_(before)
+        elif isinstance(each, dict):  # of attributes that other threads may be reading
+            for name in each.keys() - before.keys():
+                del each[name]
+            each.update(before)
+        else:
+            each.clear()
+            (each.update if isinstance(each, set) else each.extend)(before)

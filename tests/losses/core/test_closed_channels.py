@@ -60,3 +60,23 @@ def test_a_learned_exponent_has_a_gradient():
     loss.gamma = nn.Parameter(torch.tensor(2.0))
     loss(torch.tensor([[0.5, -1.0]], requires_grad=True), torch.tensor([1])).backward()
     assert loss.gamma.grad is not None
+
+
+def test_without_a_compiler_autograd_differentiates(monkeypatch):
+    def fail(formula, dtype):
+        raise ImportError
+
+    pred, labels = torch.tensor([[0.5, -1.0]], requires_grad=True), torch.tensor([1])
+    expected = torch.autograd.grad(FocalLoss()(pred, labels), pred)
+    monkeypatch.setattr(closed_channels, "elementwise", fail)
+    actual = torch.autograd.grad(FocalLoss()(pred, labels), pred)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_weights_of_higher_precision_give_it_to_the_loss():
+    pred, labels = torch.tensor([[0.5, -1.0]]), torch.tensor([1])
+    weight = torch.tensor([0.1], dtype=torch.float64)
+    expected = FocalLoss()(pred, labels, weight)
+    torch.testing.assert_close(
+        FocalLoss()(pred.requires_grad_(), labels, weight).detach(), expected
+    )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from det_losses.conformance.case import box_pairs
 from det_losses.losses import FocalLoss, GIoULoss
@@ -39,6 +40,13 @@ def test_a_graph_that_is_kept_accumulates_the_gradient(case):
     for _ in range(3):
         value.backward(retain_graph=True)
     torch.testing.assert_close(pred.grad, 3 * expected)
+
+
+def test_a_checkpoint_computes_the_loss_again(case):
+    loss, pred, target = case
+    expected = torch.autograd.grad(loss(pred, target), pred)[0]
+    value = checkpoint(lambda x: loss(x, target), pred * 1, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(value, pred)[0], expected)
 
 
 def test_gradients_of_several_upstreams_at_once(case):
