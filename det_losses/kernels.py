@@ -16,6 +16,7 @@ from torch import Tensor
 
 Operation = tuple[str | int | float, ...]
 ROWS_AT_ONCE = 32768  # whose intermediate values fit into a core's cache
+MOST_OPERATIONS = 1000  # the time to compile grows with their square
 
 
 def _slope_at_limit() -> bool:
@@ -114,6 +115,7 @@ class Program:
 
     Raises:
         ImportError: llvmlite is not installed.
+        ValueError: there are too many operations.
     """
 
     number = 0
@@ -127,6 +129,8 @@ class Program:
         dtype: torch.dtype,
     ) -> None:
         Program.number += 1
+        if len(operations) > MOST_OPERATIONS:
+            raise ValueError(f"{len(operations)} operations take too long to compile")
         self.type = np.float64 if dtype == torch.float64 else np.float32
         depth: dict[int, int] = {}  # the number of calls that wait for one another
         for index in _needed(operations, [result]):

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import logsigmoid, relu, smooth_l1_loss
 
 from det_losses.conformance.case import box_pairs
-from det_losses.kernels import ROWS_AT_ONCE
+from det_losses.kernels import MOST_OPERATIONS, ROWS_AT_ONCE
 from det_losses.losses import GIoULoss
 from det_losses.losses.core.box import IoUFamilyLoss, PairLoss
 from det_losses.losses.core.compiled import MOST_PROGRAMS
@@ -350,6 +350,25 @@ def test_a_formula_that_differs_at_each_call_is_not_compiled_for_ever():
     for _ in range(MOST_PROGRAMS):
         loss(pred, target)
     assert loss.is_compiled is False
+
+
+def test_a_long_formula_is_not_compiled():
+    loss = Formula(lambda pair: sum([1e-3] * MOST_OPERATIONS, pair.iou))
+    pred, target = box_pairs()
+    loss(pred.requires_grad_(), target)
+    assert loss.is_compiled is False
+
+
+def test_a_fallback_draws_the_random_numbers_of_the_plain_formula():
+    def formula(pair):
+        return (pair.iou * torch.rand(len(pair.iou), dtype=pair.iou.dtype)).cumsum(0)
+
+    pred, target = box_pairs()
+    torch.manual_seed(0)
+    expected = Formula(formula)(pred, target)
+    torch.manual_seed(0)
+    actual = Formula(formula)(pred.requires_grad_(), target)
+    torch.testing.assert_close(actual.detach(), expected)
 
 
 def test_an_overridden_plain_formula_is_used():

@@ -61,17 +61,21 @@ def compiled_loss(
         return None  # the result is float64
     if weight is not None:
         weight = weight.to(pred.dtype)
-    if loss.is_compiled is None and next(loss.parameters(), None) is not None:
+    is_first = loss.is_compiled is None
+    if is_first and next(loss.parameters(), None) is not None:
         return None  # learned parameters need autograd
-    state, programs = _saved(loss, deep=loss.is_compiled is None), Program.number
+    state, programs = _saved(loss, deep=is_first), Program.number
+    random = torch.get_rng_state() if is_first else None
     try:
         call = _Call(loss, target, weight, inputs, divisor)
         computed = call.compute(pred)
     except (Exception, UnsupportedOperation):  # the plain formula raises its own errors again
         _restore(state)  # the plain formula updates it
+        if random is not None:
+            torch.set_rng_state(random)
         loss.is_compiled = False
         return None
-    if loss.is_compiled is None:
+    if is_first:
         loss.is_compiled = True
     if Program.number != programs:
         loss.programs += 1
@@ -89,7 +93,7 @@ class _Call:
     weight: Tensor | None
     inputs: Mapping[str, Tensor]
     divisor: float | Tensor | None
-    state: tuple[Tensor, ...] = ()  # buffers after the evaluation
+    state: tuple[tuple, ...] = ()  # buffers after the evaluation, with their versions
 
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, and the gradient of its sum; where gradients are recorded."""
@@ -119,7 +123,7 @@ class _Call:
             RuntimeError: a later forward pass has changed them.
         """
         loss = self.loss
-        if any(old is not new for old, new in zip(self.state, _buffers(loss), strict=True)):
+        if not _are_same(self.state, _buffers(loss)):
             raise RuntimeError(
                 f"{type(loss).__name__}: its running statistics have changed since the forward "
                 "pass; for second derivatives, call backward or grad before the next forward pass"
@@ -137,10 +141,20 @@ class _Call:
         return (value if self.weight is None else value * self.weight).sum() / self.divisor
 
 
-def _buffers(loss: nn.Module) -> tuple[Tensor, ...]:
+def _buffers(loss: nn.Module) -> tuple[tuple, ...]:
+    """Return each buffer and its version, the number of changes in place."""
     if not (loss._modules or loss._buffers):
         return ()
-    return tuple(each for module in _parts(loss) for each in module._buffers.values())
+    return tuple(
+        (each, getattr(each, "_version", 0))
+        for module in _parts(loss)
+        for each in module._buffers.values()
+    )
+
+
+def _are_same(old: tuple[tuple, ...], new: tuple[tuple, ...]) -> bool:
+    pairs = zip(old, new, strict=True)
+    return all(a is b and version == now for (a, version), (b, now) in pairs)
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:

@@ -77,6 +77,31 @@ def test_a_second_derivative_keeps_the_modes_of_all_parts():
     assert loss.training and not loss.mean.training
 
 
+class InPlace(IoUFamilyLoss):
+    """Divides by a running mean that it changes in place."""
+
+    paper = "made up"
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+
+    def factor(self, pair, weight=None):
+        if self.training:
+            self.mean.mul_(0.5).add_(pair.iou.detach().mean() / 2)
+        return 1 / self.mean
+
+
+def test_a_second_derivative_needs_the_state_of_its_forward_pass():
+    loss = InPlace()
+    pred, target = box_pairs()
+    pred = pred.clone().requires_grad_()
+    first = loss(pred, target)
+    loss(pred, target)
+    with pytest.raises(RuntimeError, match="have changed since"):
+        torch.autograd.grad(first, pred, create_graph=True)
+
+
 def test_a_subclass_may_have_further_bases():
     class Generalised(GIoULoss, Generic[Anything]):
         pass
