@@ -1,8 +1,7 @@
 """A formula on tensors, recorded as the operations that it applies to each row.
 
-A :class:`Traced` takes the place of a tensor ``[N]`` in the formula of a loss: it has the operators
-and methods of a tensor, and functions such as ``torch.exp`` accept it. Nothing is computed until
-the formula is complete; :mod:`~det_losses.kernels` then computes the value and the gradient.
+Nothing is computed until the formula is complete; :mod:`~det_losses.kernels` then computes the
+value and the gradient.
 """
 
 import functools
@@ -11,18 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, smooth_l1_loss
 
 from det_losses.boxes import BoxPair, geometry
 from det_losses.kernels import Operation, Program
 from det_losses.tensors import is_readable
+from det_losses.traced import (
+    Constant,
+    Operand,
+    Traced,
+    UnsupportedOperation,
+    is_number,
+    make_traced,
+)
 
-
-class UnsupportedOperation(BaseException):
-    """A formula uses an operation that a traced tensor does not have.
-
-    It is no ``Exception``, so a formula that handles those does not handle this one.
-    """
+# The number of operations that autograd has recorded in this thread.
+_count_nodes = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
 
 
 class Trace:
@@ -77,7 +79,7 @@ class Trace:
                 if operand.trace is not self:
                     raise UnsupportedOperation("a tensor of another evaluation")
                 if operand.is_boolean and not self._takes_boolean(operation):
-                    if not (is_boolean or any(map(self._is_number, operands))):
+                    if not (is_boolean or any(map(is_number, operands))):
                         raise UnsupportedOperation(f"{name} of booleans")  # gives another dtype
                     operand = self.add("where", operand, 1.0, 0.0)
                 operation.append(operand.index)
@@ -85,17 +87,17 @@ class Trace:
             else:
                 operation.append(self.place(operand, self._takes_boolean(operation)))
         self.operations.append(tuple(operation))
-        made = _traced(self, len(self.operations) - 1, constant or is_boolean, is_boolean)
+        made = make_traced(self, len(self.operations) - 1, constant or is_boolean, is_boolean)
         return made if constant or torch.is_grad_enabled() else made.detach()
 
     def column(self, axis: int) -> "Traced":
         """Return a column of ``pred``."""
         self.operations.append(("pred", axis))
-        return _traced(self, len(self.operations) - 1, False)
+        return make_traced(self, len(self.operations) - 1, False)
 
     def number(self, value: float) -> "Traced":
         """Record a number."""
-        return _traced(self, self.place(value), True)
+        return make_traced(self, self.place(value), True)
 
     def value(self, constant: "Traced") -> Tensor:
         """Return the values of a traced tensor that has no gradient."""
@@ -142,7 +144,7 @@ class Trace:
             index = self.operations[index][1]
         if index not in self.tails:
             self.tails[index] = self.add(
-                "exp", self.add("neg", self.add("abs", _traced(self, index, True)))
+                "exp", self.add("neg", self.add("abs", make_traced(self, index, True)))
             )
         return self.tails[index]
 
@@ -163,10 +165,6 @@ class Trace:
     def _takes_boolean(operation: Sequence[str | int]) -> bool:
         """Return whether the next operand of an operation may be a boolean."""
         return operation[0] in _OF_BOOLEANS and (operation[0] != "where" or len(operation) == 1)
-
-    def _is_number(self, operand: "Operand") -> bool:
-        """Return whether an operand has one number, not a boolean, for each row."""
-        return isinstance(operand, Tensor) and operand.dim() > 0 and operand.dtype != torch.bool
 
     def _array(self, tensor: Tensor, is_boolean: bool) -> int:
         if not is_readable(tensor):
@@ -235,13 +233,13 @@ def _expanded(operations: Sequence[Operation], result: int, constants: int) -> t
     made: list[Any] = []
 
     def traced(operand: int) -> Traced:
-        return made[operand] if operand >= 0 else _traced(trace, operand, True)
+        return made[operand] if operand >= 0 else make_traced(trace, operand, True)
 
     with torch.enable_grad():
         for name, *operands in operations:
             if name == "boxes":
                 trace.operations += [(box, axis) for box in ("pred", "target") for axis in range(4)]
-                edges = [_traced(trace, index, index >= 4) for index in range(8)]
+                edges = [make_traced(trace, index, index >= 4) for index in range(8)]
                 made.append(geometry(tuple(edges[:4]), tuple(edges[4:]), operands[0], {}))
             elif name == "field":
                 pair, field, *axis = operands
@@ -251,7 +249,7 @@ def _expanded(operations: Sequence[Operation], result: int, constants: int) -> t
                 made.append(getattr(made[operands[0]], name)(traced(operands[1])))
             elif name in ("pred", "array", "mask"):
                 trace.operations.append((name, *operands))
-                made.append(_traced(trace, len(trace.operations) - 1, name != "pred"))
+                made.append(make_traced(trace, len(trace.operations) - 1, name != "pred"))
             else:
                 made.append(trace.add(name, *map(traced, operands)))
     return trace, traced(result).index
@@ -312,7 +310,7 @@ class TracedPair(BoxPair):
 
     def _record(self, name: str, *axis: int) -> "Traced":
         self.trace.operations.append(("field", self.index, name, *axis))
-        value = _traced(self.trace, len(self.trace.operations) - 1, name in _OF_TARGET)
+        value = make_traced(self.trace, len(self.trace.operations) - 1, name in _OF_TARGET)
         if value.constant:
             return value
         # A tensor that a BoxPair stores has its gradient wherever it is read.
@@ -328,229 +326,3 @@ _OF_TARGET = {"target_edges", "wg", "hg"}  # fields without gradient
 _AXES = {"edges": 4, "target_edges": 4, "edge_offsets": 4, "size_gaps": 2}  # fields of several
 _BOOLEANS = {"lt", "gt", "le", "ge", "eq", "ne", "and", "or", "not"}  # have boolean values
 _OF_BOOLEANS = {"where", "and", "or", "not", "detach"}  # take boolean operands
-_POWERS = {2: "square", 3: "cube", 4: "fourth", -2: "inverse_square", 0.5: "sqrt"}
-
-
-def _unary(name: str) -> Callable[["Traced"], "Traced"]:
-    return lambda self: self.trace.add(name, self)
-
-
-def _binary(name: str) -> Callable[["Traced", "Operand"], "Traced"]:
-    return lambda self, other: self.trace.add(name, self, other)
-
-
-def _reflected(name: str) -> Callable[["Traced", "Operand"], "Traced"]:
-    return lambda self, other: self.trace.add(name, other, self)
-
-
-def _logical(name: str) -> Callable[..., "Traced"]:
-    def record(self: "Traced", *other: "Operand") -> "Traced":
-        if not all(getattr(each, "dtype", None) == torch.bool for each in (self, *other)):
-            raise UnsupportedOperation(f"{name} of operands that are not booleans")
-        return self.trace.add(name, self, *other)
-
-    return record
-
-
-class Traced(Tensor):
-    """A tensor ``[N]`` in a formula; it has no storage of its own.
-
-    Attributes:
-        trace: the trace.
-        index: its operation, or ``~k`` for constant k.
-        constant: whether it has no gradient.
-        is_boolean: whether its values are booleans.
-    """
-
-    __slots__ = ("constant", "index", "is_boolean", "trace")
-    __hash__ = Tensor.__hash__
-
-    __add__ = __radd__ = _binary("add")
-    __mul__ = __rmul__ = _binary("mul")
-    __sub__, __rsub__ = _binary("sub"), _reflected("sub")
-    __truediv__, __rtruediv__ = _binary("div"), _reflected("div")
-    __lt__, __le__, __eq__ = _binary("lt"), _binary("le"), _binary("eq")
-    __gt__, __ge__, __ne__ = _binary("gt"), _binary("ge"), _binary("ne")
-    __neg__, abs, exp, log = _unary("neg"), _unary("abs"), _unary("exp"), _unary("log")
-    sqrt, relu, atan = _unary("sqrt"), _unary("relu"), _unary("atan")
-    __and__, __or__, __invert__ = _logical("and"), _logical("or"), _logical("not")
-
-    def __pow__(self, exponent: float) -> "Traced":
-        if not isinstance(exponent, int | float):
-            raise UnsupportedOperation("a power whose exponent is not a number")
-        if exponent == 0:
-            return self.trace.number(1.0)
-        if exponent in _POWERS:
-            return self.trace.add(_POWERS[exponent], self)
-        slope = self.trace.add("slope_of_power", self, exponent - 1)
-        return self.trace.add("power", self, exponent, slope)
-
-    def clamp(self, min: float | None = None, max: float | None = None) -> "Traced":
-        """Limit the values."""
-        bounded = self
-        for name, limit in (("at_least", min), ("at_most", max)):
-            if limit is None:
-                continue
-            if not isinstance(limit, int | float) or limit != limit:
-                raise UnsupportedOperation("a limit that is not a number")  # has another slope
-            bounded = self.trace.add(name, bounded, limit)
-        return bounded
-
-    def detach(self) -> "Traced":
-        """The values, constant in the gradient."""
-        self.trace.operations.append(("detach", self.index))
-        return _traced(self.trace, len(self.trace.operations) - 1, True, self.is_boolean)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the tensor."""
-        if self.is_boolean:
-            return torch.bool
-        return self.trace.pred.dtype
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the tensor."""
-        return self.trace.pred.shape[:1]
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the tensor."""
-        return torch.device("cpu")
-
-    def __len__(self) -> int:
-        return len(self.trace.pred)
-
-    def dim(self) -> int:
-        """The number of axes."""
-        return 1
-
-    def __iadd__(self, other: "Operand") -> "Traced":
-        raise UnsupportedOperation("an operation in place, which changes other tensors too")
-
-    __isub__ = __imul__ = __itruediv__ = __ipow__ = __iadd__
-
-    @classmethod
-    def __torch_function__(
-        cls, function: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        handler = _FUNCTIONS.get(function)
-        if handler is not None:
-            return handler(*args, **(kwargs or {}))
-        name = getattr(function, "__name__", "")
-        if name in ("__set__", "__setitem__") or (name.endswith("_") and not name.endswith("__")):
-            raise UnsupportedOperation("an operation in place")
-        return function(*map(_values, args), **{k: _values(v) for k, v in (kwargs or {}).items()})
-
-
-Constant = float | Tensor | Traced
-Operand = Constant
-_NOTHING = torch.empty(0, device="meta")  # has no values that code in C++ could read
-_make = Tensor._make_subclass
-# The number of operations that autograd has recorded in this thread.
-_count_nodes = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
-
-
-def _traced(trace: Trace, index: int, constant: bool, is_boolean: bool = False) -> Traced:
-    """Make a traced tensor with these attributes."""
-    made = _make(Traced, _NOTHING)
-    made.trace, made.index = trace, index
-    made.constant, made.is_boolean = constant, is_boolean
-    return made
-
-
-def _values(argument: Any) -> Any:
-    """Replace the traced tensors in an argument by their values."""
-    if type(argument) is Traced:
-        return argument.trace.value(argument)
-    return type(argument)(map(_values, argument)) if type(argument) in (list, tuple) else argument
-
-
-def _function(name: str) -> Callable[..., Traced]:
-    def record(*operands: Operand) -> Traced:
-        return next(each for each in operands if type(each) is Traced).trace.add(name, *operands)
-
-    return record
-
-
-def _extremum(name: str) -> Callable[..., Traced]:
-    def record(x: Tensor, y: Tensor) -> Traced:
-        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-            raise UnsupportedOperation(f"{name} of a number")  # an error of torch
-        return (x if type(x) is Traced else y).trace.add(name, x, y)
-
-    return record
-
-
-def _where(condition: Tensor, x: Operand, other: Operand) -> Traced:
-    trace = next(each for each in (condition, x, other) if type(each) is Traced).trace
-    if not (trace._is_number(x) or trace._is_number(other)):
-        raise UnsupportedOperation("where between booleans or numbers")  # gives another dtype
-    return trace.add("where", condition, x, other)
-
-
-def _unshared(tensor: Tensor, *_: Any, **__: Any) -> None:
-    raise UnsupportedOperation("memory that is shared")
-
-
-def _like(number: float) -> Callable[..., Traced | Tensor]:
-    def like(traced: Traced, dtype: torch.dtype | None = None) -> Traced | Tensor:
-        if dtype is None and traced.is_boolean:
-            dtype = torch.bool
-        if dtype is None:
-            return traced.trace.number(number)
-        return traced.trace.pred.new_full(traced.shape, number, dtype=dtype)
-
-    return like
-
-
-def _sigmoid(x: Traced) -> Traced:
-    return x.trace.add("sigmoid", x, x.trace.tail(x))
-
-
-def _logsigmoid(x: Traced) -> Traced:
-    tail = x.trace.tail(x)
-    return x.trace.add("logsigmoid", x, tail, (tail + 1).log())
-
-
-def _smooth_l1(
-    pred: Operand, target: Operand, *, beta: float, reduction: str = "mean", **_: None
-) -> Traced:
-    if reduction != "none":
-        raise UnsupportedOperation("smooth_l1_loss with a reduction")
-    error = (pred - target).abs()
-    if not beta:
-        return error
-    return torch.where(error >= beta, error - 0.5 * beta, error**2 * (0.5 / beta))
-
-
-_FUNCTIONS: dict[Callable, Callable[..., Any]] = {
-    logsigmoid: _logsigmoid,
-    smooth_l1_loss: _smooth_l1,
-    torch.abs: Traced.abs,
-    torch.atan: Traced.atan,
-    torch.clamp: Traced.clamp,
-    torch.exp: Traced.exp,
-    torch.log: Traced.log,
-    torch.relu: Traced.relu,
-    torch.sigmoid: _sigmoid,
-    torch.sqrt: Traced.sqrt,
-    Tensor.sigmoid: _sigmoid,
-    torch.maximum: _extremum("maximum"),
-    torch.minimum: _extremum("minimum"),
-    torch.where: _where,
-    torch.ones_like: _like(1.0),
-    torch.zeros_like: _like(0.0),
-    Tensor.add: _function("add"),
-    Tensor.sub: _function("sub"),
-    Tensor.mul: _function("mul"),
-    Tensor.div: _function("div"),
-    Tensor.expand_as: lambda tensor, traced: tensor.expand(traced.shape),
-    # A change of this memory does not count as one of the tensor.
-    Tensor.data.__get__: _unshared,
-    Tensor.numpy: _unshared,
-    Tensor.__array__: _unshared,
-    Tensor.__dlpack__: _unshared,
-    Tensor.data_ptr: _unshared,
-    Tensor.untyped_storage: _unshared,
-}

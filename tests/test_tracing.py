@@ -12,7 +12,8 @@ from det_losses.kernels import MOST_OPERATIONS, ROWS_AT_ONCE
 from det_losses.losses import GIoULoss
 from det_losses.losses.core.box import IoUFamilyLoss, PairLoss
 from det_losses.losses.core.compiled import MOST_PROGRAMS
-from det_losses.tracing import UnsupportedOperation, elementwise
+from det_losses.traced import UnsupportedOperation
+from det_losses.tracing import elementwise
 
 
 def under_no_grad(read):

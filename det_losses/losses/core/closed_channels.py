@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from det_losses.tracing import UnsupportedOperation, elementwise
+from det_losses.traced import UnsupportedOperation
+from det_losses.tracing import elementwise
 
 # Logits whose intermediate values fit into a core's cache; on a GPU, into little of its memory.
 CHUNK, CHUNK_ON_GPU = 2**18, 2**24

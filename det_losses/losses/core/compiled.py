@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from det_losses.kernels import Program
 from det_losses.losses.core.closed_form import closed_form, is_allowed
 from det_losses.tensors import aligned
-from det_losses.tracing import Trace, Traced, UnsupportedOperation
+from det_losses.traced import Traced, UnsupportedOperation
+from det_losses.tracing import Trace
 
 if TYPE_CHECKING:
     from det_losses.losses.core.box import PairLoss
@@ -32,7 +33,7 @@ def compiled_loss(
 
     It is needed on a GPU, without a gradient, for a gradient with respect to anything else than
     ``pred``, inside ``torch.compile`` and the transforms of ``torch.func``, and for a formula with
-    operations that :class:`~det_losses.tracing.Traced` tensors do not have.
+    operations that :class:`~det_losses.traced.Traced` tensors do not have.
 
     Args:
         loss: the loss, whose ``of_pair`` has the formula.
