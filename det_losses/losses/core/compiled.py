@@ -66,7 +66,7 @@ def compiled_loss(
     random = torch.get_rng_state() if is_first else None
     try:
         call = _Call(loss, target, weight, inputs, divisor)
-        computed = call.compute(pred.detach())
+        computed = call.compute(pred)
     except (Exception, UnsupportedOperation):  # the plain formula raises its own errors again
         _restore(state)  # the plain formula updates it
         if random is not None:
