@@ -162,6 +162,7 @@ class Program:
         constants: Sequence[float],
         arrays: Iterable[Tensor],
         seed: float = 1.0,
+        gradient: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the result for each row, and ``seed`` times its gradient by ``pred``.
 
@@ -171,13 +172,16 @@ class Program:
             constants: the constants.
             arrays: each ``[N]``, contiguous, numbers or booleans.
             seed: a factor.
+            gradient: a tensor like ``pred`` for the gradient; None: a new one.
 
         Raises:
             ValueError: a tensor has no memory, such as one whose storage was freed.
         """
         numbers = (ctypes.c_double * (len(constants) + 1))(seed, *constants)
         rows = len(pred)
-        value, gradient = pred.new_empty(rows), torch.empty_like(pred)
+        value = pred.new_empty(rows)
+        if gradient is None:
+            gradient = torch.empty_like(pred)
         pointers = [each.data_ptr() for each in (pred, target, gradient, value, *arrays)]
         if 0 in pointers:
             raise ValueError("a tensor without memory")

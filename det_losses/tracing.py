@@ -182,8 +182,11 @@ class Trace:
 
 def elementwise(
     formula: Callable[[Tensor], Tensor], dtype: torch.dtype
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Return a function that computes a formula of each number, and its derivative.
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a function that computes a formula of each number of a tensor.
+
+    The function writes the derivative to its second argument, a tensor like the first one. Both
+    must be contiguous.
 
     Args:
         formula: a function of a tensor, whose values it may not ask for.
@@ -200,10 +203,10 @@ def elementwise(
         raise UnsupportedOperation("a formula that depends on other tensors than its argument")
     program, constants = trace.program(result, True)
 
-    def compute(x: Tensor) -> tuple[Tensor, Tensor]:
-        column = x.reshape(-1, 1)
-        value, slope = program.evaluate(column, column, constants, ())
-        return value.reshape(x.shape), slope.reshape(x.shape)
+    def compute(x: Tensor, slope: Tensor) -> Tensor:
+        column = x.view(-1, 1)
+        value, _ = program.evaluate(column, column, constants, (), gradient=slope.view(-1, 1))
+        return value.view(x.shape)
 
     return compute
 

@@ -13,7 +13,7 @@ from det_losses.tracing import elementwise
 # Logits whose intermediate values fit into a core's cache; on a GPU, into little of its memory.
 CHUNK, CHUNK_ON_GPU = 2**18, 2**24
 Formula = Callable[[Tensor], Tensor]
-Differentiated = Callable[[Tensor], tuple[Tensor, Tensor]]
+Differentiated = Callable[[Tensor, Tensor], Tensor]
 
 
 class ChannelTerms(NamedTuple):
@@ -42,6 +42,7 @@ class ClosedChannels:
     @torch.no_grad()
     def compute(self, pred: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, and the gradient of its sum."""
+        pred = pred.contiguous()
         gradient = torch.empty_like(pred)
         value = torch.empty_like(pred) if self.divisor is None else None
         totals = []
@@ -49,13 +50,13 @@ class ClosedChannels:
         size = CHUNK if pred.is_cpu else CHUNK_ON_GPU
         step = max(1, size // max(1, pred.shape[-1]))
         may_ignore = not pred.is_cpu or bool((self.labels < 0).any())
+        is_divided = not (isinstance(self.divisor, float | None) and self.divisor in (1, None))
         for start in range(0, len(pred), step):
             rows = slice(start, start + step)
-            own, slope = self._chunk(terms, pred[rows], rows, may_ignore)
-            if self.divisor is None or (isinstance(self.divisor, float) and self.divisor == 1):
-                gradient[rows] = slope
-            else:
-                torch.div(slope, self.divisor, out=gradient[rows])
+            slope = gradient[rows]
+            own = self._chunk(terms, pred[rows], slope, rows, may_ignore)
+            if is_divided:
+                slope /= self.divisor
             if value is None:
                 totals.append(own.sum())
             else:
@@ -65,36 +66,45 @@ class ClosedChannels:
         return torch.stack(totals).sum() / self.divisor, gradient
 
     def _chunk(
-        self, terms: Sequence[Differentiated], logits: Tensor, rows: slice, may_ignore: bool
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        terms: Sequence[Differentiated],
+        logits: Tensor,
+        slope: Tensor,
+        rows: slice,
+        may_ignore: bool,
+    ) -> Tensor:
+        """Return the loss of some rows, and write its gradient to ``slope``."""
         negative, positive = terms
         labels = self.labels[rows].unsqueeze(-1)
         channel = labels.clamp(0, logits.shape[-1] - 1)
         is_class = labels == channel
-        both, at_label = negative(logits), positive(logits.gather(-1, channel))
-        for all_channels, own in zip(both, at_label, strict=True):
+        value = negative(logits, slope)
+        at_label = logits.gather(-1, channel)
+        label_slope = torch.empty_like(at_label)
+        label_value = positive(at_label, label_slope)
+        for all_channels, own in ((value, label_value), (slope, label_slope)):
             own = torch.where(is_class, own, all_channels.gather(-1, channel))
             all_channels.scatter_(-1, channel, own)
             if may_ignore:
                 all_channels.masked_fill_(labels < 0, 0)
             for weight in self.weights:
                 all_channels *= weight[rows] if weight.dim() > 1 else weight
-        return both
+        return value
 
 
 def _differentiated(formula: Formula, x: Tensor) -> Differentiated:
-    """Return a function that computes the formula and its derivative as new tensors like ``x``."""
+    """Return a function that computes the formula and writes its derivative to a tensor."""
     if x.is_cpu:
         try:
             return elementwise(formula, x.dtype)
         except (Exception, UnsupportedOperation):  # autograd computes it, or raises the same error
             pass
 
-    def compute(x: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(x: Tensor, slope: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             value = formula(x)
-            (slope,) = torch.autograd.grad(value.sum(), x)
-        return value.detach(), slope
+            slope.copy_(torch.autograd.grad(value.sum(), x)[0])
+        return value.detach()
 
     return compute
