@@ -56,10 +56,9 @@ def compiled_loss(
         return None
     if pred.dtype is not target.dtype or pred.dtype not in (torch.float32, torch.float64):
         pred, target = aligned(pred, target)
-    if pred.dtype is not torch.float64 and any(
-        each is not None and each.dtype is torch.float64 for each in constants[1:3]
-    ):
-        return None  # the result is float64
+    for each in constants[1:3]:
+        if each is not None and each.dtype is torch.float64 is not pred.dtype:
+            return None  # the result is float64
     if weight is not None:
         weight = weight.to(pred.dtype)
     is_first = loss.is_compiled is None
@@ -173,7 +172,7 @@ def _saved(loss: nn.Module, deep: bool) -> list[tuple[Any, Any]]:
         deep: whether the contents of lists and dicts are copied too.
     """
     saved: list[tuple[Any, Any]] = []
-    for module in _parts(loss):
+    for module in _parts(loss) if loss._modules else (loss,):
         attributes = vars(module)
         saved.append((attributes, attributes.copy()))
         if deep:
