@@ -1,5 +1,7 @@
 """The progress of a run, and the time that is left."""
 
+import os
+import re
 import shutil
 import sys
 import time
@@ -12,6 +14,7 @@ from det_losses.errors import printable
 from det_losses.files import read_whole_json
 from det_losses.report.formats import duration
 
+_LONGEST = 100  # characters of a line of a log
 _FEW_EPOCHS = 30  # with more epochs, a file gets a line per tenth of a run, not per epoch
 
 
@@ -25,6 +28,8 @@ class RunDisplay:
         following: number of runs that this job still has to train after this one.
         stream: output stream; default stdout.
         live: whether the line may be rewritten on a terminal; False if several runs write to it.
+        log: output of a program that writes no progress: its last line is shown instead, in a file
+            once a minute.
     """
 
     def __init__(
@@ -35,11 +40,12 @@ class RunDisplay:
         following: int,
         stream: TextIO | None = None,
         live: bool = True,
+        log: Path | None = None,
     ) -> None:
         self._stream = stream or sys.stdout
         self._live = live and self._stream.isatty()
         self._title = title
-        self._file = work_dir / PROGRESS_FILE
+        self._file, self._log = work_dir / PROGRESS_FILE, log
         self._file.unlink(missing_ok=True)
         self._finished, self._following = finished, following
         self._start = time.perf_counter()
@@ -60,6 +66,7 @@ class RunDisplay:
         """Show the current progress if it has changed."""
         state = read_whole_json(self._file)
         if state is None:
+            self._update_from_log()
             return
         self._first = self._first or state
         tenth = 10 * state["step"] // max(1, state["steps"])
@@ -68,7 +75,20 @@ class RunDisplay:
         if (news, state["AP"]) == self._shown:
             return
         self._shown = news, state["AP"]
-        text = self._line(state)
+        self._show(self._line(state))
+
+    def _update_from_log(self) -> None:
+        passed = int(self.elapsed if self._live else self.elapsed // 60)
+        if self._log is None or not passed or passed == self._shown:
+            return
+        self._shown = passed
+        current, _ = remaining(self._finished, self._following, self.elapsed, 0.0)
+        parts = [f"{self._title}  running for {duration(self.elapsed)}"]
+        if current:
+            parts.append(f"about {duration(current)} left")
+        self._show("  ".join([*parts, _last_line(self._log)]).rstrip())
+
+    def _show(self, text: str) -> None:
         if self._live:
             text = text[: shutil.get_terminal_size().columns - 1]  # \r cannot undo a wrapped line
             self._width = max(self._width, len(text))
@@ -100,6 +120,18 @@ class RunDisplay:
             if self._following:
                 parts.append(f"{duration(total)} for all runs")
         return "  ".join(parts)
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line of a log that is not empty, cut if it is long; an empty text if none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
+    return printable(lines[-1])[:_LONGEST] if lines else ""
 
 
 def print_line(stream: TextIO, text: str) -> None:

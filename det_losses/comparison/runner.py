@@ -272,7 +272,10 @@ class PlanRunner:
         begin = log.stat().st_size if log.is_file() else 0
         told, trainer = self._trainer_of(run, start, resumed or log.is_file())
         resumed = resumed or (run.foreign and told.resume)
-        display = RunDisplay(title, run.work_dir, self._durations, following, live=self._jobs == 1)
+        shown = log if run.foreign else None
+        display = RunDisplay(
+            title, run.work_dir, self._durations, following, live=self._jobs == 1, log=shown
+        )
         display.say(f"started, log: {log}")
         try:
             status = self._watch(trainer.command(told), trainer.environment(told), log, display)

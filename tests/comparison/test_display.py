@@ -68,3 +68,26 @@ class TestRunDisplay:
         stream = io.StringIO()
         RunDisplay("x", tmp_path, [], 0, stream).update()
         assert stream.getvalue() == ""
+
+    def test_a_program_without_progress_has_the_last_line_of_its_log(self, tmp_path, monkeypatch):
+        clock = iter([0.0, 30.0, 61.0, 61.0, 61.0, 100.0, 121.0, 121.0, 121.0])
+        monkeypatch.setattr("time.perf_counter", lambda: next(clock, 121.0))
+        stream, log = io.StringIO(), tmp_path / "output.log"
+        display = RunDisplay("[1/1] A seed 0", tmp_path, [300.0], 0, stream, log=log)
+        display.update()  # after 30 s
+        log.write_bytes(b"epoch 1\n  10%\r  20%\x1b[0m \n\n")
+        for _ in range(3):
+            display.update()
+        lines = stream.getvalue().splitlines()
+        assert (
+            lines[0] == "[1/1] A seed 0  running for 1 min 01 s  about 3 min 59 s left  20%\\x1b[0m"
+        )
+        assert [line.split("  ")[1] for line in lines[1:]] == ["running for 2 min 01 s"]
+
+    def test_a_log_that_does_not_exist_yet(self, tmp_path):
+        stream = io.StringIO()
+        stream.isatty = lambda: True
+        display = RunDisplay("x", tmp_path, [], 0, stream, log=tmp_path / "output.log")
+        display._start -= 5
+        display.update()
+        assert stream.getvalue() == "\rx  running for 5 s"
