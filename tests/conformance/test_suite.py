@@ -8,7 +8,7 @@ from det_losses.boxes import box_pair
 from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
 from det_losses.conformance.interface import cpp_compiler, has_command
 from det_losses.losses import ClassificationLoss, DIoULoss, IoUFamilyLoss
-from det_losses.tracing import TracedPair
+from det_losses.tracing.trace import TracedPair
 
 
 class Plain(IoUFamilyLoss):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from det_losses.traced import UnsupportedOperation
-from det_losses.tracing import elementwise
+from det_losses.tracing.trace import elementwise
+from det_losses.tracing.traced import UnsupportedOperation
 
 # Logits whose intermediate values fit into a core's cache; on a GPU, into little of its memory.
 CHUNK, CHUNK_ON_GPU = 2**18, 2**24

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from det_losses.kernels import Program
 from det_losses.losses.core.closed_form import closed_form, is_allowed
 from det_losses.tensors import aligned
-from det_losses.traced import Traced, UnsupportedOperation
-from det_losses.tracing import Trace
+from det_losses.tracing.kernels import Program
+from det_losses.tracing.trace import Trace
+from det_losses.tracing.traced import Traced, UnsupportedOperation
 
 if TYPE_CHECKING:
     from det_losses.losses.core.box import PairLoss
@@ -33,7 +33,7 @@ def compiled_loss(
 
     It is needed on a GPU, without a gradient, for a gradient with respect to anything else than
     ``pred``, inside ``torch.compile`` and the transforms of ``torch.func``, and for a formula with
-    operations that :class:`~det_losses.traced.Traced` tensors do not have.
+    operations that :class:`~det_losses.tracing.traced.Traced` tensors do not have.
 
     Args:
         loss: the loss, whose ``of_pair`` has the formula.

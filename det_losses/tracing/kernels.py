@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from det_losses.machine_code import Code, compiled
+from det_losses.tracing.machine_code import Code, compiled
 
 Operation = tuple[str | int | float, ...]
 ROWS_AT_ONCE = 32768  # whose intermediate values fit into a core's cache

@@ -1,7 +1,7 @@
 """A formula on tensors, recorded as the operations that it applies to each row.
 
-Nothing is computed until the formula is complete; :mod:`~det_losses.kernels` then computes the
-value and the gradient.
+Nothing is computed until the formula is complete; :mod:`~det_losses.tracing.kernels` then computes
+the value and the gradient.
 """
 
 import functools
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from det_losses.boxes import BoxPair, geometry
-from det_losses.kernels import Operation, Program
 from det_losses.tensors import is_readable
-from det_losses.traced import (
+from det_losses.tracing.kernels import Operation, Program
+from det_losses.tracing.traced import (
     Constant,
     Operand,
     Traced,
@@ -30,10 +30,10 @@ _count_nodes = getattr(torch._C._autograd, "_get_sequence_nr", lambda: 0)
 class Trace:
     """The operations of one evaluation of a formula on pairs of boxes.
 
-    Besides those of :data:`~det_losses.kernels.OPERATIONS`, there are operations on pairs, which
-    :func:`_expanded` replaces: ``("boxes", eps)`` is the pair of the boxes, ``("field", pair,
-    name)`` one of its quantities, ``("scaled", pair, x)`` and ``("interpolated", pair, x)`` are
-    other pairs.
+    Besides those of :data:`~det_losses.tracing.kernels.OPERATIONS`, there are operations on pairs,
+    which :func:`_expanded` replaces: ``("boxes", eps)`` is the pair of the boxes, ``("field",
+    pair, name)`` one of its quantities, ``("scaled", pair, x)`` and ``("interpolated", pair, x)``
+    are other pairs.
 
     Args:
         pred: predicted boxes, ``[N, 4]``, contiguous, float32 or float64.

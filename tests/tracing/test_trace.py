@@ -8,12 +8,12 @@ import torch
 from torch.nn.functional import logsigmoid, relu, smooth_l1_loss
 
 from det_losses.conformance.case import box_pairs
-from det_losses.kernels import MOST_OPERATIONS, ROWS_AT_ONCE
 from det_losses.losses import GIoULoss
 from det_losses.losses.core.box import IoUFamilyLoss, PairLoss
 from det_losses.losses.core.compiled import MOST_PROGRAMS
-from det_losses.traced import UnsupportedOperation
-from det_losses.tracing import elementwise
+from det_losses.tracing.kernels import MOST_OPERATIONS, ROWS_AT_ONCE
+from det_losses.tracing.trace import elementwise
+from det_losses.tracing.traced import UnsupportedOperation
 
 
 def under_no_grad(read):

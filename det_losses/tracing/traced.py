@@ -2,7 +2,7 @@
 
 A :class:`Traced` takes the place of a tensor ``[N]`` in the formula of a loss: it has the operators
 and methods of a tensor, and functions such as ``torch.exp`` accept it. Each adds an operation to
-its trace (:mod:`~det_losses.tracing`). What cannot be recorded raises
+its trace (:mod:`~det_losses.tracing.trace`). What cannot be recorded raises
 :class:`UnsupportedOperation`; a tensor without gradient has values for all other functions.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, smooth_l1_loss
 
 if TYPE_CHECKING:
-    from det_losses.tracing import Trace
+    from det_losses.tracing.trace import Trace
 
 
 class UnsupportedOperation(BaseException):

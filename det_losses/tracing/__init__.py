@@ -1,0 +1,1 @@
+"""Formulas of losses, recorded, differentiated and compiled to loops over the rows."""
