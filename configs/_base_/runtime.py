@@ -4,8 +4,9 @@ Add hooks with `custom_hooks`, for example EMA:
     custom_hooks = [dict(type="EMAHook", momentum=0.0002)]
 torch.compile of the backbone, with its arguments (it needs a compiler):
     compile = dict(mode="default")
-bfloat16 on a GPU: --amp, and in the config
+Mixed precision, as with --amp, on a GPU (float16 without dtype) and on a CPU:
     optim_wrapper = dict(type="AmpOptimWrapper", dtype="bfloat16")
+    optim_wrapper = dict(type="BFloat16OptimWrapper")
 --tensorboard adds TensorBoard (pip install "det-losses[tensorboard]"). W&B and MLflow:
     visualizer = dict(
         vis_backends=[

@@ -210,8 +210,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--amp",
         action="store_true",
-        help="automatic mixed precision, which needs a GPU; float16, or what the config names: "
-        "optim_wrapper.dtype='bfloat16'",
+        help="automatic mixed precision: on a GPU float16, or optim_wrapper.dtype='bfloat16' of "
+        "the config; bfloat16 on a CPU that computes in it",
     )
     parser.add_argument(
         "--weights-from",

@@ -84,8 +84,8 @@ def check_amp(optim_wrapper: Mapping[str, Any] | None) -> None:
     if "AmpOptimWrapper" in kind and get_device() in _NO_AMP:
         raise InputError(
             f"mixed precision (--amp, optim_wrapper.type={kind!r}) needs a GPU, but torch finds "
-            f"only the device {get_device()!r}, where mmengine has none, bfloat16 included; remove "
-            "it"
+            f"only the device {get_device()!r}; remove it. On a processor that computes in "
+            "bfloat16, --amp uses optim_wrapper.type='BFloat16OptimWrapper' instead"
         )
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from det_losses.data.formats import as_coco
+from det_losses.engine.bfloat16 import cpu_has_bfloat16
 from det_losses.errors import InputError, MissingFileError, did_you_mean, one_line
 from det_losses.losses.core.text import parse_loss, parse_value
 from det_losses.paths import find_config
@@ -357,7 +359,7 @@ def select_fold(cfg: Config, index: int | None) -> None:
 
 
 def use_amp(cfg: Config) -> None:
-    """Use mmengine's optimizer wrapper for mixed precision with a dynamic loss scale.
+    """Use mixed precision: mmengine's, with a dynamic loss scale, or bfloat16 on a CPU that has it.
 
     Raises:
         InputError: the config has another optimizer wrapper.
@@ -365,6 +367,9 @@ def use_amp(cfg: Config) -> None:
     kind = cfg.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
         raise InputError(f"--amp: the config's optim_wrapper is {kind!r}, expected 'OptimWrapper'")
+    if kind == "OptimWrapper" and get_device() == "cpu" and cpu_has_bfloat16():
+        cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+        return
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 

@@ -57,7 +57,6 @@ def test_an_interrupted_comparison_is_resumed(tiny_config, once, tmp_path, monke
             ["--losses", "L1Loss", "--component", "loss_box"],
             "RetinaNet has the slots loss_cls, los",
         ),
-        (["--losses", "L1Loss", "--amp"], "mixed precision"),
         (
             ["--losses", "L1Loss", "--cfg-options", "randomness.seed=7"],
             "--cfg-options randomness.seed=7: a comparison takes its seeds from --seeds",

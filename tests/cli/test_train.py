@@ -96,7 +96,6 @@ def test_an_interrupt_before_training_is_one_line(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--amp"], "mixed precision (--amp"),
         (["--train-ann", "x.json"], "--train-ann requires --train-images"),
         (["--train-ann", "absent.json", "--train-images", "."], "absent.json"),
         (

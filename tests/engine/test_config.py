@@ -133,10 +133,20 @@ def test_broken_images_are_skipped_in_all_datasets_in_coco_format(cfg):
     assert cfg.val_dataloader.dataset.skip_broken
 
 
-def test_amp_changes_the_wrapper(cfg):
+@pytest.mark.parametrize(
+    ("device", "has_bfloat16", "expected"),
+    [
+        ("cuda", True, dict(type="AmpOptimWrapper", loss_scale="dynamic")),
+        ("cpu", True, dict(type="BFloat16OptimWrapper")),
+        ("cpu", False, dict(type="AmpOptimWrapper", loss_scale="dynamic")),  # is refused later
+    ],
+)
+def test_amp_changes_the_wrapper(cfg, monkeypatch, device, has_bfloat16, expected):
+    monkeypatch.setattr("det_losses.engine.config.get_device", lambda: device)
+    monkeypatch.setattr("det_losses.engine.config.cpu_has_bfloat16", lambda: has_bfloat16)
     use_amp(cfg)
-    assert cfg.optim_wrapper.type == "AmpOptimWrapper"
-    assert cfg.optim_wrapper.loss_scale == "dynamic"
+    assert {name: cfg.optim_wrapper.get(name) for name in expected} == expected
+    assert ("loss_scale" in cfg.optim_wrapper) == ("loss_scale" in expected)
 
 
 def test_amp_rejects_an_unknown_wrapper(cfg):
