@@ -16,7 +16,7 @@ from torch import Tensor
 from det_losses.tracing.machine_code import Code, compiled
 
 Operation = tuple[str | int | float, ...]
-ROWS_AT_ONCE = 32768  # whose intermediate values fit into a core's cache
+ROWS_AT_ONCE = 65536  # whose intermediate values fit into a core's cache
 MOST_OPERATIONS = 1000  # the time to compile grows with their square
 
 
