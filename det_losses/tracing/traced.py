@@ -181,6 +181,17 @@ def _extremum(name: str) -> Callable[..., Traced]:
     return record
 
 
+def _two_or_values(function: Callable, name: str) -> Callable[..., Any]:
+    """``torch.max`` and ``torch.min``: of two tensors, or a reduction of one without gradient."""
+
+    def record(x: Tensor, *others: Any, **kwargs: Any) -> Any:
+        if len(others) == 1 and isinstance(others[0], Tensor) and not kwargs:
+            return _extremum(name)(x, *others)
+        return function(*map(_values, (x, *others)), **kwargs)
+
+    return record
+
+
 def _where(condition: Tensor, x: Operand, other: Operand) -> Traced:
     trace = next(each for each in (condition, x, other) if type(each) is Traced).trace
     if not (is_number(x) or is_number(other)):
@@ -229,13 +240,28 @@ _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
     torch.abs: Traced.abs,
     torch.atan: Traced.atan,
     torch.clamp: Traced.clamp,
+    torch.clip: Traced.clamp,
+    torch.neg: Traced.__neg__,
+    torch.pow: Traced.__pow__,
+    torch.square: lambda x: x**2,
+    torch.add: _function("add"),
+    torch.sub: _function("sub"),
+    torch.mul: _function("mul"),
+    torch.div: _function("div"),
     torch.exp: Traced.exp,
     torch.log: Traced.log,
     torch.relu: Traced.relu,
     torch.sigmoid: _sigmoid,
     torch.sqrt: Traced.sqrt,
+    Tensor.clip: Traced.clamp,
+    Tensor.maximum: _extremum("maximum"),
+    Tensor.minimum: _extremum("minimum"),
+    Tensor.pow: Traced.__pow__,
     Tensor.sigmoid: _sigmoid,
+    Tensor.square: lambda x: x**2,
+    torch.max: _two_or_values(torch.max, "maximum"),
     torch.maximum: _extremum("maximum"),
+    torch.min: _two_or_values(torch.min, "minimum"),
     torch.minimum: _extremum("minimum"),
     torch.where: _where,
     torch.ones_like: _like(1.0),

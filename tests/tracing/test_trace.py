@@ -409,6 +409,10 @@ ELEMENTWISE = {
     "where": lambda x: torch.where((x > 0) & ~(x >= 3) | (x < -3), x**2, -x) * (x == 1),
     "smooth L1": lambda x: smooth_l1_loss(x, torch.zeros_like(x), beta=2.0, reduction="none"),
     "constant": lambda x: x * x.detach() + torch.ones_like(x),
+    "names of powers": lambda x: x.square() - torch.square(x - 1) * x.pow(3) + torch.pow(x, 2),
+    "names of extremes": lambda x: torch.max(x, x**2) - torch.min(x, -x) * x.maximum(-x),
+    "names of limits": lambda x: x.clip(-1, 2) + torch.clip(x, min=0) * x.minimum(x * x),
+    "names of operators": lambda x: torch.add(x, torch.mul(x, x)) - torch.sub(1, torch.neg(x)),
 }
 
 
