@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -238,7 +238,7 @@ class ImageCache:
             state = os.stat(path)
         except OSError:
             return read_image(path, size)  # which tells why
-        name = f"{os.path.realpath(path)} {size} {state.st_mtime_ns} {state.st_size}"
+        name = f"{os.path.abspath(path)} {size} {state.st_mtime_ns} {state.st_size}"
         file = self._folder / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.npy"
         try:
             return torch.from_numpy(np.array(np.load(file, mmap_mode="r")))
@@ -258,8 +258,10 @@ class ImageCache:
         return image
 
     def _count_files(self) -> None:
-        self._unknown = 0
-        self._used = sum(file.stat().st_size for file in os.scandir(self._folder))
+        self._used = self._unknown = 0
+        for file in os.scandir(self._folder):
+            with suppress(FileNotFoundError):  # another process has renamed it
+                self._used += file.stat().st_size
 
 
 def _check_size(image: Image.Image, name: str, size: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ from det_losses.losses.core.classification import (
     quality_channels,
     weigh_channels,
 )
-from det_losses.losses.core.state import counted_rows, over_ranks
+from det_losses.losses.core.state import counted_rows, sum_and_weight
 from det_losses.registry import MODELS
 from det_losses.tensors import upcast
 
@@ -74,8 +74,7 @@ def mean_quality(
         weight = None if weight is None else weight.amax(-1)
     positive = positive & counted_rows(value, weight)
     value = upcast(value.detach()).clamp(0, 1)
-    sums = torch.stack([torch.where(positive, value, 0.0).sum(), positive.sum().to(value)])
-    total, count = (over_ranks(sums) if shared else sums).unbind()
+    total, count = sum_and_weight(value, positive, shared)
     return total / count.clamp(min=1)
 
 

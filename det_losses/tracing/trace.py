@@ -70,7 +70,7 @@ class Trace:
         self.operations.append(("boxes", eps))
         return TracedPair(self, len(self.operations) - 1, eps, inputs)
 
-    def add(self, name: str, *operands: "Operand") -> "Traced":
+    def add(self, name: str, *operands: Operand) -> Traced:
         """Record an operation."""
         operation: list[str | int] = [name]
         is_boolean, constant = name in _BOOLEANS, True
@@ -90,16 +90,16 @@ class Trace:
         made = make_traced(self, len(self.operations) - 1, constant or is_boolean, is_boolean)
         return made if constant or torch.is_grad_enabled() else made.detach()
 
-    def column(self, axis: int) -> "Traced":
+    def column(self, axis: int) -> Traced:
         """Return a column of ``pred``."""
         self.operations.append(("pred", axis))
         return make_traced(self, len(self.operations) - 1, False)
 
-    def number(self, value: float) -> "Traced":
+    def number(self, value: float) -> Traced:
         """Record a number."""
         return make_traced(self, self.place(value), True)
 
-    def value(self, constant: "Traced") -> Tensor:
+    def value(self, constant: Traced) -> Tensor:
         """Return the values of a traced tensor that has no gradient."""
         if constant.index not in self.values:
             if not (constant.constant and len(self.pred)):
@@ -111,7 +111,7 @@ class Trace:
         return self.values[constant.index]
 
     def evaluate(
-        self, result: "Traced", seed: float = 1.0, has_gradient: bool = True
+        self, result: Traced, seed: float = 1.0, has_gradient: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Return the values of the result, and ``seed`` times its gradient by ``pred``."""
         program, constants = self.program(result, has_gradient)
@@ -128,7 +128,7 @@ class Trace:
         if _count_nodes() != self.nodes:
             raise UnsupportedOperation("an operation with a gradient of its own")
 
-    def program(self, result: "Traced", has_gradient: bool) -> tuple[Program, list[float]]:
+    def program(self, result: Traced, has_gradient: bool) -> tuple[Program, list[float]]:
         """Return the compiled formula and its constants."""
         key = (*self.operations, result.index, len(self.constants), self.pred.shape[1])
         compiled = _program(key, has_gradient, self.pred.dtype)
@@ -137,7 +137,7 @@ class Trace:
         program, constants = compiled
         return program, [*self.constants, *constants]
 
-    def tail(self, x: "Traced") -> "Traced":
+    def tail(self, x: Traced) -> Traced:
         """Return exp(-|x|), the same for x and -x."""
         index = x.index
         while index >= 0 and self.operations[index][0] == "neg":
@@ -279,27 +279,27 @@ class TracedPair(BoxPair):
     ) -> None:
         vars(self).update(trace=trace, index=index, eps=eps, inputs=inputs, constant=constant)
 
-    def __getattr__(self, name: str) -> "Traced | tuple[Traced, ...]":
+    def __getattr__(self, name: str) -> Traced | tuple[Traced, ...]:
         if name not in BoxPair.__dataclass_fields__:
             raise AttributeError(f"a pair of boxes has no {name!r}")
         value = vars(self)[name] = self.field(name)
         return value
 
-    def field(self, name: str) -> "Traced | tuple[Traced, ...]":
+    def field(self, name: str) -> Traced | tuple[Traced, ...]:
         """Return a quantity of the pair."""
         if name in _AXES:
             return tuple(self._record(name, axis) for axis in range(_AXES[name]))
         return self._record(name)
 
-    def interpolated(self, alpha: "Operand") -> "TracedPair":
+    def interpolated(self, alpha: Operand) -> "TracedPair":
         """The pair of the interpolated box and the target."""
         return self._other("interpolated", alpha)
 
-    def scaled(self, ratio: "Constant") -> "TracedPair":
+    def scaled(self, ratio: Constant) -> "TracedPair":
         """The pair with both boxes scaled about their own centres."""
         return self._other("scaled", ratio)
 
-    def _other(self, name: str, operand: "Operand") -> "TracedPair":
+    def _other(self, name: str, operand: Operand) -> "TracedPair":
         is_traced = type(operand) is Traced
         if is_traced and operand.trace is not self.trace:
             raise UnsupportedOperation("a tensor of another evaluation")
@@ -311,7 +311,7 @@ class TracedPair(BoxPair):
         index = len(self.trace.operations) - 1
         return TracedPair(self.trace, index, self.eps, self.inputs, constant)
 
-    def _record(self, name: str, *axis: int) -> "Traced":
+    def _record(self, name: str, *axis: int) -> Traced:
         self.trace.operations.append(("field", self.index, name, *axis))
         value = make_traced(self.trace, len(self.trace.operations) - 1, name in _OF_TARGET)
         if value.constant:

@@ -7,7 +7,8 @@ import torch
 from det_losses.boxes import box_pair
 from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
 from det_losses.conformance.interface import cpp_compiler, has_command
-from det_losses.losses import ClassificationLoss, DIoULoss, IoUFamilyLoss
+from det_losses.losses import ClassificationLoss, DIoULoss, FocalLoss, IoUFamilyLoss
+from det_losses.losses.core.closed_channels import ChannelTerms
 from det_losses.tracing.trace import TracedPair
 
 
@@ -73,6 +74,12 @@ class FirstRowCounts(Plain):
 class OtherInTrace(Plain):
     def factor(self, pair, weight=None):
         return 2 if isinstance(pair, TracedPair) else 1
+
+
+class OtherTerms(FocalLoss):
+    def channel_terms(self):
+        negative, positive = super().channel_terms()
+        return ChannelTerms(lambda x: 1.01 * negative(x), positive)
 
 
 class PlainRoot(Plain):
@@ -301,6 +308,7 @@ BROKEN = [
     ("stop_gradient", SilentDetach, "but constant_in_gradient is empty"),
     ("stop_gradient", NamedButNotDetached, "names the hull, but nothing is detached"),
     ("fast_path", OtherInTrace, "value, fast path against the plain formula"),
+    ("fast_path", OtherTerms, "value, fast path against the plain formula"),
     ("zero", NotZero, "expected 0 for a perfect prediction, got 0.1"),
     ("zero", DeclaresNonzero, "zero_at_target is False, but"),
     ("zero", Negative, "expected no negative loss, got -"),

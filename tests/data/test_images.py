@@ -278,3 +278,12 @@ def test_a_shared_cache_without_a_bound_or_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cache_dir='.*file'"):
         ImageCache(1, tmp_path / "file")
+
+
+def test_a_file_that_another_process_is_writing_is_not_counted(tmp_path, monkeypatch):
+    for name in ("kept.npy", "renamed.part"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    entries = list(os.scandir(tmp_path))
+    (tmp_path / "renamed.part").unlink()
+    monkeypatch.setattr("os.scandir", lambda folder: entries)
+    assert ImageCache(1, tmp_path)._used == 1000

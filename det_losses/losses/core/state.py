@@ -84,11 +84,11 @@ def over_ranks(total: Tensor) -> Tensor:
 def sum_and_weight(
     values: Tensor, weight: Tensor | None, shared: bool
 ) -> tuple[Tensor, Tensor | int]:
-    """Return the weighted sum of ``values`` and the sum of the weights; without weights, 1 each.
+    """Return the weighted sum of ``values`` and the sum of the weights; without weights, of ones.
 
     Args:
-        values: ``[N]``.
-        weight: ``[N]``, of floating-point numbers or booleans, or None.
+        values: any shape.
+        weight: same shape, of floating-point numbers or booleans, or None.
         shared: whether the sums include the values of all ranks.
     """
     if weight is None:
