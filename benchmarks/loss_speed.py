@@ -128,6 +128,7 @@ def box_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], Ten
         "torchvision's CIoU": torchvision_(vision.complete_box_iou_loss),
         **{f"{name}' CIoU": peer for name, peer in ultralytics(CIoU=True).items()},
     }
+    plain = build_loss("WIoUv3Loss")  # no peer has Wise-IoU
     peers = {
         "IoULoss(mode=linear)": {"mmdetection": mmdetection.iou, **ultralytics()},
         "GIoULoss": {
@@ -147,7 +148,7 @@ def box_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], Ten
         },
         "SIoULoss": {"mmdetection": mmdetection.siou},
         "EIoULoss": complete,
-        "WIoUv3Loss": complete,
+        "WIoUv3Loss": {"its plain formula": lambda x: plain.plain(x, target).sum(), **complete},
         "FocalEIoULoss": complete,
         "InnerIoU(CIoULoss)": complete,
         "SmoothL1Loss": {"torch": lambda x: smooth_l1_loss(x, target, reduction="sum")},

@@ -6,18 +6,15 @@ less than 0.1 s to compile a formula, and a few microseconds to call it.
 """
 
 import ctypes
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from det_losses.tracing.machine_code import Code, compiled
 
 Operation = tuple[str | int | float, ...]
-ROWS_AT_ONCE = 65536  # whose intermediate values fit into a core's cache
-MOST_OPERATIONS = 1000  # the time to compile grows with their square
+MOST_INSTRUCTIONS = 8000  # take 1 to 2 s to compile
 
 
 def _slope_at_limit() -> bool:
@@ -41,23 +38,21 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "neg": ("-{0}", "-{g}"),
     "abs": ("abs({0})", "{g} * (1 if {0} > 0 else -1 if {0} < 0 else 0)"),
     "sqrt": ("sqrt({0})", "{g} / (2 * {v})"),
-    "exp": ("call", "{g} * {v}"),
-    "log": ("call", "{g} / {0}"),
-    "atan": ("call", "{g} / (1 + {0} * {0})"),
-    # {1} is exp(-|{0}|), {2} is log(1 + {1}), to which the last term adds its rounding error
+    "exp": ("exp({0})", "{g} * {v}"),
+    "log": ("log({0})", "{g} / {0}"),
+    "atan": ("atan({0})", "{g} / (1 + {0} * {0})"),
+    # {1} is exp(-|{0}|)
     "sigmoid": (
-        "(1 if {0} >= 0 else {1}) / (1 + {1})",
-        "{g} * ({1} / ((1 + {1}) * (1 + {1})))",
+        "(1 if {0} >= 0 else {1}) * (1 / (1 + {1}))",
+        "{g} * ({1} * (1 / (1 + {1})) * (1 / (1 + {1})))",
         None,
     ),
     "logsigmoid": (
-        "({0} if {0} < 0 else 0) - ({2} + ({1} - (1 + {1} - 1)) / (1 + {1}))",
-        "{g} * ((1 if {0} < 0 else {1}) / (1 + {1}))",
-        None,
+        "({0} if {0} < 0 else 0) - log1p({1})",
+        "{g} * ((1 if {0} < 0 else {1}) * (1 / (1 + {1})))",
         None,
     ),
-    "power": ("call", "{g} * ({1} * {2})", None, None),  # {2} is {0} ** ({1} - 1)
-    "slope_of_power": ("call", None, None),
+    "power": ("power({0}, {1})", "{g} * ({1} * power({0}, {1} - 1))", None),
     "square": ("{0} * {0}", "{g} * (2 * {0})"),
     "cube": ("{0} * {0} * {0}", "{g} * (3 * ({0} * {0}))"),
     "fourth": ("({0} * {0}) * ({0} * {0})", "{g} * (4 * ({0} * {0} * {0}))"),
@@ -87,19 +82,10 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "or": ("{0} or {1}", None, None),
     "not": ("not {0}", None),
 }
-# Functions that are not computed in the loop, but by numpy in a pass of their own. They are up to
-# three times as fast as torch's.
-_CALLS: dict[str, np.ufunc] = {
-    "exp": np.exp,
-    "log": np.log,
-    "atan": np.arctan,
-    "power": np.power,
-    "slope_of_power": np.power,
-}
 
 
 class Program:
-    """A formula as compiled loops over the rows, with calls of numpy between them.
+    """A formula as a compiled loop over the rows.
 
     Args:
         operations: the operations in the order of their computation: a name of
@@ -130,30 +116,12 @@ class Program:
         dtype: torch.dtype,
     ) -> None:
         Program.number += 1
-        if len(operations) > MOST_OPERATIONS:
-            raise ValueError(f"{len(operations)} operations take too long to compile")
-        self.type = np.float64 if dtype == torch.float64 else np.float32
-        depth: dict[int, int] = {}  # the number of calls that wait for one another
-        for index in _needed(operations, [result]):
-            known = [depth[each] for each in _operands(operations[index]) if each >= 0]
-            depth[index] = max(known, default=0) + (operations[index][0] in _CALLS)
         arrays = sum(name in ("array", "mask") for name, *_ in operations)
         parameters = ["pred", "target", "gradient", "value", *(f"array{k}" for k in range(arrays))]
-        self.stages = []
-        for level in range(1, max(depth.values(), default=0) + 1):
-            calls = [
-                index
-                for index, own in depth.items()
-                if own == level and operations[index][0] in _CALLS
-            ]
-            calls.sort(key=lambda index: _function(operations[index]))
-            arguments = {_call(index): operations[index][1] for index in calls}
-            parameters += arguments
-            loop = _loop(operations, arguments, parameters, columns, dtype)
-            groups = itertools.groupby(_function(operations[index]) for index in calls)
-            self.stages.append((loop, [(function, len(list(group))) for function, group in groups]))
-        gradient_of = result if has_gradient else None
-        self.last = _loop(operations, {"value": result}, parameters, columns, dtype, gradient_of)
+        code = _loop(operations, result, columns, has_gradient, dtype)
+        if code.count > MOST_INSTRUCTIONS:
+            raise ValueError(f"{code.count} instructions take too long to compile")
+        self.loop = compiled(code.text(parameters), len(parameters))
 
     def evaluate(
         self,
@@ -185,78 +153,35 @@ class Program:
         pointers = [each.data_ptr() for each in (pred, target, gradient, value, *arrays)]
         if 0 in pointers:
             raise ValueError("a tensor without memory")
-        if not self.stages:
-            self.last(0, rows, numbers, *pointers)
-            return value, gradient
-        with np.errstate(all="ignore"):
-            for start in range(0, rows, ROWS_AT_ONCE):
-                stop = min(start + ROWS_AT_ONCE, rows)
-                self._run(numbers, constants, pointers, start, stop)
+        self.loop(rows, numbers, *pointers)
         return value, gradient
-
-    def _run(
-        self,
-        numbers: ctypes.Array,
-        constants: Sequence[float],
-        pointers: Sequence[int],
-        start: int,
-        stop: int,
-    ) -> None:
-        """Compute some rows."""
-        pointers, kept = list(pointers), []
-        for loop, functions in self.stages:
-            calls = np.empty((sum(count for _, count in functions), stop - start), self.type)
-            kept.append(calls)  # arguments, then results
-            first = calls.ctypes.data - start * calls.itemsize  # a row has its index in the batch
-            pointers += range(first, first + calls.nbytes, calls.strides[0])
-            loop(start, stop, numbers, *pointers)
-            end = 0
-            for (name, *exponent), count in functions:
-                part = calls[end : end + count]
-                _CALLS[name](part, *(float(constants[~each]) for each in exponent), out=part)
-                end += count
-        self.last(start, stop, numbers, *pointers)
 
 
 def _loop(
     operations: Sequence[Operation],
-    outputs: Mapping[str, int],
-    parameters: Sequence[str],
+    result: int,
     columns: int,
+    has_gradient: bool,
     dtype: torch.dtype,
-    gradient_of: int | None = None,
-) -> Callable[..., None]:
-    """Return a compiled loop.
-
-    Args:
-        operations: the operations.
-        outputs: array -> the operation whose values are written to it.
-        parameters: all arrays, in the order in which the function takes them after the first row,
-            the last row and the constants.
-        columns: the number of columns of ``pred``.
-        dtype: of all numbers.
-        gradient_of: the operation whose gradient is computed.
-    """
-    needed = _needed(operations, outputs.values())
+) -> Code:
+    """Return the code of a loop; the arguments are those of :class:`Program`."""
+    needed = _needed(operations, result)
     code = Code("double" if dtype == torch.float64 else "float")
     for index in needed:
         name, *operands = operations[index]
-        if name in _CALLS:
-            code.load(_name(index), _call(index), 1, 0)
-        elif name in OPERATIONS:
+        if name in OPERATIONS:
             code.assign(_name(index), OPERATIONS[name][0].format(*map(_name, operands)))
         elif name in ("array", "mask"):
             code.load(_name(index), f"array{operands[0]}", 1, 0, name == "mask")
         else:
             code.load(_name(index), name, columns, operands[0])
-    for array, output in outputs.items():
-        code.store(_name(output), array, 1, 0)
-    if gradient_of is not None:
-        for name, expression in _derivative(operations, gradient_of, needed, columns):
+    code.store(_name(result), "value", 1, 0)
+    if has_gradient:
+        for name, expression in _derivative(operations, result, needed, columns):
             code.assign(name, expression)
         for column in range(columns):
             code.store(f"d{column}", "gradient", columns, column)
-    return compiled(code.text(parameters), len(parameters))
+    return code
 
 
 def _derivative(
@@ -284,10 +209,10 @@ def _derivative(
         yield f"d{column}", expression
 
 
-def _needed(operations: Sequence[Operation], outputs: Iterable[int]) -> list[int]:
-    """Return the operations that the outputs depend on, in their order."""
+def _needed(operations: Sequence[Operation], result: int) -> list[int]:
+    """Return the operations that the result depends on, in their order."""
     needed: set[int] = set()
-    waiting = list(outputs)
+    waiting = [result]
     while waiting:
         index = waiting.pop()
         if index >= 0 and index not in needed:
@@ -310,18 +235,8 @@ def _depends_on_pred(operations: Sequence[Operation], needed: Iterable[int]) -> 
     return depends
 
 
-def _function(call: Operation) -> tuple[str | int, ...]:
-    """Return the name of a function and, for a power, the exponent."""
-    return (call[0], call[2]) if call[0] in ("power", "slope_of_power") else call[:1]
-
-
 def _operands(operation: Operation) -> tuple[int, ...]:
     return operation[1:] if operation[0] in OPERATIONS else ()
-
-
-def _call(index: int) -> str:
-    """Return the array of the results of a call, and before it of its arguments."""
-    return f"call{index}"
 
 
 def _name(operand: int) -> str:

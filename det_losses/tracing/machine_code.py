@@ -1,8 +1,13 @@
 """Expressions of Python as a loop over rows in the language of LLVM, compiled for the processor."""
 
 import ast
+import contextlib
 import ctypes
-from collections.abc import Callable, Iterable
+import functools
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+from det_losses.tracing.functions import FUNCTIONS
 
 _BINARY = {ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv"}
 _COMPARE = {
@@ -12,6 +17,14 @@ _COMPARE = {
     ast.GtE: "oge",
     ast.Eq: "oeq",
     ast.NotEq: "une",
+}
+_SUFFIXES = {"float": "f32", "double": "f64"}
+_INTRINSICS = {  # name -> LLVM's name, the number of operands
+    "abs": ("fabs", 1),
+    "copysign": ("copysign", 2),
+    "floor": ("floor", 1),
+    "fma": ("fmuladd", 3),
+    "sqrt": ("sqrt", 1),
 }
 
 
@@ -35,40 +48,57 @@ class Code:
     ) -> None:
         """Assign an element of the row of an array."""
         kind = "i8" if is_boolean else self.number
-        value = self._new(f"load {kind}, ptr {self._element(kind, array, columns, column)}")
+        value = self.add(f"load {kind}, ptr {self._element(kind, array, columns, column)}")
         if is_boolean:
-            value = self._new(f"icmp ne i8 {value}, 0")
-            self.booleans.add(value)
+            value = self._boolean(f"icmp ne i8 {value}, 0")
         self.variables[name] = value
 
     def store(self, name: str, array: str, columns: int, column: int) -> None:
         """Write a variable to an element of the row of an array; booleans as 0 and 1."""
         value = self._variable(name)
         if value in self.booleans:
-            value = self._new(f"uitofp i1 {value} to {self.number}")
+            value = self.add(f"uitofp i1 {value} to {self.number}")
         place = self._element(self.number, array, columns, column)
         self.body.append(f"store {self.number} {value}, ptr {place}")
 
     def assign(self, name: str, expression: str) -> None:
         """Assign the value of an expression in Python's syntax."""
-        self.variables[name] = self._value(ast.parse(expression, mode="eval").body)
+        self.variables[name] = self.value(expression)
+
+    def value(self, expression: str, **values: str) -> str:
+        """Return the value of an expression in Python's syntax, whose names may be values."""
+        return self._value(_parsed(expression), values)
+
+    def add(self, instruction: str) -> str:
+        """Add an instruction, and return its value."""
+        self.count += 1
+        self.body.append(f"%t{self.count} = {instruction}")
+        return f"%t{self.count}"
+
+    @contextlib.contextmanager
+    def doubles(self) -> Iterator[Callable[[str], str]]:
+        """Compute with float64 numbers; the context is a function that converts a value."""
+        number, self.number = self.number, "double"
+        try:
+            yield lambda value: self.add(f"fpext {number} {value} to double")
+        finally:
+            self.number = number
 
     def text(self, parameters: Iterable[str]) -> str:
-        """Return the function of first row, last row, constants and arrays."""
+        """Return the function of the number of rows, the constants and the arrays."""
         arrays = ", ".join(f"ptr noalias %{name}" for name in parameters)
         lines = [
-            f"declare {self.number} @llvm.fabs.{self._suffix}({self.number})",
-            f"declare {self.number} @llvm.sqrt.{self._suffix}({self.number})",
-            f"define void @kernel(i64 %start, i64 %stop, ptr %numbers, {arrays}) {{",
+            *_declarations(),
+            f"define void @kernel(i64 %rows, ptr %numbers, {arrays}) {{",
             "entry:",
             *self.before,
-            "%some = icmp slt i64 %start, %stop",
+            "%some = icmp slt i64 0, %rows",
             "br i1 %some, label %row, label %end",
             "row:",
-            "%i = phi i64 [ %start, %entry ], [ %next, %row ]",
+            "%i = phi i64 [ 0, %entry ], [ %next, %row ]",
             *self.body,
             "%next = add nsw i64 %i, 1",
-            "%more = icmp slt i64 %next, %stop",
+            "%more = icmp slt i64 %next, %rows",
             "br i1 %more, label %row, label %end",
             "end:",
             "ret void",
@@ -76,19 +106,10 @@ class Code:
         ]
         return "\n".join(lines)
 
-    @property
-    def _suffix(self) -> str:
-        return "f64" if self.number == "double" else "f32"
-
-    def _new(self, instruction: str) -> str:
-        self.count += 1
-        self.body.append(f"%t{self.count} = {instruction}")
-        return f"%t{self.count}"
-
     def _element(self, kind: str, array: str, columns: int, column: int) -> str:
-        row = self._new(f"mul nsw i64 %i, {columns}")
-        index = self._new(f"add nsw i64 {row}, {column}")
-        return self._new(f"getelementptr {kind}, ptr %{array}, i64 {index}")
+        row = self.add(f"mul nsw i64 %i, {columns}")
+        index = self.add(f"add nsw i64 {row}, {column}")
+        return self.add(f"getelementptr {kind}, ptr %{array}, i64 {index}")
 
     def _variable(self, name: str) -> str:
         if name not in self.variables:  # a constant
@@ -103,38 +124,71 @@ class Code:
                 self.variables[name] = f"%{name}"
         return self.variables[name]
 
-    def _value(self, node: ast.expr) -> str:
+    def _value(self, node: ast.expr, values: dict[str, str]) -> str:
         match node:
+            case ast.Name("nan" | "inf" as name):
+                return self._constant(float(name))
             case ast.Name(name):
-                return self._variable(name)
+                return values[name] if name in values else self._variable(name)
             case ast.Constant(value):
-                return repr(float(value))
-            case ast.UnaryOp(ast.USub(), operand):
-                return self._new(f"fneg {self.number} {self._value(operand)}")
-            case ast.UnaryOp(ast.Not(), operand):
-                return self._boolean(f"xor i1 {self._value(operand)}, true")
-            case ast.BinOp(left, operator, right):
-                a, b = self._value(left), self._value(right)
-                return self._new(f"{_BINARY[type(operator)]} {self.number} {a}, {b}")
-            case ast.Compare(left, [operator], [right]):
-                a, b = self._value(left), self._value(right)
-                return self._boolean(f"fcmp {_COMPARE[type(operator)]} {self.number} {a}, {b}")
-            case ast.BoolOp(operator, [left, right]):
-                name = "and" if isinstance(operator, ast.And) else "or"
-                return self._boolean(f"{name} i1 {self._value(left)}, {self._value(right)}")
+                return self._constant(value)
             case ast.IfExp(test, body, other):
-                test, a, b = self._value(test), self._value(body), self._value(other)
-                return self._new(f"select i1 {test}, {self.number} {a}, {self.number} {b}")
-            case ast.Call(ast.Name(name), [argument]):
-                intrinsic = {"abs": "fabs", "sqrt": "sqrt"}[name]
-                call = f"call {self.number} @llvm.{intrinsic}.{self._suffix}"
-                return self._new(f"{call}({self.number} {self._value(argument)})")
-        raise NotImplementedError(ast.unparse(node))
+                test, a, b = (self._value(each, values) for each in (test, body, other))
+                return self.add(f"select i1 {test}, {self.number} {a}, {self.number} {b}")
+            case ast.UnaryOp(operator, operand):
+                operands = [operand]
+            case ast.BinOp(left, operator, right) | ast.Compare(left, [operator], [right]):
+                operands = [left, right]
+            case ast.BoolOp(operator, [_, _] as operands) | ast.Call(ast.Name(operator), operands):
+                pass
+            case _:
+                raise NotImplementedError(ast.unparse(node))
+        return self._operation(operator, [self._value(each, values) for each in operands])
+
+    def _operation(self, operator: ast.AST | str, operands: list[str]) -> str:
+        number = self.number
+        match operator:
+            case ast.USub():
+                return self.add(f"fneg {number} {operands[0]}")
+            case ast.Not():
+                return self._boolean(f"xor i1 {operands[0]}, true")
+            case ast.And() | ast.Or():
+                name = type(operator).__name__.lower()
+                return self._boolean(f"{name} i1 {', '.join(operands)}")
+            case ast.operator():
+                return self.add(f"{_BINARY[type(operator)]} {number} {', '.join(operands)}")
+            case ast.cmpop():
+                compare = f"fcmp {_COMPARE[type(operator)]} {number}"
+                return self._boolean(f"{compare} {', '.join(operands)}")
+            case _ if operator in FUNCTIONS:
+                return FUNCTIONS[operator](self, *operands)
+        arguments = ", ".join(f"{number} {operand}" for operand in operands)
+        name = f"@llvm.{_INTRINSICS[operator][0]}.{_SUFFIXES[number]}"
+        return self.add(f"call {number} {name}({arguments})")
+
+    def _constant(self, value: float) -> str:
+        """Return a number in hexadecimal; LLVM takes no decimal that is rounded."""
+        if self.number == "float":
+            (value,) = struct.unpack("f", struct.pack("f", value))
+        (bits,) = struct.unpack("Q", struct.pack("d", value))
+        return f"0x{bits:016X}"
 
     def _boolean(self, instruction: str) -> str:
-        value = self._new(instruction)
+        value = self.add(instruction)
         self.booleans.add(value)
         return value
+
+
+@functools.lru_cache(1000)
+def _parsed(expression: str) -> ast.expr:
+    return ast.parse(expression, mode="eval").body
+
+
+def _declarations() -> Iterator[str]:
+    for number, suffix in _SUFFIXES.items():
+        for name, operands in _INTRINSICS.values():
+            arguments = ", ".join([number] * operands)
+            yield f"declare {number} @llvm.{name}.{suffix}({arguments})"
 
 
 def compiled(source: str, arrays: int) -> Callable[..., None]:
@@ -157,7 +211,7 @@ def compiled(source: str, arrays: int) -> Callable[..., None]:
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     pointers = [ctypes.c_void_p] * (arrays + 1)
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, *pointers)
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, *pointers)
     function = kind(engine.get_function_address("kernel"))
     function.engine = engine  # which owns the code
     return function

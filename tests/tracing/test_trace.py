@@ -11,7 +11,7 @@ from det_losses.conformance.case import box_pairs
 from det_losses.losses import GIoULoss
 from det_losses.losses.core.box import IoUFamilyLoss, PairLoss
 from det_losses.losses.core.compiled import MOST_PROGRAMS
-from det_losses.tracing.kernels import MOST_OPERATIONS, ROWS_AT_ONCE
+from det_losses.tracing.kernels import MOST_INSTRUCTIONS
 from det_losses.tracing.trace import elementwise
 from det_losses.tracing.traced import UnsupportedOperation
 
@@ -354,7 +354,7 @@ def test_a_formula_that_differs_at_each_call_is_not_compiled_for_ever():
 
 
 def test_a_long_formula_is_not_compiled():
-    loss = Formula(lambda pair: sum([1e-3] * MOST_OPERATIONS, pair.iou))
+    loss = Formula(lambda pair: sum([1e-3] * MOST_INSTRUCTIONS, pair.iou))
     pred, target = box_pairs()
     loss(pred.requires_grad_(), target)
     assert loss.is_compiled is False
@@ -424,16 +424,6 @@ def test_an_elementwise_formula_has_the_value_and_slope_of_autograd(formula, dty
     value = elementwise(formula, dtype)(x, slope)
     leaf = x.clone().requires_grad_()
     expected = formula(leaf)
-    torch.testing.assert_close(value, expected.detach())
-    torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), leaf)[0])
-
-
-def test_a_formula_of_more_rows_than_are_computed_at_once():
-    x = torch.linspace(-3, 3, 2 * ROWS_AT_ONCE + 5)
-    slope = torch.empty_like(x)
-    value = elementwise(lambda x: x.exp() * (x.sigmoid() + 1).log(), x.dtype)(x, slope)
-    leaf = x.clone().requires_grad_()
-    expected = leaf.exp() * (leaf.sigmoid() + 1).log()
     torch.testing.assert_close(value, expected.detach())
     torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), leaf)[0])
 
