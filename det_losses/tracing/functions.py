@@ -49,7 +49,7 @@ class _Format:
 
 
 _FORMATS = {
-    "float": _Format(32, 23, 127, exp_terms=8, log_terms=5, log1p_terms=8, atan_terms=10),
+    "float": _Format(32, 23, 127, exp_terms=8, log_terms=5, log1p_terms=8, atan_terms=9),
     "double": _Format(64, 52, 1023, exp_terms=14, log_terms=11, log1p_terms=17, atan_terms=21),
 }
 

@@ -12,7 +12,7 @@ SPECIAL += [float("inf"), -float("inf"), float("nan")]
 FUNCTIONS = {
     "exp": (torch.exp, np.exp, lambda rng, limits: rng.uniform(*np.log(limits), 20_000)),
     "log": (torch.log, np.log, lambda rng, limits: np.exp(rng.uniform(*np.log(limits), 20_000))),
-    "log near 1": (torch.log, np.log, lambda rng, _: 1 + rng.uniform(-0.01, 0.01, 20_000)),
+    "log near 1": (torch.log, np.log, lambda rng, _: rng.uniform(0.7, 1.5, 20_000)),
     "atan": (torch.atan, np.arctan, lambda rng, _: rng.standard_cauchy(20_000)),
     "logsigmoid": (
         torch.nn.functional.logsigmoid,
