@@ -70,6 +70,11 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
         "0 if {0} < {1} else 0.5 * {g} if {0} == {1} else {g}",
         "0 if {1} < {0} else 0.5 * {g} if {0} == {1} else {g}",
     ),
+    "smooth_l1": (
+        "{0} * {0} * (0.5 / {1}) if abs({0}) < {1} else abs({0}) - 0.5 * {1}",
+        "{g} * (1 if {0} > 0 else -1 if {0} < 0 else 0) if abs({0}) >= {1} else {g} * {0} / {1}",
+        None,
+    ),
     "where": ("{1} if {0} else {2}", None, "{g} if {0} else 0", "0 if {0} else {g}"),
     "detach": ("{0}", None),
     "lt": ("{0} < {1}", None, None),

@@ -91,6 +91,12 @@ class Traced(Tensor):
             bounded = self.trace.add(name, bounded, limit)
         return bounded
 
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The tensor itself if it has this dtype, else its values in another dtype or place."""
+        if len(args) == 1 and args[0] is self.dtype and not kwargs:
+            return self
+        return super().to(*args, **kwargs)
+
     def detach(self) -> "Traced":
         """The values, constant in the gradient."""
         self.trace.operations.append(("detach", self.index))
@@ -226,10 +232,8 @@ def _smooth_l1(
 ) -> Traced:
     if reduction != "none":
         raise UnsupportedOperation("smooth_l1_loss with a reduction")
-    error = (pred - target).abs()
-    if not beta:
-        return error
-    return torch.where(error >= beta, error - 0.5 * beta, error**2 * (0.5 / beta))
+    error = pred - target
+    return error.trace.add("smooth_l1", error, beta)
 
 
 _FUNCTIONS: dict[Callable, Callable[..., Any]] = {

@@ -408,6 +408,8 @@ ELEMENTWISE = {
     "division": lambda x: 1 / (2 + x.abs()) + x / 3 + (x - 1) / (x**2 + 1) - (2 - x),
     "where": lambda x: torch.where((x > 0) & ~(x >= 3) | (x < -3), x**2, -x) * (x == 1),
     "smooth L1": lambda x: smooth_l1_loss(x, torch.zeros_like(x), beta=2.0, reduction="none"),
+    "smooth L1, beta 0": lambda x: smooth_l1_loss(x, x.detach() + 1, beta=0, reduction="none"),
+    "conversion to the same dtype": lambda x: x.to(x.dtype) * 2,
     "constant": lambda x: x * x.detach() + torch.ones_like(x),
     "names of powers": lambda x: x.square() - torch.square(x - 1) * x.pow(3) + torch.pow(x, 2),
     "names of extremes": lambda x: torch.max(x, x**2) - torch.min(x, -x) * x.maximum(-x),
