@@ -1,10 +1,11 @@
 """Time of losses, forward and backward, as a ratio to other libraries in the same process.
 
-    python benchmarks/loss_speed.py [--device cuda] [--threads 1] [--sizes 64 1000 100000]
+    python benchmarks/loss_speed.py [--device cuda] [--threads 1] [--sizes 64 1000 100000] [--plain]
 
 Ours and the peers are timed in turn. A ratio above 1 means that ours is faster than the fastest
 peer: torchvision and, where it is installed, ultralytics; mmdetection's formulas are written here,
-because mmdetection needs a compiler. On a GPU, times are measured with events; peak memory is that
+because mmdetection needs a compiler. With ``--plain``, the peer of each loss is its own formula by
+autograd. On a GPU, times are measured with events; peak memory is that
 of one call, beyond its inputs.
 """
 
@@ -18,9 +19,11 @@ import torchvision
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, smooth_l1_loss
 
-from det_losses import build_loss
-from det_losses.conformance.case import box_pairs
+from det_losses import build_loss, list_losses
+from det_losses.conformance.case import box_pairs, example_inputs
 from det_losses.cost import seconds
+from det_losses.losses.core.box import PairLoss
+from det_losses.losses.core.text import loss_text
 
 try:
     from ultralytics.utils.metrics import bbox_iou
@@ -128,8 +131,7 @@ def box_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], Ten
         "torchvision's CIoU": torchvision_(vision.complete_box_iou_loss),
         **{f"{name}' CIoU": peer for name, peer in ultralytics(CIoU=True).items()},
     }
-    plain = build_loss("WIoUv3Loss")  # no peer has Wise-IoU
-    peers = {
+    peers: dict[str, dict[str, Loss]] = {
         "IoULoss(mode=linear)": {"mmdetection": mmdetection.iou, **ultralytics()},
         "GIoULoss": {
             "torchvision": torchvision_(vision.generalized_box_iou_loss),
@@ -148,7 +150,7 @@ def box_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], Ten
         },
         "SIoULoss": {"mmdetection": mmdetection.siou},
         "EIoULoss": complete,
-        "WIoUv3Loss": {"its plain formula": lambda x: plain.plain(x, target).sum(), **complete},
+        "WIoUv3Loss": complete,
         "FocalEIoULoss": complete,
         "InnerIoU(CIoULoss)": complete,
         "SmoothL1Loss": {"torch": lambda x: smooth_l1_loss(x, target, reduction="sum")},
@@ -159,8 +161,23 @@ def box_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], Ten
     }
 
 
-def _build(name: str) -> torch.nn.Module:
-    loss = build_loss(name)
+def plain_cases(n: int, device: str) -> dict[str, tuple[Loss, dict[str, Loss], Tensor]]:
+    """Return the same for all losses of box pairs, each against its plain formula by autograd."""
+    pred, target = (x.to(device) for x in box_pairs(n, torch.float32))
+
+    def case(config: dict) -> tuple[Loss, dict[str, Loss], Tensor]:
+        ours, plain = _build(config), _build(config)
+        extra = example_inputs(ours, n, torch.float32).extra
+        extra = {name: x.to(device) for name, x in extra.items()}
+        peer = {"plain formula": lambda x: plain.plain(x, target, **extra).sum()}
+        return lambda x: ours(x, target, **extra), peer, pred
+
+    configs = (info.config for info in list_losses())
+    return {loss_text(each): case(each) for each in configs if isinstance(_build(each), PairLoss)}
+
+
+def _build(loss: str | dict) -> torch.nn.Module:
+    loss = build_loss(loss)
     loss.reduction = "sum"
     return loss
 
@@ -211,6 +228,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(REPEATS))
+    parser.add_argument("--plain", action="store_true", help="all losses, by autograd as the peer")
     parser.add_argument("--anchors", type=int, default=60_000, help="rows of the focal loss")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -220,9 +238,9 @@ def main() -> None:
     print("| loss | rows | ours, µs | fastest peer / ours | each peer / ours |")
     print("|---|---|---|---|---|")
     for n in args.sizes:
-        for label, case in box_cases(n, args.device).items():
+        for label, case in (plain_cases if args.plain else box_cases)(n, args.device).items():
             print(row(label, n, *case, REPEATS.get(n, 11)), flush=True)
-    if not args.anchors:
+    if args.plain or not args.anchors:
         return
     for label, (ours, peers, pred) in class_cases(args.anchors, args.device).items():
         print(row(label, args.anchors, ours, peers, pred, 9), flush=True)
