@@ -152,7 +152,7 @@ class TestCluster:
         """Its run resumes on the other one; the same command then finds nothing to do."""
         machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cfg = Config.fromfile(tiny_config)
-        cfg.train_cfg.update(max_epochs=60, val_interval=60)
+        cfg.train_cfg.update(max_epochs=300, val_interval=300)
         root = tmp_path / "comparison"
         losses = ["L1Loss", "GIoULoss", "IoULoss"]
         options = dict(seeds=[0], executor="ray", address=cluster.address, resamples=100)
@@ -171,7 +171,7 @@ class TestCluster:
         assert "Ray cluster: 3 machines, room for 2 runs at a time" in out
         assert [row["status"] for row in rows] == ["done"] * 3
         logs = [file.read_text() for file in root.glob("runs/*/*/output.log")]
-        starts = [log.count("6 images, batch size 3: 60 epochs") for log in logs]
+        starts = [log.count("6 images, batch size 3: 300 epochs") for log in logs]
         assert sorted(starts) == [1, 1, 2]
         assert "resumed epoch" in logs[starts.index(2)]
         assert not list(root.rglob("*.marker"))
