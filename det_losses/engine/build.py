@@ -33,6 +33,7 @@ from det_losses.engine.checks import (
 )
 from det_losses.engine.config import TEST, VALIDATION, entries, use_labels, use_validation
 from det_losses.engine.config_text import FastTextConfig
+from det_losses.engine.cpu import convolve_with_onednn, keep_freed_memory
 from det_losses.engine.device import uses_cuda
 from det_losses.engine.launcher import divide_images, prepare_launcher, process_count
 from det_losses.engine.pretrained import loaded_lines, name_classes, take_load_from
@@ -82,6 +83,7 @@ def build_runner(
         NotRegisteredError: a ``type`` is not registered.
         MissingFileError: the data or the checkpoint to load does not exist.
     """
+    keep_freed_memory()
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _select_parts(cfg, train)
     check_settings(cfg)
@@ -121,6 +123,8 @@ def build_runner(
     whole = bool(cfg.get("load_from")) and (not train or bool(cfg.get("resume")))
     with config_errors(cfg), weights_skipped() if whole else contextlib.nullcontext():
         runner = QuietRunner.from_cfg(FastTextConfig.of(cfg))
+    if train:
+        convolve_with_onednn(runner.model)
     if process_count(cfg) > 1 and not any(isinstance(h, RankWatchHook) for h in runner.hooks):
         runner.register_hook(RankWatchHook())
     runner.datasets = tuple((cfg[key].dataset, built) for key, built in datasets.items())

@@ -17,6 +17,7 @@ from det_losses.adapters.transformers.models import (
     import_transformers,
 )
 from det_losses.data.coco import CocoDataset
+from det_losses.engine.cpu import keep_freed_memory
 from det_losses.errors import InputError
 from det_losses.evaluation.result_file import write_detections
 from det_losses.models.slots import LossConfig
@@ -90,6 +91,7 @@ def train(
         InputTypeError: an unknown parameter of a loss.
     """
     transformers = import_transformers()
+    keep_freed_memory()
     work_dir = Path(work_dir)
     data = CocoDataset(train_ann, train_images, transforms=transforms)
     classes = data.metainfo["classes"]

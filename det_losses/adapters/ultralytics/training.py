@@ -17,6 +17,7 @@ from torch import nn
 
 from det_losses.adapters.ultralytics.criterion import INSTALL, LossConfig
 from det_losses.adapters.ultralytics.layout import Layout, write_layout
+from det_losses.engine.cpu import keep_freed_memory
 from det_losses.errors import (
     InputError,
     InputTypeError,
@@ -128,6 +129,7 @@ def train(
             "exist_ok": True,
         }
         layout = write_layout(work_dir / DATA_FOLDER, train_ann, train_images, val_ann, val_images)
+        keep_freed_memory()
         trainer = _new_trainer({**overrides, "data": str(layout.data)}, layout, losses)
         trainer.train()
     _check_calls(trainer.used)
