@@ -1,8 +1,9 @@
-"""Exponential, logarithm, arc tangent and power as arithmetic on the numbers of a row.
+"""Exponential, logarithm, sigmoid, arc tangent and power as arithmetic on the numbers of a row.
 
 LLVM can compute several rows at once only if the loop calls no function of the C library. So these
 functions are series, after a reduction of the argument to a small interval. They are within 3 units
-in the last place; a power of float64 numbers has an error that grows with its logarithm.
+in the last place, with or without fused multiply-add instructions; a power of float64 numbers has
+an error that grows with its logarithm.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ class _Format:
         log1p_terms: terms of the same series for an argument of at most 1/3.
         atan_terms: terms of the arc tangent's series for an argument of at most tan(pi / 8).
         ln2: log(2) in two parts; the product of the first and an exponent is exact.
+        shift: a number whose last bits are those of an integer that is added to it.
     """
 
     bits: int
@@ -47,6 +49,10 @@ class _Format:
         high = round(_LN2 * scale) / scale
         return high, float(_LN2 - Fraction(high))
 
+    @property
+    def shift(self) -> float:
+        return 1.5 * 2.0**self.fraction
+
 
 _FORMATS = {
     "float": _Format(32, 23, 127, exp_terms=8, log_terms=5, log1p_terms=8, atan_terms=9),
@@ -58,58 +64,64 @@ def exp(code: "Code", x: str) -> str:
     """Exponential: 2^n e^r, where r = x - n ln 2, by the series of e^r."""
     form = _FORMATS[code.number]
     high, low = form.ln2
+    # Beyond these n, the result is 0 or infinite, and 2^(n/2) would be no normal number.
     lowest, highest = (-form.bias - form.fraction - 2) * float(_LN2), (form.bias + 2) * float(_LN2)
     x = code.value(f"{lowest} if x < {lowest} else {highest} if x > {highest} else x", x=x)
     n = _nearest(code, code.value(f"x * {float(1 / _LN2)}", x=x))
-    r = code.value(f"fma(n, {-low}, fma(n, {-high}, x))", x=x, n=n)
+    r = code.value(f"muladd(n, {-low}, muladd(n, {-high}, x))", x=x, n=n)
     series = _polynomial("r", [1 / factorial(k) for k in range(form.exp_terms)])
-    half = _nearest(code, code.value("0.5 * n", n=n))  # 2^n itself may be no normal number
-    rest = code.value("n - half", n=n, half=half)
-    powers = {"a": _power_of_two(code, half), "b": _power_of_two(code, rest)}
+    first = _nearest(code, code.value("0.5 * n", n=n))
+    rest = code.value("n - first", n=n, first=first)
+    powers = {"a": _power_of_two(code, first), "b": _power_of_two(code, rest)}
     return code.value(f"{series} * a * b", r=r, **powers)
 
 
 def log(code: "Code", x: str) -> str:
-    """Natural logarithm of x = 2^e m: e ln 2 + ln m; ln m = 2 artanh((m - 1) / (m + 1))."""
+    """Natural logarithm of x = 2^e m: e ln 2 + ln m; ln m = 2 artanh((m - 1) / (m + 1)).
+
+    The bits of a positive number are its biased exponent and, below it, the fraction of m - 1. So
+    e + bias is the exponent of these bits plus what carries a fraction above that of sqrt(2) over:
+    m is from sqrt(1/2) to sqrt(2). Other numbers get their results at the end.
+    """
     form = _FORMATS[code.number]
     integer, (high, low) = f"i{form.bits}", form.ln2
     scale, least = 2.0 ** (form.fraction + 1), 2.0 ** (1 - form.bias)
     normal = code.value(f"x * {scale} if x < {least} else x", x=x)
     bits = code.add(f"bitcast {code.number} {normal} to {integer}")
-    # m is from sqrt(1/2) to sqrt(2)
-    fraction_of_half = int((sqrt(0.5) * 2 - 1) * 2**form.fraction)
-    offset = ((form.bias - 1) << form.fraction) + fraction_of_half
-    above = code.add(f"sub {integer} {bits}, {offset - (form.bias << form.fraction)}")
-    biased = code.add(f"lshr {integer} {above}, {form.fraction}")
-    removed = code.add(f"sub {integer} {biased}, {form.bias}")
-    removed = code.add(f"shl {integer} {removed}, {form.fraction}")
-    m = code.add(f"sub {integer} {bits}, {removed}")
+    carry = 2**form.fraction - int((sqrt(2) - 1) * 2**form.fraction)
+    biased = code.add(f"add {integer} {bits}, {carry}")
+    biased = code.add(f"lshr {integer} {biased}, {form.fraction}")
+    exponent = code.add(f"sub {integer} {biased}, {form.bias}")
+    exponent = code.add(f"shl {integer} {exponent}, {form.fraction}")
+    m = code.add(f"sub {integer} {bits}, {exponent}")
     m = code.add(f"bitcast {integer} {m} to {code.number}")
-    # the integer as the last bits of a number, which is faster than a conversion
+    # 2^fraction + the biased exponent, whose bits are the last ones: faster than a conversion
     unit = 2.0**form.fraction
     number = code.add(f"or {integer} {biased}, {(form.bias + form.fraction) << form.fraction}")
     number = code.add(f"bitcast {integer} {number} to {code.number}")
-    e = code.value(
-        f"n - ({unit + form.bias + form.fraction + 1} if x < {least} else {unit + form.bias})",
-        n=number,
-        x=x,
-    )
+    bias, scaled = unit + form.bias, unit + form.bias + form.fraction + 1
+    e = code.value(f"n - ({scaled} if x < {least} else {bias})", n=number, x=x)
     s = code.value("(m - 1) / (m + 1)", m=m)
     z = code.value("s * s", s=s)
-    series = _polynomial("z", [2 / (2 * k + 1) for k in range(1, form.log_terms)])
-    rest = code.value(f"s * z * {series}", s=s, z=z)
-    value = code.value(f"fma(e, {high}, fma(e, {low}, rest) + 2 * s)", e=e, rest=rest, s=s)
+    rest = code.value(f"s * z * {_artanh(form.log_terms)}", s=s, z=z)
+    value = code.value(f"muladd(e, {high}, muladd(e, {low}, rest) + 2 * s)", e=e, rest=rest, s=s)
     value = code.value("v if x < inf else x", v=value, x=x)
     return code.value("nan if x < 0 else -inf if x == 0 else v", x=x, v=value)
 
 
-def log1p(code: "Code", x: str) -> str:
-    """Natural logarithm of 1 + x, for x from 0 to 1: 2 artanh(x / (2 + x))."""
-    s = code.value("x / (2 + x)", x=x)
+def sigmoid(code: "Code", x: str) -> str:
+    """Sigmoid: 1 / (1 + t) or t / (1 + t), where t = e^-|x|."""
+    return code.value("(1 if x >= 0 else t) * (1 / (1 + t))", x=x, t=_tail(code, x))
+
+
+def logsigmoid(code: "Code", x: str) -> str:
+    """Logarithm of the sigmoid: min(x, 0) - ln(1 + t), where t = e^-|x| is from 0 to 1."""
+    t = _tail(code, x)
+    s = code.value("t / (2 + t)", t=t)  # ln(1 + t) = 2 artanh(s)
     z = code.value("s * s", s=s)
-    terms = _FORMATS[code.number].log1p_terms
-    series = _polynomial("z", [2 / (2 * k + 1) for k in range(1, terms)])
-    return code.value(f"fma(s * z, {series}, 2 * s)", s=s, z=z)
+    series = _artanh(_FORMATS[code.number].log1p_terms)
+    log1p = code.value(f"muladd(s * z, {series}, 2 * s)", s=s, z=z)
+    return code.value("(x if x < 0 else 0) - l", x=x, l=log1p)
 
 
 def atan(code: "Code", x: str) -> str:
@@ -129,33 +141,37 @@ def atan(code: "Code", x: str) -> str:
     return code.value("copysign(v, x)", v=value, x=x)
 
 
-def power(code: "Code", x: str, exponent: str) -> str:
-    """Power: e^(y ln|x|), with the sign of x if y is an odd number; float32 in float64."""
-    if code.number == "float":
-        with code.doubles() as double:
-            wide = power(code, double(x), double(exponent))
-        return code.add(f"fptrunc double {wide} to float")
-    value = exp(code, code.value("y * l", y=exponent, l=log(code, code.value("abs(x)", x=x))))
-    half = code.value("0.5 * abs(y)", y=exponent)
-    names = {"x": x, "y": exponent, "v": value, "half": half}
-    names["whole"] = code.value("y == floor(y)", **names)
-    names["odd"] = code.value("whole and half != floor(half)", **names)
-    signed = "copysign(v, x) if odd else v if whole or (x >= 0 or x == -inf) else nan"
-    value = code.value(signed, **names)
-    return code.value("1 if y == 0 else v", y=exponent, v=value)
+def power(code: "Code", x: str, y: str) -> str:
+    """Power for a finite y other than 0: e^(y ln|x|), with the sign of x if y is an odd integer."""
+    value = exp(code, code.value("y * l", y=y, l=log(code, code.value("abs(x)", x=x))))
+    whole = code.value("y == floor(y)", y=y)
+    even = code.value("0.5 * y == floor(0.5 * y)", y=y)
+    value = code.value("copysign(v, x) if w and not even else v", v=value, x=x, w=whole, even=even)
+    # As in the C standard, a power of -infinity is that of infinity.
+    return code.value("v if w or (x >= 0 or x == -inf) else nan", v=value, x=x, w=whole)
 
 
 def _polynomial(variable: str, coefficients: Sequence[float]) -> str:
     """Return a polynomial as an expression, from its coefficients in ascending order."""
     *others, expression = map(repr, coefficients)
     for coefficient in reversed(others):
-        expression = f"fma({variable}, {expression}, {coefficient})"
+        expression = f"muladd({variable}, {expression}, {coefficient})"
     return expression
+
+
+def _artanh(terms: int) -> str:
+    """Return (2 artanh(s) - 2 s) / s^3 as an expression of z = s^2."""
+    return _polynomial("z", [2 / (2 * k + 1) for k in range(1, terms)])
+
+
+def _tail(code: "Code", x: str) -> str:
+    """Return e^-|x|; LLVM merges those of x and -x."""
+    return exp(code, code.value("-abs(x)", x=x))
 
 
 def _nearest(code: "Code", x: str) -> str:
     """Round to an integer: the sum has no bits for a fraction."""
-    shift = 1.5 * 2.0 ** _FORMATS[code.number].fraction
+    shift = _FORMATS[code.number].shift
     return code.value(f"x + {shift} - {shift}", x=x)
 
 
@@ -163,11 +179,10 @@ def _power_of_two(code: "Code", n: str) -> str:
     """Return 2^n for an integer n, the exponent of a normal number."""
     form = _FORMATS[code.number]
     integer = f"i{form.bits}"
-    last_bits = code.value(f"n + {1.5 * 2.0**form.fraction}", n=n)
-    bits = code.add(f"bitcast {code.number} {last_bits} to {integer}")
+    bits = code.add(f"bitcast {code.number} {code.value(f'n + {form.shift}', n=n)} to {integer}")
     bits = code.add(f"shl {integer} {bits}, {form.fraction}")
     bits = code.add(f"add {integer} {bits}, {form.bias << form.fraction}")
     return code.add(f"bitcast {integer} {bits} to {code.number}")
 
 
-FUNCTIONS = {"exp": exp, "log": log, "log1p": log1p, "atan": atan, "power": power}
+FUNCTIONS = {"exp": exp, "log": log, "sigmoid": sigmoid, "logsigmoid": logsigmoid, "atan": atan}

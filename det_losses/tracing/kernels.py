@@ -2,10 +2,11 @@
 
 A formula is a list of operations on the numbers of one row. The derivative follows it in reverse.
 LLVM compiles both to one loop over the rows, which makes no array of intermediate values. It takes
-less than 0.1 s to compile a formula, and a few microseconds to call it.
+usually less than 0.1 s to compile a formula, and a few microseconds to call it.
 """
 
 import ctypes
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -14,7 +15,14 @@ from torch import Tensor
 from det_losses.tracing.machine_code import Code, compiled
 
 Operation = tuple[str | int | float, ...]
-MOST_INSTRUCTIONS = 8000  # take 1 to 2 s to compile
+MOST_INSTRUCTIONS = 3000  # take up to 1.5 s to compile
+
+
+class _Count(threading.local):
+    programs = 0
+
+
+count = _Count()  # of what this thread has compiled
 
 
 def _slope_at_limit() -> bool:
@@ -28,8 +36,8 @@ _ABOVE, _BELOW = (">=", "<=") if _slope_at_limit() else (">", "<")
 
 # Name -> value, and the derivative by each operand, as expressions of Python: {0}, {1} and {2} are
 # the operands, {v} is the value, {g} the derivative of the result by the value. An operand without
-# derivative has None. Derivatives are those of autograd: 0 for abs at 0, half each for the minimum
-# of equal numbers, and both for that of NaN.
+# derivative has None. Derivatives are those of autograd, or nearer to the exact ones: 0 for abs at
+# 0, half each for the minimum of equal numbers, and both for that of NaN.
 OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "add": ("{0} + {1}", "{g}", "{g}"),
     "sub": ("{0} - {1}", "{g}", "-{g}"),
@@ -41,22 +49,16 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
     "exp": ("exp({0})", "{g} * {v}"),
     "log": ("log({0})", "{g} / {0}"),
     "atan": ("atan({0})", "{g} / (1 + {0} * {0})"),
-    # {1} is exp(-|{0}|)
-    "sigmoid": (
-        "(1 if {0} >= 0 else {1}) * (1 / (1 + {1}))",
-        "{g} * ({1} * (1 / (1 + {1})) * (1 / (1 + {1})))",
-        None,
-    ),
-    "logsigmoid": (
-        "({0} if {0} < 0 else 0) - log1p({1})",
-        "{g} * ((1 if {0} < 0 else {1}) * (1 / (1 + {1})))",
-        None,
-    ),
+    "sigmoid": ("sigmoid({0})", "{g} * ({v} * sigmoid(-{0}))"),
+    "logsigmoid": ("logsigmoid({0})", "{g} * sigmoid(-{0})"),
     "power": ("power({0}, {1})", "{g} * ({1} * power({0}, {1} - 1))", None),
     "square": ("{0} * {0}", "{g} * (2 * {0})"),
     "cube": ("{0} * {0} * {0}", "{g} * (3 * ({0} * {0}))"),
     "fourth": ("({0} * {0}) * ({0} * {0})", "{g} * (4 * ({0} * {0} * {0}))"),
-    "inverse_square": ("1 / ({0} * {0})", "-({g} * (2 / ({0} * {0} * {0})))"),
+    "three_halves": ("{0} * sqrt({0})", "{g} * (1.5 * sqrt({0}))"),
+    "inverse_sqrt": ("1 / sqrt({0})", "-({g} * (0.5 * {v} / {0}))"),
+    "inverse": ("1 / {0}", "-({g} * ({v} / {0}))"),
+    "inverse_square": ("1 / ({0} * {0})", "-({g} * (2 * {v} / {0}))"),
     "relu": ("0 if {0} < 0 else {0}", "0 if {0} <= 0 else {g}"),
     "at_least": ("{1} if {0} < {1} else {0}", f"{{g}} if {{0}} {_ABOVE} {{1}} else 0", None),
     "at_most": ("{1} if {0} > {1} else {0}", f"{{g}} if {{0}} {_BELOW} {{1}} else 0", None),
@@ -71,7 +73,7 @@ OPERATIONS: dict[str, tuple[str | None, ...]] = {
         "0 if {1} < {0} else 0.5 * {g} if {0} == {1} else {g}",
     ),
     "smooth_l1": (
-        "{0} * {0} * (0.5 / {1}) if abs({0}) < {1} else abs({0}) - 0.5 * {1}",
+        "0.5 * {0} * ({0} / {1}) if abs({0}) < {1} else abs({0}) - 0.5 * {1}",
         "{g} * (1 if {0} > 0 else -1 if {0} < 0 else 0) if abs({0}) >= {1} else {g} * {0} / {1}",
         None,
     ),
@@ -103,14 +105,12 @@ class Program:
         dtype: of all numbers, float32 or float64.
 
     Attributes:
-        number: how many programs there have been.
+        loop: the function of the number of rows, the constants and the arrays.
 
     Raises:
         ImportError: llvmlite is not installed.
-        ValueError: there are too many operations.
+        ValueError: the formula is too long.
     """
-
-    number = 0
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Program:
         has_gradient: bool,
         dtype: torch.dtype,
     ) -> None:
-        Program.number += 1
+        count.programs += 1
         arrays = sum(name in ("array", "mask") for name, *_ in operations)
         parameters = ["pred", "target", "gradient", "value", *(f"array{k}" for k in range(arrays))]
         code = _loop(operations, result, columns, has_gradient, dtype)
@@ -156,7 +156,7 @@ class Program:
         if gradient is None:
             gradient = torch.empty_like(pred)
         pointers = [each.data_ptr() for each in (pred, target, gradient, value, *arrays)]
-        if 0 in pointers:
+        if rows and 0 in pointers:
             raise ValueError("a tensor without memory")
         self.loop(rows, numbers, *pointers)
         return value, gradient

@@ -1,13 +1,12 @@
 """Expressions of Python as a loop over rows in the language of LLVM, compiled for the processor."""
 
 import ast
-import contextlib
 import ctypes
 import functools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 
-from det_losses.tracing.functions import FUNCTIONS
+from det_losses.tracing.functions import FUNCTIONS, power
 
 _BINARY = {ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv"}
 _COMPARE = {
@@ -23,7 +22,7 @@ _INTRINSICS = {  # name -> LLVM's name, the number of operands
     "abs": ("fabs", 1),
     "copysign": ("copysign", 2),
     "floor": ("floor", 1),
-    "fma": ("fmuladd", 3),
+    "muladd": ("fmuladd", 3),  # one or two roundings
     "sqrt": ("sqrt", 1),
 }
 
@@ -33,11 +32,19 @@ class Code:
 
     Args:
         number: the type of all numbers, ``float`` or ``double``.
+
+    Attributes:
+        number: the type.
+        before: the instructions before the loop, which load constants.
+        body: the instructions of the loop.
+        variables: what is assigned to each name.
+        booleans: the values of type ``i1``.
+        count: the number of values in the loop.
     """
 
     def __init__(self, number: str) -> None:
         self.number = number
-        self.before: list[str] = []
+        self.before: dict[str, None] = {}
         self.body: list[str] = []
         self.variables: dict[str, str] = {}
         self.booleans: set[str] = set()
@@ -75,15 +82,6 @@ class Code:
         self.body.append(f"%t{self.count} = {instruction}")
         return f"%t{self.count}"
 
-    @contextlib.contextmanager
-    def doubles(self) -> Iterator[Callable[[str], str]]:
-        """Compute with float64 numbers; the context is a function that converts a value."""
-        number, self.number = self.number, "double"
-        try:
-            yield lambda value: self.add(f"fpext {number} {value} to double")
-        finally:
-            self.number = number
-
     def text(self, parameters: Iterable[str]) -> str:
         """Return the function of the number of rows, the constants and the arrays."""
         arrays = ", ".join(f"ptr noalias %{name}" for name in parameters)
@@ -112,17 +110,17 @@ class Code:
         return self.add(f"getelementptr {kind}, ptr %{array}, i64 {index}")
 
     def _variable(self, name: str) -> str:
-        if name not in self.variables:  # a constant
-            place = 0 if name == "seed" else 1 + int(name.removeprefix("c"))
-            self.before += [
-                f"%{name}.place = getelementptr double, ptr %numbers, i64 {place}",
-                f"%{name}.double = load double, ptr %{name}.place",
-            ]
-            self.variables[name] = f"%{name}.double"
-            if self.number == "float":
-                self.before.append(f"%{name} = fptrunc double %{name}.double to float")
-                self.variables[name] = f"%{name}"
-        return self.variables[name]
+        if name in self.variables:
+            return self.variables[name]
+        place = 0 if name == "seed" else 1 + int(name.removeprefix("c"))  # of a constant
+        lines = [
+            f"%{name}.place = getelementptr double, ptr %numbers, i64 {place}",
+            f"%{name}.double = load double, ptr %{name}.place",
+        ]
+        if self.number == "float":
+            lines.append(f"%{name}.float = fptrunc double %{name}.double to float")
+        self.before.update(dict.fromkeys(lines))
+        return f"%{name}.{self.number}"
 
     def _value(self, node: ast.expr, values: dict[str, str]) -> str:
         match node:
@@ -135,6 +133,8 @@ class Code:
             case ast.IfExp(test, body, other):
                 test, a, b = (self._value(each, values) for each in (test, body, other))
                 return self.add(f"select i1 {test}, {self.number} {a}, {self.number} {b}")
+            case ast.Call(ast.Name("power"), [base, exponent]):
+                return self._power(self._value(base, values), exponent)
             case ast.UnaryOp(operator, operand):
                 operands = [operand]
             case ast.BinOp(left, operator, right) | ast.Compare(left, [operator], [right]):
@@ -166,6 +166,15 @@ class Code:
         name = f"@llvm.{_INTRINSICS[operator][0]}.{_SUFFIXES[number]}"
         return self.add(f"call {number} {name}({arguments})")
 
+    def _power(self, base: str, exponent: ast.expr) -> str:
+        """Compute in float64, also because the exponent is not rounded to float32."""
+        if self.number == "double":
+            return power(self, base, self._value(exponent, {}))
+        base, self.number = self.add(f"fpext float {base} to double"), "double"
+        value = power(self, base, self._value(exponent, {}))
+        self.number = "float"
+        return self.add(f"fptrunc double {value} to float")
+
     def _constant(self, value: float) -> str:
         """Return a number in hexadecimal; LLVM takes no decimal that is rounded."""
         if self.number == "float":
@@ -192,7 +201,12 @@ def _declarations() -> Iterator[str]:
 
 
 def compiled(source: str, arrays: int) -> Callable[..., None]:
-    """Compile a function for this processor."""
+    """Compile a function for this processor.
+
+    Args:
+        source: the function, in the language of LLVM.
+        arrays: how many arrays it takes.
+    """
     import llvmlite.binding as llvm  # 0.1 s, which a training on a GPU does not need
 
     llvm.initialize_native_target()
@@ -213,5 +227,5 @@ def compiled(source: str, arrays: int) -> Callable[..., None]:
     pointers = [ctypes.c_void_p] * (arrays + 1)
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, *pointers)
     function = kind(engine.get_function_address("kernel"))
-    function.engine = engine  # which owns the code
+    function.engine = engine  # the code ends with it
     return function

@@ -15,7 +15,6 @@ from det_losses.boxes import BoxPair, geometry
 from det_losses.tensors import is_readable
 from det_losses.tracing.kernels import Operation, Program
 from det_losses.tracing.traced import (
-    Constant,
     Operand,
     Traced,
     UnsupportedOperation,
@@ -48,7 +47,6 @@ class Trace:
         "operations",
         "pred",
         "shared",
-        "tails",
         "target",
         "values",
     )
@@ -59,9 +57,8 @@ class Trace:
         self.constants: list[float] = []
         self.arrays: list[Tensor] = []
         self.values: dict[int, Tensor] = {}  # those that the formula has asked for
-        self.tails: dict[int, Traced] = {}
         self.shared: list[tuple[Tensor, int]] = []  # tensors of the formula, with their versions
-        self.nodes = _count_nodes()
+        self.nodes = _count_nodes()  # before the formula
 
     def pair(self, eps: float, inputs: Mapping[str, Tensor]) -> "TracedPair":
         """Return the geometry of the boxes."""
@@ -137,17 +134,6 @@ class Trace:
         program, constants = compiled
         return program, [*self.constants, *constants]
 
-    def tail(self, x: Traced) -> Traced:
-        """Return exp(-|x|), the same for x and -x."""
-        index = x.index
-        while index >= 0 and self.operations[index][0] == "neg":
-            index = self.operations[index][1]
-        if index not in self.tails:
-            self.tails[index] = self.add(
-                "exp", self.add("neg", self.add("abs", make_traced(self, index, True)))
-            )
-        return self.tails[index]
-
     def place(self, operand: float | Tensor, is_boolean: bool = False) -> int:
         """Return the operand of an operation, for a number or a tensor that is not traced."""
         if not isinstance(operand, int | float):
@@ -182,11 +168,11 @@ class Trace:
 
 def elementwise(
     formula: Callable[[Tensor], Tensor], dtype: torch.dtype
-) -> Callable[[Tensor, Tensor], Tensor]:
+) -> Callable[[Tensor, Tensor, float | Tensor], Tensor]:
     """Return a function that computes a formula of each number of a tensor.
 
-    The function writes the derivative to its second argument, a tensor like the first one. Both
-    must be contiguous.
+    The function writes the derivative, times its third argument, to its second argument, a tensor
+    like the first one. Both must be contiguous.
 
     Args:
         formula: a function of a tensor, whose values it may not ask for.
@@ -199,13 +185,14 @@ def elementwise(
     trace = Trace(nothing, nothing)
     with torch.enable_grad():
         result = formula(trace.column(0))
-    if type(result) is not Traced or trace.arrays or trace.values:
+    if type(result) is not Traced or result.constant or trace.arrays or trace.values:
         raise UnsupportedOperation("a formula that depends on other tensors than its argument")
+    trace.check()
     program, constants = trace.program(result, True)
 
-    def compute(x: Tensor, slope: Tensor) -> Tensor:
+    def compute(x: Tensor, slope: Tensor, seed: float | Tensor = 1.0) -> Tensor:
         column = x.view(-1, 1)
-        value, _ = program.evaluate(column, column, constants, (), gradient=slope.view(-1, 1))
+        value, _ = program.evaluate(column, column, constants, (), float(seed), slope.view(-1, 1))
         return value.view(x.shape)
 
     return compute
@@ -295,7 +282,7 @@ class TracedPair(BoxPair):
         """The pair of the interpolated box and the target."""
         return self._other("interpolated", alpha)
 
-    def scaled(self, ratio: Constant) -> "TracedPair":
+    def scaled(self, ratio: Operand) -> "TracedPair":
         """The pair with both boxes scaled about their own centres."""
         return self._other("scaled", ratio)
 

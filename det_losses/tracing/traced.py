@@ -24,7 +24,17 @@ class UnsupportedOperation(BaseException):
     """
 
 
-_POWERS = {2: "square", 3: "cube", 4: "fourth", -2: "inverse_square", 0.5: "sqrt"}
+_POWERS = {
+    0.5: "sqrt",
+    1.5: "three_halves",
+    2: "square",
+    3: "cube",
+    4: "fourth",
+    -0.5: "inverse_sqrt",
+    -1: "inverse",
+    -2: "inverse_square",
+}
+_MOST = 2**53  # above, all float64 numbers are even
 
 
 def _unary(name: str) -> Callable[["Traced"], "Traced"]:
@@ -69,6 +79,7 @@ class Traced(Tensor):
     __gt__, __ge__, __ne__ = _binary("gt"), _binary("ge"), _binary("ne")
     __neg__, abs, exp, log = _unary("neg"), _unary("abs"), _unary("exp"), _unary("log")
     sqrt, relu, atan = _unary("sqrt"), _unary("relu"), _unary("atan")
+    sigmoid = _unary("sigmoid")
     __and__, __or__, __invert__ = _logical("and"), _logical("or"), _logical("not")
 
     def __pow__(self, exponent: float) -> "Traced":
@@ -76,6 +87,10 @@ class Traced(Tensor):
             raise UnsupportedOperation("a power whose exponent is not a number")
         if exponent == 0:
             return self.trace.number(1.0)
+        if exponent == 1:
+            return self
+        if not abs(exponent) < _MOST:
+            raise UnsupportedOperation(f"a power whose exponent is {exponent}")
         if exponent in _POWERS:
             return self.trace.add(_POWERS[exponent], self)
         return self.trace.add("power", self, exponent)
@@ -92,7 +107,7 @@ class Traced(Tensor):
         return bounded
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The tensor itself if it has this dtype, else its values in another dtype or place."""
+        """The tensor itself for its dtype, else its values converted, which need no gradient."""
         if len(args) == 1 and args[0] is self.dtype and not kwargs:
             return self
         return super().to(*args, **kwargs)
@@ -144,8 +159,7 @@ class Traced(Tensor):
         return function(*map(_values, args), **{k: _values(v) for k, v in (kwargs or {}).items()})
 
 
-Constant = float | Tensor | Traced
-Operand = Constant
+Operand = float | Tensor
 _NOTHING = torch.empty(0, device="meta")  # has no values that code in C++ could read
 _make = Tensor._make_subclass
 
@@ -219,25 +233,20 @@ def _like(number: float) -> Callable[..., Traced | Tensor]:
     return like
 
 
-def _sigmoid(x: Traced) -> Traced:
-    return x.trace.add("sigmoid", x, x.trace.tail(x))
-
-
-def _logsigmoid(x: Traced) -> Traced:
-    return x.trace.add("logsigmoid", x, x.trace.tail(x))
-
-
 def _smooth_l1(
-    pred: Operand, target: Operand, *, beta: float, reduction: str = "mean", **_: None
+    pred: Tensor, target: Tensor, *, beta: float, reduction: str, **others: Any
 ) -> Traced:
-    if reduction != "none":
-        raise UnsupportedOperation("smooth_l1_loss with a reduction")
+    known = reduction == "none" and isinstance(beta, int | float) and beta >= 0
+    if not (known and is_number(pred) and is_number(target)) or any(
+        each is not None for each in others.values()
+    ):
+        raise UnsupportedOperation("smooth_l1_loss with these arguments")
     error = pred - target
-    return error.trace.add("smooth_l1", error, beta)
+    return error.trace.add("smooth_l1", error, beta) if beta else error.abs()
 
 
 _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
-    logsigmoid: _logsigmoid,
+    logsigmoid: _unary("logsigmoid"),
     smooth_l1_loss: _smooth_l1,
     torch.abs: Traced.abs,
     torch.atan: Traced.atan,
@@ -253,13 +262,12 @@ _FUNCTIONS: dict[Callable, Callable[..., Any]] = {
     torch.exp: Traced.exp,
     torch.log: Traced.log,
     torch.relu: Traced.relu,
-    torch.sigmoid: _sigmoid,
+    torch.sigmoid: Traced.sigmoid,
     torch.sqrt: Traced.sqrt,
     Tensor.clip: Traced.clamp,
     Tensor.maximum: _extremum("maximum"),
     Tensor.minimum: _extremum("minimum"),
     Tensor.pow: Traced.__pow__,
-    Tensor.sigmoid: _sigmoid,
     Tensor.square: lambda x: x**2,
     torch.max: _two_or_values(torch.max, "maximum"),
     torch.maximum: _extremum("maximum"),

@@ -1,5 +1,7 @@
 """A traced formula has the value and the gradient that it has with plain tensors."""
 
+import gc
+import threading
 import warnings
 
 import numpy as np
@@ -8,11 +10,11 @@ import torch
 from torch.nn.functional import logsigmoid, relu, smooth_l1_loss
 
 from det_losses.conformance.case import box_pairs
-from det_losses.losses import GIoULoss
+from det_losses.losses import FocalLoss, GIoULoss
 from det_losses.losses.core.box import IoUFamilyLoss, PairLoss
 from det_losses.losses.core.compiled import MOST_PROGRAMS
 from det_losses.tracing.kernels import MOST_INSTRUCTIONS
-from det_losses.tracing.trace import elementwise
+from det_losses.tracing.trace import Trace, elementwise
 from det_losses.tracing.traced import UnsupportedOperation
 
 
@@ -353,6 +355,37 @@ def test_a_formula_that_differs_at_each_call_is_not_compiled_for_ever():
     assert loss.is_compiled is False
 
 
+def test_other_threads_that_compile_do_not_count():
+    def formula(pair):
+        compiling = threading.Thread(target=elementwise, args=(next(others), torch.float32))
+        compiling.start()
+        compiling.join()
+        return pair.dx
+
+    others = iter([lambda x, k=k: sum([x] * k, x.exp()) for k in range(3, 8)])
+    loss = Formula(formula)
+    pred, target = box_pairs()
+    for _ in range(5):
+        loss(pred.requires_grad_(), target)
+    assert loss.programs == 1
+
+
+def test_a_loss_leaves_no_reference_cycle():
+    logits, labels = torch.zeros(9, 4, requires_grad=True), torch.arange(9) % 5
+    loss = FocalLoss()
+    gc.collect()
+    gc.disable()
+    try:
+        loss(logits, labels).backward()
+        assert not any(type(each) is Trace for each in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+def test_a_formula_of_no_rows():
+    assert elementwise(torch.exp, torch.float32)(torch.empty(0), torch.empty(0)).shape == (0,)
+
+
 def test_a_long_formula_is_not_compiled():
     loss = Formula(lambda pair: sum([1e-3] * MOST_INSTRUCTIONS, pair.iou))
     pred, target = box_pairs()
@@ -408,6 +441,9 @@ ELEMENTWISE = {
     "division": lambda x: 1 / (2 + x.abs()) + x / 3 + (x - 1) / (x**2 + 1) - (2 - x),
     "where": lambda x: torch.where((x > 0) & ~(x >= 3) | (x < -3), x**2, -x) * (x == 1),
     "smooth L1": lambda x: smooth_l1_loss(x, torch.zeros_like(x), beta=2.0, reduction="none"),
+    "smooth L1, tiny beta": lambda x: smooth_l1_loss(
+        x, torch.zeros_like(x), beta=1e-39, reduction="none"
+    ),
     "smooth L1, beta 0": lambda x: smooth_l1_loss(x, x.detach() + 1, beta=0, reduction="none"),
     "conversion to the same dtype": lambda x: x.to(x.dtype) * 2,
     "constant": lambda x: x * x.detach() + torch.ones_like(x),
@@ -430,10 +466,41 @@ def test_an_elementwise_formula_has_the_value_and_slope_of_autograd(formula, dty
     torch.testing.assert_close(slope, torch.autograd.grad(expected.sum(), leaf)[0])
 
 
+class OwnGradient(torch.autograd.Function):
+    """The identity with another gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return 100 * upstream
+
+
+def smooth(x, **arguments):
+    return smooth_l1_loss(x, torch.zeros_like(x), **{"reduction": "none", **arguments})
+
+
 @pytest.mark.parametrize(
-    "formula", [lambda x: x - x.mean(), lambda x: x.detach().max() - x, lambda x: x + torch.ones(2)]
+    "formula",
+    [
+        lambda x: x - x.mean(),
+        lambda x: x.detach().max() - x,
+        lambda x: x + torch.ones(2),
+        lambda x: x > 0,
+        torch.zeros_like,
+        lambda x: OwnGradient.apply(x) + x,
+        lambda x: smooth(x, beta=-1.0),
+        lambda x: smooth(x, beta=float("nan")),
+        lambda x: smooth(x, size_average=False),
+        lambda x: smooth(x, reduce=True),
+        lambda x: smooth_l1_loss(x, 1.0, reduction="none"),
+        lambda x: smooth_l1_loss(x, torch.tensor(1.0, dtype=torch.float64), reduction="none"),
+    ],
 )
-def test_an_elementwise_formula_may_not_depend_on_other_elements(formula):
+@pytest.mark.filterwarnings("ignore")  # of deprecated arguments
+def test_what_an_elementwise_formula_may_not_do(formula):
     with pytest.raises(UnsupportedOperation):
         elementwise(formula, torch.float32)
 
@@ -457,7 +524,7 @@ def test_what_is_not_a_number_stays_so(number, column):
         lambda x: torch.maximum(torch.zeros_like(x), x),
         lambda x: x.clamp(-1, 1),
         torch.relu,
-        lambda x: torch.where(x != x, torch.ones_like(x), 0.0),
+        lambda x: torch.where(x != x, torch.ones_like(x), x),
     ],
 )
 def test_functions_of_nan(formula):

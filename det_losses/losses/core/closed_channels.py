@@ -13,7 +13,7 @@ from det_losses.tracing.traced import UnsupportedOperation
 # Logits whose intermediate values fit into a core's cache; on a GPU, into little of its memory.
 CHUNK, CHUNK_ON_GPU = 2**18, 2**24
 Formula = Callable[[Tensor], Tensor]
-Differentiated = Callable[[Tensor, Tensor], Tensor]
+Differentiated = Callable[[Tensor, Tensor, float | Tensor], Tensor]
 
 
 class ChannelTerms(NamedTuple):
@@ -47,16 +47,14 @@ class ClosedChannels:
         value = torch.empty_like(pred) if self.divisor is None else None
         totals = []
         terms = [_differentiated(term, pred) for term in self.terms]
+        seed = 1.0 if self.divisor is None else 1 / self.divisor
         size = CHUNK if pred.is_cpu else CHUNK_ON_GPU
         step = max(1, size // max(1, pred.shape[-1]))
         may_ignore = not pred.is_cpu or bool((self.labels < 0).any())
-        is_divided = not (isinstance(self.divisor, float | None) and self.divisor in (1, None))
         for start in range(0, len(pred), step):
             rows = slice(start, start + step)
             slope = gradient[rows]
-            own = self._chunk(terms, pred[rows], slope, rows, may_ignore)
-            if is_divided:
-                slope /= self.divisor
+            own = self._chunk(terms, pred[rows], slope, rows, seed, may_ignore)
             if value is None:
                 totals.append(own.sum())
             else:
@@ -71,17 +69,18 @@ class ClosedChannels:
         logits: Tensor,
         slope: Tensor,
         rows: slice,
+        seed: float | Tensor,
         may_ignore: bool,
     ) -> Tensor:
-        """Return the loss of some rows, and write its gradient to ``slope``."""
+        """Return the loss of some rows, and write ``seed`` times its gradient to ``slope``."""
         negative, positive = terms
         labels = self.labels[rows].unsqueeze(-1)
         channel = labels.clamp(0, logits.shape[-1] - 1)
         is_class = labels == channel
-        value = negative(logits, slope)
+        value = negative(logits, slope, seed)
         at_label = logits.gather(-1, channel)
         label_slope = torch.empty_like(at_label)
-        label_value = positive(at_label, label_slope)
+        label_value = positive(at_label, label_slope, seed)
         for all_channels, own in ((value, label_value), (slope, label_slope)):
             own = torch.where(is_class, own, all_channels.gather(-1, channel))
             all_channels.scatter_(-1, channel, own)
@@ -93,18 +92,18 @@ class ClosedChannels:
 
 
 def _differentiated(formula: Formula, x: Tensor) -> Differentiated:
-    """Return a function that computes the formula and writes its derivative to a tensor."""
+    """Return a function like those of :func:`~det_losses.tracing.trace.elementwise`."""
     if x.is_cpu:
         try:
             return elementwise(formula, x.dtype)
         except (Exception, UnsupportedOperation):  # autograd computes it, or raises the same error
             pass
 
-    def compute(x: Tensor, slope: Tensor) -> Tensor:
+    def compute(x: Tensor, slope: Tensor, seed: float | Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             value = formula(x)
-            slope.copy_(torch.autograd.grad(value.sum(), x)[0])
+            slope.copy_(torch.autograd.grad((value * seed).sum(), x)[0])
         return value.detach()
 
     return compute
