@@ -73,7 +73,7 @@ def test_model_builds_without_weights_or_network(name):
     backbone = model["backbone"]
     if backbone["type"] == "EfficientNetLite0FPN":
         pytest.importorskip("timm")
-        backbone["pretrained"] = False
+        backbone.update(pretrained=False, frozen_stages=0)
     elif "weights" in backbone:
         known = torchvision.models.get_model_weights(backbone["name"])
         assert backbone["weights"] in known.__members__

@@ -329,10 +329,12 @@ class _SelectedFeatures(nn.Module):
         self.indices = list(indices)
         self.channels_last = False
 
+    def in_format(self, x: Tensor) -> Tensor:
+        """Return images in the memory format of the computation."""
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        features = self.model(x)
+        features = self.model(self.in_format(x))
         return [features[i] for i in self.indices]
 
     def __prepare_scriptable__(self) -> "_SelectedFeatures":

@@ -16,6 +16,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from det_losses.errors import InputError
+from det_losses.models.feature_cache import FeatureCache, layers_of
 from det_losses.signatures import parameters
 
 EXTRA_LEVELS = {"pool": ("pool",), "p6p7": ("p6", "p7"), None: ()}
@@ -34,6 +35,9 @@ class FPNBackbone(nn.Module):
         extra_levels: ``"pool"`` (Faster R-CNN: one more level by max pooling), ``"p6p7"``
             (RetinaNet: two more by strided convolutions) or None.
         fpn_norm: normalisation of the pyramid's convolutions: None, ``"GN"`` or ``"BN"``.
+        feature_cache_mb: in a training on a CPU, keep the features of frozen stages up to this
+            size, for images that come again; 0: do not. See
+            :class:`~det_losses.models.feature_cache.FeatureCache`.
 
     Attributes:
         level_names: the names of the feature maps that ``forward`` returns, in order.
@@ -41,7 +45,8 @@ class FPNBackbone(nn.Module):
             torchvision's default, that of ImageNet.
 
     Raises:
-        InputError: unknown ``extra_levels``, or ``out_channels`` below 1.
+        InputError: unknown ``extra_levels``, ``out_channels`` below 1, or features that cannot be
+            kept.
     """
 
     image_mean: list[float] | None = None
@@ -60,10 +65,13 @@ class FPNBackbone(nn.Module):
         out_channels: int = 256,
         extra_levels: str | None = "pool",
         fpn_norm: str | None = None,
+        feature_cache_mb: float = 0,
     ) -> None:
         super().__init__()
         if extra_levels not in EXTRA_LEVELS:
             raise InputError(f"extra_levels must be 'pool', 'p6p7' or None, got {extra_levels!r}")
+        if feature_cache_mb < 0:
+            raise InputError(f"feature_cache_mb must be at least 0, got {feature_cache_mb}")
         if out_channels < 1:
             raise InputError(f"out_channels must be at least 1, got {out_channels}")
         extra: ExtraFPNBlock | None = None
@@ -75,11 +83,12 @@ class FPNBackbone(nn.Module):
             list(in_channels), out_channels, extra, norm_layer(fpn_norm)
         )
         self.out_channels = out_channels
+        self.cache = FeatureCache(*layers_of(body), feature_cache_mb) if feature_cache_mb else None
         self.level_names = [*map(str, range(len(in_channels))), *EXTRA_LEVELS[extra_levels]]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the levels by name, highest resolution first."""
-        features = self.body(images)
+        features = self.body(images) if torch.jit.is_scripting() else self._features(images)
         levels: dict[str, Tensor] = {}
         # torch.jit.script compiles this, but not `isinstance(features, dict)`.
         if torch.jit.isinstance(features, Dict[str, Tensor]):  # noqa: UP006
@@ -89,6 +98,11 @@ class FPNBackbone(nn.Module):
             for level in features:
                 levels[str(len(levels))] = level
         return self.fpn(levels)
+
+    @torch.jit.unused
+    def _features(self, images: Tensor) -> list[Tensor] | dict[str, Tensor]:
+        cache = self.cache if self.training else None
+        return self.body(images) if cache is None or not cache.can_use(images) else cache(images)
 
 
 def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) -> None:

@@ -8,6 +8,7 @@ model = dict(
     backbone=dict(
         type="EfficientNetLite0FPN",
         frozen_stages=4,  # all but the last
+        feature_cache_mb=500,  # their features, for images that come again
         out_channels=64,
         extra_levels="p6p7",
         fpn_norm="GN",

@@ -47,7 +47,10 @@ class ClosedChannels:
         value = torch.empty_like(pred) if self.divisor is None else None
         totals = []
         terms = [_differentiated(term, pred) for term in self.terms]
-        seed = 1.0 if self.divisor is None else 1 / self.divisor
+        divisor = self.divisor
+        if isinstance(divisor, Tensor):
+            divisor = divisor.to(pred.dtype)
+        seed = 1.0 if divisor is None else 1 / divisor
         size = CHUNK if pred.is_cpu else CHUNK_ON_GPU
         step = max(1, size // max(1, pred.shape[-1]))
         may_ignore = not pred.is_cpu or bool((self.labels < 0).any())
