@@ -75,13 +75,14 @@ class FeatureCache:
 
     def _found(self, images: Tensor, kept: Sequence[int]) -> list[Tensor]:
         """Return the outputs of some frozen layers."""
-        shape = str(tuple(images.shape[1:])).encode()
-        keys = [hashlib.sha1(x.contiguous().numpy()).digest() + shape for x in images]
+        shape = str((images.dtype, *images.shape[1:])).encode()
+        as_bytes = images.contiguous().view(torch.uint8).numpy()
+        keys = [hashlib.sha1(each).digest() + shape for each in as_bytes]
         missing = [row for row, key in enumerate(keys) if key not in self._features]
         new: dict[bytes, list[Tensor]] = {}
         if missing:
             rows = missing if len(missing) > 1 else missing * 2
-            outputs = self._computed(images if len(rows) == len(images) else images[rows], kept)
+            outputs = self._computed(images[rows] if len(missing) < len(images) else images, kept)
             for place, row in enumerate(missing):
                 new[keys[row]] = [each[place : place + 1].clone() for each in outputs]
             self._add(new)
