@@ -22,12 +22,14 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from torch import nn
 
 from det_losses.comparison.process import Executor, LocalExecutor
 from det_losses.engine.config_text import config_text
 from det_losses.engine.device import device_options, use_device, uses_cuda
 from det_losses.engine.run_time import WARM_UP, endless_steps, trial
 from det_losses.files import read_json, write_json, write_text
+from det_losses.models.fpn import FPNBackbone
 
 WORTH = 180.0  # seconds of all runs, above which a measurement of about 10 s pays
 _WINDOW = 2.0  # seconds of steps in a measurement
@@ -159,7 +161,7 @@ def train_steps(config: Path, folder: Path, name: str, threads: int) -> None:
             next(steps)
             count += 1
         rate = count / (time.time() - begin)
-        memory, free = _memory()
+        memory, free = _memory(runner.model)
     write_json(folder / f"{name}.json", {"steps": rate, "memory": memory, "free": free})
 
 
@@ -172,13 +174,15 @@ def _wait_for(file: Path) -> float:
     return float(file.read_text())
 
 
-def _memory() -> tuple[int, int]:
-    """Return the bytes that this process takes, and those that were free without it."""
+def _memory(model: nn.Module) -> tuple[int, int]:
+    """Return the bytes that this process will take, and those that were free without it."""
     if uses_cuda():
         own = torch.cuda.max_memory_reserved() + _CONTEXT
         return own, torch.cuda.mem_get_info()[0] + own
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return own, _available() + own
+    caches = (each.cache for each in model.modules() if isinstance(each, FPNBackbone))
+    growth = sum(2**20 * (each.mebibytes - each.size) for each in caches if each is not None)
+    return own + int(growth), _available() + own
 
 
 def _available() -> int:

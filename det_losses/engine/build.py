@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
@@ -83,7 +84,8 @@ def build_runner(
         NotRegisteredError: a ``type`` is not registered.
         MissingFileError: the data or the checkpoint to load does not exist.
     """
-    keep_freed_memory()
+    if get_device() == "cpu":
+        keep_freed_memory()
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else Config(copy.deepcopy(dict(cfg)))
     _select_parts(cfg, train)
     check_settings(cfg)

@@ -1,126 +1,126 @@
 """Outputs of the frozen first layers of a backbone, kept for images that are trained on again."""
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 from torchvision.models._utils import IntermediateLayerGetter
 
-from det_losses.errors import InputError
-from det_losses.tensors import is_traced
+from det_losses.tensors import is_readable
 
 Layer = Callable[[Tensor], Tensor]
+_RANDOM = ("Drop", "StochasticDepth", "RReLU")  # how the names of random layers begin
 
 
 class FeatureCache:
-    """A body whose frozen first layers compute the features of an image once.
+    """The first layers of a body, whose outputs are kept as long as they depend on the image alone.
 
+    These are the layers up to the first one that is trained, random, or a batch norm of the batch.
     An image is recognised by its normalised and padded values, so any augmentation is allowed; only
-    what repeats, such as a horizontal flip, is found again. The features are those of the body, bit
-    by bit, as long as the kernels of a layer treat each image of a batch by itself: torch's on a
-    CPU do for two or more images. So a single missing image is computed twice, and a batch of one
-    image is left to the body.
+    what repeats, such as a horizontal flip, is found again. If all images of a batch are known,
+    their features are taken; else those of the whole batch are computed. So a feature is always
+    computed in a batch of the same size, where the kernels of torch give the same bits.
+
+    It has no effect on other bodies than those of :func:`layers_of`, and none on a body with hooks
+    or checkpoints of gradients. Weights must not be changed through ``.data``, which leaves no
+    trace.
 
     Args:
-        layers: the layers of the body, which are applied one after the other.
-        returned: the indices of the layers whose outputs are the features, in ascending order.
-        megabytes: the largest size of the features that are kept. When it is reached, no others
+        mebibytes: the largest size of the features that are kept. When it is reached, no others
             are added.
 
-    Raises:
-        InputError: a frozen layer depends on the batch or on random numbers.
+    Attributes:
+        size: of the features that are kept, in MiB.
     """
 
-    def __init__(self, layers: Sequence[Layer], returned: Sequence[int], megabytes: float) -> None:
-        self.layers, self.returned, self.megabytes = list(layers), list(returned), megabytes
+    def __init__(self, mebibytes: float) -> None:
+        self.mebibytes = mebibytes
         self.size = 0.0
         self._features: dict[bytes, list[Tensor]] = {}
-        self._frozen, self._state = 0, ()
-        self._update()
-        frozen = [layer for layer in self.layers[: self._frozen] if isinstance(layer, nn.Module)]
-        for module in (each for layer in frozen for each in layer.modules()):
-            if isinstance(module, _BatchNorm):
-                raise InputError(
-                    "feature_cache_mb: the batch norms of frozen stages must be frozen too, with "
-                    "norm='FrozenBN' or freeze_norm=True"
-                )
-            if isinstance(module, _DropoutNd) or type(module).__name__ == "DropPath":
-                raise InputError("feature_cache_mb: the frozen stages have dropout")
+        self._weights: list[Tensor] = []
+        self._state: list[Any] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureCache":
-        return FeatureCache(copy.deepcopy(self.layers, memo), self.returned, self.megabytes)
+        return FeatureCache(self.mebibytes)
 
-    def __getstate__(self) -> dict[str, Any]:
-        empty = FeatureCache(self.layers, self.returned, self.megabytes)
-        return vars(empty).copy()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureCache, (self.mebibytes,)
 
-    def can_use(self, images: Tensor) -> bool:
-        """Return whether the features of these images may be kept: on a CPU, not traced."""
-        return images.is_cpu and len(images) > 1 and not images.requires_grad and not is_traced()
+    def features(self, body: nn.Module, images: Tensor) -> list[Tensor] | dict[str, Tensor]:
+        """Return the features of a body, in a training."""
+        known = layers_of(body) if _can_keep(images) else None
+        if known is None:
+            return body(images)
+        layers, returned = known
+        frozen = next((i for i, each in enumerate(layers) if _changes(each)), len(layers))
+        weights = [tensor for layer in layers[:frozen] for tensor in _tensors(layer)]
+        if not weights:
+            return body(images)
+        self._forget_if_changed(weights)
+        kept = sorted({*(index for index in returned if index < frozen), frozen - 1})
+        outputs = dict(zip(kept, self._outputs(layers[:frozen], kept, images), strict=True))
+        x = outputs[frozen - 1]
+        for index in range(frozen, len(layers)):
+            outputs[index] = x = layers[index](x)
+        return [outputs[index] for index in returned]
 
-    def __call__(self, images: Tensor) -> list[Tensor]:
-        """Return the features that the body returns."""
-        self._update()
-        kept = sorted({*(i for i in self.returned if i < self._frozen), self._frozen - 1} - {-1})
-        outputs = dict(zip(kept, self._found(images, kept), strict=True)) if kept else {}
-        x = outputs.get(self._frozen - 1, images)
-        for index in range(self._frozen, len(self.layers)):
-            outputs[index] = x = self.layers[index](x)
-        return [outputs[index] for index in self.returned]
-
-    def _found(self, images: Tensor, kept: Sequence[int]) -> list[Tensor]:
-        """Return the outputs of some frozen layers."""
-        shape = str((images.dtype, *images.shape[1:])).encode()
-        as_bytes = images.contiguous().view(torch.uint8).numpy()
-        keys = [hashlib.sha1(each).digest() + shape for each in as_bytes]
-        missing = [row for row, key in enumerate(keys) if key not in self._features]
-        new: dict[bytes, list[Tensor]] = {}
-        if missing:
-            rows = missing if len(missing) > 1 else missing * 2
-            outputs = self._computed(images[rows] if len(missing) < len(images) else images, kept)
-            for place, row in enumerate(missing):
-                new[keys[row]] = [each[place : place + 1].clone() for each in outputs]
-            self._add(new)
-        features = [new.get(key) or self._features[key] for key in keys]
-        return [torch.cat(each) for each in zip(*features, strict=True)]
-
-    @torch.no_grad()
-    def _computed(self, x: Tensor, kept: Sequence[int]) -> list[Tensor]:
-        outputs = []
-        for index in range(self._frozen):
-            x = self.layers[index](x)
-            if index in kept:
-                outputs.append(x)
+    def _outputs(
+        self, layers: Sequence[Layer], kept: Sequence[int], images: Tensor
+    ) -> list[Tensor]:
+        """Return the outputs of some layers."""
+        kind = str((images.dtype, images.shape, images.stride(), kept)).encode()
+        rows = images.contiguous().view(torch.uint8).numpy()
+        keys = [hashlib.sha1(row).digest() + kind for row in rows]
+        if all(key in self._features for key in keys):
+            features = [self._features[key] for key in keys]
+            return [torch.cat(each) for each in zip(*features, strict=True)]
+        x, outputs = images, []
+        with torch.no_grad():
+            for index, layer in enumerate(layers):
+                x = layer(x)
+                if index in kept:
+                    outputs.append(x)
+        for row, key in enumerate(keys):
+            self._keep(key, [each[row : row + 1] for each in outputs])
         return outputs
 
-    def _add(self, new: dict[bytes, list[Tensor]]) -> None:
-        for key, features in new.items():
-            size = sum(each.nbytes for each in features) / 2**20
-            if self.size + size > self.megabytes:
-                return
-            self._features[key] = features
+    def _keep(self, key: bytes, features: Sequence[Tensor]) -> None:
+        size = sum(each.nbytes for each in features) / 2**20
+        if key not in self._features and self.size + size <= self.mebibytes:
+            self._features[key] = [each.clone() for each in features]
             self.size += size
 
-    def _update(self) -> None:
-        """Forget everything if the frozen layers have changed."""
-        frozen, versions = 0, []
-        for layer in self.layers:
-            tensors = _tensors(layer)
-            if any(each.requires_grad for each in tensors):
-                break
-            frozen += 1
-            versions += [(id(each), each._version) for each in tensors]
-        frozen = frozen if versions else 0
-        state = (torch.is_autocast_enabled("cpu"), versions)
-        if state != self._state:
-            self._frozen, self._state = frozen, state
+    def _forget_if_changed(self, weights: list[Tensor]) -> None:
+        """Forget all features if other weights, or another precision, would compute them now."""
+        state = [(each.data_ptr(), each._version) for each in weights]
+        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+        if [autocast, *state] != self._state:
             self._features.clear()
             self.size = 0.0
+        self._weights, self._state = weights, [autocast, *state]  # no address is used again
+
+
+def _can_keep(images: Tensor) -> bool:
+    return (
+        is_readable(images)
+        and not images.requires_grad
+        and forward_ad._current_level < 0
+        and not torch._C._len_torch_dispatch_stack()
+    )
+
+
+def _changes(layer: Layer) -> bool:
+    """Return whether the output depends on more than the image."""
+    if not isinstance(layer, nn.Module):
+        return False
+    return any(each.requires_grad for each in layer.parameters()) or any(
+        each.training and (isinstance(each, _BatchNorm) or type(each).__name__.startswith(_RANDOM))
+        for each in layer.modules()
+    )
 
 
 def _tensors(layer: Layer) -> list[Tensor]:
@@ -129,21 +129,25 @@ def _tensors(layer: Layer) -> list[Tensor]:
     return [*layer.parameters(), *layer.buffers()]
 
 
-def layers_of(body: nn.Module) -> tuple[list[Layer], list[int]]:
-    """Return the layers of a body and the indices of those whose outputs it returns.
+def layers_of(body: nn.Module) -> tuple[list[Layer], list[int]] | None:
+    """Return the layers of a body and, in ascending order, those whose outputs it returns.
 
-    Raises:
-        InputError: they are not known for this body.
+    None stands for a body whose layers are not known: the bodies of ResNetFPN, MobileNetV3FPN,
+    EfficientNetLite0FPN and of timm's EfficientNets are.
     """
-    if isinstance(body, IntermediateLayerGetter):
-        names = list(body)
-        return list(body.values()), [names.index(name) for name in body.return_layers]
     model = getattr(body, "model", None)
-    if type(model).__name__ == "EfficientNetFeatures" and model.feature_hooks is None:
+    hooked = (each for each in (body, model) if isinstance(each, nn.Module))
+    if any(each._forward_hooks or each._forward_pre_hooks for each in hooked):
+        return None
+    if type(body) is IntermediateLayerGetter:
+        names = list(body)
+        return list(body.values()), sorted(names.index(name) for name in body.return_layers)
+    # timm's class applies its children one after the other; the index of a feature is that of its
+    # stage, where 0 is the stem.
+    if type(model).__name__ == "EfficientNetFeatures" and hasattr(body, "in_format"):
+        if model.feature_hooks is not None or model.grad_checkpointing:
+            return None
         layers = [body.in_format, model.conv_stem, model.bn1, *model.blocks]
         by_index = [2 + stage for stage, _ in sorted(model._stage_out_idx.items())]
         return layers, [by_index[index] for index in body.indices]
-    raise InputError(
-        "feature_cache_mb is for ResNetFPN, MobileNetV3FPN, EfficientNetLite0FPN and timm's "
-        "EfficientNets"
-    )
+    return None

@@ -16,7 +16,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from det_losses.errors import InputError
-from det_losses.models.feature_cache import FeatureCache, layers_of
+from det_losses.models.feature_cache import FeatureCache
 from det_losses.signatures import parameters
 
 EXTRA_LEVELS = {"pool": ("pool",), "p6p7": ("p6", "p7"), None: ()}
@@ -37,7 +37,8 @@ class FPNBackbone(nn.Module):
         fpn_norm: normalisation of the pyramid's convolutions: None, ``"GN"`` or ``"BN"``.
         feature_cache_mb: in a training on a CPU, keep the features of frozen stages up to this
             size, for images that come again; 0: do not. See
-            :class:`~det_losses.models.feature_cache.FeatureCache`.
+            :class:`~det_losses.models.feature_cache.FeatureCache`, which has no effect on some
+            backbones.
 
     Attributes:
         level_names: the names of the feature maps that ``forward`` returns, in order.
@@ -45,8 +46,8 @@ class FPNBackbone(nn.Module):
             torchvision's default, that of ImageNet.
 
     Raises:
-        InputError: unknown ``extra_levels``, ``out_channels`` below 1, or features that cannot be
-            kept.
+        InputError: unknown ``extra_levels``, ``out_channels`` below 1, or a negative
+            ``feature_cache_mb``.
     """
 
     image_mean: list[float] | None = None
@@ -70,7 +71,7 @@ class FPNBackbone(nn.Module):
         super().__init__()
         if extra_levels not in EXTRA_LEVELS:
             raise InputError(f"extra_levels must be 'pool', 'p6p7' or None, got {extra_levels!r}")
-        if feature_cache_mb < 0:
+        if not feature_cache_mb >= 0:
             raise InputError(f"feature_cache_mb must be at least 0, got {feature_cache_mb}")
         if out_channels < 1:
             raise InputError(f"out_channels must be at least 1, got {out_channels}")
@@ -83,7 +84,7 @@ class FPNBackbone(nn.Module):
             list(in_channels), out_channels, extra, norm_layer(fpn_norm)
         )
         self.out_channels = out_channels
-        self.cache = FeatureCache(*layers_of(body), feature_cache_mb) if feature_cache_mb else None
+        self.cache = FeatureCache(feature_cache_mb) if feature_cache_mb else None
         self.level_names = [*map(str, range(len(in_channels))), *EXTRA_LEVELS[extra_levels]]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -101,8 +102,9 @@ class FPNBackbone(nn.Module):
 
     @torch.jit.unused
     def _features(self, images: Tensor) -> list[Tensor] | dict[str, Tensor]:
-        cache = self.cache if self.training else None
-        return self.body(images) if cache is None or not cache.can_use(images) else cache(images)
+        if self.cache is None or not self.training:
+            return self.body(images)
+        return self.cache.features(self.body, images)
 
 
 def freeze_stages(body: nn.Module, stages: Sequence[str], frozen_stages: int) -> None:

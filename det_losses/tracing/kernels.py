@@ -18,11 +18,11 @@ Operation = tuple[str | int | float, ...]
 MOST_INSTRUCTIONS = 3000  # take up to 1.5 s to compile
 
 
-class _Count(threading.local):
-    programs = 0
+class _ThisThread(threading.local):
+    programs = 0  # that it has compiled
 
 
-count = _Count()  # of what this thread has compiled
+this_thread = _ThisThread()
 
 
 def _slope_at_limit() -> bool:
@@ -120,7 +120,7 @@ class Program:
         has_gradient: bool,
         dtype: torch.dtype,
     ) -> None:
-        count.programs += 1
+        this_thread.programs += 1
         arrays = sum(name in ("array", "mask") for name, *_ in operations)
         parameters = ["pred", "target", "gradient", "value", *(f"array{k}" for k in range(arrays))]
         code = _loop(operations, result, columns, has_gradient, dtype)

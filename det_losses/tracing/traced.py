@@ -34,7 +34,7 @@ _POWERS = {
     -1: "inverse",
     -2: "inverse_square",
 }
-_MOST = 2**53  # above, all float64 numbers are even
+_MOST = 2**53  # above, one less is the same float64 number
 
 
 def _unary(name: str) -> Callable[["Traced"], "Traced"]:

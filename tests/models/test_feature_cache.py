@@ -57,46 +57,65 @@ def images(*numbers):
 @pytest.mark.parametrize("name", BODIES)
 def test_levels_and_gradients_are_those_of_the_body(name):
     plain, cached, computed = pair_of(name)
-    for numbers in ([0, 1, 2], [2, 0, 1], [3, 1, 0], [0, 0, 4, 5], [6, 6], [0, 7]):
+    for numbers in ([0, 1, 2], [2, 0, 1], [3, 1, 0], [3, 3, 2], [0, 1], [1, 1]):
         torch.testing.assert_close(
             results(cached, images(*numbers)), results(plain, images(*numbers))
         )
-    # 3 new images, none, one (computed twice), two, the same one twice, one of two
-    assert computed == [3, 2, 2, 2, 2]
+    # new images, none, one new image, none; in a batch of another size: new ones, none
+    assert computed == [3, 3, 2]
 
 
-def test_what_the_cache_is_not_for():
+@pytest.mark.parametrize("returned", [(4, 2), (2,), (1, 2, 3, 4)])
+def test_returned_layers_of_any_order(returned):
+    plain, cached, _ = pair_of(returned_layers=returned)
+    for _ in range(2):
+        torch.testing.assert_close(results(cached, images(0, 1)), results(plain, images(0, 1)))
+
+
+def test_what_is_computed_again():
     _, cached, computed = pair_of()
     cached.eval()(images(0, 1))
-    cached.train()(images(0))  # a batch of one image
     assert not cached.cache.size
-    cached(images(0, 1))
+    cached.train()(images(0, 1))
     cached(images(0, 1).flip(-1))
-    assert computed == [2, 1, 2, 2]
-    with torch.autocast("cpu", torch.bfloat16):
-        assert next(iter(cached(images(0, 1)).values())).dtype == torch.bfloat16
+    cached(images(0, 1).contiguous(memory_format=torch.channels_last))
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            assert next(iter(cached(images(0, 1)).values())).dtype == dtype
+    assert computed == [2] * 6
 
 
-def test_other_frozen_weights_make_it_forget():
+CHANGES = {
+    "in place": lambda body: body.conv1.weight.mul_(2),
+    "another tensor": lambda body: setattr(body.conv1.weight, "data", body.conv1.weight * 2),
+    "another parameter": lambda body: setattr(
+        body.conv1, "weight", nn.Parameter(body.conv1.weight * 2, requires_grad=False)
+    ),
+    "a trained stage": lambda body: body.layer2.requires_grad_(True),
+    "another layer": lambda body: body.update({"layer2": nn.Conv2d(64, 128, 1)}),
+    "a hook": lambda body: body.register_forward_pre_hook(lambda _, images: images[0] * 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_of_the_body_makes_it_forget(change):
     plain, cached, _ = pair_of()
     cached(images(0, 1))
     for backbone in (plain, cached):
+        torch.manual_seed(0)
         with torch.no_grad():
-            backbone.body.conv1.weight.mul_(2)
-    torch.testing.assert_close(results(cached, images(0, 1)), results(plain, images(0, 1)))
-    for backbone in (plain, cached):
-        backbone.body.layer2.requires_grad_(True)
+            change(backbone.body)
     torch.testing.assert_close(results(cached, images(0, 1)), results(plain, images(0, 1)))
 
 
 def test_its_size_is_bounded():
     plain, cached, computed = pair_of(megabytes=0.1)  # an image has 0.07
-    for _ in range(2):
+    for numbers in ([0, 1, 2], [0, 1, 2], [0, 0, 0]):
         torch.testing.assert_close(
-            results(cached, images(0, 1, 2)), results(plain, images(0, 1, 2))
+            results(cached, images(*numbers)), results(plain, images(*numbers))
         )
     assert 0 < cached.cache.size <= 0.1
-    assert computed == [3, 2]
+    assert computed == [3, 3]
 
 
 def test_a_copy_has_its_own():
@@ -110,6 +129,15 @@ def test_a_copy_has_its_own():
     assert not torch.equal(*levels)
 
 
+def test_a_file_of_the_backbone_has_no_features(tmp_path):
+    cached = BODIES["ResNetFPN"](out_channels=8, feature_cache_mb=9).train()
+    cached(images(0, 1))
+    torch.save(cached, tmp_path / "backbone.pth")
+    other = torch.load(tmp_path / "backbone.pth", weights_only=False)
+    assert not other.cache.size
+    torch.testing.assert_close(results(other, images(0, 1)), results(cached, images(0, 1)))
+
+
 def with_dropout(**fpn):
     body = IntermediateLayerGetter(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.1)), {"1": "0"})
     body.requires_grad_(False)
@@ -117,24 +145,40 @@ def with_dropout(**fpn):
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    "build",
     [
-        (lambda **fpn: ResNetFPN("resnet18", norm="BN", frozen_stages=1, **fpn), "batch norms"),
-        (with_dropout, "the frozen stages have dropout"),
-        (SmallResNetFPN, "feature_cache_mb is for ResNetFPN"),
+        lambda **fpn: ResNetFPN("resnet18", **fpn),
+        lambda **fpn: SmallResNetFPN(**fpn),
     ],
+    ids=["nothing is frozen", "layers that are not known"],
 )
-def test_backbones_without_a_cache(build, message):
-    with pytest.raises(InputError, match=message):
-        build(feature_cache_mb=1)
-
-
-def test_without_frozen_stages_nothing_is_kept():
-    backbone = ResNetFPN("resnet18", feature_cache_mb=1, out_channels=8).train()
+def test_where_it_has_no_effect(build):
+    backbone = build(feature_cache_mb=1, out_channels=8).train()
     results(backbone, images(0, 1))
-    assert not backbone.cache.size and backbone.body.conv1.weight.grad is not None
+    assert backbone.cache.size == 0
 
 
-def test_a_negative_size_is_refused():
-    with pytest.raises(InputError, match="feature_cache_mb must be at least 0, got -1"):
-        ResNetFPN("resnet18", feature_cache_mb=-1)
+def test_a_batch_norm_of_the_batch_ends_what_is_kept():
+    build = lambda **fpn: ResNetFPN(  # noqa: E731
+        "resnet18", norm="BN", frozen_stages=2, out_channels=8, **fpn
+    ).train()
+    plain, cached = build(), build(feature_cache_mb=9)
+    cached.load_state_dict(plain.state_dict())
+    for numbers in ([0, 1], [1, 2], [0, 2]):
+        torch.testing.assert_close(
+            results(cached, images(*numbers)), results(plain, images(*numbers))
+        )
+    assert cached.cache.size
+    torch.testing.assert_close(cached.body.bn1.running_mean, plain.body.bn1.running_mean)
+
+
+def test_the_first_random_layer_ends_what_is_kept():
+    backbone = with_dropout(feature_cache_mb=1, out_channels=8).train()
+    first, second = (next(iter(backbone(images(0, 1)).values())) for _ in range(2))
+    assert backbone.cache.size and not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("size", [-1, float("nan")])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(InputError, match="feature_cache_mb must be at least 0, got"):
+        ResNetFPN("resnet18", feature_cache_mb=size)

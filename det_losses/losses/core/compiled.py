@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from det_losses.losses.core.closed_form import closed_form, is_allowed
 from det_losses.tensors import aligned
-from det_losses.tracing.kernels import count
+from det_losses.tracing.kernels import this_thread
 from det_losses.tracing.trace import Trace
 from det_losses.tracing.traced import Traced, UnsupportedOperation
 
@@ -64,7 +64,7 @@ def compiled_loss(
     is_first = loss.is_compiled is None
     if is_first and next(loss.parameters(), None) is not None:
         return None  # learned parameters need autograd
-    state, programs = _saved(loss, deep=is_first), count.programs
+    state, programs = _saved(loss, deep=is_first), this_thread.programs
     random = torch.get_rng_state() if is_first else None
     try:
         call = _Call(loss, target, weight, inputs, divisor)
@@ -77,7 +77,7 @@ def compiled_loss(
         return None
     if is_first:
         loss.is_compiled = True
-    if count.programs != programs:
+    if this_thread.programs != programs:
         loss.programs += 1
         loss.is_compiled = loss.programs < MOST_PROGRAMS
     # Outside of the try: checkpointing ends a recomputation by an exception.
