@@ -22,6 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, smoot
 from det_losses import build_loss, list_losses
 from det_losses.conformance.case import box_pairs, example_inputs
 from det_losses.cost import seconds
+from det_losses.engine.cpu import keep_freed_memory
 from det_losses.losses.core.box import PairLoss
 from det_losses.losses.core.text import loss_text
 
@@ -231,6 +232,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="all losses, by autograd as the peer")
     parser.add_argument("--anchors", type=int, default=60_000, help="rows of the focal loss")
     args = parser.parse_args()
+    keep_freed_memory()  # as in a training; else the times depend on the state of the heap
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
