@@ -27,9 +27,9 @@ class FeatureCache:
     EfficientNet-Lite, ResNet and MobileNetV3 in batches of less than 16 images, as far as tried.
     Other kernels depend on the number of images, and the numbers are equal to rounding.
 
-    It has no effect on other bodies than those of :func:`layers_of`, and none on a body with hooks
-    or checkpoints of gradients. Weights must not be changed through ``.data``, which leaves no
-    trace.
+    It has no effect on other bodies than those of :func:`layers_of`, and none on one that is
+    compiled or has hooks or checkpoints of gradients. Weights must not be changed through
+    ``.data``, which leaves no trace.
 
     Args:
         mebibytes: the largest size of the features that are kept. When it is reached, no others
@@ -150,14 +150,18 @@ def layers_of(body: nn.Module) -> tuple[list[Layer], list[int]] | None:
     """
     model = getattr(body, "model", None)
     hooked = (each for each in (body, model) if isinstance(each, nn.Module))
-    if any(each._forward_hooks or each._forward_pre_hooks for each in hooked):
+    if any(
+        each._forward_hooks or each._forward_pre_hooks or each._compiled_call_impl
+        for each in hooked
+    ):
         return None
     if type(body) is IntermediateLayerGetter:
         names = list(body)
         return list(body.values()), sorted(names.index(name) for name in body.return_layers)
     # timm's class applies its children one after the other; the index of a feature is that of its
     # stage, where 0 is the stem.
-    if type(model).__name__ == "EfficientNetFeatures" and hasattr(body, "in_format"):
+    names = type(body).__name__, type(model).__name__
+    if names == ("_SelectedFeatures", "EfficientNetFeatures"):
         if model.feature_hooks is not None or model.grad_checkpointing:
             return None
         layers = [body.in_format, model.conv_stem, model.bn1, *model.blocks]

@@ -109,6 +109,25 @@ def test_a_change_of_the_body_makes_it_forget(change):
     torch.testing.assert_close(results(cached, images(0, 1)), results(plain, images(0, 1)))
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("name", ["EfficientNetLite0FPN", "ResNetFPN"])
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+def test_a_compiled_body_is_called(name, in_place):
+    _, cached, _ = pair_of(name)
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    if in_place:
+        cached.body.compile(backend=backend)
+    else:
+        cached.body = torch.compile(cached.body, backend=backend)
+    cached(images(0, 1))
+    assert compiled and not cached.cache.size
+
+
 def test_its_size_is_bounded():
     plain, cached, computed = pair_of(megabytes=0.1)  # an image has 0.07
     for numbers in ([0, 1, 2], [0, 1, 2], [0, 0, 0]):
