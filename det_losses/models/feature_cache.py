@@ -149,11 +149,10 @@ def layers_of(body: nn.Module) -> tuple[list[Layer], list[int]] | None:
     EfficientNetLite0FPN and of timm's EfficientNets are.
     """
     model = getattr(body, "model", None)
-    hooked = (each for each in (body, model) if isinstance(each, nn.Module))
-    if any(
-        each._forward_hooks or each._forward_pre_hooks or each._compiled_call_impl
-        for each in hooked
-    ):
+    modules = [each for each in (body, model) if isinstance(each, nn.Module)]
+    if any(each._forward_hooks or each._forward_pre_hooks for each in modules):
+        return None
+    if any(each._compiled_call_impl for each in modules):
         return None
     if type(body) is IntermediateLayerGetter:
         names = list(body)
