@@ -5,8 +5,8 @@
 Ours and the peers are timed in turn. A ratio above 1 means that ours is faster than the fastest
 peer: torchvision and, where it is installed, ultralytics; mmdetection's formulas are written here,
 because mmdetection needs a compiler. With ``--plain``, the peer of each loss is its own formula by
-autograd. On a GPU, times are measured with events; peak memory is that
-of one call, beyond its inputs.
+autograd. On a GPU, times are measured with events; peak memory is that of one call, beyond its
+inputs.
 """
 
 import argparse

@@ -6,6 +6,7 @@ from training import compare
 from det_losses.comparison import comparison, jobs, prepare
 from det_losses.comparison.jobs import Throughput, measure_jobs
 from det_losses.comparison.process import LocalExecutor
+from det_losses.models.backbones import ResNetFPN
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def test_jobs_are_doubled_as_far_as_that_is_faster(measured):
 def test_jobs_fit_in_memory(measured):
     # 80% of 1000 bytes are used: 2 runs of 300 take 600, 4 would take 1200.
     assert measured(100, {1: 1.0, 2: 2.0, 4: 4.0}, memory=300) == [1, 2]
+
+
+def test_the_memory_of_a_run_includes_the_features_that_it_will_keep(monkeypatch):
+    monkeypatch.setattr(jobs, "uses_cuda", lambda: False)
+    cached = ResNetFPN("resnet18", frozen_stages=1, norm="FrozenBN", feature_cache_mb=4000)
+    cached.cache.size = 1000.0  # of which this process has these already
+    growth = jobs._memory(cached)[0] - jobs._memory(torch.nn.Identity())[0]
+    assert growth == pytest.approx(3000 * 2**20, abs=2**20)
 
 
 def test_jobs_leave_each_run_the_threads_that_the_user_gave(measured, monkeypatch):

@@ -12,6 +12,7 @@ from torch import nn
 
 from det_losses.engine import cpu
 from det_losses.engine.build import build_runner
+from det_losses.engine.device import use_device
 
 PAGES = """
 import ctypes, resource
@@ -48,9 +49,12 @@ def test_the_pages_of_a_tensor_are_used_again(call, environment, is_kept, monkey
 
 @pytest.fixture
 def one_thread():
+    """Use one thread of the CPU, also where there is a GPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    use_device("cpu")
     yield
+    use_device(None)
     torch.set_num_threads(before)
 
 
