@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,15 @@ def _run(arguments: list[str]) -> int:
 
         hint = did_you_mean(name, [*TOOLS, *_ALSO])
         print(f"error: no tool {arguments[0]!r}. {hint}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    try:
+        tempfile.gettempdir()  # which the import of torch and reading a config need
+    except FileNotFoundError as error:
+        print(
+            f"error: {error.strerror}. Free some space on the disk, or set the environment "
+            "variable TMPDIR to a folder that can be written",
+            file=sys.stderr,
+        )
         return 2
     return importlib.import_module(f"det_losses.cli.{name}").main(arguments[1:])
 

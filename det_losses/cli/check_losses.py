@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from det_losses.cli.arguments import add_imports, new_parser
 from det_losses.cli.errors import user_errors
 from det_losses.errors import InputError, counted
+from det_losses.paths import cache_root
 
 if TYPE_CHECKING:
     from det_losses.conformance import Case, Result
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _suite() -> ModuleType:
     try:
+        configuration = import_module("hypothesis.configuration")
+        configuration.set_hypothesis_home_dir(cache_root() / "hypothesis")  # else ./.hypothesis
         return import_module("det_losses.conformance")
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":

@@ -16,7 +16,7 @@ from det_losses.data.coco import CocoDataset
 from det_losses.data.shapes_drawing import LEVELS, box_and_area, draw
 from det_losses.data.transforms import Transform
 from det_losses.errors import InputError, counted
-from det_losses.files import write_json
+from det_losses.files import write_bytes, write_json
 from det_losses.registry import DATASETS
 
 _VERSION = 2  # increment when the images change
@@ -142,8 +142,7 @@ def _draw_split(folder: Path, split: str, meta: dict[str, Any]) -> dict[str, Any
         rng = np.random.default_rng([meta["seed"], _SPLITS.index(split), index])
         drawing = draw(rng, size, meta["level"])
         bgr = np.ascontiguousarray(drawing.image[..., ::-1])
-        if not cv2.imwrite(str(folder / file_name), bgr):
-            raise OSError(f"{folder / file_name}: cannot be written")
+        write_bytes(folder / file_name, cv2.imencode(".png", bgr)[1].tobytes())
         image_id = first_id + index + 1
         images.append(dict(id=image_id, file_name=file_name, width=size, height=size))
         for name, mask in zip(drawing.classes, drawing.masks, strict=True):

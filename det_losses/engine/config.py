@@ -42,12 +42,22 @@ def read_config(name: str) -> Config:
     except MissingFileError:
         raise
     except Exception as error:
-        raise InputError(f"config {path}: {type(error).__name__}: {one_line(error)}") from error
+        cause = _cause(error)
+        raise InputError(f"config {path}: {type(cause).__name__}: {one_line(cause)}") from error
     parts = ["train_dataloader", "val_dataloader", "val_evaluator"]
     for key in [*([] if "trainer" in cfg else ["model"]), *parts]:  # a trainer has its own model
         if key not in cfg:
             raise InputError(f"config {path} has no `{key}`, so it is not a complete experiment")
     return cfg
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the OSError that mmengine failed to handle, or the error itself.
+
+    Without space for its temporary files, ``Config.fromfile`` raises an UnboundLocalError.
+    """
+    handled = isinstance(error, UnboundLocalError) and error.__context__
+    return handled if isinstance(handled, OSError) else error
 
 
 @contextlib.contextmanager

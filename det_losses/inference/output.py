@@ -1,5 +1,6 @@
 """The folder of a prediction: drawn pictures, videos and a json in COCO format."""
 
+import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,11 +9,12 @@ from types import TracebackType
 from typing import Any
 
 import cv2
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from det_losses.errors import ExistingFileError, InputError
-from det_losses.files import write_json
+from det_losses.files import write_bytes, write_json
 from det_losses.inference.drawing import draw
 from det_losses.inference.sources import frame_rate
 from det_losses.inference.trained import TrainedDetector
@@ -72,7 +74,7 @@ class Output:
         self._ids = detector.category_ids
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
-        self._video: tuple[Path, cv2.VideoWriter] | None = None
+        self._video: tuple[Path, Path, cv2.VideoWriter] | None = None  # source, file, writer
 
     def __enter__(self) -> "Output":
         return self
@@ -83,7 +85,6 @@ class Output:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end_video()
         categories = [{"id": i, "name": name} for i, name in self._classes.items()]
         content = {
             "info": {"description": "predictions of det_losses", "image_dir": self._root},
@@ -92,6 +93,7 @@ class Output:
             "categories": categories,
         }
         write_json(self.folder / JSON_FILE, content)
+        self._end_video()
 
     def add(self, image: Tensor, detection: Mapping[str, Any]) -> None:
         """Add the detections of an image file or of a frame of a video.
@@ -124,10 +126,10 @@ class Output:
     def _save(self, image: Tensor, name: str) -> None:
         if not name.lower().endswith(_KEPT):
             name += ".png"
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
-        to_pil_image(image).save(path, **({"quality": 92} if lossy else {}))
+        suffix, content = Path(name).suffix.lower(), io.BytesIO()
+        options = {"quality": 92} if suffix in (".jpg", ".jpeg", ".webp") else {}
+        to_pil_image(image).save(content, Image.registered_extensions()[suffix], **options)
+        write_bytes(self.folder / name, content.getvalue())
 
     def _write_frame(self, image: Tensor, file: Path, name: str) -> None:
         if self._video is None or self._video[0] != file:
@@ -139,13 +141,20 @@ class Output:
             writer = cv2.VideoWriter(str(path), code, frame_rate(file), size)
             if not writer.isOpened():
                 raise InputError(f"{path}: this video cannot be written")
-            self._video = file, writer
-        self._video[1].write(image.flip(0).permute(1, 2, 0).contiguous().numpy())
+            self._video, self._frames = (file, path, writer), 0
+        self._video[2].write(image.flip(0).permute(1, 2, 0).contiguous().numpy())
+        self._frames += 1
 
     def _end_video(self) -> None:
-        if self._video is not None:
-            self._video[1].release()
-            self._video = None
+        """Complete the video; OpenCV does not report what it could not write."""
+        if self._video is None:
+            return
+        _, path, writer = self._video
+        self._video = None
+        writer.release()
+        if cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) != self._frames:
+            path.unlink(missing_ok=True)
+            raise InputError(f"{path}: this video could not be written; is the disk full?")
 
 
 def _annotations(

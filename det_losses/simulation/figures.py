@@ -1,5 +1,6 @@
 """Figures of simulations: error curves, the plane of anchor positions, boxes over time."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from det_losses.files import write_bytes
 from det_losses.report.plotting import INK, canvas, clean, styles
 from det_losses.simulation.protocol import PROTOCOLS
 from det_losses.simulation.run import Result, Settings, descend, gradient_of, simulated_loss
@@ -221,4 +223,6 @@ def saved(path: Path, width: float, height: float) -> Iterator[Figure]:
         figure.patch.set(visible=True, facecolor="white")
         yield figure
         for suffix in (".svg", ".png"):
-            figure.savefig(path.with_suffix(suffix), dpi=_DPI * 2 if suffix == ".svg" else _DPI)
+            content, dpi = io.BytesIO(), _DPI * 2 if suffix == ".svg" else _DPI
+            figure.savefig(content, format=suffix[1:], dpi=dpi)
+            write_bytes(path.with_suffix(suffix), content.getvalue())

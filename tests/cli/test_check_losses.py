@@ -1,12 +1,15 @@
 """tools/check_losses.py on losses of another package."""
 
 import sys
+from pathlib import Path
 
 import pytest
+from hypothesis.configuration import storage_directory
 
 import det_losses.models  # noqa: F401  registers a detector, which is not a loss
 from det_losses.cli import check_losses
 from det_losses.conformance import CHECKS
+from det_losses.paths import cache_root
 from det_losses.registry import MODELS
 
 LOSSES = '''
@@ -101,6 +104,10 @@ def test_names_select_losses_and_no_failure_is_status_0(capsys):
         "L1Loss": ["s", "+", "+", "+", "+"],
     }
     assert "FAILED" not in text
+    # Hypothesis stores what it learns of the code in the current folder, unless it is told where.
+    storage = storage_directory()
+    folder = Path(getattr(storage, "path", storage))  # older versions return the path
+    assert folder.is_relative_to(cache_root())
 
 
 def test_a_second_import_in_one_process_finds_the_same_losses(capsys):

@@ -2,6 +2,7 @@ import importlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -45,6 +46,15 @@ def test_a_script_runs_from_another_folder(tmp_path):
     script = import_root() / "tools" / "list_configs.py"
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_is_one_line_before_torch_is_imported(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/absent"])
+    assert main(["train", "quickstart/retinanet_shapes"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: No usable temporary directory found in ['/dev/null/absent']")
+    assert "set the environment variable TMPDIR" in line
 
 
 @pytest.mark.parametrize("arguments", [["list_configs"], ["train", "--help"], []])

@@ -1,7 +1,10 @@
 """Configs: read by name, changed by options, and written as text that mmengine reads back."""
 
 import copy
+import errno
 import gc
+import os
+import tempfile
 
 import pytest
 import torch
@@ -175,6 +178,17 @@ def test_a_config_that_cannot_be_used_is_named(tmp_path, text, message):
     assert str(file) in str(info.value)
     del info
     gc.collect()
+
+
+def test_a_full_disk_is_named_where_mmengine_hides_it(monkeypatch):
+    """Config.fromfile makes a temporary folder; without space, it raises an UnboundLocalError."""
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(ValueError, match=r"retinanet_shapes\.py: OSError: .* No space left"):
+        read_config("quickstart/retinanet_shapes")
 
 
 def test_a_slot_gets_the_loss_that_is_named(cfg):

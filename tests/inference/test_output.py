@@ -1,4 +1,5 @@
 import json
+import resource
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from det_losses.errors import ExistingFileError
+from det_losses.errors import ExistingFileError, InputError
 from det_losses.evaluation.result_file import read_detections
 from det_losses.inference import TrainedDetector
 from det_losses.inference.output import Output, new_folder
@@ -107,3 +108,20 @@ def test_pictures_have_the_colours_of_the_image(tmp_path):
     frame = cv2.VideoCapture(str(tmp_path / "out" / "b.mp4")).read()[1][160, 160, ::-1]
     assert picture.tolist() == [250, 120, 10]
     assert np.allclose(frame, [250, 120, 10], atol=8)  # compressed
+
+
+def test_a_video_on_a_full_disk_is_an_error_that_names_it(tmp_path):
+    """OpenCV itself says nothing. The json is written first, so the detections are not lost."""
+    folder, file = tmp_path / "out", tmp_path / "b.mp4"
+    noise = torch.randint(256, (3, 480, 640), dtype=torch.uint8)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, former[1]))  # less than the video has
+    try:
+        with pytest.raises(InputError, match=r"out/b\.mp4: this video could not be written"):
+            with Output(folder, [file], DETECTOR) as output:
+                for frame in range(3):
+                    output.add(noise, found(file, frame))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert [path.name for path in folder.iterdir()] == ["predictions.json"]
+    assert len(json.loads((folder / "predictions.json").read_text())["annotations"]) == 3
