@@ -111,7 +111,7 @@ def compare(
             --seed {seed} --train {train_ann} --val {val_ann} --out {work_dir}"``
             (docs/any_trainer.md). Losses with names that are not registered are passed unchanged.
         detections_file: the COCO result file that the command leaves in ``{work_dir}``.
-        amp: automatic mixed precision; needs an accelerator.
+        amp: automatic mixed precision: float16 on a GPU, bfloat16 on a CPU that computes in it.
         weights_from: start from a trained detector: a checkpoint, or the name of torchvision's
             weights.
         fit_anchors: if many training boxes have no anchor, set the sizes that cover most of them,

@@ -211,7 +211,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--amp",
         action="store_true",
         help="automatic mixed precision: on a GPU float16, or optim_wrapper.dtype='bfloat16' of "
-        "the config; bfloat16 on a CPU that computes in it",
+        "the config; bfloat16 on a CPU that computes in it, where some models train slower "
+        "with it (docs/scaling.md)",
     )
     parser.add_argument(
         "--weights-from",
