@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from det_losses.errors import InputError
+
 # The files of a comparison's directory that `compare` writes and `report` reads, and the report.
 PLAN_FILE, RESULTS_FILE, TRUTH_FILE = "plan.json", "results.json", "ground_truth.json"
 REPORT_FILE = "report.html"
@@ -23,6 +25,18 @@ def file_hash(path: str | os.PathLike[str]) -> str:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
+
+
+def check_work_dir(path: Path) -> None:
+    """Check that a directory exists or can be made.
+
+    Raises:
+        InputError: it is a file, or a link to nothing.
+    """
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"--work-dir {path}: is a link to {os.readlink(path)}, which is missing")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--work-dir {path}: is a file, expected a directory")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -48,7 +62,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         part.write_bytes(content)
         os.replace(part, path)
     except OSError as error:
-        if error.errno and error.filename is None:  # of a write: the system does not name the file
+        if error.errno:  # the system names the part, or no file if the disk is full
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:

@@ -1,6 +1,7 @@
 """Where the shipped configs are, and how a config is found by name."""
 
 import os
+import sys
 from pathlib import Path
 
 from det_losses.errors import MissingFileError, did_you_mean
@@ -62,8 +63,19 @@ def find_config(name: str | os.PathLike[str], *, shipped: bool = False) -> Path:
 
 
 def import_root() -> Path:
-    """Return the directory that contains the package, for PYTHONPATH of a child process."""
+    """Return the directory that contains the package."""
     return _PACKAGE.parent
+
+
+def child_environment() -> dict[str, str]:
+    """Return the variables with which ``python -m`` imports the modules that this process does.
+
+    Without ``PYTHONSAFEPATH``, it would search the current folder first, where a file of the user
+    may have the name of a module of Python. A console script does not.
+    """
+    path = filter(None, [str(import_root()), os.environ.get("PYTHONPATH")])
+    safe = {} if sys.path[0] in ("", os.getcwd()) else {"PYTHONSAFEPATH": "1"}
+    return {"PYTHONPATH": os.pathsep.join(path), **safe}
 
 
 def cache_root() -> Path:

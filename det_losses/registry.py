@@ -90,7 +90,10 @@ def _names(registry: MMEngineRegistry) -> list[str]:
 
 
 def import_modules(names: Sequence[str], option: str = "--import") -> list[ModuleType]:
-    """Import modules that register own classes; the current directory is searched too.
+    """Import modules that register own classes.
+
+    The current directory is searched too, after Python's own modules: a console script lacks it,
+    and a file of the user may have the name of one of them.
 
     Args:
         names: the modules.
@@ -100,7 +103,8 @@ def import_modules(names: Sequence[str], option: str = "--import") -> list[Modul
         InputError: a module cannot be imported.
     """
     if "" not in sys.path:
-        sys.path.insert(0, "")  # the current directory; a console script lacks it
+        installed = (index for index, path in enumerate(sys.path) if "-packages" in path)
+        sys.path.insert(next(installed, len(sys.path)), "")
     modules = []
     for name in names:
         try:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from det_losses.files import is_damaged, read_whole_json, write_json
+from det_losses.files import check_work_dir, is_damaged, read_whole_json, write_json
 
 
 def test_files_are_written_into_new_folders_without_temporary_files(tmp_path):
@@ -52,3 +52,23 @@ def test_a_damaged_file_has_no_content(tmp_path, content):
     assert (read_whole_json(path), is_damaged(path)) == (None, True)
     write_json(path, [1])
     assert (read_whole_json(path), is_damaged(path)) == ([1], False)
+
+
+def test_a_file_that_cannot_be_written_is_named_without_its_part(tmp_path):
+    target = tmp_path / "folder"
+    target.mkdir()
+    with pytest.raises(IsADirectoryError) as info:
+        write_json(target, [1])
+    assert info.value.filename == str(target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_work_dir_that_is_a_link_to_nothing_is_named(tmp_path):
+    """As of a storage that is not mounted; mkdir would say that it exists."""
+    link = tmp_path / "runs"
+    link.symlink_to(tmp_path / "storage" / "runs")
+    with pytest.raises(ValueError, match=r"--work-dir .*/runs: is a link to .*/storage/runs, whi"):
+        check_work_dir(link)
+    (tmp_path / "storage" / "runs").mkdir(parents=True)
+    check_work_dir(link)
+    check_work_dir(tmp_path / "new")

@@ -16,7 +16,7 @@ from torch import nn
 
 from det_losses import build_loss
 from det_losses.losses import EIoULoss, GIoULoss
-from det_losses.registry import MODELS, NotRegisteredError, find
+from det_losses.registry import MODELS, NotRegisteredError, find, import_modules
 
 SCOPE = "peer_of_det_losses"
 
@@ -165,3 +165,13 @@ def test_a_reloaded_module_registers_again(log, monkeypatch):
 def test_another_class_of_a_known_name_is_refused():
     with pytest.raises(KeyError, match="EIoULoss is already registered"):
         MODELS.register_module(module=type("EIoULoss", (nn.Module,), {"__module__": "elsewhere"}))
+
+
+def test_the_current_folder_is_searched_between_python_and_installed_packages(monkeypatch):
+    """So a file of the user cannot replace a module of Python, and no package one of the user."""
+    paths = ["/venv/bin", "/lib/python3", "/venv/lib/python3/site-packages", "/more"]
+    monkeypatch.setattr(sys, "path", list(paths))
+    import_modules([])
+    assert sys.path == [*paths[:2], "", *paths[2:]]
+    import_modules([])
+    assert sys.path.count("") == 1

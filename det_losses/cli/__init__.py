@@ -5,6 +5,7 @@ This module imports next to nothing, so that an interrupt while torch is importe
 
 import gc
 import importlib
+import io
 import os
 import signal
 import sys
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 130 after Ctrl-C, with one line on stderr; 141, as after SIGPIPE, if the
         reader of the output has ended, as in ``det-losses list_losses | head``.
     """
+    _prepare_streams()
     interrupted = False
 
     def interrupt(number: int, frame: object) -> None:
@@ -57,6 +59,11 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             if sys.stdout:
                 sys.stdout.flush()
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and "failed to map segment" not in str(error):
+            raise
+        print("error: not enough memory; see `ulimit -v` for the limit, if any", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # What is still buffered cannot be written when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,16 +114,44 @@ def _run(arguments: list[str]) -> int:
         hint = did_you_mean(name, [*TOOLS, *_ALSO])
         print(f"error: no tool {arguments[0]!r}. {hint}\n\n{_usage()}", file=sys.stderr)
         return 2
-    try:
-        tempfile.gettempdir()  # which the import of torch and reading a config need
-    except FileNotFoundError as error:
-        print(
-            f"error: {error.strerror}. Free some space on the disk, or set the environment "
-            "variable TMPDIR to a folder that can be written",
-            file=sys.stderr,
-        )
+    if fault := _environment_fault(arguments):
+        print(f"error: {fault}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"det_losses.cli.{name}").main(arguments[1:])
+    from det_losses.cli.errors import user_errors
+
+    with user_errors():
+        return importlib.import_module(f"det_losses.cli.{name}").main(arguments[1:])
+
+
+def _environment_fault(arguments: list[str]) -> str | None:
+    """Return what would make torch, mmengine or any tool fail with a message about itself."""
+    try:
+        current = os.getcwd()
+    except FileNotFoundError:
+        return "the current folder was deleted; change to another one"
+    for what, name in (("current folder", current), *(("argument", each) for each in arguments)):
+        if not name.isascii() and "\\udc" in ascii(name):
+            return f"the {what} {name!a} is not valid UTF-8; rename the file or folder"
+    if not os.path.isabs(os.environ.get("HOME", os.path.expanduser("~"))):
+        return "no home folder; set the environment variable HOME to an absolute path"
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return (
+            f"{error.strerror}. Free some space on the disk, or set the environment variable "
+            "TMPDIR to a folder that can be written"
+        )
+    return None
+
+
+def _prepare_streams() -> None:
+    """Replace closed streams by the null device, and escape what the terminal cannot print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # takes the free file descriptor, too
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage() -> str:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from det_losses.files import REPORT_FILE, write_text
-from det_losses.paths import import_root
+from det_losses.paths import child_environment
 from det_losses.report import without_refresh
 
 _WORTH = 60.0  # with fewer seconds left, the final report comes soon enough
@@ -77,14 +77,13 @@ class InterimReport:
             self._process = None
 
     def _start(self) -> None:
-        path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
-        alone = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **child_environment()}
         self._output.seek(0)
         self._output.truncate()
         self._begin = time.monotonic()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "det_losses", "report", str(self._root)],
+                [sys.executable, "-m", "det_losses", "report", str(self._root.absolute())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._output,

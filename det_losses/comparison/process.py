@@ -12,7 +12,7 @@ from typing import Protocol
 
 from det_losses.comparison.fork_server import Fork, ForkServer
 from det_losses.engine.device import device_options
-from det_losses.paths import import_root
+from det_losses.paths import child_environment
 
 _GRACE = 4.0  # seconds that a terminated run gets to end its workers: stopping takes at most 5
 
@@ -23,9 +23,10 @@ INTERVAL = 0.3  # seconds between two looks at a running process, or at what a r
 def train_command(config: Path, work_dir: Path, start: Path | None = None) -> list[str]:
     """Return the command of a run: the ``train`` tool; ``start`` is the checkpoint of a fork."""
     tool = [sys.executable, "-m", "det_losses", "train"]
-    options = ["--work-dir", str(work_dir), "--no-plan", *device_options()]
-    resume = ["--resume", str(start)] if start else ["--resume"]
-    return [*tool, str(config), *options, *resume]
+    # Absolute paths do not begin with a dash, as an option does.
+    options = ["--work-dir", str(work_dir.absolute()), "--no-plan", *device_options()]
+    resume = ["--resume", str(start.absolute())] if start else ["--resume"]
+    return [*tool, str(config.absolute()), *options, *resume]
 
 
 class Executor(Protocol):
@@ -152,8 +153,7 @@ def run_process(
 
 def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
     """Return the environment of a run, in which this package can be imported."""
-    path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, **(env or {}), "PYTHONPATH": path}
+    return {**os.environ, **(env or {}), **child_environment()}
 
 
 def _watch(process: subprocess.Popen | Fork, tick: Callable[[], None], interval: float) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from det_losses.comparison.process import INTERVAL
 from det_losses.errors import InputError, counted
-from det_losses.paths import import_root
+from det_losses.paths import child_environment
 
 RETRIES = 3  # of a run whose machine was lost
 _GRACE = 10.0  # seconds that a cancelled run gets to end
@@ -210,7 +210,6 @@ def train_on_this_machine(job: Job) -> tuple[int | None, bytes | None]:
 def _run(command: Sequence[str], job: Job, output: Path) -> int:
     """Run a command in a process that ends with this one."""
     command = [sys.executable if each == job.python else each for each in command]
-    path = os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
     with output.open("ab") as file:
         process = subprocess.Popen(
             command,
@@ -219,7 +218,7 @@ def _run(command: Sequence[str], job: Job, output: Path) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=job.cwd if job.cwd.is_dir() else None,
-            env={**os.environ, **job.env, "PYTHONPATH": path},
+            env={**os.environ, **job.env, **child_environment()},
             preexec_fn=_end_with_parent,
         )
         try:

@@ -41,7 +41,7 @@ from det_losses.engine.run import (
     read_metrics,
 )
 from det_losses.errors import InputError, UserError, counted
-from det_losses.files import is_damaged, read_whole_json, write_text
+from det_losses.files import check_work_dir, is_damaged, read_whole_json, write_text
 from det_losses.report.formats import duration
 
 LOG_FILE = "output.log"
@@ -440,8 +440,7 @@ def locked(root: Path) -> Iterator[int]:
         InputError: another comparison, or a run of one that was killed, has the lock; or ``root``
             is a file.
     """
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--work-dir {root}: is a file, expected a directory")
+    check_work_dir(root)
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:

@@ -319,6 +319,8 @@ def card(case: Case) -> None:
     """The docstring has all sections of a card; optional for losses of other packages."""
     loss = case.build()
     _check_declarations(loss)
+    if sys.flags.optimize > 1:
+        raise Skipped("python -OO, or PYTHONOPTIMIZE=2, removes docstrings")
     text = inspect.cleandoc(case.cls.__doc__ or "")
     wanted = [*SECTIONS, "Disjoint"] if loss.space == "decoded" else list(SECTIONS)
     found = re.findall(r"^(\w+):$", text, re.MULTILINE)

@@ -1,14 +1,19 @@
 """Collate samples of different sizes, and pass a batch between processes as one block of memory."""
 
+import functools
 import io
+import logging
 import pickle
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
+from det_losses.errors import one_line
 from det_losses.registry import FUNCTIONS
 
 _ALIGNMENT = 16  # bytes, at least the size of every dtype
@@ -58,7 +63,12 @@ class _Unpickler(pickle.Unpickler):
         return self._tensors[number]
 
 
-def _pack(content: dict[str, Any]) -> tuple[bytes, Layout, Tensor]:
+def _pack(content: dict[str, Any]) -> tuple[bytes, Layout, Tensor | np.ndarray]:
+    """Return a batch without its tensors, their layout, and a block with all of them.
+
+    The block is a tensor in shared memory. Where none is left, it is an array, which is sent as
+    bytes: this runs in a thread of the worker's queue, which would lose the batch after an error.
+    """
     file = io.BytesIO()
     pickler = _Pickler(file)
     pickler.dump(content)
@@ -67,13 +77,31 @@ def _pack(content: dict[str, Any]) -> tuple[bytes, Layout, Tensor]:
         layout.append((end, tensor.dtype, tensor.shape))
         end += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
     block = torch.empty(0, dtype=torch.uint8)
-    block.set_(torch.UntypedStorage._new_shared(max(end, 1)))
+    try:
+        block.set_(torch.UntypedStorage._new_shared(max(end, 1)))
+        is_shared = True
+    except RuntimeError as error:
+        _warn_once(str(error))
+        block.set_(torch.UntypedStorage(max(end, 1)))
+        is_shared = False
     for view, tensor in zip(_views(block, layout), pickler.tensors, strict=True):
         view.copy_(tensor)
-    return file.getvalue(), layout, block
+    return file.getvalue(), layout, block if is_shared else block.numpy()
 
 
-def _unpack(pickled: bytes, layout: Layout, block: Tensor) -> dict[str, Any]:
+@functools.cache
+def _warn_once(error: str) -> None:
+    print_log(
+        f"A data loader cannot share memory ({one_line(error)}), so it sends batches as bytes, "
+        "which is slower. Enlarge /dev/shm (docker run --shm-size=1g), or use fewer num_workers",
+        logger="current",
+        level=logging.WARNING,
+    )
+
+
+def _unpack(pickled: bytes, layout: Layout, block: Tensor | np.ndarray) -> dict[str, Any]:
+    if isinstance(block, np.ndarray):
+        block = torch.from_numpy(block.copy())  # aligned, and writable
     return _Unpickler(io.BytesIO(pickled), _views(block, layout)).load()
 
 

@@ -91,7 +91,10 @@ def _is_complete(root: Path, meta: dict[str, Any]) -> bool:
         differing = [key for key in meta if found.get(key) != meta[key]]
         wanted = ", ".join(f"{key}={meta[key]}" for key in differing)
         there = ", ".join(f"{key}={found.get(key)}" for key in differing)
-        raise InputError(f"{root}: generated with {there}, not {wanted}. {remedy}")
+        raise InputError(
+            f"{root}: generated with {there}, not {wanted}. The train and val dataset of a config "
+            f"need the same values. {remedy}"
+        )
     expected = {name for split in _SPLITS for name in _file_names(meta, split)}
     present = set(os.listdir(root / "images")) if (root / "images").is_dir() else set()
     missing = sorted(expected - present)
@@ -111,8 +114,14 @@ def _generate(root: Path, meta: dict[str, Any]) -> None:
         f"Generating {counted(count, 'image')} of shapes in {root} (once, takes seconds)",
         logger="current",
     )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
+    except OSError as error:
+        raise InputError(
+            f"data_root {root}: cannot be made in {root.parent.absolute()} ({error.strerror}); "
+            "give another data_root to the train and val dataset, or run in another folder"
+        ) from error
     try:
         os.chmod(part, 0o755)
         (part / "images").mkdir()

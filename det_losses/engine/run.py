@@ -34,7 +34,7 @@ from det_losses.engine.signals import StopHook
 from det_losses.errors import InputError, MissingFileError, located, one_line, printable
 from det_losses.evaluation.diagnosis import NEARLY_ZERO, diagnose, read_history
 from det_losses.evaluation.metrics import MAX_DETS
-from det_losses.files import read_whole_json, write_text
+from det_losses.files import check_work_dir, read_whole_json, write_text
 from det_losses.generators import generators_kept
 from det_losses.registry import MODELS
 
@@ -60,8 +60,7 @@ def claim_work_dir(cfg: Config, resume: str | None) -> None:
         MissingFileError: no such checkpoint.
     """
     work_dir = Path(cfg.work_dir)
-    if work_dir.exists() and not work_dir.is_dir():
-        raise InputError(f"--work-dir {work_dir}: is a file, expected a directory")
+    check_work_dir(work_dir)
     for name in (CONFIG_FILE, METRICS_FILE, HISTORY_FILE, PROGRESS_FILE, POINTER_FILE):
         if (work_dir / name).is_dir():
             raise InputError(
@@ -155,13 +154,12 @@ def locked(work_dir: Path) -> Iterator[bool]:
     Raises:
         InputError: another training has the lock, or ``work_dir`` is a file.
     """
+    check_work_dir(work_dir)
     try:
         work_dir.mkdir(parents=True)
         new = True
     except FileExistsError:
         new = False
-    if not work_dir.is_dir():
-        raise InputError(f"--work-dir {work_dir}: is a file, expected a directory")
     with (work_dir / ".lock").open("a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

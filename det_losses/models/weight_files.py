@@ -68,9 +68,9 @@ def weights_file(source: str) -> Path:
         ) from None
     path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         digest = re.search(r"-([a-f0-9]{8,})\.", path.name)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), digest and digest[1])
         except OSError as error:  # URLError is one
             raise MissingFileError(

@@ -1,4 +1,6 @@
 import importlib
+import io
+import pwd
 import signal
 import subprocess
 import sys
@@ -55,6 +57,75 @@ def test_a_full_disk_is_one_line_before_torch_is_imported(monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: No usable temporary directory found in ['/dev/null/absent']")
     assert "set the environment variable TMPDIR" in line
+
+
+def test_a_deleted_current_folder_is_named(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert main(["list_configs"]) == 2
+    assert "error: the current folder was deleted; change to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": ""}, {"HOME": "relative"}])
+def test_without_a_home_folder_one_line_names_the_variable(home, monkeypatch, capsys):
+    """A process of a service may have no HOME, and its user no entry in the list of users."""
+
+    def absent(*args):
+        raise KeyError("no such user")
+
+    monkeypatch.setattr(pwd, "getpwuid", absent)
+    monkeypatch.delenv("HOME")
+    for name, value in home.items():
+        monkeypatch.setenv(name, value)
+    assert main(["list_losses"]) == 2
+    assert capsys.readouterr().err == (
+        "error: no home folder; set the environment variable HOME to an absolute path\n"
+    )
+
+
+def test_an_argument_that_is_not_utf8_is_refused_before_training(capsys):
+    assert main(["train", "quickstart/retinanet_shapes", "--work-dir", "run\udcff"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the argument 'run\\udcff' is not valid UTF-8; rename")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&- <&-"])
+def test_a_tool_works_with_closed_streams(closed, tmp_path):
+    tool = f"{sys.executable} -m det_losses plot_losses GIoULoss --out {tmp_path}"
+    assert subprocess.run(f"{tool} {closed}", shell=True, cwd=import_root()).returncode == 0
+    assert (tmp_path / "GIoULoss.png").is_file()
+
+
+def test_what_a_terminal_cannot_print_is_escaped(monkeypatch):
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
+    monkeypatch.setattr("det_losses.cli.list_configs.main", lambda _: print("66.4 ± 0.9") or 0)
+    assert main(["list_configs"]) == 0
+    assert content.getvalue() == b"66.4 \\xb1 0.9\n"
+
+
+def test_an_output_on_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "det_losses", "list_configs"]
+        done = subprocess.run(
+            command, cwd=import_root(), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "error: [Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ImportError("libtorch_cpu.so: failed to map segment from shared ob")]
+)
+def test_too_little_memory_is_one_line(error, monkeypatch, capsys):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("det_losses.cli.list_configs.main", fail)
+    assert main(["list_configs"]) == 2
+    assert capsys.readouterr().err.startswith("error: not enough memory; see `ulimit -v`")
 
 
 @pytest.mark.parametrize("arguments", [["list_configs"], ["train", "--help"], []])

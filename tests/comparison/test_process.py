@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from det_losses.comparison import process, trainer
-from det_losses.comparison.process import run_process
+from det_losses.comparison.process import run_process, train_command
 from det_losses.comparison.runner import PlanRunner
 
 TIDY = """
@@ -32,6 +32,17 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)
 time.sleep(60)
 """
+
+
+def test_no_path_of_a_run_is_taken_for_an_option(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "device_options", lambda: [])
+    command = train_command(Path("-w/config.py"), Path("-w/run"), Path("-w/start.pth"))
+    folder = tmp_path / "-w"
+    assert command[4:] == [
+        *(str(folder / "config.py"), "--work-dir", str(folder / "run")),
+        *("--no-plan", "--resume", str(folder / "start.pth")),
+    ]
 
 
 class TestRunProcess:

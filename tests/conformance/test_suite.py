@@ -1,11 +1,13 @@
 """Each check of the suite fails for a loss that violates what the check requires."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from det_losses.boxes import box_pair
-from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, run
+from det_losses.conformance import CHECKS, Case, Failed, Reference, Skipped, interface, run
 from det_losses.conformance.interface import cpp_compiler, has_command
 from det_losses.losses import ClassificationLoss, DIoULoss, FocalLoss, IoUFamilyLoss
 from det_losses.losses.core.closed_channels import ChannelTerms
@@ -429,6 +431,12 @@ def test_own_mean_must_match_the_effect_of_avg_factor():
 def test_a_check_that_does_not_apply_states_the_reason():
     with pytest.raises(Skipped, match="no state"):
         CHECKS["state"](Case("Plain", Plain))
+
+
+def test_without_docstrings_the_card_is_skipped(monkeypatch):
+    monkeypatch.setattr(interface, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=2)))
+    with pytest.raises(Skipped, match="removes docstrings"):
+        CHECKS["card"](Case("Plain", Plain))
 
 
 def test_without_a_compiler_inductor_is_skipped(monkeypatch, tmp_path):

@@ -115,7 +115,7 @@ def test_several_processes_can_generate_it_concurrently(tmp_path):
 
 def test_a_dataset_with_other_settings_is_an_error(root):
     message = r"set: generated with image_size=64, seed=0, not image_size=96, seed=2\."
-    with pytest.raises(ValueError, match=message + " Choose another data_root, or delete"):
+    with pytest.raises(ValueError, match=message + " The train and val dataset .* Choose another"):
         make_shapes(root, **{**SMALL, "image_size": 96}, seed=2)
 
 
@@ -179,3 +179,11 @@ def test_settings_out_of_range(tmp_path, settings, message):
 def test_split_must_be_train_or_val(root):
     with pytest.raises(ValueError, match="split must be 'train' or 'val', got 'test'"):
         ShapesDataset(root, split="test", **SMALL)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(tmp_path):
+    (tmp_path / "data").symlink_to(tmp_path / "not_mounted")
+    with pytest.raises(
+        ValueError, match=r"data_root .*/data/set: cannot be made in .*/data \(File"
+    ):
+        make_shapes(tmp_path / "data" / "set", **SMALL)
