@@ -3,30 +3,14 @@
 import re
 from pathlib import Path
 
-from det_losses.errors import printable
-from det_losses.report import answer, cautions, markdown, next_step, tables, text
+from det_losses.report.presentation import details, summary
+from det_losses.report.runs import Runs
 from det_losses.report.study import Study
 
 __all__ = ["Study", "details", "summary", "without_refresh", "write_report"]
 
 
-def summary(study: Study) -> str:
-    """Return the answer, what to do next, the table and the cautions as text for a terminal."""
-    step = next_step.next_step(study)
-    following = ["\n  ".join([step.text, *step.commands])] if step else []
-    table = markdown.as_text(tables.standings(study).table)
-    parts = [answer.headline(study), *following, table, *cautions.cautions(study)]
-    return printable("\n\n".join(parts))
-
-
-def details(study: Study) -> str:
-    """Return the other metrics, the power and all pairs as text for a terminal."""
-    sections = [tables.other_metrics(study), text.power(study), tables.pairs(study)]
-    blocks = [block for s in sections if s for block in markdown.section_blocks(s)]
-    return printable("\n\n".join(blocks))
-
-
-def write_report(study: Study, out: Path) -> Path:
+def write_report(study: Runs, out: Path) -> Path:
     """Write report.html, report.md and differences.csv into ``out``; return the HTML's path."""
     from det_losses.report import write  # loads matplotlib and jinja2
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from det_losses.evaluation.diagnosis import diagnose
 from det_losses.report.formats import at_most, decimals, interval, listed, points
-from det_losses.report.study import Study
+from det_losses.report.runs import Runs
 from det_losses.statistics import Verdict
 
 TOO_LOW = 0.10  # AP below which differences are not informative about losses
@@ -13,7 +13,7 @@ TOO_LOW = 0.10  # AP below which differences are not informative about losses
 _NAMED = 3  # variants that a sentence names; more are counted
 
 
-def headline(study: Study) -> str:
+def headline(study: Runs) -> str:
     """Return the answer in at most two sentences, or why there is none."""
     if study.interim:
         done = sum(run["status"] == "done" for run in study.runs)
@@ -36,7 +36,7 @@ def headline(study: Study) -> str:
     return answer(study.verdict())
 
 
-def _exploratory(study: Study) -> str:
+def _exploratory(study: Runs) -> str:
     """Return what a metric shows that was chosen when the results were known: no decision."""
     verdict = study.verdict()
     scored = [each for each in verdict.summaries if not math.isnan(each.mean)]
@@ -50,12 +50,12 @@ def _exploratory(study: Study) -> str:
     )
 
 
-def supports_ranking(study: Study) -> bool:
+def supports_ranking(study: Runs) -> bool:
     """Return whether the variants are comparable, all runs ended and the best AP is not too low."""
     return study.comparable and not study.interim and not _best_ap(study) < TOO_LOW
 
 
-def causes_of_low_ap(study: Study) -> list[str]:
+def causes_of_low_ap(study: Runs) -> list[str]:
     """Return why the best variant has so low an AP, the most probable cause first."""
     means = mean_aps(study)
     best = max(means, key=lambda label: max(means[label], -1.0), default=study.baseline)
@@ -63,12 +63,12 @@ def causes_of_low_ap(study: Study) -> list[str]:
     return diagnose(history, study.meta.get("data_notes") or {})
 
 
-def mean_aps(study: Study) -> dict[str, float]:
+def mean_aps(study: Runs) -> dict[str, float]:
     """Return the mean AP of each variant that is compared."""
     return {label: float(own.full.mean()) for label, own in study.scores("AP").items()}
 
 
-def _best_ap(study: Study) -> float:
+def _best_ap(study: Runs) -> float:
     """Return the AP of the best variant; NaN if it is undefined for all."""
     return max((value for value in mean_aps(study).values() if value >= 0), default=math.nan)
 

@@ -19,8 +19,8 @@ from det_losses.report.answer import (
 )
 from det_losses.report.formats import listed, points
 from det_losses.report.records import not_recorded
+from det_losses.report.runs import Runs
 from det_losses.report.stored import missing_detections
-from det_losses.report.study import Study
 from det_losses.statistics import Caution, CautionKind, Verdict
 from det_losses.statistics.cautions import FEW_CLASS_IMAGES
 
@@ -30,7 +30,7 @@ _TRAIN_AGAIN = "The command of the comparison trains such a run again."
 _TOLERANCE = 5e-4  # between a run's recorded AP and the AP of its detections
 
 
-def cautions(study: Study) -> list[str]:
+def cautions(study: Runs) -> list[str]:
     """Return the limitations of this comparison, most important first."""
     found = [*_interim(study), *_wrong_boxes(study), *_chosen_later(study), *forked(study)]
     found += [not_recorded(study.trained_by)] if study.trained_by else []
@@ -44,7 +44,7 @@ def cautions(study: Study) -> list[str]:
     return [" ".join(sentence.split()) for sentence in found]  # names may contain line breaks
 
 
-def _interim(study: Study) -> list[str]:
+def _interim(study: Runs) -> list[str]:
     if not study.interim:
         return []
     return [
@@ -54,7 +54,7 @@ def _interim(study: Study) -> list[str]:
     ]
 
 
-def _chosen_later(study: Study) -> list[str]:
+def _chosen_later(study: Runs) -> list[str]:
     if not study.planned_metric:
         return []
     return [
@@ -64,7 +64,7 @@ def _chosen_later(study: Study) -> list[str]:
     ]
 
 
-def _wrong_boxes(study: Study) -> list[str]:
+def _wrong_boxes(study: Runs) -> list[str]:
     """Return what almost certainly is an error in the data, if the answer does not say it."""
     if study.comparable and not supports_ranking(study):
         return []
@@ -72,7 +72,7 @@ def _wrong_boxes(study: Study) -> list[str]:
     return [note for note in notes if STRONG in note]
 
 
-def forked(study: Study) -> list[str]:
+def forked(study: Runs) -> list[str]:
     """Return what the differences of a forked comparison mean; nothing for other comparisons."""
     if not study.fork:
         return []
@@ -190,7 +190,7 @@ _SENTENCES: Mapping[CautionKind, Callable[[Caution, Verdict], str]] = MappingPro
 )
 
 
-def _rare_classes(study: Study) -> list[str]:
+def _rare_classes(study: Runs) -> list[str]:
     """Return a caution about classes in few images, if the metric is a mean over classes."""
     if not study.comparable or study.metric.startswith("AP/") or len(study.truth.names) < 2:
         return []
@@ -206,7 +206,7 @@ def _rare_classes(study: Study) -> list[str]:
     ]
 
 
-def _untrained_classes(study: Study) -> list[str]:
+def _untrained_classes(study: Runs) -> list[str]:
     untrained = classes_in_one_fold(study.coco)
     if not untrained:
         return []
@@ -216,7 +216,7 @@ def _untrained_classes(study: Study) -> list[str]:
     ]
 
 
-def weak_baseline(study: Study) -> str | None:
+def weak_baseline(study: Runs) -> str | None:
     """Return a caution if the baseline has a low AP, but not all variants have."""
     if not supports_ranking(study):
         return None
@@ -229,7 +229,7 @@ def weak_baseline(study: Study) -> str | None:
     )
 
 
-def _unfinished(study: Study) -> list[str]:
+def _unfinished(study: Runs) -> list[str]:
     counts = Counter(run["status"] for run in study.runs if run["status"] != "done")
     if not counts:
         return []
@@ -241,7 +241,7 @@ def _unfinished(study: Study) -> list[str]:
     ]
 
 
-def _left_out(study: Study) -> list[str]:
+def _left_out(study: Runs) -> list[str]:
     compared = study.compared
     out = [label for label in study.labels if study.done(label) and label not in compared]
     if not out or not study.comparable:
@@ -252,7 +252,7 @@ def _left_out(study: Study) -> list[str]:
     ]
 
 
-def _capped(study: Study) -> str | None:
+def _capped(study: Runs) -> str | None:
     """Return a caution if some objects cannot be found with the evaluated detections."""
     truth = study.truth
     remedy = MORE_DETECTIONS if study.origins else "--max-dets {} evaluates more"
@@ -260,7 +260,7 @@ def _capped(study: Study) -> str | None:
     return capped(images, labels, truth.image_ids.size, study.max_dets, f"{remedy}.")
 
 
-def _without_gradient(study: Study) -> list[str]:
+def _without_gradient(study: Runs) -> list[str]:
     found = [
         f"{_name(run)} ({slot})"
         for run in study.runs
@@ -276,7 +276,7 @@ def _without_gradient(study: Study) -> list[str]:
     ]
 
 
-def _file_cautions(study: Study) -> list[str]:
+def _file_cautions(study: Runs) -> list[str]:
     done = [run for run in study.runs if run["status"] == "done"]
     sentences = []
     repeat = _TRAIN_AGAIN if study.trained_by else _REPEAT
@@ -310,7 +310,7 @@ def _name(run: dict[str, Any]) -> str:
     return f"{run['variant']} seed {run['seed']}"
 
 
-def _mismatch(study: Study, run: dict[str, Any]) -> str | None:
+def _mismatch(study: Runs, run: dict[str, Any]) -> str | None:
     recorded = (run.get("metrics") or {}).get("AP")
     if recorded is None:
         return None
@@ -320,7 +320,7 @@ def _mismatch(study: Study, run: dict[str, Any]) -> str | None:
     return f"{_name(run)} ({points(computed, 2)}, recorded {points(recorded, 2)})"
 
 
-def _merge_cautions(study: Study) -> list[str]:
+def _merge_cautions(study: Runs) -> list[str]:
     if len(study.origins) < 2:
         return []
     sentence = f"Merged from {listed([str(part.folder) for part in study.origins])}."

@@ -7,8 +7,8 @@ from functools import partial
 
 from det_losses.report import analyses, answer, cautions, methods, records, tables, text
 from det_losses.report.next_step import NextStep, next_step
+from det_losses.report.runs import Runs
 from det_losses.report.section import Section
-from det_losses.report.study import Study
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Document:
     refresh: int = 0
 
 
-def document(study: Study) -> Document:
+def document(study: Runs) -> Document:
     """Return the report of a study.
 
     A section without data is left out. A section that fails is replaced by a note, and its
@@ -62,7 +62,7 @@ def document(study: Study) -> Document:
     )
 
 
-def _builders(study: Study) -> list[tuple[str, Builder]]:
+def _builders(study: Runs) -> list[tuple[str, Builder]]:
     """Return title and builder of each section, in the order of the report."""
     context = analyses.Context(study)
     return [

@@ -1,11 +1,11 @@
 """The methods of a report: every formula in plain English, with its source."""
 
+from det_losses.report.runs import Runs
 from det_losses.report.section import Section
-from det_losses.report.study import Study
 from det_losses.statistics import LOOKS
 
 
-def methods(study: Study) -> Section:
+def methods(study: Runs) -> Section:
     """Return how the numbers were computed; folded."""
     parts = [
         _metrics(study),
@@ -27,7 +27,7 @@ def methods(study: Study) -> Section:
     return Section("Methods", "\n\n".join(filter(None, parts)), folded=True)
 
 
-def _metrics(study: Study) -> str:
+def _metrics(study: Runs) -> str:
     files = max((len(run.get("detections") or [0]) for run in study.runs), default=1)
     averaged = f" The metrics of a run are means over its last {files} evaluations."
     return f"""\
@@ -37,7 +37,7 @@ computed from each run's detections, and are given in points: an AP of 0.393 is 
 seeds."""
 
 
-def _fork(study: Study) -> str:
+def _fork(study: Runs) -> str:
     if not study.fork:
         return ""
     epoch, epochs, baseline = (study.fork[key] for key in ("epoch", "epochs", "baseline"))
@@ -49,7 +49,7 @@ there. The spread over seeds is that of forked runs: it includes the first part,
 between seeds and is shared by the variants."""
 
 
-def _differences(study: Study) -> str:
+def _differences(study: Runs) -> str:
     pairs = (
         "Two runs with the same seed have the same initial weights, data order and augmentation"
         if study.origins
@@ -79,7 +79,7 @@ V = Σ (S_j - 1) s_j² / Σ (S_j - 1); nu = 4 Σ (S_j - 1) / (k + 3)
 V_j = max(V, [4 V + (S_j - 1) s_j²] / (S_j + 3)); v1 = V_j / S_j"""
 
 
-def _images(study: Study) -> str:
+def _images(study: Runs) -> str:
     return f"""\
 Variance over images. It is from {study.resamples:,} bootstrap resamples of the images, the same \
 for all variants and seeds (pigeonhole bootstrap, Owen 2007). An image drawn n times counts n \
@@ -90,7 +90,7 @@ subtracted because the variance over seeds contains it already:
 vc = max(0, var_b M(b) - Σ_s var_b [D(b, s) - M(b)] / (S (S - 1)))"""
 
 
-def _folds(study: Study) -> str:
+def _folds(study: Runs) -> str:
     return f"""\
 Folds. The run with seed s was trained on all images but those of fold s mod {study.folds}, and \
 evaluated on these. The results are about other training sets of this size, other images and \
@@ -111,7 +111,7 @@ and Cox 1957):
 SE² = v1 + vc; df = (v1 + vc)² / (v1² / nu + vc² / (I - 1))"""
 
 
-def _baseline(study: Study) -> str:
+def _baseline(study: Runs) -> str:
     error = study.verdict().error if study.comparable else 0.05
     return f"""\
 Differences to the baseline. The interval is d ± c SE, cut at -100 and 100 points, with the \
@@ -151,7 +151,7 @@ one-sided interval of two equal variants is no wider than the margin, with the v
 are estimated now; a clear difference needs fewer."""
 
 
-def _looks(study: Study) -> str:
+def _looks(study: Runs) -> str:
     shares = ", ".join(
         f"{100 * 0.05 * share:g}% at {seeds} seeds" for seeds, share in LOOKS.items()
     )
@@ -166,7 +166,7 @@ clear, until it is, makes false positives more frequent: 13% to 19% instead of 5
 to 10 seeds. Scheduled looks share the error ({shares})."""
 
 
-def _other_metrics(study: Study) -> str:
+def _other_metrics(study: Runs) -> str:
     return f"""\
 Metrics other than {study.metric} are exploratory: their intervals are not adjusted for the number \
 of metrics, and among many of them some will exclude zero by chance."""

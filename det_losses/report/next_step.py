@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from det_losses.errors import counted
 from det_losses.report.answer import margin, supports_ranking
 from det_losses.report.formats import rough_duration
+from det_losses.report.runs import WITHIN, Runs
 from det_losses.report.stored import Stored
-from det_losses.report.study import WITHIN, Study
 from det_losses.statistics import LOOKS, Verdict
 
 _FIRST_LOOK = min(LOOKS)  # seeds that a first result needs
@@ -32,7 +32,7 @@ class NextStep:
     commands: tuple[str, ...] = ()
 
 
-def next_step(study: Study) -> NextStep | None:
+def next_step(study: Runs) -> NextStep | None:
     """Return what to do next; None if nothing is left to do, or nothing is known."""
     if study.interim:
         return _wait(study)
@@ -51,7 +51,7 @@ def next_step(study: Study) -> NextStep | None:
     return _decide(study, verdict) if verdict.tested else _first_result(study)
 
 
-def _wait(study: Study) -> NextStep:
+def _wait(study: Runs) -> NextStep:
     """Return how long the runs take that have neither finished nor failed."""
     waiting = [run["variant"] for run in study.runs if run["status"] not in ("done", "failed")]
     time = _time(study, waiting) if waiting else ""
@@ -59,7 +59,7 @@ def _wait(study: Study) -> NextStep:
     return NextStep(f"{left}The answer follows when all planned runs have ended.")
 
 
-def _first_result(study: Study) -> NextStep | None:
+def _first_result(study: Runs) -> NextStep | None:
     now = _seeds_now(study)
     if now >= _FIRST_LOOK:
         return None  # the runs of each variant are the same for all seeds
@@ -67,7 +67,7 @@ def _first_result(study: Study) -> NextStep | None:
     return _fixed_seeds(study, "For a first result", more, counted(more, "more seed"))
 
 
-def _decide(study: Study, verdict: Verdict) -> NextStep:
+def _decide(study: Runs, verdict: Verdict) -> NextStep:
     """Return how to bound the cost of choosing the leader by the margin.
 
     Up to the last scheduled look, seeds are added to the candidates only, and the looks share the
@@ -115,7 +115,7 @@ def _wanted(verdict: Verdict, now: int) -> int | None:
     return max(now + 1, math.ceil(now * (verdict.regret / verdict.within) ** 2))
 
 
-def _fixed_seeds(study: Study, purpose: str, more: int, what: str) -> NextStep:
+def _fixed_seeds(study: Runs, purpose: str, more: int, what: str) -> NextStep:
     """Return the commands that give each variant further seeds; a merged one in each directory."""
     further = _with_further(study, more)[-more:]
     commands = tuple(
@@ -128,22 +128,22 @@ def _fixed_seeds(study: Study, purpose: str, more: int, what: str) -> NextStep:
     return _step(study, f"{purpose}: {', '.join(filter(None, [what, time]))}", commands)
 
 
-def _step(study: Study, text: str, commands: tuple[str, ...]) -> NextStep:
+def _step(study: Runs, text: str, commands: tuple[str, ...]) -> NextStep:
     if not commands:
         return NextStep(f"{text}.")
     merge = ", then merge the directories again" if len(study.origins) > 1 else ""
     return NextStep(f"{text}{merge}:", commands)
 
 
-def _seeds_now(study: Study) -> int:
+def _seeds_now(study: Runs) -> int:
     return max(len(study.done(label)) for label in study.compared)
 
 
-def _used_seeds(study: Study) -> list[int]:
+def _used_seeds(study: Runs) -> list[int]:
     return sorted({run["seed"] for run in study.runs})
 
 
-def _with_further(study: Study, more: int) -> list[int]:
+def _with_further(study: Runs, more: int) -> list[int]:
     used = _used_seeds(study)
     return used + [seed for seed in range(len(used) + more) if seed not in used][:more]
 
@@ -153,7 +153,7 @@ def _them(verdict: Verdict) -> str:
     return "the two" if count == 2 else f"the {count}"
 
 
-def _time(study: Study, variants: Sequence[str], budget: float | None = None) -> str:
+def _time(study: Runs, variants: Sequence[str], budget: float | None = None) -> str:
     """Return how long runs of these variants take here: "40 minutes here"; empty if unknown.
 
     Args:
@@ -177,7 +177,7 @@ def _time(study: Study, variants: Sequence[str], budget: float | None = None) ->
     return text
 
 
-def _jobs(study: Study) -> int:
+def _jobs(study: Runs) -> int:
     """Return how many runs train at the same time; older results have it in the command only."""
     if study.meta.get("jobs"):
         return study.meta["jobs"]
@@ -185,7 +185,7 @@ def _jobs(study: Study) -> int:
     return max(1, int(found[1])) if found else 1
 
 
-def _stored_commands(study: Study) -> tuple[str, ...]:
+def _stored_commands(study: Runs) -> tuple[str, ...]:
     """Return the commands that finish the missing runs of each directory."""
     missing = {(run["variant"], run["seed"]) for run in study.runs if run["status"] != "done"}
     found: list[str] = []
@@ -197,7 +197,7 @@ def _stored_commands(study: Study) -> tuple[str, ...]:
     return _at_most(found)
 
 
-def _training_parts(study: Study) -> list[Stored]:
+def _training_parts(study: Runs) -> list[Stored]:
     """Return directories that together have all compared variants: the first one of each."""
     first: dict[str, Stored] = {}
     for part in study.origins:
@@ -211,7 +211,7 @@ def _seeds_in(part: Stored) -> list[int]:
     return sorted({run["seed"] for run in part.runs})
 
 
-def _place(study: Study, part: Stored) -> str:
+def _place(study: Runs, part: Stored) -> str:
     """Return the directory of a command as a comment, if several are merged."""
     return f"  # {part.folder}" if len(study.origins) > 1 else ""
 
@@ -220,7 +220,7 @@ def _with(command: str, options: Sequence[str]) -> str:
     return shlex.join([*shlex.split(command), *options])
 
 
-def _distinct(study: Study) -> tuple[str, ...]:
+def _distinct(study: Runs) -> tuple[str, ...]:
     """Return the commands of all directories without seeds and budget; none if there are many."""
     return _at_most([command for part in study.origins for command in _distinct_of(part)])
 

@@ -1,26 +1,35 @@
-"""A study in Python: as a table, as a figure, and as HTML for a notebook."""
+"""The top of the report elsewhere: text for a terminal, HTML for a notebook, rows of a table."""
 
 import importlib
-import io
 import math
 from html import escape
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from det_losses.errors import printable
-from det_losses.report import tables
-from det_losses.report.answer import supports_ranking, unit
+from det_losses.report import markdown, tables, text
+from det_losses.report.answer import headline, supports_ranking
 from det_losses.report.cautions import cautions
 from det_losses.report.next_step import next_step
-from det_losses.report.plotting import clean, styles
-from det_losses.report.study import Study
-
-_WIDTH, _ROW, _REST = 6.4, 0.4, 1.1  # inches: of a figure; the height of a row, and of the axis
+from det_losses.report.runs import Runs
 
 
-def table(study: Study, metric: str) -> Any:
+def summary(study: Runs) -> str:
+    """Return the answer, what to do next, the table and the cautions as text for a terminal."""
+    step = next_step(study)
+    following = ["\n  ".join([step.text, *step.commands])] if step else []
+    table = markdown.as_text(tables.standings(study).table)
+    parts = [headline(study), *following, table, *cautions(study)]
+    return printable("\n\n".join(parts))
+
+
+def details(study: Runs) -> str:
+    """Return the other metrics, the power and all pairs as text for a terminal."""
+    sections = [tables.other_metrics(study), text.power(study), tables.pairs(study)]
+    blocks = [block for s in sections if s for block in markdown.section_blocks(s)]
+    return printable("\n\n".join(blocks))
+
+
+def table(study: Runs, metric: str) -> Any:
     """Return a row for each compared variant, best first; see :meth:`Study.table`."""
     verdict, ranked = study.verdict(metric), supports_ranking(study)
     against = {found.first: found for found in verdict.against_baseline}
@@ -52,45 +61,11 @@ def _points(value: float | None) -> float:
     return math.nan if value is None else 100 * float(value)
 
 
-class NotebookFigure(Figure):
-    """A figure that a notebook shows once, because pyplot does not know it."""
-
-    def _repr_png_(self) -> bytes:
-        content = io.BytesIO()
-        self.savefig(content, format="png", dpi=120)
-        return content.getvalue()
-
-
-def plot(study: Study, metric: str) -> Figure:
-    """Return the differences to the baseline with their intervals; see :meth:`Study.plot`."""
-    verdict, ranked = study.verdict(metric), supports_ranking(study)
-    shown = [d for d in verdict.against_baseline if math.isfinite(d.value)]
-    style = styles(study.labels, study.baseline)
-    with matplotlib.rc_context({"text.parse_math": False}):
-        figure = NotebookFigure(figsize=(_WIDTH, _REST + _ROW * len(shown)), layout="constrained")
-        axes = figure.add_subplot()
-        axes.axvline(0, color="0.5", linewidth=1)
-        for row, found in enumerate(shown):
-            colour = style[found.first].colour
-            if math.isfinite(found.low):
-                axes.hlines(row, 100 * found.low, 100 * found.high, colors=colour, linewidth=2.5)
-            fill = colour if ranked and verdict.differs(found) else "white"
-            dot = dict(marker="o", markersize=9, markeredgewidth=2, markerfacecolor=fill)
-            axes.plot([100 * found.value], [row], color=colour, linestyle="none", **dot)
-        axes.set_yticks(range(len(shown)), [clean(found.first, 44) for found in shown])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.grid(True, axis="x", alpha=0.3)
-        level = f"{100 * (1 - verdict.error):.3g}%"
-        baseline = clean(study.baseline, 44)
-        axes.set_xlabel(f"{unit(verdict)}: difference to {baseline}, {level} interval")
-    return figure
-
-
-def as_html(study: Study) -> str:
+def as_html(study: Runs) -> str:
     """Return answer, next step, table and cautions as HTML without scripts and styles."""
     standings = tables.standings(study).table
     step = next_step(study)
-    parts = [f"<p><strong>{escape(study.answer)}</strong></p>"]
+    parts = [f"<p><strong>{escape(headline(study))}</strong></p>"]
     if step:
         commands = "\n".join(step.commands)
         parts.append(f"<p>{escape(step.text)}</p>")

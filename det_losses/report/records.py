@@ -7,8 +7,8 @@ from det_losses.errors import counted
 from det_losses.evaluation.metrics import LOGGED_METRICS
 from det_losses.losses.core.text import LOSS_ARGUMENTS, loss_text
 from det_losses.report.formats import NONE, duration, listed, number, points, spread
+from det_losses.report.runs import Runs
 from det_losses.report.section import Section, Table, without_empty
-from det_losses.report.study import Study
 from det_losses.report.tables import loss_weight
 
 _HOW = {
@@ -20,7 +20,7 @@ _HOW = {
 _SPLITS = {"train": "training", "val": "validation"}
 
 
-def loss_weights(study: Study) -> Section | None:
+def loss_weights(study: Runs) -> Section | None:
     """Return a table of the loss weight of each variant, how it was chosen, and the score."""
     means = {}
     if study.comparable:
@@ -55,7 +55,7 @@ def loss_weights(study: Study) -> Section | None:
     return Section("Loss weights", text, tables=(without_empty(Table(headers, rows)),))
 
 
-def what_differs(study: Study) -> Section | None:
+def what_differs(study: Runs) -> Section | None:
     """Return the config keys in which variants differ, and whether initial weights are equal."""
     if not study.origins:
         return None
@@ -81,7 +81,7 @@ def what_differs(study: Study) -> Section | None:
     return Section("Differences between the variants", f"{text}\n\n{words}", tables=tuple(tables))
 
 
-def pretrained_weights(study: Study) -> Section | None:
+def pretrained_weights(study: Runs) -> Section | None:
     """Return what the runs started from, and how much of it was loaded; None if from scratch."""
     found: dict[tuple[str, ...], list[str]] = {}
     for label in study.labels:
@@ -123,7 +123,7 @@ def _some(names: list[str], count: int, limit: int = 3) -> str:
     return f"{count} ({', '.join(names[:limit])}{more})" if count else "0"
 
 
-def losses_that_ran(study: Study) -> Section | None:
+def losses_that_ran(study: Runs) -> Section | None:
     """Return the loss objects that each run built and called."""
     rows = [
         [
@@ -149,7 +149,7 @@ def losses_that_ran(study: Study) -> Section | None:
     return Section("Losses that ran", text, tables=(table,), folded=True)
 
 
-def runs(study: Study) -> Section:
+def runs(study: Runs) -> Section:
     """Return the table of all runs, and the errors of failed runs."""
     rows = [
         [
@@ -175,7 +175,7 @@ def runs(study: Study) -> Section:
     return Section("Runs", "", tables=(without_empty(Table(headers, rows)),), codes=errors)
 
 
-def data(study: Study) -> Section:
+def data(study: Runs) -> Section:
     """Return the numbers of images and of boxes."""
     truth, boxes = study.truth, study.meta.get("val_boxes")
     trained = (study.meta.get("images") or {}).get("train")
@@ -205,7 +205,7 @@ def data(study: Study) -> Section:
     return Section("Data", text, tables=(*tables, Table(["class", "boxes"], rows)))
 
 
-def _folds(study: Study) -> str:
+def _folds(study: Runs) -> str:
     """Return how the images are divided for training and evaluation; empty without folds."""
     if not study.folds:
         return ""
@@ -220,7 +220,7 @@ def _folds(study: Study) -> str:
     )
 
 
-def reproduction(study: Study) -> Section | None:
+def reproduction(study: Runs) -> Section | None:
     """Return command, config, versions and hardware of each merged comparison."""
     texts, codes = [], []
     for part in study.origins:
@@ -234,7 +234,7 @@ def reproduction(study: Study) -> Section | None:
     return Section("How to reproduce", "\n\n".join(texts), codes=tuple(codes))
 
 
-def _initial_weights(study: Study) -> tuple[str, Table | None]:
+def _initial_weights(study: Runs) -> tuple[str, Table | None]:
     """Return whether the runs of each seed had equal initial weights, and a table if not."""
     if study.trained_by:
         return not_recorded(study.trained_by), None
@@ -322,14 +322,14 @@ def _times(meta: dict[str, Any]) -> str:
     return f"Started {meta['started']}, written {meta.get('finished', 'before the end')}."
 
 
-def _metrics(study: Study, run: dict[str, Any]) -> dict[str, float | None]:
+def _metrics(study: Runs, run: dict[str, Any]) -> dict[str, float | None]:
     recorded = run.get("metrics") or {}
     if recorded or run["status"] != "done":
         return recorded
     return study.full(run)
 
 
-def costs(study: Study) -> Section | None:
+def costs(study: Runs) -> Section | None:
     """Return the time and memory of each box loss."""
     found = study.meta.get("costs") or {}
     rows = [

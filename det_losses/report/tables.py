@@ -20,8 +20,8 @@ from det_losses.report.formats import (
     points,
     spread,
 )
+from det_losses.report.runs import Runs
 from det_losses.report.section import Section, Table
-from det_losses.report.study import Study
 from det_losses.statistics import Difference, Verdict
 
 # in the table of other metrics
@@ -130,7 +130,7 @@ class Standings:
         return "baseline" if row.label == self.baseline else NONE
 
 
-def standings(study: Study) -> Standings:
+def standings(study: Runs) -> Standings:
     """Return the table of variants."""
     verdict = study.verdict() if study.comparable else None
     ranked = supports_ranking(study)
@@ -149,7 +149,7 @@ def standings(study: Study) -> Standings:
     )
 
 
-def shown_order(study: Study) -> list[str]:
+def shown_order(study: Runs) -> list[str]:
     """Return the compared variants, best first; without a ranking, in the order of the plan."""
     if not supports_ranking(study):
         return study.compared
@@ -171,7 +171,7 @@ def loss_weight(variant: Mapping[str, Any]) -> str:
 
 
 def _standing(
-    study: Study, verdict: Verdict | None, order: list[str], label: str, ranked: bool
+    study: Runs, verdict: Verdict | None, order: list[str], label: str, ranked: bool
 ) -> Standing:
     summaries = {s.label: s for s in verdict.summaries} if verdict else {}
     against = {d.first: d for d in verdict.against_baseline} if verdict else {}
@@ -200,7 +200,7 @@ def _candidate(verdict: Verdict, label: str) -> str:
     return f"yes, costs ≤ {at_most(cost)}" if cost < 1 else "yes"
 
 
-def _recorded(study: Study, label: str) -> str:
+def _recorded(study: Runs, label: str) -> str:
     """Return the recorded scores of a variant that is not compared."""
     done = [run for run in study.runs_of(label) if run["status"] == "done"]
     values = [(run.get("metrics") or {}).get(study.metric) for run in done]
@@ -216,7 +216,7 @@ def _runs(runs: list[dict[str, Any]]) -> str:
     return f"{done}/{len(runs)}" + "".join(f", {n} {status}" for status, n in counts.items())
 
 
-def other_metrics(study: Study) -> Section | None:
+def other_metrics(study: Runs) -> Section | None:
     """Return the metrics other than the primary one, with unadjusted intervals."""
     if not study.comparable:
         return None
@@ -244,7 +244,7 @@ def other_metrics(study: Study) -> Section | None:
     return Section("Other metrics", text, tables=(table,))
 
 
-def pairs(study: Study) -> Section | None:
+def pairs(study: Runs) -> Section | None:
     """Return the groups and the differences of all pairs; None if no ranking is supported."""
     if len(study.compared) < 2 or not supports_ranking(study):
         return None
@@ -282,7 +282,7 @@ def pairs(study: Study) -> Section | None:
     )
 
 
-def factor_grid(study: Study) -> Section | None:
+def factor_grid(study: Runs) -> Section | None:
     """Return the two-way table of variants that combine the losses of two slots."""
     factors = {label: study.meta["variants"][label].get("factors") or {} for label in study.labels}
     slots = list(dict.fromkeys(slot for levels in factors.values() for slot in levels))

@@ -8,12 +8,12 @@ import numpy as np
 from det_losses.errors import counted
 from det_losses.report.answer import margin
 from det_losses.report.formats import listed, points
+from det_losses.report.runs import Runs
 from det_losses.report.section import Section
-from det_losses.report.study import Study
 from det_losses.statistics import Difference, Verdict
 
 
-def title(study: Study) -> str:
+def title(study: Runs) -> str:
     """Return a title with the compared slots, the detector and the epoch of a fork."""
     components, detector = study.meta.get("components"), study.meta.get("detector")
     fork = study.fork
@@ -26,7 +26,7 @@ def title(study: Study) -> str:
     return f"Comparison of variants of {detector}" if detector else "Comparison of detections"
 
 
-def subtitle(study: Study) -> str:
+def subtitle(study: Runs) -> str:
     """Return the numbers of variants, runs, images and boxes."""
     done = sum(run["status"] == "done" for run in study.runs)
     seeds = sorted({run["seed"] for run in study.runs})
@@ -42,7 +42,7 @@ def subtitle(study: Study) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def power(study: Study) -> Section | None:
+def power(study: Runs) -> Section | None:
     """Return the standard deviation over seeds and the detectable differences."""
     if not study.comparable:
         return None

@@ -25,8 +25,8 @@ from det_losses.report.document import Document, document
 from det_losses.report.formats import no_interval
 from det_losses.report.markdown import is_numeric, markdown
 from det_losses.report.plotting import Intervals, styles
+from det_losses.report.runs import Runs
 from det_losses.report.section import Table
-from det_losses.report.study import Study
 from det_losses.report.tables import Standing
 from det_losses.statistics import Difference, Verdict
 
@@ -40,7 +40,7 @@ _COLUMNS = (
 )
 
 
-def write_report(study: Study, out: Path) -> Path:
+def write_report(study: Runs, out: Path) -> Path:
     """Write the report's files, each atomically; add the statistics to results.json in ``out``.
 
     Args:
@@ -117,7 +117,7 @@ def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in text.split("\n\n") if part.strip()]
 
 
-def _add_statistics(study: Study, file: Path) -> None:
+def _add_statistics(study: Runs, file: Path) -> None:
     """Store the statistics in the results.json of the comparison; merged ones have none."""
     if [part.folder.resolve() for part in study.origins] != [file.parent.resolve()]:
         return
@@ -126,7 +126,7 @@ def _add_statistics(study: Study, file: Path) -> None:
         write_json(file, {**stored, "statistics": statistics(study)}, indent=2)
 
 
-def statistics(study: Study) -> dict[str, Any]:
+def statistics(study: Runs) -> dict[str, Any]:
     """Return the answer and the differences as plain values, as in results.json.
 
     docs/report.md lists the keys.
@@ -148,7 +148,7 @@ def statistics(study: Study) -> dict[str, Any]:
     )
 
 
-def differences_csv(study: Study) -> str:
+def differences_csv(study: Runs) -> str:
     """Return CSV with a row per metric and variant: numbers in 0..1, empty if undefined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -157,7 +157,7 @@ def differences_csv(study: Study) -> str:
     return text.getvalue()
 
 
-def _difference_rows(study: Study) -> Iterator[list[Any]]:
+def _difference_rows(study: Runs) -> Iterator[list[Any]]:
     """Yield the rows of all metrics, the primary one first; None if undefined."""
     if study.comparable:
         names = [*METRICS, *(f"AP/{name}" for name in study.truth.names)]

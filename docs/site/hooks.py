@@ -31,7 +31,7 @@ ABOVE = {
 }
 # Page of the reference -> its title and what it documents: modules, or packages with all modules.
 REFERENCE = {
-    "python": ("Comparisons and predictions", ("api", "report.study", "inference")),
+    "python": ("Comparisons and predictions", ("api", "report.study", "report.runs", "inference")),
     "functional": ("Functions and boxes", ("functional", "boxes", "tensors")),
     "base": ("Base classes and construction", ("losses.core", "registry", "errors")),
     "conformance": ("Conformance suite", ("conformance",)),

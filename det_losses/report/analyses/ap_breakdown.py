@@ -15,8 +15,8 @@ from det_losses.evaluation.metrics import (
 from det_losses.report.analyses.context import Context
 from det_losses.report.analyses.detection_stats import CURVE_IOUS, nan_mean
 from det_losses.report.plotting import INK, Style, chart, clean
+from det_losses.report.runs import Runs
 from det_losses.report.section import Figure, Section
-from det_losses.report.study import Study
 from det_losses.statistics import Difference
 
 _MAX_BANDS = 4  # with more variants, bands and intervals would overlap
@@ -132,7 +132,7 @@ def _precision_figure(context: Context, curves: dict[str, np.ndarray], what: str
     return Figure(svg, f"At {what}{context.over_seeds}.")
 
 
-def threshold_curves(study: Study, label: str) -> np.ndarray:
+def threshold_curves(study: Runs, label: str) -> np.ndarray:
     """Return AP at each threshold for each finished run of a variant, ``[S, T]``."""
     runs = [study.full(run) for run in study.done(label)]
     return np.array([[metrics[name] for name in THRESHOLD_METRICS] for metrics in runs])

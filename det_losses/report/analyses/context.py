@@ -19,8 +19,8 @@ from det_losses.report.analyses.detection_stats import (
 from det_losses.report.formats import NO_INTERVAL, difference, no_interval, points
 from det_losses.report.plotting import Style, styles
 from det_losses.report.resampled import load_arrays, save_arrays
+from det_losses.report.runs import Runs
 from det_losses.report.section import Table
-from det_losses.report.study import Study
 from det_losses.statistics import Difference
 
 STATS_FILE = "detection_stats.npz"
@@ -34,7 +34,7 @@ class Context:
         study: the runs.
     """
 
-    study: Study
+    study: Runs
 
     @cached_property
     def labels(self) -> list[str]:
