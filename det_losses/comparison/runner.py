@@ -49,9 +49,6 @@ BUDGET_NOTE = (
     "The time budget ran out before all planned runs were trained. Repeat the command with a new "
     "budget to train the rest."
 )
-# glibc keeps freed memory for the next step instead of returning it to the system. On one core, 14%
-# of the quickstart's CPU time went into page faults without this.
-_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 
 
 class BudgetSpent(Exception):
@@ -362,14 +359,13 @@ class PlanRunner:
         return self._executor.run(command, log, tick, keep_open=self._lock, env=env)
 
     def _environment(self) -> dict[str, str]:
-        """Return the variables that a run gets, unless the user has set them.
+        """Return the number of threads of a run, unless the user has set it.
 
         The cores are divided among parallel runs; more threads than cores would slow them down.
         """
-        chosen = dict(_ALLOCATION)
-        if self._jobs > 1:
-            chosen["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self._jobs))
-        return {name: value for name, value in chosen.items() if name not in os.environ}
+        if self._jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+            return {}
+        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self._jobs))}
 
 
 def _check_config(run: PlannedRun, cfg: Config) -> None:

@@ -229,16 +229,12 @@ class TestPlanRunner:
         def fake(command, log, tick, *, keep_open, env):
             barrier.wait()
             threads.add(env["OMP_NUM_THREADS"])
-            assert "MALLOC_TRIM_THRESHOLD_" in env
-            assert "MALLOC_MMAP_THRESHOLD_" not in env  # the user has set it
             finish(next(run for run in plan.runs(tmp_path) if run.work_dir == log.parent))
             return 0
 
         monkeypatch.setattr(LocalExecutor, "run", staticmethod(fake))
         monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-        monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
         PlanRunner(cfg, plan, tmp_path, 0, FACTS, jobs=2).execute()
         assert threads == {"4"}
         assert statuses(tmp_path) == ["done"] * 4
