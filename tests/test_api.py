@@ -96,7 +96,7 @@ def test_the_arguments_are_the_options_of_the_command():
     }
     arguments["config"] = None  # which is required
     assert arguments == options == {**DEFAULTS, "config": None}
-    assert all(f"        {name}: " in compare.__doc__ for name in arguments)
+    assert all(f"    {name}: " in inspect.getdoc(compare) for name in arguments)
 
 
 @pytest.mark.parametrize(
