@@ -33,8 +33,10 @@ def check_work_dir(path: Path) -> None:
     Raises:
         InputError: it is a file, or a link to nothing.
     """
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"--work-dir {path}: is a link to {os.readlink(path)}, which is missing")
+    for each in (path, *path.parents):
+        if each.is_symlink() and not each.exists():
+            target = os.readlink(each)
+            raise InputError(f"--work-dir {path}: {each} is a link to {target}, which is missing")
     if path.exists() and not path.is_dir():
         raise InputError(f"--work-dir {path}: is a file, expected a directory")
 

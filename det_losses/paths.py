@@ -67,15 +67,18 @@ def import_root() -> Path:
     return _PACKAGE.parent
 
 
-def child_environment() -> dict[str, str]:
-    """Return the variables with which ``python -m`` imports the modules that this process does.
+def python_path() -> str:
+    """Return the PYTHONPATH of a child process, in which this package can be imported."""
+    return os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
 
-    Without ``PYTHONSAFEPATH``, it would search the current folder first, where a file of the user
-    may have the name of a module of Python. A console script does not.
+
+def safe_path() -> dict[str, str]:
+    """Return the variable with which ``python -m`` does not search the current folder first.
+
+    A file of the user there may have the name of a module of Python. It is empty if this process
+    searches the current folder first, too; a console script does not. Python 3.10 ignores it.
     """
-    path = filter(None, [str(import_root()), os.environ.get("PYTHONPATH")])
-    safe = {} if sys.path[0] in ("", os.getcwd()) else {"PYTHONSAFEPATH": "1"}
-    return {"PYTHONPATH": os.pathsep.join(path), **safe}
+    return {} if sys.path[0] in ("", os.getcwd()) else {"PYTHONSAFEPATH": "1"}
 
 
 def cache_root() -> Path:

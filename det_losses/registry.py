@@ -103,10 +103,12 @@ def import_modules(names: Sequence[str], option: str = "--import") -> list[Modul
         InputError: a module cannot be imported.
     """
     if "" not in sys.path:
-        installed = (index for index, path in enumerate(sys.path) if "-packages" in path)
+        installed = (index for index, path in enumerate(sys.path) if "-packages" in str(path))
         sys.path.insert(next(installed, len(sys.path)), "")
     modules = []
     for name in names:
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            raise InputError(f"{option} {name}: Python has a module of this name; rename yours")
         try:
             modules.append(importlib.import_module(name.removesuffix(".py")))
         except Exception as error:

@@ -67,8 +67,9 @@ def test_a_work_dir_that_is_a_link_to_nothing_is_named(tmp_path):
     """As of a storage that is not mounted; mkdir would say that it exists."""
     link = tmp_path / "runs"
     link.symlink_to(tmp_path / "storage" / "runs")
-    with pytest.raises(ValueError, match=r"--work-dir .*/runs: is a link to .*/storage/runs, whi"):
-        check_work_dir(link)
+    for folder in (link, link / "seed_0"):
+        with pytest.raises(ValueError, match=r"--work-dir .*/runs is a link to .*/storage/runs, w"):
+            check_work_dir(folder)
     (tmp_path / "storage" / "runs").mkdir(parents=True)
     check_work_dir(link)
     check_work_dir(tmp_path / "new")

@@ -1,17 +1,8 @@
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
-from det_losses.paths import (
-    child_environment,
-    configs_root,
-    find_config,
-    import_root,
-    shipped_configs,
-)
+from det_losses.paths import configs_root, find_config, import_root, shipped_configs
 
 
 def test_configs_are_next_to_the_package_in_a_checkout():
@@ -50,15 +41,3 @@ def test_an_installation_without_configs_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("det_losses.paths._PACKAGE", tmp_path / "det_losses")
     with pytest.raises(FileNotFoundError, match="the installation is incomplete"):
         configs_root()
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
-@pytest.mark.parametrize(("first", "status"), [("", 3), ("/bin", 0)])
-def test_a_child_imports_what_this_process_does(first, status, tmp_path, monkeypatch):
-    """A console script does not search the current folder, so the runs that it starts must not."""
-    (tmp_path / "argparse.py").write_text("raise SystemExit(3)")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [first, *(each for each in sys.path if each)])
-    command = [sys.executable, "-m", "det_losses", "--version"]
-    done = subprocess.run(command, env={**os.environ, **child_environment()}, capture_output=True)
-    assert done.returncode == status

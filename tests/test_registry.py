@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import mmengine.logging
 import pytest
@@ -169,9 +170,14 @@ def test_another_class_of_a_known_name_is_refused():
 
 def test_the_current_folder_is_searched_between_python_and_installed_packages(monkeypatch):
     """So a file of the user cannot replace a module of Python, and no package one of the user."""
-    paths = ["/venv/bin", "/lib/python3", "/venv/lib/python3/site-packages", "/more"]
+    paths = ["/venv/bin", Path("/lib"), "/venv/lib/python3/site-packages", "/more"]
     monkeypatch.setattr(sys, "path", list(paths))
     import_modules([])
     assert sys.path == [*paths[:2], "", *paths[2:]]
     import_modules([])
     assert sys.path.count("") == 1
+
+
+def test_a_module_with_the_name_of_one_of_python_is_refused():
+    with pytest.raises(ValueError, match=r"--import code\.mine: Python has a module of this name"):
+        import_modules(["code.mine"])

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from det_losses.cli.errors import user_errors
+
 TOOLS = {
     "train": "train one config",
     "test": "evaluate a checkpoint",
@@ -30,6 +32,7 @@ TOOLS = {
     "list_configs": "list the shipped configs",
     "make_subset": "write a small subset of a COCO dataset",
 }
+_STORE_PATHS = ("train", "compare_losses", "report")  # write paths into files
 _ALSO = {"compare": "compare_losses", "browse": "check_data"}
 
 
@@ -54,26 +57,34 @@ def main(argv: list[str] | None = None) -> int:
     if replaced:
         signal.signal(signal.SIGINT, interrupt)
     try:
-        try:
-            return _run(sys.argv[1:] if argv is None else argv)
-        finally:
-            if sys.stdout:
-                sys.stdout.flush()
-    except (MemoryError, ImportError) as error:
-        if isinstance(error, ImportError) and "failed to map segment" not in str(error):
-            raise
-        print("error: not enough memory; see `ulimit -v` for the limit, if any", file=sys.stderr)
-        return 2
+        with user_errors():
+            try:
+                return _run(sys.argv[1:] if argv is None else argv)
+            finally:
+                if sys.stdout:
+                    sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered cannot be written when the interpreter exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 141
+    except SystemExit:
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk
+            _discard_output()
+        raise
     except (Exception, KeyboardInterrupt) as error:
         # Extensions of C can turn the interrupt of an import into another exception.
-        if not interrupted and not isinstance(error, KeyboardInterrupt):
-            raise
-        print("interrupted", file=sys.stderr)
-        return 130
+        if interrupted or isinstance(error, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            return 130
+        if isinstance(error, MemoryError):
+            print("error: not enough memory; `ulimit -v` shows the limit, if any", file=sys.stderr)
+            return 2
+        if isinstance(error, ImportError) and "failed to map segment" in str(error):
+            causes = "not enough memory (`ulimit -v`), or a file system mounted with noexec"
+            print(f"error: {error}: {causes}", file=sys.stderr)
+            return 2
+        raise
     finally:
         if replaced:
             signal.signal(signal.SIGINT, former)
@@ -114,25 +125,25 @@ def _run(arguments: list[str]) -> int:
         hint = did_you_mean(name, [*TOOLS, *_ALSO])
         print(f"error: no tool {arguments[0]!r}. {hint}\n\n{_usage()}", file=sys.stderr)
         return 2
-    if fault := _environment_fault(arguments):
+    wants_help = {"-h", "--help"} & set(arguments)
+    if not wants_help and (fault := _environment_fault(name, arguments)):
         print(f"error: {fault}", file=sys.stderr)
         return 2
-    from det_losses.cli.errors import user_errors
-
-    with user_errors():
-        return importlib.import_module(f"det_losses.cli.{name}").main(arguments[1:])
+    return importlib.import_module(f"det_losses.cli.{name}").main(arguments[1:])
 
 
-def _environment_fault(arguments: list[str]) -> str | None:
-    """Return what would make torch, mmengine or any tool fail with a message about itself."""
+def _environment_fault(tool: str, arguments: list[str]) -> str | None:
+    """Return what would make torch, mmengine or a tool fail with a message about itself."""
     try:
         current = os.getcwd()
     except FileNotFoundError:
         return "the current folder was deleted; change to another one"
-    for what, name in (("current folder", current), *(("argument", each) for each in arguments)):
-        if not name.isascii() and "\\udc" in ascii(name):
-            return f"the {what} {name!a} is not valid UTF-8; rename the file or folder"
-    if not os.path.isabs(os.environ.get("HOME", os.path.expanduser("~"))):
+    if tool in _STORE_PATHS:
+        for what, text in (("current folder", current), *(("argument", a) for a in arguments)):
+            if text != text.encode(errors="replace").decode():
+                return f"the {what} {text!a} is not valid UTF-8; rename the file or folder"
+    home = os.environ.get("HOME", os.path.expanduser("~"))
+    if not os.path.isabs(home) and not os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
         return "no home folder; set the environment variable HOME to an absolute path"
     try:
         tempfile.gettempdir()
@@ -142,6 +153,11 @@ def _environment_fault(arguments: list[str]) -> str | None:
             "TMPDIR to a folder that can be written"
         )
     return None
+
+
+def _discard_output() -> None:
+    """Discard what is still buffered, which cannot be written when the interpreter exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:

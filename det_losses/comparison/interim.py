@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from det_losses.files import REPORT_FILE, write_text
-from det_losses.paths import child_environment
+from det_losses.paths import python_path, safe_path
 from det_losses.report import without_refresh
 
 _WORTH = 60.0  # with fewer seconds left, the final report comes soon enough
@@ -77,7 +77,7 @@ class InterimReport:
             self._process = None
 
     def _start(self) -> None:
-        alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **child_environment()}
+        alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": python_path()}
         self._output.seek(0)
         self._output.truncate()
         self._begin = time.monotonic()
@@ -88,7 +88,7 @@ class InterimReport:
                 stdout=subprocess.DEVNULL,
                 stderr=self._output,
                 start_new_session=True,
-                env={**os.environ, **alone},
+                env={**os.environ, **alone, **safe_path()},
             )
             os.setpriority(os.PRIO_PROCESS, self._process.pid, _LOWEST_PRIORITY)
         except OSError as error:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from det_losses.comparison.fork_server import Fork, ForkServer
 from det_losses.engine.device import device_options
-from det_losses.paths import child_environment
+from det_losses.paths import python_path, safe_path
 
 _GRACE = 4.0  # seconds that a terminated run gets to end its workers: stopping takes at most 5
 
@@ -74,7 +74,7 @@ class LocalExecutor:
     ) -> int:
         """Run a command; see :func:`run_process`."""
         arguments = _arguments_of_module(command)
-        server = self._serving(_environment(env)) if arguments else None
+        server = self._serving(_environment(command, env)) if arguments else None
         if server:
             with output.open("ab") as file:
                 fork = server.fork(arguments, file, keep_open)
@@ -146,14 +146,22 @@ def run_process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=() if keep_open is None else (keep_open,),
-            env=_environment(env),
+            env=_environment(command, env),
         )
         return _watch(process, tick, interval)
 
 
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+def _environment(command: Sequence[str], env: Mapping[str, str] | None) -> dict[str, str]:
     """Return the environment of a run, in which this package can be imported."""
-    return {**os.environ, **(env or {}), **child_environment()}
+    return {**os.environ, **(env or {}), "PYTHONPATH": python_path(), **safe_path_of(command)}
+
+
+def safe_path_of(command: Sequence[str]) -> dict[str, str]:
+    """Return :func:`~det_losses.paths.safe_path`, but nothing for another program.
+
+    It would hide the modules beside a script of the user.
+    """
+    return safe_path() if _arguments_of_module(command) else {}
 
 
 def _watch(process: subprocess.Popen | Fork, tick: Callable[[], None], interval: float) -> int:

@@ -20,9 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from det_losses.comparison.process import INTERVAL
+from det_losses.comparison.process import INTERVAL, safe_path_of
 from det_losses.errors import InputError, counted
-from det_losses.paths import child_environment
+from det_losses.paths import python_path
 
 RETRIES = 3  # of a run whose machine was lost
 _GRACE = 10.0  # seconds that a cancelled run gets to end
@@ -125,6 +125,7 @@ class RayExecutor:
         marker.touch()
         try:
             own = {**(env or {}), "OMP_NUM_THREADS": str(max(1, int(self._cpus)))}
+            own |= safe_path_of(command)
             command = _absolute(command)
             cwd = Path.cwd()
             job = Job(tuple(command), work_dir, output, marker, own, sys.executable, cwd)
@@ -218,7 +219,7 @@ def _run(command: Sequence[str], job: Job, output: Path) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=job.cwd if job.cwd.is_dir() else None,
-            env={**os.environ, **job.env, **child_environment()},
+            env={**os.environ, **job.env, "PYTHONPATH": python_path()},
             preexec_fn=_end_with_parent,
         )
         try:

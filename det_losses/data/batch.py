@@ -13,7 +13,6 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from det_losses.errors import one_line
 from det_losses.registry import FUNCTIONS
 
 _ALIGNMENT = 16  # bytes, at least the size of every dtype
@@ -80,8 +79,7 @@ def _pack(content: dict[str, Any]) -> tuple[bytes, Layout, Tensor | np.ndarray]:
     try:
         block.set_(torch.UntypedStorage._new_shared(max(end, 1)))
         is_shared = True
-    except RuntimeError as error:
-        _warn_once(str(error))
+    except RuntimeError:
         block.set_(torch.UntypedStorage(max(end, 1)))
         is_shared = False
     for view, tensor in zip(_views(block, layout), pickler.tensors, strict=True):
@@ -89,20 +87,21 @@ def _pack(content: dict[str, Any]) -> tuple[bytes, Layout, Tensor | np.ndarray]:
     return file.getvalue(), layout, block if is_shared else block.numpy()
 
 
+def _unpack(pickled: bytes, layout: Layout, block: Tensor | np.ndarray) -> dict[str, Any]:
+    if isinstance(block, np.ndarray):
+        _warn_once()
+        block = torch.from_numpy(block.copy())  # aligned, and writable
+    return _Unpickler(io.BytesIO(pickled), _views(block, layout)).load()
+
+
 @functools.cache
-def _warn_once(error: str) -> None:
+def _warn_once() -> None:
     print_log(
-        f"A data loader cannot share memory ({one_line(error)}), so it sends batches as bytes, "
+        "A worker of a data loader cannot allocate shared memory, so it sends batches as bytes, "
         "which is slower. Enlarge /dev/shm (docker run --shm-size=1g), or use fewer num_workers",
         logger="current",
         level=logging.WARNING,
     )
-
-
-def _unpack(pickled: bytes, layout: Layout, block: Tensor | np.ndarray) -> dict[str, Any]:
-    if isinstance(block, np.ndarray):
-        block = torch.from_numpy(block.copy())  # aligned, and writable
-    return _Unpickler(io.BytesIO(pickled), _views(block, layout)).load()
 
 
 def _views(block: Tensor, layout: Layout) -> list[Tensor]:

@@ -75,6 +75,7 @@ class Output:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self._video: tuple[Path, Path, cv2.VideoWriter] | None = None  # source, file, writer
+        self._frames = 0  # of this video
 
     def __enter__(self) -> "Output":
         return self
@@ -93,7 +94,7 @@ class Output:
             "categories": categories,
         }
         write_json(self.folder / JSON_FILE, content)
-        self._end_video()
+        self._end_video(is_whole=error is None)
 
     def add(self, image: Tensor, detection: Mapping[str, Any]) -> None:
         """Add the detections of an image file or of a frame of a video.
@@ -142,17 +143,18 @@ class Output:
             if not writer.isOpened():
                 raise InputError(f"{path}: this video cannot be written")
             self._video, self._frames = (file, path, writer), 0
-        self._video[2].write(image.flip(0).permute(1, 2, 0).contiguous().numpy())
         self._frames += 1
+        self._video[2].write(image.flip(0).permute(1, 2, 0).contiguous().numpy())
 
-    def _end_video(self) -> None:
+    def _end_video(self, is_whole: bool = True) -> None:
         """Complete the video; OpenCV does not report what it could not write."""
         if self._video is None:
             return
         _, path, writer = self._video
         self._video = None
         writer.release()
-        if cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) != self._frames:
+        found = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
+        if is_whole and found != self._frames:
             path.unlink(missing_ok=True)
             raise InputError(f"{path}: this video could not be written; is the disk full?")
 

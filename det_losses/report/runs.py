@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from det_losses.statistics import Scores, Verdict, analyse
 RESAMPLES = 1000
 WITHIN = 0.01  # a difference of 1 point does not matter
 CACHE_FILE = "resampled.npz"
+
+_Runs = TypeVar("_Runs", bound="Runs")
 
 
 class Runs:
@@ -107,7 +109,7 @@ class Runs:
 
     @classmethod
     def load(
-        cls,
+        cls: type[_Runs],
         dirs: str | Path | Sequence[str | Path],
         *,
         baseline: str | None = None,
@@ -115,7 +117,7 @@ class Runs:
         resamples: int | None = None,
         within: float | None = None,
         interim: bool = False,
-    ) -> "Runs":
+    ) -> _Runs:
         """Read the directories of comparisons and merge them.
 
         Args:
@@ -144,7 +146,7 @@ class Runs:
 
     @classmethod
     def from_detections(
-        cls,
+        cls: type[_Runs],
         truth_file: Path,
         files: Mapping[str, Sequence[Path]],
         *,
@@ -153,7 +155,7 @@ class Runs:
         resamples: int | None = None,
         within: float | None = None,
         max_dets: int = MAX_DETS,
-    ) -> "Runs":
+    ) -> _Runs:
         """Read COCO result files from any framework.
 
         Args:

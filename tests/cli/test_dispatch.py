@@ -1,5 +1,8 @@
+import contextlib
+import errno
 import importlib
 import io
+import os
 import pwd
 import signal
 import subprocess
@@ -76,7 +79,8 @@ def test_without_a_home_folder_one_line_names_the_variable(home, monkeypatch, ca
         raise KeyError("no such user")
 
     monkeypatch.setattr(pwd, "getpwuid", absent)
-    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     for name, value in home.items():
         monkeypatch.setenv(name, value)
     assert main(["list_losses"]) == 2
@@ -91,11 +95,27 @@ def test_an_argument_that_is_not_utf8_is_refused_before_training(capsys):
     assert line.startswith("error: the argument 'run\\udcff' is not valid UTF-8; rename")
 
 
+CLOSED_STREAMS = """
+from det_losses.cli import list_configs, main
+import os, sys
+
+def write(_):
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        assert stream.fileno() == number  # no file of a tool takes its place
+    os.write(2, b"discarded")
+    return 7
+
+list_configs.main = write
+sys.exit(main(["list_configs"]))
+"""
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&- <&-"])
-def test_a_tool_works_with_closed_streams(closed, tmp_path):
-    tool = f"{sys.executable} -m det_losses plot_losses GIoULoss --out {tmp_path}"
-    assert subprocess.run(f"{tool} {closed}", shell=True, cwd=import_root()).returncode == 0
-    assert (tmp_path / "GIoULoss.png").is_file()
+def test_closed_streams_are_the_null_device(closed, tmp_path):
+    (tmp_path / "run.py").write_text(CLOSED_STREAMS)
+    command = f"{sys.executable} {tmp_path / 'run.py'} {closed}"
+    env = {**os.environ, "PYTHONPATH": str(import_root())}
+    assert subprocess.run(command, shell=True, env=env).returncode == 7
 
 
 def test_what_a_terminal_cannot_print_is_escaped(monkeypatch):
@@ -106,26 +126,70 @@ def test_what_a_terminal_cannot_print_is_escaped(monkeypatch):
     assert content.getvalue() == b"66.4 \\xb1 0.9\n"
 
 
-def test_an_output_on_a_full_disk_is_one_line():
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("argument", ["list_configs", "--version", "--help"])
+def test_an_output_on_a_full_disk_is_one_line(argument):
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "det_losses", "list_configs"]
+        command = [sys.executable, "-m", "det_losses", argument]
         done = subprocess.run(
             command, cwd=import_root(), stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == "error: [Errno 28] No space left on device"
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), ImportError("libtorch_cpu.so: failed to map segment from shared ob")]
-)
-def test_too_little_memory_is_one_line(error, monkeypatch, capsys):
+def failing(monkeypatch, error):
+    """Let a tool fail."""
+
     def fail(*args):
         raise error
 
     monkeypatch.setattr("det_losses.cli.list_configs.main", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "error: not enough memory; `ulimit -v` shows the limit, if any\n"),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "error: libtorch_cpu.so: failed to map segment from shared object: not enough memory "
+            "(`ulimit -v`), or a file system mounted with noexec\n",
+        ),
+    ],
+)
+def test_too_little_memory_is_one_line(error, message, monkeypatch, capsys):
+    failing(monkeypatch, error)
     assert main(["list_configs"]) == 2
-    assert capsys.readouterr().err.startswith("error: not enough memory; see `ulimit -v`")
+    assert capsys.readouterr().err == message
+
+
+def test_another_failed_import_is_a_bug(monkeypatch):
+    failing(monkeypatch, ImportError("cannot import name 'nms'"))
+    with pytest.raises(ImportError):
+        main(["list_configs"])
+
+
+def test_what_a_tool_prints_outside_of_its_checks_may_fail_too(monkeypatch, capsys):
+    failing(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(SystemExit, match="2"):
+        main(["list_configs"])
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("numpy.core.multiarray failed")])
+def test_an_interrupt_that_an_extension_turned_into_another_error_is_one(
+    error, monkeypatch, capsys
+):
+    def interrupted(*args):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        raise error
+
+    monkeypatch.setattr("det_losses.cli.list_configs.main", interrupted)
+    assert main(["list_configs"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("arguments", [["list_configs"], ["train", "--help"], []])

@@ -86,6 +86,25 @@ class TestRunProcess:
             Path((tmp_path / "log").read_text().strip()).parent == Path(process.__file__).parents[1]
         )
 
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+    @pytest.mark.parametrize(("first", "status"), [("", 3), ("/bin", 0)])
+    def test_a_run_imports_what_this_process_does(self, first, status, tmp_path, monkeypatch):
+        """A console script does not search the current folder, so its runs must not either."""
+        (tmp_path / "argparse.py").write_text("raise SystemExit(3)")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [first, *(each for each in sys.path if each)])
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        command = [sys.executable, "-m", "det_losses", "--version"]
+        assert run_process(command, tmp_path / "log", lambda: None) == status
+
+    def test_a_script_of_the_user_finds_the_modules_beside_it(self, tmp_path, monkeypatch):
+        (tmp_path / "helper_of_mine.py").touch()
+        (tmp_path / "train.py").write_text("import helper_of_mine")
+        monkeypatch.setattr(sys, "path", ["/bin", *sys.path])
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        command = [sys.executable, str(tmp_path / "train.py")]
+        assert run_process(command, tmp_path / "log", lambda: None) == 0
+
     def test_an_interrupt_terminates_the_run_cleanly(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(KeyboardInterrupt):

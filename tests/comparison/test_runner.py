@@ -263,6 +263,10 @@ class TestPlanRunner:
 
 class TestLock:
     def test_a_second_comparison_in_the_same_directory_is_refused(self, tmp_path):
+        (tmp_path / "link").symlink_to("absent")
+        with pytest.raises(ValueError, match="link is a link to absent, which is missing"):
+            with locked(tmp_path / "link"):
+                pass
         with locked(tmp_path), pytest.raises(ValueError, match="in use by another comparison"):
             with locked(tmp_path):
                 pass

@@ -1,6 +1,8 @@
+import errno
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -187,3 +189,15 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_setting(tmp_pat
         ValueError, match=r"data_root .*/data/set: cannot be made in .*/data \(File"
     ):
         make_shapes(tmp_path / "data" / "set", **SMALL)
+
+
+def test_an_image_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """OpenCV itself would return False, without a reason."""
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/images/train_000000\.png'"):
+        make_shapes(tmp_path / "set", **SMALL)
+    assert list(tmp_path.iterdir()) == []

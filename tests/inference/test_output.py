@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -108,6 +110,27 @@ def test_pictures_have_the_colours_of_the_image(tmp_path):
     frame = cv2.VideoCapture(str(tmp_path / "out" / "b.mp4")).read()[1][160, 160, ::-1]
     assert picture.tolist() == [250, 120, 10]
     assert np.allclose(frame, [250, 120, 10], atol=8)  # compressed
+
+
+def test_a_picture_on_a_full_disk_is_named_and_leaves_no_part(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    output = Output(tmp_path / "out", [tmp_path / "a.png"], DETECTOR)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/out/a\.png'"):
+        output.add(torch.zeros(3, 48, 64, dtype=torch.uint8), found(tmp_path / "a.png"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interrupt_keeps_the_frames_that_a_video_has(tmp_path):
+    file = tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt), Output(tmp_path / "out", [file], DETECTOR) as output:
+        output.add(torch.zeros(3, 48, 64, dtype=torch.uint8), found(file, 0))
+        output._frames += 1  # the interrupt came between the count and the frame
+        raise KeyboardInterrupt
+    video = cv2.VideoCapture(str(tmp_path / "out" / "b.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 1
 
 
 def test_a_video_on_a_full_disk_is_an_error_that_names_it(tmp_path):

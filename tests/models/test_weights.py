@@ -401,6 +401,13 @@ class TestBackbone:
         with pytest.raises(FileNotFoundError, match="cannot be downloaded"):
             pretrained(save({k: v for k, v in state.items() if "body.layer1" not in k}))
 
+    def test_a_cache_that_cannot_be_made_is_named(self, monkeypatch, tmp_path):
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "file" / "hub"))
+        message = r"cannot be downloaded \(.*Not a directory.* save it as .*/file/hub/checkpoints/"
+        with pytest.raises(FileNotFoundError, match=message):
+            self.build(weights="IMAGENET1K_V1")()
+
     def test_a_frozen_body_needs_weights(self, save):
         build = self.build(frozen_stages=2, norm="FrozenBN")
         state = {k: v for k, v in state_of(build()).items() if "body.layer1" not in k}
