@@ -106,6 +106,7 @@ def test_tools_and_options_exist():
     options |= {"--no-deps", "--force-reinstall", "--logdir"}  # of pip and TensorBoard
     options |= {"--nproc", "--nnodes", "--rdzv-endpoint"}  # of torchrun
     options |= {"--gpus-per-task", "--kill-on-bad-exit", "--head", "--port"}  # of srun and ray
+    options |= {"--shm-size"}  # of docker
     options |= {"--train", "--val"}  # of the program in any_trainer.md
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

@@ -210,7 +210,7 @@ def _converted(error: Exception, frames: list[FrameType]) -> UserError | None:
     caller = frames[-1].f_globals["__name__"]
     if own or not caller.startswith("mmengine."):
         return None
-    known = frames[-1].f_locals
+    known = dict(frames[-1].f_locals)  # before Python 3.13 it is a dict
     if isinstance(error, KeyError) and {"registry", "obj_type"} <= known.keys():
         try:
             find(known["registry"], known["obj_type"])  # raises, with the nearest names

@@ -17,7 +17,9 @@ from training import train_here
 from det_losses.comparison import fork_server, process
 from det_losses.comparison.process import LocalExecutor, run_process
 
-ENVIRONMENT = process._environment({"OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": "1"})
+ENVIRONMENT = process._environment(
+    [sys.executable, "-m", "det_losses"], {"OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+)
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

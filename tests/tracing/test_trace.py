@@ -104,7 +104,8 @@ def total(x: torch.Tensor) -> torch.Tensor:
 
 
 def scripted(pair):
-    with warnings.catch_warnings(action="ignore"):  # of torch.jit
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.jit
         return torch.jit.script(total)(pair.iou.detach()) * pair.iou
 
 
