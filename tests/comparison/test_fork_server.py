@@ -71,7 +71,7 @@ def run(executor, scripts, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "INTERVAL", 0.02)
     path = os.pathsep.join([str(scripts), ENVIRONMENT["PYTHONPATH"]])
     fixed = {**ENVIRONMENT, "PYTHONPATH": path}  # pytest changes its own from test to test
-    monkeypatch.setattr(process, "_environment", lambda env: {**fixed, **(env or {})})
+    monkeypatch.setattr(process, "_environment", lambda command, env: {**fixed, **(env or {})})
 
     def run(script, config="", tick=lambda: None, execute=executor.run, **options):
         (scripts / "script.py").write_text(script)
