@@ -13,51 +13,44 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from itertools import islice
 
-# title -> functions of det_losses.engine.build that do nothing, config values, options
+# title -> functions of det_losses.engine.build that do nothing, and config values
 SETTINGS = {
-    "as it is": ((), {}, ()),
-    "freed memory returned to the system": (("keep_freed_memory",), {}, ()),
-    "1 x 1 convolutions left to torch": (("convolve_with_onednn",), {}, ()),
-    "features of frozen layers not kept": ((), {"model.backbone.feature_cache_mb": 0}, ()),
-    "optimizer over lists (foreach)": ((), {"optim_wrapper.optimizer": dict(fused=False)}, ()),
+    "as it is": ((), {}),
+    "freed memory returned to the system": (("keep_freed_memory",), {}),
+    "1 x 1 convolutions left to torch": (("convolve_with_onednn",), {}),
+    "features of frozen layers not kept": ((), {"model.backbone.feature_cache_mb": 0}),
+    "optimizer over lists (foreach)": ((), {"optim_wrapper.optimizer.fused": False}),
     "optimizer one parameter at a time": (
         (),
-        {"optim_wrapper.optimizer": dict(fused=False, foreach=False)},
-        (),
+        {"optim_wrapper.optimizer": {"fused": False, "foreach": False}},
     ),
-    "bfloat16": ((), {}, ("amp",)),
+    "bfloat16": ((), {"optim_wrapper.type": "BFloat16OptimWrapper"}),
 }
 
 
 def measure(config: str, options: list[str], title: str, steps: int) -> float:
     """Return the median CPU time of a step of this process, in milliseconds."""
     from det_losses.engine import build
-    from det_losses.engine.config import apply_options, read_config, use_amp
-    from det_losses.engine.run import build_parts
+    from det_losses.engine.config import apply_options, read_config
+    from det_losses.engine.run_time import trial
 
-    skipped, values, flags = SETTINGS[title]
+    skipped, values = SETTINGS[title]
     for name in skipped:
         setattr(build, name, lambda *args: None)
     cfg = read_config(config)
     apply_options(cfg, options)
     cfg.merge_from_dict(values)
-    if "amp" in flags:
-        use_amp(cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.work_dir, cfg.log_level = folder, "WARNING"
-        runner = build.build_runner(cfg)
-        build_parts(runner)
-    runner.model.train()
-    batches = list(islice(runner.train_dataloader, steps))
-    seconds = []
-    for batch in batches * 2:
-        begin = time.process_time()
-        runner.model.train_step(batch, runner.optim_wrapper)
-        seconds.append(time.process_time() - begin)
+    with trial(cfg) as (runner, _):
+        runner.model.train()
+        batches = list(islice(runner.train_dataloader, steps))
+        seconds = []
+        for batch in batches * 2:
+            begin = time.process_time()
+            runner.model.train_step(batch, runner.optim_wrapper)
+            seconds.append(time.process_time() - begin)
     return 1e3 * statistics.median(seconds[len(batches) :])
 
 

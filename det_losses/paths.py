@@ -75,8 +75,9 @@ def python_path() -> str:
 def safe_path() -> dict[str, str]:
     """Return the variable with which ``python -m`` does not search the current folder first.
 
-    A file of the user there may have the name of a module of Python. It is empty if this process
-    searches the current folder first, too; a console script does not. Python 3.10 ignores it.
+    There, a file of the user may have the name of a module of the standard library. The result is
+    empty if this process searches the current folder first, too; a console script does not.
+    Python 3.10 ignores the variable.
     """
     return {} if sys.path[0] in ("", os.getcwd()) else {"PYTHONSAFEPATH": "1"}
 

@@ -92,15 +92,16 @@ def _names(registry: MMEngineRegistry) -> list[str]:
 def import_modules(names: Sequence[str], option: str = "--import") -> list[ModuleType]:
     """Import modules that register own classes.
 
-    The current directory is searched too, after Python's own modules: a console script lacks it,
-    and a file of the user may have the name of one of them.
+    The current directory is searched too, which a console script does not do by itself. It is
+    searched after the standard library, because a file of the user may have the name of a module
+    of it.
 
     Args:
         names: the modules.
         option: the option that has the names, for messages.
 
     Raises:
-        InputError: a module cannot be imported.
+        InputError: a module cannot be imported, or has the name of one of the standard library.
     """
     if "" not in sys.path:
         installed = (index for index, path in enumerate(sys.path) if "-packages" in str(path))

@@ -133,7 +133,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _environment_fault(tool: str, arguments: list[str]) -> str | None:
-    """Return what would make torch, mmengine or a tool fail with a message about itself."""
+    """Return why a tool cannot run here, where torch or mmengine would give a misleading error."""
     try:
         current = os.getcwd()
     except FileNotFoundError:
